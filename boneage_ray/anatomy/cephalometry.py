@@ -1,0 +1,46 @@
+"""Names and order of the cephalometric landmarks (shared by readers, models, phantoms and result rows).
+
+The patient faces right: posterior means small x. Mirroring a head changes x, not the meaning of a point: an annotation is
+brought to right-facing order first.
+"""
+
+from __future__ import annotations
+
+VERTEBRAL: tuple[str, ...] = (
+    "C2_inferior_posterior",
+    "C2_inferior_middle",
+    "C2_inferior_anterior",
+    "C3_superior_posterior",
+    "C3_inferior_posterior",
+    "C3_inferior_middle",
+    "C3_inferior_anterior",
+    "C3_superior_anterior",
+    "C4_superior_posterior",
+    "C4_inferior_posterior",
+    "C4_inferior_middle",
+    "C4_inferior_anterior",
+    "C4_superior_anterior",
+)
+
+# ISBI 2014/2015 order.
+FACIAL: tuple[str, ...] = (
+    "sella",
+    "nasion",
+    "orbitale",
+    "porion",
+    "subspinale",
+    "supramentale",
+    "pogonion",
+    "menton",
+    "gnathion",
+    "gonion",
+    "lower_incisal_incision",
+    "upper_incisal_incision",
+    "upper_lip",
+    "lower_lip",
+    "subnasale",
+    "soft_tissue_pogonion",
+    "posterior_nasal_spine",
+    "anterior_nasal_spine",
+    "articulare",
+)

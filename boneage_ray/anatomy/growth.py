@@ -1,0 +1,76 @@
+"""Sex, ages and stage schemes.
+
+Ages are months everywhere; years appear only where people read. Unknown sex is `None`, never a silent "F".
+
+>>> stage_of(143.9, "three"), stage_of(144, "three"), stage_of(216, "three"), stage_of(216.1, "three")
+('child', 'adolescent', 'adolescent', 'adult')
+>>> stage_of(59.9, "four"), stage_of(60, "four")
+('infant', 'child')
+>>> years_and_months(99.4)
+'8 y 3 m'
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Sex = Literal["F", "M"]
+SchemeName = Literal["three", "four"]
+
+MONTHS_PER_YEAR = 12.0
+MAX_AGE_MONTHS = 240.0
+
+_SEX_WORDS: dict[str, Sex] = {
+    "f": "F",
+    "female": "F",
+    "false": "F",
+    "0": "F",
+    "m": "M",
+    "male": "M",
+    "true": "M",
+    "1": "M",
+}
+
+
+def parse_male(text: str) -> Sex | None:
+    """Read a `male` or `sex` cell (True/False/1/0/M/F in any case); blank or anything else is unknown."""
+    return _SEX_WORDS.get(text.strip().lower().removesuffix(".0"))
+
+
+@dataclass(frozen=True)
+class StageScheme:
+    """Classes by age. Class k holds ages up to `upper_months[k]`; `closed[k]` says whether that bound belongs to it."""
+
+    name: SchemeName
+    classes: tuple[str, ...]
+    upper_months: tuple[float, ...]
+    closed: tuple[bool, ...]
+
+    def index(self, age_months: float) -> int:
+        """Class index of an age in months; the last class has no upper bound."""
+        for k, (upper, closed) in enumerate(zip(self.upper_months, self.closed, strict=True)):
+            if age_months < upper or (closed and age_months == upper):
+                return k
+        return len(self.classes) - 1
+
+
+# Three: child < 12 y; adolescent 12 <= age <= 18 y; adult > 18 y.
+THREE = StageScheme("three", ("child", "adolescent", "adult"), (144.0, 216.0), (False, True))
+# Four: [0, 60), [60, 120), [120, 180), [180, 228] months.
+FOUR = StageScheme(
+    "four", ("infant", "child", "pre-adolescent", "adolescent"), (60.0, 120.0, 180.0), (False, False, False)
+)
+SCHEMES: dict[SchemeName, StageScheme] = {"three": THREE, "four": FOUR}
+
+
+def stage_of(age_months: float, scheme: SchemeName) -> str:
+    """Class name of an age in months under a stage scheme."""
+    found = SCHEMES[scheme]
+    return found.classes[found.index(age_months)]
+
+
+def years_and_months(age_months: float) -> str:
+    """An age as people read it, rounded to whole months."""
+    years, months = divmod(round(age_months), 12)
+    return f"{years} y {months} m"

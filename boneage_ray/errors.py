@@ -1,0 +1,107 @@
+"""Errors for a person, with the exit code that each one means.
+
+Two families. A `BoneageError` ends the command: its text is one or two lines saying what was given, what is needed and what
+mends it. An `InputProblem` concerns one input file only: it becomes a result row and never stops the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command; people script against them."""
+
+    OK = 0
+    INTERNAL = 1
+    USAGE = 2
+    NO_USABLE_INPUT = 3
+    STRICT = 4
+    MISMATCH = 5
+    GATE_MISSED = 6
+    INTERRUPTED = 130
+
+
+class BoneageError(Exception):
+    """Ends the command; the message is written for the person who typed it."""
+
+    exit_code = ExitCode.INTERNAL
+
+
+class UsageError(BoneageError):
+    """Wrong flag, value, recipe key or location."""
+
+    exit_code = ExitCode.USAGE
+
+
+class NoUsableInputError(BoneageError):
+    """The archive or dataset holds nothing that can be worked on."""
+
+    exit_code = ExitCode.NO_USABLE_INPUT
+
+
+class StrictError(BoneageError):
+    """`--strict` was given and some input was rejected or failed."""
+
+    exit_code = ExitCode.STRICT
+
+
+class MismatchError(BoneageError):
+    """A hash is wrong, OUT holds another run, or a resume does not fit."""
+
+    exit_code = ExitCode.MISMATCH
+
+
+class GateMissedError(BoneageError):
+    """A quality gate asked for on the command line was missed."""
+
+    exit_code = ExitCode.GATE_MISSED
+
+
+class StorageError(UsageError):
+    """A location could not be reached, read or written; `reason` is a reason code for rows."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
+
+
+Status = Literal["scored", "rejected", "failed"]
+Step = Literal["list", "read", "decode", "quality", "predict"]
+Reason = Literal[
+    "not_found",
+    "permission_denied",
+    "unreadable",
+    "truncated",
+    "unsupported_format",
+    "unsupported_transfer_syntax",
+    "no_pixels",
+    "multi_frame",
+    "too_large",
+    "blank",
+    "low_contrast",
+    "wrong_aspect",
+    "wrong_body_part",
+    "out_of_distribution",
+    "internal_error",
+    # Preparation only: an image and its label could not be brought together.
+    "no_label",
+    "no_image",
+    "bad_label",
+    "duplicate_id",
+]
+
+
+@dataclass(frozen=True)
+class InputProblem(Exception):  # noqa: N818  a problem of one input is a row, not an error of the program
+    """Why one input did not become a record or a score.
+
+    `failed` means that it could not be read; `rejected` that it was read but must not be used.
+    """
+
+    step: Step
+    reason: Reason
+    message: str
+    status: Status = "failed"
