@@ -6,7 +6,6 @@ mends it. An `InputProblem` concerns one input file only: it becomes a result ro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
 
@@ -94,14 +93,18 @@ Reason = Literal[
 ]
 
 
-@dataclass(frozen=True)
 class InputProblem(Exception):  # noqa: N818  a problem of one input is a row, not an error of the program
     """Why one input did not become a record or a score.
 
     `failed` means that it could not be read; `rejected` that it was read but must not be used.
     """
 
-    step: Step
-    reason: Reason
-    message: str
-    status: Status = "failed"
+    def __init__(self, step: Step, reason: Reason, message: str, status: Status = "failed") -> None:
+        super().__init__(step, reason, message, status)
+        self.step: Step = step
+        self.reason: Reason = reason
+        self.message = message
+        self.status: Status = status
+
+    def __str__(self) -> str:
+        return f"{self.step}: {self.reason}: {self.message}"
