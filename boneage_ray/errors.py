@@ -66,6 +66,10 @@ class StorageError(UsageError):
         super().__init__(message)
         self.reason: Reason = reason
 
+    def __reduce__(self) -> tuple[type[StorageError], tuple[Reason, str]]:
+        """Pickles with both arguments, for errors that come back from a worker."""
+        return StorageError, (self.reason, str(self))
+
 
 Status = Literal["scored", "rejected", "failed"]
 Step = Literal["list", "read", "decode", "quality", "predict"]
@@ -81,6 +85,7 @@ Reason = Literal[
     "too_large",
     "blank",
     "low_contrast",
+    "too_small",
     "wrong_aspect",
     "wrong_body_part",
     "out_of_distribution",

@@ -1,0 +1,76 @@
+"""Kornia augmentation after collation, on the device: one draw for image, mask and points together.
+
+Axis letters: B batch, H height, W width, K points. Points are (x, y) in pixels, pixel centres at integer coordinates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import kornia.augmentation as K
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class AugmentConfig(BaseModel):
+    """Ranges of the random changes; 0 switches a step off. Applied in the order of the fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flip: float = Field(default=0.0, ge=0, le=1, description="probability of a horizontal flip")
+    rotation_deg: float = Field(default=0.0, ge=0, le=180)
+    zoom: float = Field(default=0.0, ge=0, lt=1, description="scale drawn from 1 - zoom to 1 + zoom")
+    shift: float = Field(default=0.0, ge=0, lt=1, description="fraction of each side")
+    brightness: float = Field(default=0.0, ge=0, lt=1)
+    contrast: float = Field(default=0.0, ge=0, lt=1)
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """What comes out: float image (B, 1, H, W) in [0, 1], and mask and points if they were given."""
+
+    image_B1HW: Tensor
+    mask_B1HW: Tensor | None = None
+    points_BK2: Tensor | None = None
+
+
+class Augment(nn.Module):
+    """Random changes drawn once a case and applied to its image, mask and points alike."""
+
+    def __init__(self, config: AugmentConfig) -> None:
+        super().__init__()
+        steps = _steps(config)
+        self.pipeline = K.AugmentationSequential(*steps, data_keys=None) if steps else None
+
+    @torch.no_grad()
+    def forward(
+        self, image_B1HW: Tensor, mask_B1HW: Tensor | None = None, points_BK2: Tensor | None = None
+    ) -> Augmented:
+        """Images are float in [0, 1]; masks stay binary (nearest neighbour); points may leave the image."""
+        if self.pipeline is None:
+            return Augmented(image_B1HW, mask_B1HW, points_BK2)
+        given = {"image": image_B1HW, "mask": mask_B1HW, "keypoints": points_BK2}
+        out = self.pipeline({key: value for key, value in given.items() if value is not None})
+        return Augmented(out["image"].clamp(0.0, 1.0), out.get("mask"), out.get("keypoints"))
+
+
+def _steps(config: AugmentConfig) -> list[nn.Module]:
+    steps: list[nn.Module] = []
+    if config.flip:
+        steps.append(K.RandomHorizontalFlip(p=config.flip))
+    if config.rotation_deg or config.zoom or config.shift:
+        steps.append(
+            K.RandomAffine(
+                degrees=config.rotation_deg,
+                translate=(config.shift, config.shift) if config.shift else None,
+                scale=(1 - config.zoom, 1 + config.zoom) if config.zoom else None,
+                align_corners=True,
+                p=1.0,
+            )
+        )
+    if config.brightness:
+        steps.append(K.RandomBrightness((1 - config.brightness, 1 + config.brightness), p=1.0))
+    if config.contrast:
+        steps.append(K.RandomContrast((1 - config.contrast, 1 + config.contrast), p=1.0))
+    return steps

@@ -1,0 +1,115 @@
+"""The model bundle on disk or S3: weights, recipe, metrics and a card, hashed, never a pickle.
+
+`MODEL/weights.safetensors recipe.json calibration.json metrics.json MODEL_CARD.md`, and `manifest.json` with the SHA-256 of
+each. The manifest is written last: a bundle without one is not a bundle. `model_sha256` is the hash of the manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from boneage_ray import __version__, storage
+from boneage_ray.errors import MismatchError, StorageError, UsageError
+from boneage_ray.recipes.recipe import Recipe, build
+
+WEIGHTS, RECIPE, CALIBRATION, METRICS, CARD = (
+    "weights.safetensors",
+    "recipe.json",
+    "calibration.json",
+    "metrics.json",
+    "MODEL_CARD.md",
+)
+FILES = (WEIGHTS, RECIPE, CALIBRATION, METRICS, CARD)
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded and verified bundle."""
+
+    recipe: Recipe
+    weights: dict[str, Tensor]
+    metrics: dict[str, Any]
+    calibration: dict[str, Any]
+    sha256: str
+
+
+def save(uri: str, recipe: Recipe, weights: dict[str, Tensor], metrics: dict[str, Any]) -> str:
+    """Write a bundle and return its `model_sha256`."""
+    state = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    contents = {
+        WEIGHTS: save_safetensors(state),
+        RECIPE: _json(recipe.model_dump(mode="json")),
+        CALIBRATION: _json({"calibrated": False}),
+        METRICS: _json(metrics),
+        CARD: _card(recipe, metrics).encode(),
+    }
+    for name, data in contents.items():
+        storage.write_bytes(storage.join(uri, name), data)
+    manifest = _json(
+        {
+            "kind": "boneage-ray model",
+            "package_version": __version__,
+            "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+        }
+    )
+    storage.write_bytes(storage.join(uri, MANIFEST), manifest)
+    return hashlib.sha256(manifest).hexdigest()
+
+
+def load(uri: str) -> Bundle:
+    """Read and verify a bundle. Raises `UsageError` when it is none, `MismatchError` when a hash is wrong."""
+    manifest, sha256 = read_manifest(uri)
+    contents = {name: _verified(uri, name, manifest["sha256"]) for name in FILES}
+    try:
+        weights = load_safetensors(contents[WEIGHTS])
+    except SafetensorError as error:
+        raise UsageError(f"{uri}/{WEIGHTS} is not a safetensors file: {error}") from None
+    recipe = build(json.loads(contents[RECIPE]), f"{uri}/{RECIPE}")
+    return Bundle(recipe, weights, json.loads(contents[METRICS]), json.loads(contents[CALIBRATION]), sha256)
+
+
+def read_manifest(uri: str) -> tuple[dict[str, Any], str]:
+    """The manifest and the `model_sha256` of a bundle, without reading its weights."""
+    try:
+        data = storage.read_bytes(storage.join(uri, MANIFEST))
+    except StorageError as error:
+        if error.reason != "not_found":
+            raise
+        raise UsageError(f"{uri} holds no model bundle ({MANIFEST} is missing); `boneage train` makes one") from None
+    try:
+        manifest: dict[str, Any] = json.loads(data)
+        files = set(manifest["sha256"])
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"{uri}/{MANIFEST} is not the manifest of a model bundle") from None
+    if missing := set(FILES) - files:
+        raise MismatchError(f"{uri}/{MANIFEST} does not vouch for {', '.join(sorted(missing))}")
+    return manifest, hashlib.sha256(data).hexdigest()
+
+
+def _verified(uri: str, name: str, hashes: dict[str, str]) -> bytes:
+    data = storage.read_bytes(storage.join(uri, name))
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != hashes[name]:
+        raise MismatchError(f"{uri}/{name} has SHA-256 {digest[:12]}..., its manifest says {hashes[name][:12]}...: damaged or exchanged")
+    return data
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True).encode()
+
+
+def _card(recipe: Recipe, metrics: dict[str, Any]) -> str:
+    shown = "\n".join(f"- {key}: {value:.4g}" for key, value in metrics.items() if isinstance(value, int | float))
+    return (
+        f"# {recipe.name}\n\n{recipe.summary}\n\nFor research, not a medical device. Trained by boneage-ray {__version__}.\n\n"
+        f"## On the validation split\n\n{shown}\n\n## Recipe\n\n```toml\n{recipe.to_toml()}```\n"
+    )

@@ -1,0 +1,225 @@
+"""`boneage`: the commands with their flags, nothing else. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from boneage_ray import __version__
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Skeletal maturity from radiographs on Ray: train, evaluate, score archives, serve. For research, not a medical device.",
+)
+
+RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe name (see `boneage recipes`) or TOML file.")]
+OutOption = Annotated[str, typer.Option("--out", help="Where the results go: a folder or s3://bucket/prefix.")]
+ModelOption = Annotated[str, typer.Option("--model", help="Model bundle: a folder or s3://bucket/prefix.")]
+DataOption = Annotated[str, typer.Option("--data", help="Prepared data, made by `boneage prepare`.")]
+SetOption = Annotated[list[str], typer.Option("--set", help="Override one recipe field: key=value, e.g. stage.epochs=3.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete the earlier run that OUT holds.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 if any input was rejected or failed.")]
+GpuOption = Annotated[bool, typer.Option("--gpu", help="Use the cluster's GPUs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.callback(invoke_without_command=False)
+def _common(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[str, typer.Option("--out", help="Folder for the whole tree.")] = "demo",
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Phantoms -> prepare -> train -> evaluate -> score -> report: no data, no network, no GPU."""
+    from boneage_ray.commands import demo as command
+
+    _execute("demo", command.demo, command.DemoArguments(out, overwrite), json, debug)
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this recipe whole (TOML).")] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """The recipes, one line each; with NAME, one recipe whole."""
+    from boneage_ray.commands import tools
+
+    _execute("recipes", tools.recipes, name, json, debug)
+
+
+@app.command()
+def prepare(
+    source: Annotated[str, typer.Argument(help="Archive in RSNA layout: images and a label CSV.")],
+    recipe: RecipeOption,
+    out: OutOption,
+    labels: Annotated[str | None, typer.Option("--labels", help="Label CSV, if not beside the images.")] = None,
+    set_: SetOption = [],  # noqa: B006  typer copies it
+    overwrite: OverwriteOption = False,
+    strict: StrictOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Archive -> Parquet shards, manifest.json and rejected.parquet."""
+    from boneage_ray.commands import pipeline
+
+    arguments = pipeline.PrepareArguments(source, recipe, out, labels, set_, overwrite, strict)
+    _execute("prepare", pipeline.prepare, arguments, json, debug)
+
+
+@app.command()
+def train(
+    recipe: RecipeOption,
+    data: DataOption,
+    out: OutOption,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Data-parallel workers (DDP).")] = 1,
+    gpu: GpuOption = False,
+    set_: SetOption = [],  # noqa: B006  typer copies it
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a killed run from its last epoch.")] = False,
+    overwrite: OverwriteOption = False,
+    wandb: Annotated[bool, typer.Option("--wandb", help="Log to wandb; offline without a key.")] = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Prepared data -> model bundle."""
+    from boneage_ray.commands import pipeline
+
+    arguments = pipeline.TrainArguments(recipe, data, out, workers, gpu, set_, resume, overwrite, wandb)
+    _execute("train", pipeline.train, arguments, json, debug)
+
+
+@app.command()
+def evaluate(
+    model: ModelOption,
+    data: DataOption,
+    out: OutOption,
+    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
+    max_mae: Annotated[float | None, typer.Option("--max-mae", help="Exit 6 if the MAE is above this, in months.")] = None,
+    gpu: GpuOption = False,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Bundle + prepared split -> metrics, figures and a one-page report."""
+    from boneage_ray.commands import pipeline
+
+    arguments = pipeline.EvaluateArguments(model, data, out, split, gpu, overwrite, max_mae)
+    _execute("evaluate", pipeline.evaluate, arguments, json, debug)
+
+
+@app.command()
+def score(
+    source: Annotated[str, typer.Argument(help="Folder or s3:// prefix; every file in it becomes one row.")],
+    model: ModelOption,
+    out: OutOption,
+    metadata: Annotated[str | None, typer.Option("--metadata", help="CSV: uri or stem, sex, age, spacing.")] = None,
+    sex: Annotated[str | None, typer.Option("--sex", help="F or M, for every input.")] = None,
+    pixel_spacing_mm: Annotated[float | None, typer.Option("--pixel-spacing-mm", min=1e-6, help="For every input.")] = None,
+    gpu: GpuOption = False,
+    overwrite: OverwriteOption = False,
+    strict: StrictOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Archive -> one result row for every file; give the same command again to continue a killed run."""
+    from boneage_ray.commands import pipeline
+
+    arguments = pipeline.ScoreArguments(source, model, out, metadata, sex, pixel_spacing_mm, gpu, overwrite, strict)
+    _execute("score", pipeline.score, arguments, json, debug)
+
+
+@app.command()
+def serve(
+    model: Annotated[list[str], typer.Option("--model", help="Model bundle; repeat for several.")],
+    host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
+    debug: DebugOption = False,
+) -> None:
+    """Answer single requests over HTTP: POST /v1/predict."""
+    from boneage_ray.commands import service
+
+    _execute("serve", service.serve, service.ServeArguments(model, host, port), False, debug)
+
+
+@app.command()
+def submit(
+    job: Annotated[str, typer.Argument(help="Job spec (YAML), see jobs/.")],
+    address: Annotated[str, typer.Option("--address", help="Ray dashboard, e.g. http://head:8265.")],
+    follow: Annotated[bool, typer.Option("--follow", help="Show the job's log until it ends.")] = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Submit a job to a Ray cluster (Ray Jobs API)."""
+    from boneage_ray.commands import service
+
+    _execute("submit", service.submit, service.SubmitArguments(job, address, follow), json, debug)
+
+
+@app.command()
+def phantoms(
+    out: OutOption,
+    kind: Annotated[str, typer.Option("--kind", help="hand or cephalogram.")] = "hand",
+    count: Annotated[int, typer.Option("--count", min=1)] = 32,
+    size: Annotated[int, typer.Option("--size", min=64, max=4096, help="Height in pixels.")] = 512,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    bad: Annotated[bool, typer.Option("--bad", help="Add planted bad inputs.")] = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """A synthetic archive with known answers."""
+    from boneage_ray.commands import tools
+
+    arguments = tools.PhantomArguments(out, kind, count, size, seed, bad)
+    _execute("phantoms", tools.phantoms, arguments, json, debug)
+
+
+@app.command()
+def doctor(
+    model: Annotated[str | None, typer.Option("--model", help="Also verify this bundle.")] = None,
+    storage: Annotated[str | None, typer.Option("--storage", help="Also write to and read from this place.")] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Versions, devices, Ray, storage, model: what works here and what does not."""
+    from boneage_ray.commands import tools
+
+    _execute("doctor", tools.doctor, tools.DoctorArguments(model, storage), json, debug)
+
+
+def _execute(name: str, body: Callable[..., None], arguments: Any, json: bool, debug: bool) -> None:  # noqa: ANN401
+    """Run a command under the rules that all commands share (runs.py)."""
+    from boneage_ray.runs import Run, execute
+
+    if debug:
+        os.environ["BONEAGE_DEBUG"] = "1"
+    run = Run(name, json_output=json, debug=debug)
+    raise typer.Exit(execute(run, lambda run: body(run, arguments)))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The console script; returns the exit code (see errors.ExitCode)."""
+    arguments = sys.argv[1:] if argv is None else argv
+    os.environ.setdefault("BONEAGE_COMMAND", shlex.join(["boneage", *arguments]))
+    try:
+        app(args=arguments, prog_name="boneage")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(bool(ended.code))
+    return 0

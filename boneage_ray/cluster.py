@@ -1,0 +1,170 @@
+"""Ray, joined or started, and the one way in which this project runs a job over many parts.
+
+A part is a small Arrow table that names its work (one block, one call). One actor a core with `num_cpus=0.5` does the whole
+part (fetch, decode, predict, write) and returns one short line; nothing but such lines travels through the object store, and
+half of every core stays free for reads and shuffles, so that a machine with a single core never starves.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from boneage_ray.errors import BoneageError, UsageError
+
+ACTOR_CPUS = 0.5
+_ADDRESS_FILE = "/tmp/ray/ray_current_cluster"  # written by `ray start`, removed by `ray stop`
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "600",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+
+
+class PartWorker(Protocol):
+    """What runs in an actor: built once, called once a part."""
+
+    def __call__(self, part: pa.Table) -> dict[str, Any]:
+        """Do the part and commit it; return a JSON-able line for the driver."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run chose: actors, CPUs an actor reserves, GPUs an actor holds, threads inside each."""
+
+    actors: int
+    gpus_per_actor: float
+    threads: int
+    cluster_cpus: int
+
+    def describe(self) -> str:
+        """One line for the log."""
+        device = f"{self.gpus_per_actor:g} GPU each" if self.gpus_per_actor else "on CPU"
+        return f"{self.actors} actor(s), {self.threads} thread(s), {device}; the cluster has {self.cluster_cpus} CPU(s)"
+
+
+def connect(num_cpus: int | None = None) -> float:
+    """Join the running cluster (RAY_ADDRESS, a job's own, or one of `ray start`), else start a local one.
+
+    Returns the CPU count. `num_cpus`, or BONEAGE_CPUS, forces a local Ray of that many CPUs.
+    """
+    quiet_environment()
+    import ray
+
+    if not ray.is_initialized():
+        cpus = num_cpus or int(os.environ.get("BONEAGE_CPUS", "0")) or None
+        joins = cpus is None and ("RAY_ADDRESS" in os.environ or Path(_ADDRESS_FILE).exists())
+        if not joins:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+        local = {} if joins else {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+        debug = "BONEAGE_DEBUG" in os.environ
+        ray.init(log_to_driver=debug, logging_level="INFO" if debug else "ERROR", **local)
+        quiet_environment()  # ray.init sets the levels of its loggers anew
+    return float(ray.cluster_resources().get("CPU", 1.0))
+
+
+def disconnect() -> None:
+    """Leave the cluster; a local one that this process started ends."""
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
+
+
+def quiet_environment() -> None:
+    """Nothing phones home and nothing draws over the progress line, unless the user set it so."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if "BONEAGE_DEBUG" not in os.environ:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        for name in ("ray", "ray.data", "ray.train", "ray.serve"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def choose_resources(parts: int, gpu: bool = False) -> Resources:
+    """One actor a core (or a GPU, when asked for), never more than there are parts."""
+    import ray
+
+    have = ray.cluster_resources()
+    cpus, gpus = int(have.get("CPU", 1)), int(have.get("GPU", 0))
+    if gpu and gpus:
+        actors = max(1, min(gpus, parts))
+        return Resources(actors, 1.0, max(1, cpus // gpus), cpus)
+    return Resources(max(1, min(cpus, parts)), 0.0, 1, cpus)
+
+
+def check_workers(workers: int, gpu: bool, cpus: float) -> None:
+    """Refuse what would wait for ever. Raises `UsageError`."""
+    import ray
+
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    if workers < 1:
+        raise UsageError(f"--workers {workers}: at least 1 is needed")
+    if gpu and workers > gpus:
+        raise UsageError(f"--gpu --workers {workers}: the cluster has {gpus} GPU(s); give at most that many workers")
+    if not gpu and workers > 4 * cpus:
+        raise UsageError(f"--workers {workers}: the cluster has {cpus:g} CPU(s); give at most {int(cpus)} workers")
+
+
+def run_parts(
+    parts: Sequence[pa.Table],
+    worker: Callable[..., PartWorker],
+    arguments: dict[str, Any],
+    resources: Resources,
+) -> Iterator[dict[str, Any]]:
+    """Run every part on a pool of actors and yield each part's line as soon as it was committed."""
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    dataset = ray.data.from_arrow(list(parts)).map_batches(
+        _PartActor,
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=resources.actors, max_tasks_in_flight_per_actor=2),
+        num_cpus=ACTOR_CPUS,
+        num_gpus=resources.gpus_per_actor,
+        fn_constructor_kwargs={"worker": worker, "arguments": arguments, "threads": resources.threads},
+    )
+    try:
+        for row in dataset.iter_rows():
+            line: dict[str, Any] = json.loads(row["line"])
+            yield line
+    except (ray.exceptions.RayError, RuntimeError) as error:
+        raise first_cause(error) from error
+
+
+class _PartActor:
+    """Adapts a `PartWorker` to Ray Data: a table in, one JSON line out."""
+
+    def __init__(self, worker: Callable[..., PartWorker], arguments: dict[str, Any], threads: int) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        import cv2
+
+        cv2.setNumThreads(threads)
+        self.run = worker(**arguments)
+
+    def __call__(self, part: pa.Table) -> pa.Table:
+        return pa.table({"line": [json.dumps(self.run(part))]})
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The error that a worker met, without Ray's wrapping: the one that a person can act on."""
+    seen: BaseException | None = error
+    deepest = error
+    while seen is not None:
+        if isinstance(seen, BoneageError):
+            return seen
+        deepest = seen
+        seen = getattr(seen, "cause", None) or seen.__cause__ or seen.__context__
+    return deepest

@@ -1,0 +1,1 @@
+"""What each command does between its flags (cli.py) and its answer."""

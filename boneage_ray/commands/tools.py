@@ -1,0 +1,123 @@
+"""recipes, phantoms and doctor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from boneage_ray import bundle, cluster, storage
+from boneage_ray.commands.pipeline import absolute
+from boneage_ray.errors import BoneageError, UsageError
+from boneage_ray.runs import Run, versions
+
+
+def recipes(run: Run, name: str | None) -> None:
+    """All recipes, or one whole."""
+    from boneage_ray.recipes import RECIPES, find_recipe
+
+    if name is None:
+        run.finish(
+            {recipe.name: recipe.summary for recipe in RECIPES},
+            "Next: boneage recipes NAME prints one whole; save it as TOML, change it, and give it to --recipe",
+        )
+        return
+    recipe = find_recipe(name)
+    if run.json_output:
+        run.finish(recipe.model_dump(mode="json"))
+    else:
+        run.text = recipe.to_toml()
+
+
+@dataclass(frozen=True)
+class PhantomArguments:
+    """Flags of `boneage phantoms`."""
+
+    out: str
+    kind: str
+    count: int
+    size: int
+    seed: int
+    bad: bool
+
+
+def phantoms(run: Run, arguments: PhantomArguments) -> None:
+    """Write a synthetic archive."""
+    from boneage_ray.phantoms.archive import write_cephalogram_archive, write_hand_archive
+
+    out = absolute(arguments.out)
+    if not storage.is_empty(out):
+        raise UsageError(f"{out} is not empty; give another --out")
+    run.out = out
+    if arguments.kind == "hand":
+        write_hand_archive(out, arguments.count, arguments.seed, arguments.size, arguments.bad)
+        following = f"Next: boneage prepare {out}/boneage-training-dataset --recipe demo --out DATA"
+    elif arguments.kind == "cephalogram":
+        if arguments.bad:
+            raise UsageError("--bad is offered for --kind hand")
+        write_cephalogram_archive(out, arguments.count, arguments.seed, arguments.size)
+        following = f"Annotations: {out}/vertebral (13 points), {out}/facial (19 points)"
+    else:
+        raise UsageError(f"--kind {arguments.kind}: hand or cephalogram is needed")
+    run.note(seed=arguments.seed)
+    facts = {"kind": arguments.kind, "count": arguments.count, "size": arguments.size, "seed": arguments.seed}
+    run.finish(facts, f"Archive: {out} (synthetic, not for use on people)", following)
+
+
+@dataclass(frozen=True)
+class DoctorArguments:
+    """Flags of `boneage doctor`."""
+
+    model: str | None
+    storage: str | None
+
+
+def doctor(run: Run, arguments: DoctorArguments) -> None:
+    """Look at everything a run needs; raises at the end if something is broken."""
+    found: dict[str, Any] = dict(versions())
+    broken: list[str] = []
+    checks = {"devices": _devices, "ray": _ray}
+    if arguments.storage:
+        checks["storage"] = lambda: _storage(absolute(str(arguments.storage)))
+    if arguments.model:
+        checks["model"] = lambda: _model(absolute(str(arguments.model)))
+    for name, check in checks.items():
+        try:
+            found[name] = check()
+        except (BoneageError, RuntimeError, OSError, ImportError) as error:
+            found[name] = f"BROKEN: {error}"
+            broken.append(name)
+    run.finish(found, "Next: boneage demo")
+    if broken:
+        raise UsageError(f"broken: {', '.join(broken)}; see the lines above")
+
+
+def _devices() -> str:
+    import torch
+
+    from boneage_ray.training.step import choose_precision
+
+    gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
+    device = torch.device("cuda" if gpus else "cpu")
+    precision = str(choose_precision("auto", device) or torch.float32).removeprefix("torch.")
+    return f"{', '.join(gpus) or 'CPU only'}; precision {precision}"
+
+
+def _ray() -> str:
+    cpus = cluster.connect()
+    return f"started or joined, {cpus:g} CPU(s)"
+
+
+def _storage(uri: str) -> str:
+    storage.check_writable(uri)
+    return f"{uri} can be written to"
+
+
+def _model(uri: str) -> str:
+    loaded = bundle.load(uri)
+    return f"{loaded.recipe.name} {loaded.sha256[:12]}, hashes verified, {len(loaded.weights)} tensors"
+
+
+def package_root() -> Path:
+    """Where the installed package stands."""
+    return Path(__file__).resolve().parent.parent

@@ -1,0 +1,71 @@
+"""A batch: every tensor with shape, unit and order.
+
+Axis letters: B batch, H height, W width, K points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boneage_ray.anatomy.growth import Sex
+
+# Index of the sex embedding; unknown has its own place and is never taken for female.
+SEX_INDEX: dict[Sex | None, int] = {"F": 0, "M": 1, None: 2}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prepared images with what is known of them.
+
+    image_B1HW: uint8 as prepared, or float32 in [0, 1] after `as_float`. sex_B: int64, 0 female, 1 male, 2 unknown.
+    age_B: float32 months, NaN where there is no label. ids: record ids.
+    """
+
+    image_B1HW: Tensor
+    sex_B: Tensor
+    age_B: Tensor
+    ids: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return int(self.image_B1HW.shape[0])
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device; copies to a GPU do not wait."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "ids"}
+        return Batch(**moved, ids=self.ids)
+
+    def with_image(self, image_B1HW: Tensor) -> Batch:
+        """The same cases with other pixels."""
+        return Batch(image_B1HW, self.sex_B, self.age_B, self.ids)
+
+
+def as_float(image_B1HW: Tensor) -> Tensor:
+    """uint8 0..255 to float32 [0, 1]."""
+    return image_B1HW.float().div_(255.0)
+
+
+def make_batch(images: Sequence[np.ndarray[Any, Any]], sexes: Sequence[Sex | None]) -> Batch:
+    """Unlabelled prepared (H, W) uint8 images to a batch, for prediction."""
+    stacked = torch.from_numpy(np.stack(images)[:, None])
+    unknown = torch.full((len(images),), math.nan)
+    return Batch(stacked, torch.tensor([SEX_INDEX[sex] for sex in sexes]), unknown)
+
+
+def collate(columns: Mapping[str, Sequence[Any]]) -> Batch:
+    """Columns of prepared records (records/schema.py) to a batch on the CPU."""
+    height, width = int(columns["height"][0]), int(columns["width"][0])
+    pixels = np.frombuffer(b"".join(columns["image"]), np.uint8).reshape(-1, 1, height, width)
+    ages = [math.nan if age is None else age for age in columns["age_months"]]
+    return Batch(
+        image_B1HW=torch.from_numpy(pixels.copy()),
+        sex_B=torch.tensor([SEX_INDEX[sex] for sex in columns["sex"]]),
+        age_B=torch.tensor(ages, dtype=torch.float32),
+        ids=tuple(columns["record_id"]),
+    )

@@ -1,0 +1,1 @@
+"""From predictions to figures, pictures and a page; and the page builder that other jobs share."""

@@ -1,0 +1,249 @@
+"""Predictions of a whole split to figures: pure functions, no model, no Ray.
+
+Everything is in months; the mean errors are also given in years. An error is predicted minus true.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boneage_ray.anatomy.growth import MAX_AGE_MONTHS, MONTHS_PER_YEAR, SCHEMES, SchemeName, Sex, stage_of
+from boneage_ray.errors import BoneageError, NoUsableInputError
+
+BIN_MONTHS = 24
+_BIN_STARTS = range(0, int(MAX_AGE_MONTHS) // 12, BIN_MONTHS // 12)
+BELOW, ABOVE = "below 0 y", f"{int(MAX_AGE_MONTHS) // 12} y and over"
+AGE_BINS = (BELOW, *(f"{start}-{start + BIN_MONTHS // 12} y" for start in _BIN_STARTS), ABOVE)
+
+RESAMPLES = 2000
+INTERVAL_PERCENT = (2.5, 97.5)
+LARGEST = 12
+# Limits of agreement of Bland and Altman: mean +/- 1.96 standard deviations.
+AGREEMENT_SD = 1.96
+_BLOCK = 4_000_000
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One entry a case in every sequence, in the same order; ages in months, all known."""
+
+    record_id: Sequence[str]
+    input_uri: Sequence[str]
+    sex: Sequence[Sex | None]
+    true_months: Sequence[float]
+    predicted_months: Sequence[float]
+    # Scheme -> predicted class: from the model's head for the schemes in `direct`, else from the predicted age.
+    stages: Sequence[Mapping[str, str]]
+    direct: Collection[str] = ()
+
+    def __post_init__(self) -> None:
+        columns = (
+            self.record_id,
+            self.input_uri,
+            self.sex,
+            self.true_months,
+            self.predicted_months,
+            self.stages,
+        )
+        if len({len(column) for column in columns}) > 1:
+            raise ValueError(f"columns of unequal length: {[len(column) for column in columns]}")
+
+    @property
+    def errors(self) -> Floats:
+        """Predicted minus true, months, shape (n,)."""
+        return np.asarray(self.predicted_months, np.float64) - np.asarray(self.true_months, np.float64)
+
+
+def analyse(predictions: Predictions, train_median_months: float | None, seed: int = 0) -> dict[str, Any]:
+    """All figures of a split, ready for JSON: what is undefined is None, never NaN.
+
+    Raises `NoUsableInputError` without a case, `BoneageError` if an age or a prediction is not finite.
+    """
+    _check(predictions)
+    rng = np.random.default_rng(seed)
+    size = np.abs(predictions.errors)
+    found = {
+        "n": len(size),
+        **_overall(predictions),
+        "mae_interval_months": bootstrap_interval(size, rng),
+        "abs_error_percentiles_months": _percentiles(size),
+        "within_12_months": float((size <= 12).mean()),
+        "within_24_months": float((size <= 24).mean()),
+        "baseline": _baseline(predictions, train_median_months),
+        "by_sex": _by_sex(predictions),
+        "sex_gap": sex_gap(predictions, rng),
+        "by_age": _by_age(predictions),
+        "stages": {scheme: _stage(predictions, scheme) for scheme in SCHEMES},
+        "largest_residuals": _largest(predictions),
+    }
+    cleaned: dict[str, Any] = _clean(found)
+    return cleaned
+
+
+def age_bin(age_months: float) -> str:
+    """The two-year bin that an age falls in: 24 months is "2-4 y"; one of `AGE_BINS`."""
+    if age_months < 0:
+        return BELOW
+    if age_months >= MAX_AGE_MONTHS:
+        return ABOVE
+    return AGE_BINS[1 + int(age_months // BIN_MONTHS)]
+
+
+def bootstrap_means(values: Floats, rng: np.random.Generator) -> Floats:
+    """Means of `RESAMPLES` resamples with replacement; values (n,) -> (RESAMPLES,)."""
+    n = len(values)
+    step = max(1, _BLOCK // n)  # a block of resamples at a time, so that large splits do not fill the memory
+    starts = range(0, RESAMPLES, step)
+    blocks = [values[rng.integers(0, n, (min(step, RESAMPLES - start), n))].mean(axis=1) for start in starts]
+    return np.concatenate(blocks)
+
+
+def bootstrap_interval(values: Floats, rng: np.random.Generator) -> list[float] | None:
+    """95 % percentile interval of the mean; None for fewer than two values."""
+    return _interval(bootstrap_means(values, rng)) if len(values) > 1 else None
+
+
+def sex_gap(predictions: Predictions, rng: np.random.Generator) -> dict[str, Any] | None:
+    """MAE of girls minus MAE of boys, with its 95 % interval; None if either has fewer than two cases."""
+    size = np.abs(predictions.errors)
+    female, male = (size[_of_sex(predictions, sex)] for sex in ("F", "M"))
+    if min(len(female), len(male)) < 2:
+        return None
+    low, high = _interval(bootstrap_means(female, rng) - bootstrap_means(male, rng))
+    return {
+        "female_minus_male_months": float(female.mean() - male.mean()),
+        "interval_months": [low, high],
+        "excludes_zero": not low <= 0 <= high,
+    }
+
+
+def _interval(means: Floats) -> list[float]:
+    low, high = np.percentile(means, INTERVAL_PERCENT)
+    return [float(low), float(high)]
+
+
+def _check(predictions: Predictions) -> None:
+    n = len(predictions.record_id)
+    if n == 0:
+        raise NoUsableInputError("there is nothing to evaluate: the split holds no record with a known age")
+    for what, column in (
+        ("true ages", predictions.true_months),
+        ("predictions", predictions.predicted_months),
+    ):
+        wrong = [record for record, age in zip(predictions.record_id, column, strict=True) if not math.isfinite(age)]
+        if wrong:
+            raise BoneageError(
+                f"{len(wrong)} of {n} {what} are not finite numbers (the first: record {wrong[0]}); "
+                "an evaluation that left them out would flatter the model"
+            )
+
+
+def _age_figures(predictions: Predictions, chosen: NDArray[np.bool_] | None = None) -> dict[str, Any]:
+    from boneage_ray.tasks.metrics import age_metrics  # torch: not before there is something to compute
+
+    predicted = np.asarray(predictions.predicted_months, np.float64)
+    true = np.asarray(predictions.true_months, np.float64)
+    every = np.ones(len(true), bool) if chosen is None else chosen
+    return {"n": int(every.sum()), **age_metrics(predicted[every].tolist(), true[every].tolist())}
+
+
+def _overall(predictions: Predictions) -> dict[str, Any]:
+    found = _age_figures(predictions)
+    spread = AGREEMENT_SD * float(predictions.errors.std(ddof=1)) if found["n"] > 1 else math.nan
+    return found | {
+        "mae_years": found["mae_months"] / MONTHS_PER_YEAR,
+        "rmse_years": found["rmse_months"] / MONTHS_PER_YEAR,
+        "limits_of_agreement_months": [found["bias_months"] - spread, found["bias_months"] + spread],
+    }
+
+
+def _percentiles(size: Floats) -> dict[str, float]:
+    named = {str(q): float(np.percentile(size, q)) for q in (50, 75, 90, 95)}
+    return named | {"max": float(size.max())}
+
+
+def _baseline(predictions: Predictions, median_months: float | None) -> dict[str, Any] | None:
+    """How far one gets by always saying the median age of the training split."""
+    if median_months is None:
+        return None
+    true = np.asarray(predictions.true_months, np.float64)
+    mae, ours = float(np.abs(median_months - true).mean()), float(np.abs(predictions.errors).mean())
+    return {
+        "train_median_months": float(median_months),
+        "mae_months": mae,
+        "model_over_baseline": ours / mae if mae else None,
+    }
+
+
+def _of_sex(predictions: Predictions, sex: Sex | None) -> NDArray[np.bool_]:
+    return np.array([given == sex for given in predictions.sex], bool)
+
+
+def _by_sex(predictions: Predictions) -> dict[str, dict[str, Any]]:
+    groups: tuple[tuple[str, Sex | None], ...] = (("F", "F"), ("M", "M"), ("unknown", None))
+    chosen = {name: _of_sex(predictions, sex) for name, sex in groups}
+    return {name: _group(predictions, mask) for name, mask in chosen.items() if mask.any()}
+
+
+def _by_age(predictions: Predictions) -> list[dict[str, Any]]:
+    """Two-year bins of the true age, youngest first; empty ones are left out."""
+    bins = np.array([age_bin(age) for age in predictions.true_months])
+    return [{"bin": name, **_group(predictions, bins == name)} for name in AGE_BINS if (bins == name).any()]
+
+
+def _group(predictions: Predictions, chosen: NDArray[np.bool_]) -> dict[str, Any]:
+    figures = _age_figures(predictions, chosen)
+    return {key: figures[key] for key in ("n", "mae_months", "rmse_months", "bias_months")}
+
+
+def _stage(predictions: Predictions, scheme: SchemeName) -> dict[str, Any]:
+    """The predicted class, and beside it the class that the predicted age falls in ("thresholded regression")."""
+    true = [stage_of(age, scheme) for age in predictions.true_months]
+    return {
+        "source": "head" if scheme in predictions.direct else "age",
+        "classes": list(SCHEMES[scheme].classes),
+        "predicted": _stage_figures([row[scheme] for row in predictions.stages], true, scheme),
+        "thresholded": _stage_figures([stage_of(age, scheme) for age in predictions.predicted_months], true, scheme),
+    }
+
+
+def _stage_figures(predicted: list[str], true: list[str], scheme: SchemeName) -> dict[str, Any]:
+    from boneage_ray.tasks.metrics import confusion, stage_metrics
+
+    figures: dict[str, Any] = dict(stage_metrics(predicted, true, scheme))
+    return figures | {"confusion": confusion(predicted, true, scheme)}
+
+
+def _largest(predictions: Predictions) -> list[dict[str, Any]]:
+    errors = predictions.errors
+    order = np.argsort(-np.abs(errors), kind="stable")[:LARGEST]
+    return [
+        {
+            "record_id": predictions.record_id[k],
+            "input_uri": predictions.input_uri[k],
+            "sex": predictions.sex[k],
+            "true_months": float(predictions.true_months[k]),
+            "predicted_months": float(predictions.predicted_months[k]),
+            "error_months": float(errors[k]),
+        }
+        for k in order
+    ]
+
+
+def _clean(value: Any) -> Any:  # noqa: ANN401  any JSON value
+    """What is not finite becomes None; six decimals are more than any age is known to."""
+    if isinstance(value, dict):
+        return {key: _clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value

@@ -1,0 +1,247 @@
+"""Figures as small SVG with real text, to stand inside a page.
+
+Matplotlib is used through Figure objects only, never through pyplot's global state. Colours are Okabe and Ito's, safe for
+colour-blind readers; the sexes also differ by marker. Text and axes are drawn in `INK`, for a page to replace with its own
+text colour. Ages are months in the arguments and years on the axes; errors stay in months.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from boneage_ray.anatomy.growth import MONTHS_PER_YEAR
+from boneage_ray.evaluation.analysis import AGE_BINS, Predictions, age_bin
+
+P = ParamSpec("P")
+
+INK = "#123456"  # stands for "the page's text colour"; used by nothing else
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#888888"
+# Sex, as a legend says it, marker, colour.
+SEX_STYLES = (("F", "girls", "o", ORANGE), ("M", "boys", "^", BLUE), (None, "sex unknown", "s", GREY))
+# Beyond so many points they are one embedded PNG, else the SVG would grow by 70 bytes a point.
+MAX_VECTOR_POINTS = 2000
+RASTER_DPI = 150
+BAND_MONTHS = 12
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "boneage",  # ids without chance: the same figures are the same bytes
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": GREY,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
+_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+
+def _styled(draw: Callable[P, bytes]) -> Callable[P, bytes]:
+    """Draw in this module's style and leave the settings of the process as they were."""
+
+    @wraps(draw)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> bytes:
+        with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]  # its type lists every setting by name
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+@_styled
+def scatter(predictions: Predictions) -> bytes:
+    """Predicted against true age with the line of equality and a band of 12 months."""
+    fig, ax = _figure(5.6, 5.2)
+    limit = max(*predictions.true_months, *predictions.predicted_months, 12.0) / MONTHS_PER_YEAR * 1.04
+    low = min(*predictions.true_months, *predictions.predicted_months, 0.0) / MONTHS_PER_YEAR * 1.04
+    ends, band = np.array([low, limit]), BAND_MONTHS / MONTHS_PER_YEAR
+    ax.fill_between(ends, ends - band, ends + band, color=GREEN, alpha=0.16, lw=0, label=f"±{BAND_MONTHS} months")
+    ax.plot(ends, ends, color=INK, lw=1, label="predicted = true")
+    true = np.asarray(predictions.true_months, np.float64) / MONTHS_PER_YEAR
+    _points(ax, predictions, true, true + predictions.errors / MONTHS_PER_YEAR)
+    ax.set(xlim=ends, ylim=ends, aspect="equal", xlabel="true age (years)", ylabel="predicted age (years)")
+    ax.legend(loc="upper left", fontsize=9)
+    return _svg(fig, "scatter")
+
+
+@_styled
+def residuals(predictions: Predictions, analysis: Mapping[str, Any]) -> bytes:
+    """Error against true age, with the mean error and the limits of agreement (Bland and Altman)."""
+    fig, ax = _figure(7.4, 3.6)
+    true = np.asarray(predictions.true_months, np.float64) / MONTHS_PER_YEAR
+    _points(ax, predictions, true, predictions.errors)
+    ax.axhline(0, color=INK, lw=0.8)
+    ax.axhline(analysis["bias_months"], color=GREEN, lw=1.6, label=f"mean {analysis['bias_months']:+.1f} months")
+    low, high = analysis["limits_of_agreement_months"]
+    if low is not None:
+        ax.axhline(low, color=GREEN, lw=1.2, ls="--", label=f"95 % limits {low:+.1f} to {high:+.1f}")
+        ax.axhline(high, color=GREEN, lw=1.2, ls="--")
+    ax.set(xlabel="true age (years)", ylabel="predicted - true (months)")
+    fig.legend(loc="outside upper center", ncols=5, fontsize=9)
+    return _svg(fig, "residuals")
+
+
+@_styled
+def error_histogram(predictions: Predictions) -> bytes:
+    """How often each error occurs; bars of two months (of more if the errors spread widely)."""
+    fig, ax = _figure(5.6, 3.4)
+    errors = predictions.errors
+    reach = max(float(np.abs(errors).max()), BAND_MONTHS)
+    width = 2 * max(1, int(np.ceil(reach / 60)))
+    count = int(np.ceil(reach / width))
+    counts, edges = np.histogram(errors, bins=width * np.arange(-count, count + 1))
+    ax.axvspan(-BAND_MONTHS, BAND_MONTHS, color=GREEN, alpha=0.16, lw=0)
+    ax.bar(edges[:-1], counts, width=0.9 * width, align="edge", color=BLUE)
+    ax.axvline(0, color=INK, lw=0.8)
+    ax.set(xlabel="predicted - true (months)", ylabel="cases")
+    return _svg(fig, "errors")
+
+
+@_styled
+def errors_by_age(predictions: Predictions) -> bytes:
+    """A box of the errors for each two-year bin of the true age, with the number of cases under it."""
+    fig, ax = _figure(7.4, 3.6)
+    bins = np.array([age_bin(age) for age in predictions.true_months])
+    present = [name for name in AGE_BINS if (bins == name).any()]
+    groups = [predictions.errors[bins == name] for name in present]
+    line = {"color": INK, "linewidth": 0.9}
+    ax.axhspan(-BAND_MONTHS, BAND_MONTHS, color=GREEN, alpha=0.16, lw=0)
+    ax.axhline(0, color=INK, lw=0.8)
+    ax.boxplot(
+        groups,
+        widths=0.6,
+        patch_artist=True,
+        boxprops={"facecolor": "#56B4E9", "edgecolor": INK, "linewidth": 0.9},
+        medianprops=line | {"linewidth": 1.6},
+        whiskerprops=line,
+        capprops=line,
+        flierprops={"marker": ".", "markersize": 3, "markeredgecolor": GREY, "rasterized": _many(predictions)},
+    )
+    labels = [f"{name.removesuffix(' y')}\nn={len(group)}" for name, group in zip(present, groups, strict=True)]
+    ax.set_xticks(range(1, len(present) + 1), labels, fontsize=9)
+    ax.set(xlabel="true age (years)", ylabel="predicted - true (months)")
+    return _svg(fig, "by-age")
+
+
+@_styled
+def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], kappa: float | None, name: str) -> bytes:
+    """Counts (rows true, columns predicted) with the share of each row; the weighted kappa is in the title."""
+    fig, ax = _figure(1.9 + 0.95 * len(classes), 1.5 + 0.75 * len(classes))
+    table = np.asarray(counts, np.float64)
+    totals = table.sum(axis=1, keepdims=True)
+    shares = np.divide(table, totals, out=np.zeros_like(table), where=totals > 0)
+    ax.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors=GREY, linewidth=0.6)
+    for (row, column), share in np.ndenumerate(shares):
+        text = f"{counts[row][column]}\n{share:.0%}" if totals[row, 0] else "-"
+        colour = "#ffffff" if share > 0.55 else "#0b1f33"
+        ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontsize=9)
+    middle = np.arange(len(classes)) + 0.5
+    ax.set_xticks(middle, classes)
+    ax.set_yticks(middle, classes, rotation=90, va="center")
+    ax.tick_params(length=0, labelsize=9)
+    ax.spines[:].set_visible(False)
+    ax.grid(False)
+    ax.invert_yaxis()
+    shown = "not defined" if kappa is None else f"{kappa:.3f}"
+    ax.set(xlabel="predicted", ylabel="true", title=f"Quadratic weighted kappa {shown}")
+    return _svg(fig, f"confusion-{name}")
+
+
+@_styled
+def age_histogram(ages: Mapping[str, int]) -> bytes:
+    """Cases in each two-year bin (keys of `AGE_BINS`); empty bins between the first and the last are shown."""
+    fig, ax = _figure(7.4, 3.0)
+    filled = [k for k, name in enumerate(AGE_BINS) if ages.get(name)]
+    names = AGE_BINS[filled[0] : filled[-1] + 1] if filled else ()
+    bars = ax.bar(range(len(names)), [ages.get(name, 0) for name in names], width=0.85, color=BLUE)
+    ax.bar_label(bars, fontsize=9, color=INK, padding=2)
+    ax.set_xticks(range(len(names)), [name.removesuffix(" y") for name in names], fontsize=9)
+    ax.margins(y=0.14)
+    ax.set(xlabel="predicted age (years)", ylabel="cases")
+    return _svg(fig, "ages")
+
+
+@_styled
+def learning_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
+    """Losses, and the mean absolute error of validation, epoch by epoch; the best epoch is marked.
+
+    `history`: lines with epoch, train_loss, val_loss and val_mae_months; what is missing or None leaves a gap.
+    """
+    fig, (left, right) = _row_of_axes(7.4, 3.2, 2)
+    epochs = [line["epoch"] for line in history]
+    mark = "." if len(epochs) <= 60 else ""
+    for key, label, colour in (("train_loss", "training", BLUE), ("val_loss", "validation", ORANGE)):
+        left.plot(epochs, _column(history, key), color=colour, marker=mark, lw=1.4, label=label)
+    left.set(xlabel="epoch", ylabel="loss")
+    left.legend(fontsize=9)
+    mae = _column(history, "val_mae_months")
+    right.plot(epochs, mae, color=ORANGE, marker=mark, lw=1.4)
+    if np.isfinite(mae).any():
+        best = int(np.nanargmin(mae))
+        label = f"best: {mae[best]:.1f} months, epoch {epochs[best]}"
+        right.plot(epochs[best], mae[best], "D", color=GREEN, ls="", label=label)
+        right.legend(fontsize=9)
+    right.set(xlabel="epoch", ylabel="validation MAE (months)")
+    for ax in (left, right):
+        ax.set_ylim(bottom=0)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    return _svg(fig, "learning")
+
+
+def _column(history: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
+    values = (line.get(key) for line in history)
+    return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def _many(predictions: Predictions) -> bool:
+    return len(predictions.record_id) > MAX_VECTOR_POINTS
+
+
+def _points(ax: Axes, predictions: Predictions, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+    many = _many(predictions)
+    for sex, label, marker, colour in SEX_STYLES:
+        chosen = np.array([given == sex for given in predictions.sex], bool)
+        if chosen.any():
+            style = {"marker": marker, "ms": 2.5 if many else 4, "mew": 0, "alpha": 0.35 if many else 0.6}
+            ax.plot(x[chosen], y[chosen], ls="", color=colour, rasterized=many, label=label, **style)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    fig, (ax,) = _row_of_axes(width, height, 1)
+    return fig, ax
+
+
+def _row_of_axes(width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
+    """A figure (inches) with axes side by side, each with a faint grid."""
+    fig = Figure(figsize=(width, height), layout="constrained")
+    axes = [fig.add_subplot(1, columns, column + 1) for column in range(columns)]
+    for ax in axes:
+        ax.grid(True)
+    return fig, axes
+
+
+def _svg(fig: Figure, name: str) -> bytes:
+    """SVG without prolog and metadata; ids start with the figure's name, so that several can share a page."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="svg", transparent=True, dpi=RASTER_DPI, metadata=_METADATA)
+    text = buffer.getvalue().decode("utf-8")
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    return text.encode("utf-8")

@@ -1,0 +1,81 @@
+"""Features of a radiograph, with sex as an input where the recipe says so, to named heads.
+
+Axis letters: B batch, H height, W width, F features, C classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from boneage_ray.anatomy.growth import SCHEMES, SchemeName
+from boneage_ray.models.backbone import BackboneConfig, build_backbone
+
+# ImageNet statistics (Deng et al. 2009), for encoders that were trained with them.
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+# The mean and spread of ages in the published training set: a head that starts there learns from the first step.
+AGE_MEAN_YEARS, AGE_SD_YEARS = 10.6, 3.4
+
+
+class RegressorConfig(BaseModel):
+    """A bone age regressor; `stage_heads` adds a classifier for each named stage scheme."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: BackboneConfig = BackboneConfig()
+    channels: int = Field(default=3, description="3: gray repeated, ImageNet normalisation; 1: gray in [0, 1]")
+    stage_heads: tuple[SchemeName, ...] = ()
+    sex_features: int = Field(default=0, ge=0, description="width of the sex embedding; 0: sex is not an input")
+    hidden: tuple[int, ...] = ()
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Regressor(nn.Module):
+    """image_B1HW float in [0, 1], sex_B int64 (0 F, 1 M, 2 unknown) -> age_years (B,), stage_<scheme> logits (B, C)."""
+
+    def __init__(self, config: RegressorConfig, with_weights: bool = True) -> None:
+        super().__init__()
+        self.channels = config.channels
+        self.backbone = build_backbone(config.backbone, config.channels, with_weights)
+        self.sex = nn.Embedding(3, config.sex_features) if config.sex_features else None
+        width = int(self.backbone.num_features) + config.sex_features  # type: ignore[arg-type]
+        self.trunk, width = _trunk(width, config.hidden, config.dropout)
+        self.age = nn.Linear(width, 1)
+        self.stages = nn.ModuleDict({name: nn.Linear(width, len(SCHEMES[name].classes)) for name in config.stage_heads})
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> dict[str, Tensor]:
+        """Named outputs; sex that is not given counts as unknown."""
+        features_BF = self.trunk(self.features(image_B1HW, sex_B))
+        outputs = {"age_years": self.age(features_BF).squeeze(1) * AGE_SD_YEARS + AGE_MEAN_YEARS}
+        for name, head in self.stages.items():
+            outputs[f"stage_{name}"] = head(features_BF)
+        return outputs
+
+    def features(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> Tensor:
+        """Pooled encoder features (B, F), with the sex embedding behind them if sex is an input."""
+        image = image_B1HW
+        if self.channels == 3:
+            image = (image.expand(-1, 3, -1, -1) - self.mean) / self.std
+        features_BF: Tensor = self.backbone(image.contiguous(memory_format=torch.channels_last))
+        if self.sex is None:
+            return features_BF
+        index_B = sex_B if sex_B is not None else torch.full((len(image),), 2, device=image.device)
+        return torch.cat([features_BF, self.sex(index_B).to(features_BF.dtype)], dim=1)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Everything behind the encoder, for stages that train only the head."""
+        return [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
+
+
+def _trunk(width: int, hidden: tuple[int, ...], dropout: float) -> tuple[nn.Sequential, int]:
+    layers: list[nn.Module] = []
+    for size in hidden:
+        layers += [nn.Linear(width, size), nn.ReLU(inplace=True)]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        width = size
+    return nn.Sequential(*layers), width

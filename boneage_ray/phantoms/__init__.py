@@ -1,0 +1,1 @@
+"""Synthetic radiographs with known answers: the demo and most tests live on them."""

@@ -1,0 +1,201 @@
+"""Write synthetic archives in the layouts of the real ones, one file at a time, to a folder or an S3 prefix.
+
+Hand archive (RSNA layout)::
+
+    URI/boneage-training-dataset.csv                                id,boneage,male
+    URI/boneage-training-dataset/boneage-training-dataset/1000.png
+
+Cephalogram archive::
+
+    URI/images/001.png
+    URI/facial/001.txt         19 lines x,y in ISBI order
+    URI/vertebral/001.json     labelme: shapes of group 2, 3, 4 with 3, 5, 5 points
+    URI/stages.csv             image,stage
+    URI/pixel_spacing.csv      image,pixel_spacing_mm
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from boneage_ray.anatomy.growth import Sex
+from boneage_ray.errors import UsageError
+from boneage_ray.phantoms.cephalogram import CephalogramPhantom, cephalogram_phantom
+from boneage_ray.phantoms.film import Image
+from boneage_ray.phantoms.hand import hand_phantom
+from boneage_ray.phantoms.png import encode_palette_png, encode_png
+from boneage_ray.storage import join, write_bytes
+
+HAND_FOLDER = "boneage-training-dataset/boneage-training-dataset"
+HAND_CSV = "boneage-training-dataset.csv"
+AGES_MONTHS = (12, 216)
+FIRST_ID = 1000
+
+
+@dataclass(frozen=True)
+class HandEntry:
+    """One line of the answer sheet. `kind` is "good" or the planted fault.
+
+    `labelled`: the table has a row for it; `stored`: there is a file.
+    """
+
+    id: str
+    age_months: int
+    sex: Sex
+    kind: str = "good"
+    labelled: bool = True
+    stored: bool = True
+
+
+@dataclass(frozen=True)
+class CephalogramEntry:
+    """One line of the answer sheet; `image` is the file's name."""
+
+    image: str
+    stage: str
+    pixel_spacing_mm: float
+
+
+# Planted after the good ones, in this order; the last three can be read and are valid.
+BAD_KINDS = (
+    "blank",
+    "inverted",
+    "truncated",
+    "text",
+    "zero_bytes",
+    "no_image",
+    "no_label",
+    "valid_16_bit",
+    "valid_rgba",
+    "valid_palette",
+)
+
+
+def write_hand_archive(uri: str, count: int, seed: int, size: int, bad: bool = False) -> list[HandEntry]:
+    """Write `count` hands of `size` pixels height and their labels; `bad` adds one of each of BAD_KINDS.
+
+    Equal arguments write equal bytes. Ages are whole months spread evenly over 12 to 216. Returns the answer sheet.
+    Raises UsageError for a count below 1 or a negative seed, StorageError if nothing can be written.
+    """
+    _check(count, seed)
+    entries = _plan_hands(count, seed, bad)
+    for k, entry in enumerate(entries):
+        if entry.stored:
+            write_bytes(join(uri, HAND_FOLDER, f"{entry.id}.png"), _hand_file(entry, image_seed(seed, k), size))
+    rows = [f"{e.id},{e.age_months},{e.sex == 'M'}" for e in entries if e.labelled]
+    write_bytes(join(uri, HAND_CSV), _lines(["id,boneage,male", *rows]))
+    return entries
+
+
+def write_cephalogram_archive(uri: str, count: int, seed: int, size: int) -> list[CephalogramEntry]:
+    """Write `count` heads of `size` pixels height with their landmarks; the six stages are equally frequent.
+
+    Equal arguments write equal bytes. Returns the answer sheet; errors as in `write_hand_archive`.
+    """
+    _check(count, seed)
+    stages = np.random.default_rng([seed, 3]).permutation(np.arange(count) % 6 + 1)
+    entries = []
+    for k, stage in enumerate(stages):
+        name = f"{k + 1:03d}"
+        phantom = cephalogram_phantom(image_seed(seed, k), int(stage), size)
+        write_bytes(join(uri, "images", f"{name}.png"), encode_png(phantom.image))
+        write_bytes(join(uri, "facial", f"{name}.txt"), _lines(f"{x!r},{y!r}" for x, y in phantom.facial.tolist()))
+        write_bytes(join(uri, "vertebral", f"{name}.json"), _labelme(phantom, f"{name}.png"))
+        entries.append(CephalogramEntry(f"{name}.png", phantom.stage, phantom.pixel_spacing_mm))
+    write_bytes(join(uri, "stages.csv"), _lines(["image,stage", *(f"{e.image},{e.stage}" for e in entries)]))
+    spacings = [f"{e.image},{e.pixel_spacing_mm!r}" for e in entries]
+    write_bytes(join(uri, "pixel_spacing.csv"), _lines(["image,pixel_spacing_mm", *spacings]))
+    return entries
+
+
+def image_seed(seed: int, k: int) -> int:
+    """Seed of the k-th picture of an archive."""
+    return seed * 1_000_003 + k
+
+
+def _check(count: int, seed: int) -> None:
+    if count < 1:
+        raise UsageError(f"count {count}: an archive needs at least one phantom")
+    if seed < 0:
+        raise UsageError(f"seed {seed}: a seed is a whole number from 0 up")
+
+
+def _plan_hands(count: int, seed: int, bad: bool) -> list[HandEntry]:
+    rng = np.random.default_rng([seed, 1])
+    kinds = ["good"] * count + (list(BAD_KINDS) if bad else [])
+    total = len(kinds)
+    youngest, oldest = AGES_MONTHS
+    # One age in each of `total` equal slots: even coverage also in a small archive.
+    slots = (rng.permutation(total) + rng.random(total)) / total
+    ages = youngest + np.floor(slots * (oldest - youngest + 1)).astype(int)
+    male = rng.random(total) < 0.5
+    return [
+        HandEntry(
+            str(FIRST_ID + k),
+            int(ages[k]),
+            "M" if male[k] else "F",
+            kind,
+            kind != "no_label",
+            kind != "no_image",
+        )
+        for k, kind in enumerate(kinds)
+    ]
+
+
+def _hand_file(entry: HandEntry, seed: int, size: int) -> bytes:
+    image = hand_phantom(seed, entry.age_months, entry.sex, size).image
+    spoil: Callable[[Image], bytes] = _SPOILERS.get(entry.kind, encode_png)
+    return spoil(image)
+
+
+def _truncated(image: Image) -> bytes:
+    whole = encode_png(image)
+    return whole[: len(whole) * 3 // 5]
+
+
+_SPOILERS: dict[str, Callable[[Image], bytes]] = {
+    "blank": lambda image: encode_png(np.full_like(image, 40)),
+    "inverted": lambda image: encode_png(255 - image),
+    "truncated": _truncated,
+    "text": lambda _: b"This is a note, not a picture.\n",
+    "zero_bytes": lambda _: b"",
+    "valid_16_bit": lambda image: encode_png(image.astype(np.uint16) * np.uint16(257)),
+    "valid_rgba": lambda image: encode_png(np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGRA))),
+    "valid_palette": encode_palette_png,
+}
+
+
+def _labelme(phantom: CephalogramPhantom, image: str) -> bytes:
+    parts = ((2, phantom.vertebral[:3]), (3, phantom.vertebral[3:8]), (4, phantom.vertebral[8:]))
+    height, width = phantom.image.shape
+    annotation = {
+        "version": "5.0.1",
+        "flags": {},
+        "shapes": [_shape(group, points) for group, points in parts],
+        "imagePath": f"../images/{image}",
+        "imageData": None,
+        "imageHeight": height,
+        "imageWidth": width,
+    }
+    return json.dumps(annotation, indent=1).encode()
+
+
+def _shape(group: int, points: NDArray[np.float64]) -> dict[str, object]:
+    kind = "linestrip" if group == 2 else "polygon"
+    return {
+        "label": f"C{group}",
+        "points": points.tolist(),
+        "group_id": group,
+        "shape_type": kind,
+        "flags": {},
+    }
+
+
+def _lines(lines: Iterable[str]) -> bytes:
+    return ("\n".join(lines) + "\n").encode()

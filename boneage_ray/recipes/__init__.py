@@ -1,0 +1,39 @@
+"""The recipes. Adding one: a short file beside these, and its name in RECIPES."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+
+from boneage_ray import storage
+from boneage_ray.errors import UsageError
+from boneage_ray.recipes.demo import DEMO
+from boneage_ray.recipes.recipe import Recipe, build
+from boneage_ray.recipes.resnet_multitask import RESNET18_MULTITASK
+from boneage_ray.recipes.timm_regressor import TIMM_REGRESSOR
+
+RECIPES: tuple[Recipe, ...] = (RESNET18_MULTITASK, TIMM_REGRESSOR, DEMO)
+
+
+def find_recipe(name: str) -> Recipe:
+    """A recipe by name, or by a TOML file that names a `base` and overrides fields."""
+    if name.endswith(".toml"):
+        return _from_toml(name)
+    for recipe in RECIPES:
+        if recipe.name == name:
+            return recipe
+    names = [recipe.name for recipe in RECIPES]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
+    raise UsageError(f"no recipe {name!r}; {hint} (or give a TOML file)")
+
+
+def _from_toml(uri: str) -> Recipe:
+    try:
+        values = tomllib.loads(storage.read_bytes(uri).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{uri} is not TOML: {error}") from None
+    base = values.pop("base", None)
+    if base is None:
+        return build(values, uri)
+    return find_recipe(base).derive(**values)

@@ -1,0 +1,140 @@
+"""A recipe: one run completely described, immutable, JSON and TOML round trip.
+
+A variant is a short derivation: `RESNET18.derive(name="...", summary="...", model={"backbone": {"name": "resnet50"}})`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from boneage_ray.augment.pipeline import AugmentConfig
+from boneage_ray.errors import UsageError
+from boneage_ray.models.regressor import RegressorConfig
+from boneage_ray.optimization import Stage
+from boneage_ray.records.prepare import ImageConfig
+from boneage_ray.tasks.age import AgeTaskConfig
+
+
+class Recipe(BaseModel):
+    """What `train` runs, and what `score` and `serve` later read from the bundle. Ages in months, losses in years."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    summary: str
+    image: ImageConfig = ImageConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: RegressorConfig = RegressorConfig()
+    task: AgeTaskConfig = AgeTaskConfig()
+    stages: tuple[Stage, ...] = (Stage(),)
+    batch_size: int = Field(default=32, ge=1, description="over all workers together")
+    best_by: Literal["val_mae_months", "val_loss"] = "val_mae_months"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    split_seed: int = 0
+    seed: int = 0
+
+    def derive(self, **changes: Any) -> Recipe:  # noqa: ANN401  any field of any config below
+        """Another recipe that differs in the given fields; nested dicts change nested fields only."""
+        return build(_merged(self.model_dump(), changes), self.name)
+
+    def to_toml(self) -> str:
+        """The whole recipe as TOML; unset optional fields are left out."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def build(values: Mapping[str, Any], origin: str) -> Recipe:
+    """Validate values into a recipe. Raises `UsageError` naming the field, what was given and the nearest known field."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"]]
+        key = ".".join(place)
+        if first["type"] == "extra_forbidden":
+            near = _nearest(place[:-1], place[-1])
+            raise UsageError(f"recipe {origin}: unknown key {key}{near}") from None
+        raise UsageError(f"recipe {origin}: {key} = {first['input']!r}: {first['msg']}") from None
+
+
+def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """Apply `--set key=value` settings. `stages.0.lr` names one stage, `stage.lr` all of them."""
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {setting}: give key=value, for example stage.epochs=3")
+        recipe = _override_one(recipe, key.strip(), _value(text.strip()))
+    return recipe
+
+
+def _override_one(recipe: Recipe, key: str, value: object) -> Recipe:
+    parts = key.split(".")
+    values = recipe.model_dump()
+    if parts[0] == "stage":
+        for stage in values["stages"]:
+            _assign(stage, parts[1:], value, key)
+    else:
+        _assign(values, parts, value, key)
+    return build(values, recipe.name)
+
+
+def _assign(values: Any, parts: list[str], value: object, key: str) -> None:  # noqa: ANN401  dicts and lists nested
+    if not parts or (len(parts) > 1 and not isinstance(_child(values, parts[0]), dict | list | tuple)):
+        near = _nearest([], parts[0]) if parts else ""
+        raise UsageError(f"--set {key}: no such field{near}")
+    if len(parts) > 1:
+        _assign(_child(values, parts[0]), parts[1:], value, key)
+    elif isinstance(values, dict):
+        values[parts[0]] = value
+    else:
+        raise UsageError(f"--set {key}: name a field of one entry, for example stages.0.lr")
+
+
+def _child(values: Any, part: str) -> Any:  # noqa: ANN401
+    if isinstance(values, dict):
+        return values.get(part)
+    return values[int(part)] if part.isdigit() and int(part) < len(values) else None
+
+
+def _value(text: str) -> object:
+    """A TOML value if it reads as one (3, 1e-3, true, [1, 2]), else the text itself."""
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _nearest(place: Sequence[str], key: str) -> str:
+    """The known field that looks most like `key`, searched where it was given and then everywhere."""
+    known = known_keys()
+    inside = [k for k in known if k.split(".")[:-1] == [p for p in place if not p.isdigit()]]
+    near = difflib.get_close_matches(key, [k.rsplit(".", 1)[-1] for k in inside or known], n=1, cutoff=0.5)
+    return f"; nearest known: {near[0]}" if near else ""
+
+
+def known_keys() -> list[str]:
+    """Every settable key in dotted form, with `stages` for each stage's fields."""
+    found: list[str] = []
+
+    def walk(model: type[BaseModel], prefix: str) -> None:
+        for name, info in model.model_fields.items():
+            found.append(prefix + name)
+            inner = Stage if name == "stages" else info.annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                walk(inner, f"{prefix}{name}.")
+
+    walk(Recipe, "")
+    return found
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged

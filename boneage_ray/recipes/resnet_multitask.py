@@ -1,0 +1,19 @@
+"""ResNet with an age head and a three-stage head; sex is not an input (only for bias analysis)."""
+
+from __future__ import annotations
+
+from boneage_ray.augment.pipeline import AugmentConfig
+from boneage_ray.models.backbone import BackboneConfig
+from boneage_ray.models.regressor import RegressorConfig
+from boneage_ray.optimization import Stage
+from boneage_ray.recipes.recipe import Recipe
+
+RESNET18_MULTITASK = Recipe(
+    name="resnet18-multitask",
+    summary="ResNet18, ImageNet weights, age and three stages together, 256 px",
+    augment=AugmentConfig(flip=0.5, rotation_deg=10),
+    model=RegressorConfig(backbone=BackboneConfig(name="resnet18", weights="timm"), stage_heads=("three",)),
+    stages=(Stage(epochs=10, optimizer="adam", lr=1e-4, weight_decay=1e-5, clip_norm=5.0),),
+    batch_size=32,
+    best_by="val_loss",
+)

@@ -1,0 +1,128 @@
+"""The prepared record and the result row: columns, types, units.
+
+A prepared record, as it stands in `DATA/train/part-00000.parquet` (256 x 256 gray pixels, row-major)::
+
+    record_id        "1377"                      file stem
+    input_uri        "s3://site/hands/1377.png"  where the bytes were read
+    input_sha256     "9f0c..."                   of those bytes
+    age_months       180.0                       label, or null
+    sex              "F" | "M" | null            null is unknown, never a silent "F"
+    pixel_spacing_mm 0.143 | null                mm per pixel of the original image
+    image            65536 bytes                 uint8, height x width below
+    height, width    256, 256
+    to_original      [s, tx, ty]                 x_original = s * x + tx, y_original = s * y + ty
+    flags            ["sex_unknown"]
+
+A result row, as it stands in `OUT/results/part-00000.parquet`, one for every input file::
+
+    {"input_uri": "s3://site/hands/1377.png", "status": "scored", "age_months": 172.4, "sex": "F",
+     "sex_source": "metadata", "stages": {"three": "adolescent"}, "flags": [], "model": "resnet18-multitask", ...}
+    {"input_uri": "s3://site/hands/broken.png", "status": "failed", "step": "decode", "reason": "truncated",
+     "message": "PNG ends before its last chunk", "age_months": None, ...}
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pyarrow as pa
+
+Row = dict[str, Any]
+
+
+@cache
+def record_schema() -> pa.Schema:
+    """Columns of a prepared record."""
+    return pa.schema(
+        [
+            ("record_id", pa.string()),
+            ("input_uri", pa.string()),
+            ("input_sha256", pa.string()),
+            ("age_months", pa.float64()),
+            ("sex", pa.string()),
+            ("pixel_spacing_mm", pa.float64()),
+            ("image", pa.binary()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            ("to_original", pa.list_(pa.float64(), 3)),
+            ("flags", pa.list_(pa.string())),
+        ]
+    )
+
+
+@cache
+def rejected_schema() -> pa.Schema:
+    """One row for every input or label that did not become a record."""
+    columns = ("input_uri", "record_id", "step", "reason", "message")
+    return pa.schema([(name, pa.string()) for name in columns])
+
+
+@cache
+def result_schema() -> pa.Schema:
+    """One row for every scored input file."""
+    landmark = pa.struct(
+        [("name", pa.string()), ("x", pa.float64()), ("y", pa.float64()), ("sigma", pa.float64())]
+    )
+    return pa.schema(
+        [
+            ("input_uri", pa.string()),
+            ("input_sha256", pa.string()),
+            ("input_bytes", pa.int64()),
+            ("status", pa.string()),
+            ("step", pa.string()),
+            ("reason", pa.string()),
+            ("message", pa.string()),
+            ("study_uid", pa.string()),
+            ("series_uid", pa.string()),
+            ("sop_uid", pa.string()),
+            ("sex", pa.string()),
+            ("sex_source", pa.string()),
+            ("pixel_spacing_mm", pa.float64()),
+            ("pixel_spacing_source", pa.string()),
+            ("age_months", pa.float64()),
+            ("age_low_months", pa.float64()),
+            ("age_high_months", pa.float64()),
+            ("interval_coverage", pa.float64()),
+            ("stages", pa.map_(pa.string(), pa.string())),
+            ("landmarks", pa.list_(landmark)),
+            ("cvm_stage", pa.string()),
+            ("cvm_typical", pa.bool_()),
+            ("cvm_probabilities", pa.map_(pa.string(), pa.float64())),
+            ("cvm_measurements", pa.map_(pa.string(), pa.float64())),
+            ("flags", pa.list_(pa.string())),
+            ("model", pa.string()),
+            ("model_sha256", pa.string()),
+            ("package_version", pa.string()),
+        ]
+    )
+
+
+def empty_result() -> Row:
+    """A result row with every column null and no flags."""
+    row: Row = dict.fromkeys(result_schema().names)
+    row["flags"] = []
+    return row
+
+
+def to_table(rows: list[Row], schema: pa.Schema) -> pa.Table:
+    """Rows as an Arrow table of exactly this schema; maps may be given as dicts. Unknown keys are an error."""
+    unknown = {key for row in rows for key in row} - set(schema.names)
+    if unknown:
+        raise KeyError(f"columns {sorted(unknown)} are not in the schema {schema.names}")
+    arrays = [pa.array([_cell(row.get(f.name), f.type) for row in rows], type=f.type) for f in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def from_table(table: pa.Table) -> list[Row]:
+    """The inverse of `to_table`: maps come back as dicts."""
+    rows: list[Row] = table.to_pylist()
+    maps = [f.name for f in table.schema if pa.types.is_map(f.type)]
+    for row in rows:
+        for name in maps:
+            row[name] = None if row[name] is None else dict(row[name])
+    return rows
+
+
+def _cell(value: object, kind: pa.DataType) -> object:
+    return list(value.items()) if pa.types.is_map(kind) and isinstance(value, dict) else value

@@ -1,0 +1,1 @@
+"""Scoring whole archives offline."""

@@ -1,0 +1,78 @@
+"""The balance sheet of a scoring run: every input is scored, rejected or failed, and the counts prove it.
+
+The line of one part, as `part_counts` makes it from the part's result rows::
+
+    {"inputs": 64, "scored": 61, "rejected": 1, "failed": 2,
+     "reasons": {"truncated": 2, "blank": 1},        one for every row that was not scored
+     "flags": {"sex_unknown": 7},                    soft warnings; a row may have several
+     "ages": {"8-10 y": 30, "10-12 y": 31},          scored rows, by predicted age
+     "sexes": {"F": 30, "M": 24, "unknown": 7}}      scored rows
+
+`summary.json` holds the sum of all lines in the same form.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from boneage_ray.errors import BoneageError
+from boneage_ray.evaluation.analysis import AGE_BINS, age_bin
+from boneage_ray.records.schema import Row
+
+STATUSES = ("scored", "rejected", "failed")
+_TABLES = ("reasons", "flags", "ages", "sexes")
+_SEXES = ("F", "M", "unknown")
+
+
+def part_counts(rows: list[Row]) -> dict[str, Any]:
+    """The line of one part; see above. A row with no known status counts as an input only, so that the sum shows it."""
+    statuses = Counter(row["status"] for row in rows)
+    scored = [row for row in rows if row["status"] == "scored"]
+    return {
+        "inputs": len(rows),
+        **{status: statuses[status] for status in STATUSES},
+        "reasons": dict(Counter(row["reason"] for row in rows if row["status"] in ("rejected", "failed"))),
+        "flags": dict(Counter(flag for row in rows for flag in row["flags"])),
+        "ages": dict(Counter(age_bin(row["age_months"]) for row in scored if row["age_months"] is not None)),
+        "sexes": dict(Counter(row["sex"] or "unknown" for row in scored)),
+    }
+
+
+def add_up(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The sum of the parts' lines; other keys of a line are left out.
+
+    Reasons and flags come with the most frequent first, ages from young to old. Raises `BoneageError` if the inputs are
+    not the sum of scored, rejected and failed, or if a row that was not scored gave no reason.
+    """
+    totals = dict.fromkeys(("inputs", *STATUSES), 0)
+    tables: dict[str, Counter[str]] = {name: Counter() for name in _TABLES}
+    for line in lines:
+        for key in totals:
+            totals[key] += line[key]
+        for name, table in tables.items():
+            table.update(line[name])
+    _check(totals, tables["reasons"])
+    return {
+        **totals,
+        "reasons": _by_count(tables["reasons"]),
+        "flags": _by_count(tables["flags"]),
+        "ages": {name: tables["ages"][name] for name in AGE_BINS if name in tables["ages"]},
+        "sexes": {name: tables["sexes"][name] for name in _SEXES if name in tables["sexes"]},
+    }
+
+
+def _check(totals: Mapping[str, int], reasons: Counter[str]) -> None:
+    scored, rejected, failed = (totals[status] for status in STATUSES)
+    if totals["inputs"] != scored + rejected + failed:
+        fault = f"{totals['inputs']} inputs, but {scored} scored + {rejected} rejected + {failed} failed"
+    elif reasons.total() != rejected + failed:
+        fault = f"{rejected} rejected + {failed} failed, but {reasons.total()} reasons"
+    else:
+        return
+    raise BoneageError(f"the balance sheet does not add up: {fault}; this is a fault of boneage, not of the inputs")
+
+
+def _by_count(table: Counter[str]) -> dict[str, int]:
+    return dict(sorted(table.items(), key=lambda item: (-item[1], item[0])))

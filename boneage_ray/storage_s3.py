@@ -1,0 +1,164 @@
+"""S3 and what speaks its protocol (Ceph, MinIO, rclone ...): connection from AWS_* variables, list, delete.
+
+For storage.py only. `path` is always "bucket/key", as s3fs spells it. Errors leave here as s3fs raises them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from boneage_ray.errors import StorageError
+
+if TYPE_CHECKING:
+    from s3fs import S3FileSystem
+
+PART_BYTES = 8 * 2**20  # one part of a multi-part upload, and the read-ahead of a stream
+
+_ATTEMPTS = 4  # for a request that found no server or a busy one: pauses of 7 s at most
+_TRANSFER_ATTEMPTS = 3  # around that, for a transfer that broke off or was throttled
+_ENDPOINT = re.compile(r"https?://[^/@\s:]+(:\d+)?(/[^@\s]*)?|https?://\[[0-9a-fA-F:]+\](:\d+)?/?")
+# Many servers that are not AWS refuse the checksums that botocore adds by default. The variables serve pyarrow's
+# own client and child processes; the client's options, an instance that is unpickled elsewhere.
+_CHECKSUMS = (
+    ("request_checksum_calculation", "AWS_REQUEST_CHECKSUM_CALCULATION"),
+    ("response_checksum_validation", "AWS_RESPONSE_CHECKSUM_VALIDATION"),
+)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What one connection is made from; the secrets stay out of tracebacks."""
+
+    endpoint: str | None
+    region: str | None
+    profile: str | None
+    attempts: int
+    checksums: tuple[tuple[str, str], ...]
+    key: str | None = field(repr=False)
+    secret: str | None = field(repr=False)
+    token: str | None = field(repr=False)
+
+
+def _variable(*names: str) -> str | None:
+    """The first of these environment variables that is set and not empty."""
+    return next((value for name in names if (value := os.environ.get(name))), None)
+
+
+def endpoint() -> str | None:
+    """The custom endpoint, or None for AWS itself."""
+    return _variable("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+
+
+def endpoint_name() -> str:
+    """The endpoint for a message; a password in its URL is left out."""
+    url = endpoint()
+    if url is None:
+        return f"AWS S3, region {_variable('AWS_REGION', 'AWS_DEFAULT_REGION') or 'not set'}"
+    return re.sub(r"//[^/]*@", "//", url)
+
+
+def filesystem() -> S3FileSystem:
+    """The s3fs filesystem for the environment as it is now; cheap, and nothing is contacted.
+
+    With no key in the environment botocore looks further: AWS_PROFILE, shared files, web identity, the role
+    of the machine. Sets the two checksum variables if there is a custom endpoint and they are not set.
+    """
+    url = endpoint()
+    if url is not None and not _ENDPOINT.fullmatch(url):
+        need = "AWS_ENDPOINT_URL must be http://host:port or https://host, without a user or password"
+        raise StorageError("unreadable", f"{need}; it is {endpoint_name()}")
+    checksums = [(option, os.environ.setdefault(name, "when_required")) for option, name in _CHECKSUMS if url]
+    key, secret = _variable("AWS_ACCESS_KEY_ID"), _variable("AWS_SECRET_ACCESS_KEY")
+    settings = _Settings(
+        endpoint=url,
+        region=_variable("AWS_REGION", "AWS_DEFAULT_REGION") or ("us-east-1" if url else None),
+        profile=None if key or secret else _variable("AWS_PROFILE"),
+        attempts=int(_variable("AWS_MAX_ATTEMPTS") or _ATTEMPTS),
+        checksums=tuple(checksums),
+        key=key,
+        secret=secret,
+        token=_variable("AWS_SESSION_TOKEN") if key else None,
+    )
+    return _connect(os.getpid(), settings)
+
+
+@cache
+def _connect(process: int, settings: _Settings) -> S3FileSystem:
+    # This cache, not that of s3fs: a forked child must make its own connections, but never let go of those it
+    # inherited. Closing them takes the sockets out of the epoll that it shares with its parent, which then hangs.
+    import s3fs
+
+    config: dict[str, Any] = {
+        "retries": {"mode": "standard", "total_max_attempts": settings.attempts},
+        "connect_timeout": 3,
+        "read_timeout": 30,
+        "max_pool_connections": 64,
+        **({"s3": {"addressing_style": "path"}} if settings.endpoint else {}),
+        **dict(settings.checksums),
+    }
+    fs = s3fs.S3FileSystem(
+        key=settings.key,
+        secret=settings.secret,
+        token=settings.token,
+        endpoint_url=settings.endpoint,
+        client_kwargs={"region_name": settings.region} if settings.region else {},
+        config_kwargs=config,
+        default_block_size=PART_BYTES,
+        fixed_upload_size=True,  # some servers want all parts but the last of one size
+        use_listings_cache=False,
+        skip_instance_cache=True,
+        **({"profile": settings.profile} if settings.profile else {}),
+    )
+    fs.retries = _TRANSFER_ATTEMPTS
+    return fs
+
+
+def close_all() -> None:
+    """Forget all connections; each is closed once nobody uses it."""
+    _connect.cache_clear()
+
+
+def _pages(fs: S3FileSystem, path: str) -> Iterator[list[dict[str, Any]]]:
+    """The objects below a prefix, page by page, in the order of their keys' bytes."""
+    bucket, _, key = path.partition("/")
+    request = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
+    while True:
+        page = fs.call_s3("list_objects_v2", **request)
+        yield page.get("Contents", [])
+        if not page.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def list_objects(fs: S3FileSystem, path: str) -> Iterator[tuple[str, int]]:
+    """(name, bytes) of the objects below a prefix, or of the one at `path`; the name is relative to `path`.
+
+    Empty folder marks are left out. Raises FileNotFoundError if nothing is there, not for an empty bucket.
+    """
+    start = len(path.partition("/")[2]) + 1 if "/" in path else 0
+    nothing = True
+    for page in _pages(fs, path):
+        for item in page:
+            nothing = False
+            if item["Size"] or not item["Key"].endswith("/"):
+                yield item["Key"][start:], item["Size"]
+    if nothing and start:
+        info = fs.info(path)
+        yield "", info["size"]
+
+
+def delete_objects(fs: S3FileSystem, path: str) -> None:
+    """Delete all objects below a prefix, and the object at `path` itself."""
+    bucket, _, key = path.partition("/")
+    for page in _pages(fs, path):
+        if page:
+            keys = [{"Key": item["Key"]} for item in page]
+            answer = fs.call_s3("delete_objects", Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+            for refused in answer.get("Errors", []):
+                raise PermissionError(f"{refused.get('Key')} was not deleted: {refused.get('Message')}")
+    fs.call_s3("delete_object", Bucket=bucket, Key=key)

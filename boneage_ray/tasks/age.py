@@ -1,0 +1,79 @@
+"""Bone age, with stage classes from heads of their own or from the age."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, final
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from boneage_ray.anatomy.growth import MONTHS_PER_YEAR, SCHEMES, SchemeName, stage_of
+from boneage_ray.datasets.batch import Batch
+from boneage_ray.tasks.losses import absolute_error, cross_entropy, huber
+from boneage_ray.tasks.metrics import age_metrics, stage_metrics
+from boneage_ray.tasks.task import Columns, Task
+
+
+class AgeTaskConfig(BaseModel):
+    """Loss of the age in years, and the weight of each stage head's cross-entropy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    loss: Literal["l1", "huber"] = "l1"
+    huber_delta_years: float = Field(default=1.25, gt=0)
+    age_weight: float = Field(default=1.0, ge=0)
+    stage_weight: float = Field(default=1.0, ge=0)
+
+
+@final
+class AgeTask(Task):
+    """Reads `age_years` and `stage_<scheme>` from a model's outputs."""
+
+    def __init__(self, config: AgeTaskConfig) -> None:
+        self.config = config
+
+    def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """`age` and one `stage_<scheme>` a head."""
+        years_B = batch.age_B / MONTHS_PER_YEAR
+        predicted_B = outputs["age_years"].float()
+        if self.config.loss == "l1":
+            age = absolute_error(predicted_B, years_B)
+        else:
+            age = huber(predicted_B, years_B, self.config.huber_delta_years)
+        losses = {"age": self.config.age_weight * age}
+        for name in _heads(outputs):
+            target_B = _classes(batch.age_B, name)
+            losses[f"stage_{name}"] = self.config.stage_weight * cross_entropy(outputs[f"stage_{name}"].float(), target_B)
+        return losses
+
+    def predict(self, outputs: Mapping[str, Tensor]) -> Columns:
+        """age_months (float) and stages (scheme -> class name; from its head if there is one, else from the age)."""
+        months = [round(float(years) * MONTHS_PER_YEAR, 3) for years in outputs["age_years"].float().cpu()]
+        stages: list[dict[SchemeName, str]] = [{name: stage_of(age, name) for name in SCHEMES} for age in months]
+        for name in _heads(outputs):
+            for row, k in zip(stages, outputs[f"stage_{name}"].float().argmax(1).tolist(), strict=True):
+                row[name] = SCHEMES[name].classes[k]
+        return {"age_months": months, "stages": stages}
+
+    def metrics(self, predicted: Columns, truth: Columns) -> dict[str, float]:
+        """Age metrics, and `<scheme>_<metric>` for each stage scheme."""
+        true = truth["age_months"]
+        found = age_metrics(predicted["age_months"], true)
+        for name in SCHEMES:
+            given = [row[name] for row in predicted["stages"]]
+            for key, value in stage_metrics(given, [stage_of(age, name) for age in true], name).items():
+                found[f"{name}_{key}"] = value
+        return found
+
+
+def _heads(outputs: Mapping[str, Tensor]) -> list[SchemeName]:
+    return [name for name in SCHEMES if f"stage_{name}" in outputs]
+
+
+def _classes(age_B: Tensor, name: SchemeName) -> Tensor:
+    """Class index of each age in months; -1 where the age is unknown."""
+    scheme = SCHEMES[name]
+    indices = [-1 if age != age else scheme.index(age) for age in age_B.tolist()]
+    return torch.tensor(indices, device=age_B.device)

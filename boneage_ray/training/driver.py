@@ -1,0 +1,229 @@
+"""Training on Ray: a TorchTrainer whose workers run training/loop.py, and the line of progress that people watch."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from boneage_ray import bundle, storage
+from boneage_ray.cluster import first_cause
+from boneage_ray.datasets.batch import Batch
+from boneage_ray.datasets.load import Prepared, batches, open_prepared
+from boneage_ray.datasets.plan import ordered_slices, training_slices
+from boneage_ray.errors import MismatchError
+from boneage_ray.recipes.recipe import Recipe
+from boneage_ray.runs import Progress as ProgressLine
+from boneage_ray.runs import say
+from boneage_ray.training import checkpoint
+from boneage_ray.training.loop import Job, train
+from boneage_ray.training.tracking import Tracker
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What the command line says about a training."""
+
+    data: str
+    out: str
+    workers: int = 1
+    gpu: bool = False
+    wandb: bool = False
+
+
+def fingerprint(recipe: Recipe, prepared: Prepared, workers: int) -> str:
+    """What must be equal for a resumed run to continue with the same losses."""
+    return checkpoint.fingerprint_of(recipe.model_dump(mode="json"), prepared.manifest["fingerprint"], workers)
+
+
+def run_training(recipe: Recipe, prepared: Prepared, options: TrainOptions) -> tuple[checkpoint.Progress, str]:
+    """Train on the connected cluster, save the bundle of the best epoch, and return the history and its `model_sha256`."""
+    run_uri = storage.join(options.out, CHECKPOINTS)
+    mark = fingerprint(recipe, prepared, options.workers)
+    total = sum(stage.epochs for stage in recipe.stages)
+    with _progress_line(total, prepared.rows("train")) as board:
+        _fit(recipe, options, mark, board)
+    found = checkpoint.load_latest(run_uri, mark)
+    if found is None:
+        raise MismatchError(f"{run_uri} holds no whole checkpoint after training; its storage lost files")
+    progress = found[0]
+    metrics = {key: value for key, value in progress.history[progress.best_epoch - 1].items() if value is not None}
+    sha256 = bundle.save(options.out, recipe, checkpoint.load_best(run_uri), metrics | {"history": progress.history})
+    return progress, sha256
+
+
+def resources_per_worker(cluster_cpus: float, workers: int, gpu: bool) -> dict[str, float]:
+    """Leave room for Ray Data's reads: workers together take at most three quarters of the CPUs."""
+    cpus = min(1.0, 0.75 * cluster_cpus / workers)
+    return {"CPU": cpus, "GPU": 1.0} if gpu else {"CPU": cpus}
+
+
+def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None:  # noqa: ANN401  a Ray actor handle
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    cpus = float(ray.cluster_resources().get("CPU", 1.0))
+    each = resources_per_worker(cpus, options.workers, options.gpu)
+    say(f"training {recipe.name} on {options.workers} worker(s), {each} each; the cluster has {cpus:g} CPU(s)")
+    config = {
+        "recipe": recipe.model_dump_json(),
+        "data": options.data,
+        "out": options.out,
+        "mark": mark,
+        "wandb": options.wandb,
+        "board": board,
+        "threads": max(1, int(cpus) // options.workers),
+    }
+    filesystem, path = storage.arrow_filesystem(storage.join(options.out, CHECKPOINTS))
+    trainer = TorchTrainer(
+        _worker_main,
+        train_loop_config=config,
+        torch_config=TorchConfig(backend="nccl" if options.gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=options.workers, use_gpu=options.gpu, resources_per_worker=each),
+        run_config=RunConfig(
+            name=f"ray-{int(time.time())}",  # Ray's own notes; what a resume needs is in our checkpoints
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(1),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        failures = getattr(error, "worker_failures", {}) or {}
+        raise first_cause(next(iter(failures.values()), error)) from error
+
+
+def _worker_main(config: dict[str, Any]) -> None:
+    """What runs in every Train worker."""
+    torch.set_num_threads(config["threads"])
+    recipe = Recipe.model_validate_json(config["recipe"])
+    prepared = open_prepared(config["data"])
+    world = _RayWorld(recipe, prepared, config["board"])
+    steps = -(-prepared.rows("train") // (world.batch_size * world.size))
+    job = Job(recipe, storage.join(config["out"], CHECKPOINTS), config["mark"], steps)
+    with Tracker(recipe, config["out"], enabled=config["wandb"] and world.rank == 0) as world.tracker:
+        train(job, world)
+
+
+class _RayWorld:
+    """The loop's surroundings inside a Ray Train worker."""
+
+    tracker: Tracker
+
+    def __init__(self, recipe: Recipe, prepared: Prepared, board: Any) -> None:  # noqa: ANN401  a Ray actor handle
+        import ray.train
+        import ray.train.torch
+
+        context = ray.train.get_context()
+        self.rank, self.size = context.get_world_rank(), context.get_world_size()
+        self.device = ray.train.torch.get_device()
+        self.recipe, self.prepared, self.board = recipe, prepared, board
+        self.batch_size = max(1, recipe.batch_size // self.size)
+        self._said, self._cases = time.monotonic(), 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        if self.size == 1:
+            return model
+        ids = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+
+    def same_buffers(self, raw: nn.Module) -> None:
+        if self.size > 1:
+            for buffer in raw.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def train_batches(self, epoch: int) -> Iterable[Batch]:
+        seed = self.recipe.seed
+        slices = training_slices(self.prepared.shards("train"), seed, epoch, self.rank, self.size)
+        return batches(slices, self.batch_size, shuffle_seed=seed * 100_003 + epoch)
+
+    def val_batches(self) -> Iterable[Batch]:
+        return batches(ordered_slices(self.prepared.shards("val"), self.rank, self.size), self.batch_size)
+
+    def gather(self, value: Any) -> list[Any]:  # noqa: ANN401
+        if self.size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(gathered, value)
+        return gathered
+
+    def on_step(self, cases: int, loss: float) -> None:
+        self._cases += cases
+        now = time.monotonic()
+        if self.rank == 0 and now - self._said >= 1.0:
+            rate = self._cases * self.size / (now - self._said)
+            self.board.step.remote(loss, rate)
+            self._said, self._cases = now, 0
+
+    def on_epoch(self, line: dict[str, Any]) -> None:
+        import ray.train
+
+        if self.rank == 0:
+            self.tracker.log(line)
+            self.board.epoch.remote(line)
+        ray.train.report({key: value for key, value in line.items() if value is not None})
+
+
+class _Board:
+    """A tiny actor between the workers and the terminal."""
+
+    def __init__(self) -> None:
+        self.text, self.lines = "", list[dict[str, Any]]()
+
+    def step(self, loss: float, rate: float) -> None:
+        self.text = f"loss {loss:.3f}, {rate:.1f} images/s"
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+
+    def read(self) -> tuple[str, list[dict[str, Any]]]:
+        lines, self.lines = self.lines, []
+        return self.text, lines
+
+
+@contextmanager
+def _progress_line(total: int, rows: int) -> Iterator[Any]:
+    """Show the board of a run until it ends."""
+    import ray
+
+    board = ray.remote(num_cpus=0)(_Board).remote()
+    done = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(board, done, total, rows), daemon=True)
+    watcher.start()
+    try:
+        yield board
+    finally:
+        done.set()
+        watcher.join(timeout=10)
+        ray.kill(board)
+
+
+def _watch(board: Any, done: threading.Event, total: int, rows: int) -> None:  # noqa: ANN401
+    import ray
+
+    with ProgressLine("epochs", total) as bar, suppress(ray.exceptions.RayError):
+        finished = False
+        while not finished:
+            finished = done.wait(0.5)
+            text, lines = ray.get(board.read.remote(), timeout=30)
+            for line in lines:
+                rate = rows / max(line["train_seconds"], 1e-9)
+                say(_epoch_text(line, total, rate))
+            bar.update(max([bar.done, *(int(line["epoch"]) for line in lines)]), text)
+
+
+def _epoch_text(line: dict[str, Any], total: int, rate: float) -> str:
+    return (
+        f"epoch {line['epoch']}/{total}: loss {line['train_loss']:.4f}, validation MAE {line['val_mae_months']:.2f} months, "
+        f"{rate:.1f} images/s"
+    )

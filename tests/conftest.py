@@ -1,0 +1,56 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+import uuid
+
+import pytest
+from s3server import SECRET_KEY, serve_s3
+
+from boneage_ray import storage, storage_s3
+from boneage_ray.errors import ExitCode, StorageError
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """A running S3 server: `endpoint`, and `environment`, the AWS_* variables that reach it."""
+    with serve_s3(tmp_path_factory.mktemp("s3") / "buckets") as server:
+        yield server
+
+
+@pytest.fixture
+def s3_environment(s3_server, monkeypatch):
+    """The AWS_* variables lead to the test server and nowhere else; changes to them end with the test."""
+    storage_sets = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
+    for name in storage_sets:
+        monkeypatch.setenv(name, "")  # only a variable that was patched is put back
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield s3_server
+    storage_s3.close_all()
+
+
+@pytest.fixture
+def s3_bucket(s3_environment):
+    """The URI of a new, empty bucket."""
+    uri = f"s3://bucket-{uuid.uuid4().hex[:12]}"
+    location = storage.locate(uri)
+    location.fs.call_s3("create_bucket", Bucket=location.path)
+    return uri
+
+
+@pytest.fixture
+def refusal():
+    """refusal(action, *arguments) is the (reason, message) of the StorageError that the action must raise."""
+
+    def catch(action, *arguments):
+        with pytest.raises(StorageError) as caught:
+            action(*arguments)
+        assert caught.value.exit_code == ExitCode.USAGE
+        assert SECRET_KEY not in str(caught.value)
+        return caught.value.reason, str(caught.value)
+
+    return catch
