@@ -99,7 +99,9 @@ def _verified(uri: str, name: str, hashes: dict[str, str]) -> bytes:
     data = storage.read_bytes(storage.join(uri, name))
     digest = hashlib.sha256(data).hexdigest()
     if digest != hashes[name]:
-        raise MismatchError(f"{uri}/{name} has SHA-256 {digest[:12]}..., its manifest says {hashes[name][:12]}...: damaged or exchanged")
+        raise MismatchError(
+            f"{uri}/{name} has SHA-256 {digest[:12]}..., its manifest says {hashes[name][:12]}...: damaged or exchanged"
+        )
     return data
 
 

@@ -24,7 +24,9 @@ RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe name (see `b
 OutOption = Annotated[str, typer.Option("--out", help="Where the results go: a folder or s3://bucket/prefix.")]
 ModelOption = Annotated[str, typer.Option("--model", help="Model bundle: a folder or s3://bucket/prefix.")]
 DataOption = Annotated[str, typer.Option("--data", help="Prepared data, made by `boneage prepare`.")]
-SetOption = Annotated[list[str], typer.Option("--set", help="Override one recipe field: key=value, e.g. stage.epochs=3.")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", help="Override one recipe field: key=value, e.g. stage.epochs=3.")
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete the earlier run that OUT holds.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 if any input was rejected or failed.")]
 GpuOption = Annotated[bool, typer.Option("--gpu", help="Use the cluster's GPUs.")]
@@ -112,7 +114,9 @@ def evaluate(
     data: DataOption,
     out: OutOption,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
-    max_mae: Annotated[float | None, typer.Option("--max-mae", help="Exit 6 if the MAE is above this, in months.")] = None,
+    max_mae: Annotated[
+        float | None, typer.Option("--max-mae", help="Exit 6 if the MAE is above this, in months.")
+    ] = None,
     gpu: GpuOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -132,7 +136,9 @@ def score(
     out: OutOption,
     metadata: Annotated[str | None, typer.Option("--metadata", help="CSV: uri or stem, sex, age, spacing.")] = None,
     sex: Annotated[str | None, typer.Option("--sex", help="F or M, for every input.")] = None,
-    pixel_spacing_mm: Annotated[float | None, typer.Option("--pixel-spacing-mm", min=1e-6, help="For every input.")] = None,
+    pixel_spacing_mm: Annotated[
+        float | None, typer.Option("--pixel-spacing-mm", min=1e-6, help="For every input.")
+    ] = None,
     gpu: GpuOption = False,
     overwrite: OverwriteOption = False,
     strict: StrictOption = False,

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
@@ -32,11 +34,9 @@ _QUIET = {
 }
 
 
-class PartWorker(Protocol):
-    """What runs in an actor: built once, called once a part."""
-
-    def __call__(self, part: pa.Table) -> dict[str, Any]:
-        """Do the part and commit it; return a JSON-able line for the driver."""
+# What runs in an actor: built once from keyword arguments, called once a part; it does the part, commits it and
+# returns a JSON-able line for the driver.
+PartWorker = Callable[[pa.Table], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,39 @@ def connect(num_cpus: int | None = None) -> float:
 
     Returns the CPU count. `num_cpus`, or BONEAGE_CPUS, forces a local Ray of that many CPUs.
     """
+    cpus = num_cpus or int(os.environ.get("BONEAGE_CPUS", "0")) or None
+    joins = cpus is None and ("RAY_ADDRESS" in os.environ or Path(_ADDRESS_FILE).exists())
     quiet_environment()
+    if not joins and "RAY_AUTH_MODE" not in os.environ:
+        # A token of this run's own, in its environment only: Ray's default would leave one in the home folder.
+        # Ray reads these when it is imported, not later.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     import ray
 
     if not ray.is_initialized():
-        cpus = num_cpus or int(os.environ.get("BONEAGE_CPUS", "0")) or None
-        joins = cpus is None and ("RAY_ADDRESS" in os.environ or Path(_ADDRESS_FILE).exists())
-        if not joins:
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
-        local = {} if joins else {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+        local: dict[str, Any] = {} if joins else {"address": "local", "num_cpus": cpus, "include_dashboard": False}
         debug = "BONEAGE_DEBUG" in os.environ
-        ray.init(log_to_driver=debug, logging_level="INFO" if debug else "ERROR", **local)
+        with _stderr_muted(not debug):
+            ray.init(log_to_driver=debug, logging_level="INFO" if debug else "ERROR", **local)
         quiet_environment()  # ray.init sets the levels of its loggers anew
     return float(ray.cluster_resources().get("CPU", 1.0))
+
+
+@contextmanager
+def _stderr_muted(muted: bool) -> Iterator[None]:
+    """Ray's C++ side announces its log level on file descriptor 2; failures still arrive as exceptions."""
+    if not muted:
+        yield
+        return
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def disconnect() -> None:

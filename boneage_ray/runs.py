@@ -75,7 +75,7 @@ def execute(run: Run, body: Callable[[Run], None]) -> int:
         body(run)
     except KeyboardInterrupt:
         code, message = int(ExitCode.INTERRUPTED), "interrupted; what was committed is kept: give the command again"
-    except Exception as error:  # the outermost place: becomes an exit code and one line, or a traceback on demand
+    except Exception as error:  # noqa: BLE001  the outermost place: becomes an exit code and one line, or a traceback on demand
         cause = first_cause(error)
         code = int(cause.exit_code) if isinstance(cause, BoneageError) else int(ExitCode.INTERNAL)
         message = str(cause) if isinstance(cause, BoneageError) else f"internal error: {_summary(cause)}"
@@ -112,7 +112,7 @@ def _print_answer(run: Run) -> None:
             print(f"{key:<{width}}  {_shown(value)}")  # noqa: T201
     stream = sys.stderr if run.json_output else sys.stdout
     for line in run.closing:
-        print(line, file=stream)  # noqa: T201
+        print(line, file=stream)
 
 
 def _shown(value: object) -> str:
@@ -144,7 +144,13 @@ class Progress:
         self.title, self.total, self.done, self.text = title, total, 0, ""
         self.started = self.last = time.monotonic()
         console = Console(stderr=True)
-        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+        columns = (
+            TextColumn(title),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+        )
         self._bar = RichProgress(*columns, console=console, transient=True) if console.is_terminal else None
         self._task = self._bar.add_task(title, total=total, text="") if self._bar else None
 

@@ -11,6 +11,7 @@ from boneage_ray.archives.archive import Archive, Input, Unmatched, stem_of
 from boneage_ray.archives.tables import TableRow, labelled, read_table
 from boneage_ray.errors import NoUsableInputError
 
+
 class FilesArchive(Archive):
     """Every file below `source`, in the order of its URIs; only the metadata table itself is no input."""
 

@@ -6,6 +6,7 @@ Axis letters: B batch, H height, W width, K points. Points are (x, y) in pixels,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import kornia.augmentation as K
 import torch
@@ -55,8 +56,8 @@ class Augment(nn.Module):
         return Augmented(out["image"].clamp(0.0, 1.0), out.get("mask"), out.get("keypoints"))
 
 
-def _steps(config: AugmentConfig) -> list[nn.Module]:
-    steps: list[nn.Module] = []
+def _steps(config: AugmentConfig) -> list[Any]:
+    steps: list[Any] = []
     if config.flip:
         steps.append(K.RandomHorizontalFlip(p=config.flip))
     if config.rotation_deg or config.zoom or config.shift:

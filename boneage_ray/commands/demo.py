@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from boneage_ray import cluster, parts, storage
@@ -22,10 +23,10 @@ class DemoArguments:
 
 def demo(run: Run, arguments: DemoArguments) -> None:
     """Each station is the very function that its command runs."""
-    from boneage_ray.phantoms.archive import write_hand_archive
+    from boneage_ray.phantoms.archive import HAND_CSV, HAND_FOLDER, write_hand_archive
 
     out = pipeline.absolute(arguments.out)
-    parts.claim(out, parts.fingerprint([], "demo", COUNT, SIZE, SEED), True if arguments.overwrite else False, "demo")
+    parts.claim(out, parts.fingerprint([], "demo", COUNT, SIZE, SEED), arguments.overwrite, "demo")
     run.out = out
     archive, unseen, data, model, evaluation, scores = (
         storage.join(out, name) for name in ("archive", "unseen", "data", "model", "evaluation", "scores")
@@ -33,33 +34,37 @@ def demo(run: Run, arguments: DemoArguments) -> None:
     say("synthetic radiographs, not for use on people")
     with timed(run, "phantoms"):
         _phantoms(lambda: write_hand_archive(archive, COUNT, SEED, SIZE), archive, f"{COUNT} phantoms")
-        _phantoms(lambda: write_hand_archive(unseen, SCORED, SCORED_SEED, SIZE, True), unseen, f"{SCORED} more, with bad files")
+        _phantoms(
+            lambda: write_hand_archive(unseen, SCORED, SCORED_SEED, SIZE, True),
+            unseen,
+            f"{SCORED} more, with bad files",
+        )
     cluster.connect()
-    pictures = storage.join(archive, "boneage-training-dataset")
-    stations = (
-        ("prepare", pipeline.prepare, pipeline.PrepareArguments(pictures, "demo", data)),
-        ("train", pipeline.train, pipeline.TrainArguments("demo", data, model, resume=True)),
-        ("evaluate", pipeline.evaluate, pipeline.EvaluateArguments(model, data, evaluation)),
-        ("score", pipeline.score, pipeline.ScoreArguments(unseen, model, scores)),
+    pictures, metadata = storage.join(unseen, HAND_FOLDER), storage.join(unseen, HAND_CSV)
+    stations: tuple[tuple[str, Callable[[Run], None]], ...] = (
+        ("prepare", lambda inner: pipeline.prepare(inner, pipeline.PrepareArguments(archive, "demo", data))),
+        ("train", lambda inner: pipeline.train(inner, pipeline.TrainArguments("demo", data, model, resume=True))),
+        ("evaluate", lambda inner: pipeline.evaluate(inner, pipeline.EvaluateArguments(model, data, evaluation))),
+        ("score", lambda inner: pipeline.score(inner, pipeline.ScoreArguments(pictures, model, scores, metadata))),
     )
-    answer: dict[str, object] = {}
-    for name, body, values in stations:
+    for name, body in stations:
         say(f"--- boneage {name}")
         inner = Run(name)
         with timed(run, name):
-            body(inner, values)  # type: ignore[operator]
-        answer[name] = inner.answer
+            body(inner)
+        run.answer[name] = inner.answer
         storage.write_json(storage.join(str(inner.out), "run.json"), inner.record(0, None))
-    found = answer["evaluate"]
     run.finish(
-        {**answer, "seconds": run.facts["timings"]},
+        {**run.answer, "seconds": run.facts["timings"]},
         f"Report: {evaluation}/report.html  Scores: {scores}/report.html  (synthetic, not for use on people)",
-        f"Next: boneage score YOUR_FOLDER --model MODEL --out OUT, after training on your data; or boneage serve --model {model}",
+        f"Next: boneage serve --model {model}",
     )
-    run.note(evaluation=found)
 
 
-def _phantoms(write: object, uri: str, what: str) -> None:
-    if storage.is_empty(uri):
+def _phantoms(write: Callable[[], object], uri: str, what: str) -> None:
+    """Draw an archive, unless an interrupted demo did so already."""
+    done = f"{uri}.drawn"
+    if not storage.exists(done):
         say(f"--- drawing {what}")
-        write()  # type: ignore[operator]
+        write()
+        storage.write_text(done, what)

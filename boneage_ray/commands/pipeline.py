@@ -79,8 +79,8 @@ def train(run: Run, arguments: TrainArguments) -> None:
     data, out = absolute(arguments.data), absolute(arguments.out)
     prepared = open_prepared(data)
     prepared.check_image(recipe.image)
-    for split in ("train", "val"):
-        prepared.shards(cast(Split, split))
+    for split in SPLITS[:2]:
+        prepared.shards(split)
     run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed, workers=arguments.workers)
     mark = fingerprint(recipe, prepared, arguments.workers)
     if parts.claim(out, mark, arguments.overwrite, "train") and not arguments.resume:
@@ -129,9 +129,7 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     from boneage_ray.evaluation.analysis import analyse
     from boneage_ray.evaluation.report import evaluation_page
 
-    if arguments.split not in SPLITS:
-        raise UsageError(f"--split {arguments.split}: one of {', '.join(SPLITS)} is needed")
-    split = cast(Split, arguments.split)
+    split = _split(arguments.split)
     model, data, out = absolute(arguments.model), absolute(arguments.data), absolute(arguments.out)
     loaded, prepared = bundle.load(model), open_prepared(data)
     prepared.check_image(loaded.recipe.image)
@@ -224,6 +222,13 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     lost = summary["rejected"] + summary["failed"]
     if arguments.strict and lost:
         raise StrictError(f"{lost} of {summary['inputs']} inputs were rejected or failed, see {out}/report.html")
+
+
+def _split(name: str) -> Split:
+    for split in SPLITS:
+        if split == name:
+            return split
+    raise UsageError(f"--split {name}: one of {', '.join(SPLITS)} is needed")
 
 
 def absolute(uri: str) -> str:

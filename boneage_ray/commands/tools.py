@@ -51,7 +51,7 @@ def phantoms(run: Run, arguments: PhantomArguments) -> None:
     run.out = out
     if arguments.kind == "hand":
         write_hand_archive(out, arguments.count, arguments.seed, arguments.size, arguments.bad)
-        following = f"Next: boneage prepare {out}/boneage-training-dataset --recipe demo --out DATA"
+        following = f"Next: boneage prepare {out} --recipe demo --out DATA"
     elif arguments.kind == "cephalogram":
         if arguments.bad:
             raise UsageError("--bad is offered for --kind hand")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from boneage_ray import storage
 from boneage_ray.datasets.batch import Batch, collate
 from boneage_ray.datasets.plan import Shard, Slice
+from boneage_ray.datasets.read import TRAINING_COLUMNS, read_rows
 from boneage_ray.errors import MismatchError, NoUsableInputError, StorageError, UsageError
 from boneage_ray.records.prepare import ImageConfig
 from boneage_ray.records.split import Split
@@ -29,7 +29,9 @@ class Prepared:
 
     def shards(self, split: Split) -> list[Shard]:
         """The shards of a split, in order. Raises `NoUsableInputError` when it has no record."""
-        found = [Shard(storage.join(self.uri, p["file"]), p["rows"]) for p in self.manifest["parts"][split] if p["rows"]]
+        found = [
+            Shard(storage.join(self.uri, p["file"]), p["rows"]) for p in self.manifest["parts"][split] if p["rows"]
+        ]
         if not found:
             raise NoUsableInputError(f"{self.uri} has no record in its {split} split")
         return found
@@ -54,16 +56,12 @@ def open_prepared(uri: str) -> Prepared:
     except StorageError as error:
         if error.reason != "not_found":
             raise
-        raise UsageError(f"{uri} holds no prepared data (manifest.json is missing); `boneage prepare` makes it") from None
+        raise UsageError(
+            f"{uri} holds no prepared data (manifest.json is missing); `boneage prepare` makes it"
+        ) from None
     if not isinstance(manifest, dict) or "parts" not in manifest:
         raise UsageError(f"{uri}/manifest.json is not the manifest of prepared data; is this a model or a result?")
     return Prepared(uri, manifest)
-
-
-def read_slice(part: Slice) -> pa.Table:
-    """The rows of a slice, without Ray."""
-    with storage.open_read(part.uri) as file:
-        return pq.read_table(file).slice(part.start, part.stop - part.start)
 
 
 def batches(slices: Sequence[Slice], batch_size: int, shuffle_seed: int | None = None) -> Iterator[Batch]:
@@ -72,7 +70,7 @@ def batches(slices: Sequence[Slice], batch_size: int, shuffle_seed: int | None =
 
     plan = [pa.table({"uri": [s.uri], "start": [s.start], "stop": [s.stop]}) for s in slices]
     dataset = ray.data.from_arrow(plan).map_batches(
-        _read_rows, batch_size=None, batch_format="pyarrow", num_cpus=READ_CPUS
+        read_rows, batch_size=None, batch_format="pyarrow", num_cpus=READ_CPUS
     )
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False
@@ -80,12 +78,5 @@ def batches(slices: Sequence[Slice], batch_size: int, shuffle_seed: int | None =
     if shuffle_seed is not None:
         shuffle = {"local_shuffle_buffer_size": SHUFFLE_ROWS, "local_shuffle_seed": shuffle_seed}
     for table in dataset.iter_batches(batch_size=batch_size, batch_format="pyarrow", prefetch_batches=2, **shuffle):
-        yield collate({name: table.column(name).to_pylist() for name in _COLUMNS})
+        yield collate({name: table.column(name).to_pylist() for name in TRAINING_COLUMNS})
 
-
-_COLUMNS = ("record_id", "image", "height", "width", "sex", "age_months")
-
-
-def _read_rows(plan: pa.Table) -> pa.Table:
-    rows = [read_slice(Slice(**row)) for row in plan.to_pylist()]
-    return pa.concat_tables(rows).select(list(_COLUMNS))

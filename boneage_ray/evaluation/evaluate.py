@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from boneage_ray import bundle, storage
 from boneage_ray.cluster import choose_resources, run_parts
-from boneage_ray.datasets.load import Prepared, read_slice
+from boneage_ray.datasets.load import Prepared
 from boneage_ray.datasets.plan import Slice, ordered_slices
+from boneage_ray.datasets.read import read_slice
 from boneage_ray.evaluation.analysis import Predictions
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.records.schema import to_table
@@ -104,8 +105,6 @@ def median_age(prepared: Prepared) -> float | None:
     for shard in prepared.shards("train"):
         with storage.open_read(shard.uri) as file:
             ages += [
-                age
-                for age in pq.read_table(file, columns=["age_months"])["age_months"].to_pylist()
-                if age is not None
+                age for age in pq.read_table(file, columns=["age_months"])["age_months"].to_pylist() if age is not None
             ]
     return float(np.median(ages)) if ages else None

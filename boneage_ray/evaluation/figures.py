@@ -1,8 +1,8 @@
 """Figures as small SVG with real text, to stand inside a page.
 
-Matplotlib is used through Figure objects only, never through pyplot's global state. Colours are Okabe and Ito's, safe for
-colour-blind readers; the sexes also differ by marker. Text and axes are drawn in `INK`, for a page to replace with its own
-text colour. Ages are months in the arguments and years on the axes; errors stay in months.
+Matplotlib is used through Figure objects only, never through pyplot's global state. Colours are Okabe and Ito's, safe
+for colour-blind readers; the sexes also differ by marker. Text and axes are drawn in `INK`, for a page to replace with
+its own text colour. Ages are months in the arguments and years on the axes; errors stay in months.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from boneage_ray.anatomy.growth import MONTHS_PER_YEAR
@@ -37,6 +38,7 @@ _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "boneage",  # ids without chance: the same figures are the same bytes
     "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -201,7 +203,7 @@ def learning_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
     right.set(xlabel="epoch", ylabel="validation MAE (months)")
     for ax in (left, right):
         ax.set_ylim(bottom=0)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _svg(fig, "learning")
 
 
@@ -219,8 +221,9 @@ def _points(ax: Axes, predictions: Predictions, x: NDArray[np.float64], y: NDArr
     for sex, label, marker, colour in SEX_STYLES:
         chosen = np.array([given == sex for given in predictions.sex], bool)
         if chosen.any():
-            style = {"marker": marker, "ms": 2.5 if many else 4, "mew": 0, "alpha": 0.35 if many else 0.6}
-            ax.plot(x[chosen], y[chosen], ls="", color=colour, rasterized=many, label=label, **style)
+            size, alpha = (2.5, 0.35) if many else (4, 0.6)
+            (line,) = ax.plot(x[chosen], y[chosen], marker, color=colour, ms=size, mew=0, alpha=alpha, label=label)
+            line.set_rasterized(many)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

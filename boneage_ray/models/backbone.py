@@ -26,7 +26,7 @@ class BackboneConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "resnet18"
-    weights: Literal["none", "timm"] | str = "none"  # noqa: PYI051  the two words are what people look for
+    weights: Literal["none", "timm"] | str = "none"
     weights_sha256: str | None = None
 
 

@@ -35,6 +35,9 @@ class RegressorConfig(BaseModel):
 class Regressor(nn.Module):
     """image_B1HW float in [0, 1], sex_B int64 (0 F, 1 M, 2 unknown) -> age_years (B,), stage_<scheme> logits (B, C)."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: RegressorConfig, with_weights: bool = True) -> None:
         super().__init__()
         self.channels = config.channels

@@ -104,7 +104,9 @@ def _add_problem(row: Row, problem: InputProblem) -> None:
 
 def _add_prediction(row: Row, values: Row) -> None:
     if not math.isfinite(values["age_months"]):
-        _add_problem(row, InputProblem("predict", "internal_error", "the model answered with a number that is not finite"))
+        _add_problem(
+            row, InputProblem("predict", "internal_error", "the model answered with a number that is not finite")
+        )
         return
     row |= {"status": "scored", **values}
     if not AGE_RANGE_MONTHS[0] <= values["age_months"] <= AGE_RANGE_MONTHS[1]:

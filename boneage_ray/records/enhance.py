@@ -34,7 +34,7 @@ def square(pixels: Gray, size: int) -> tuple[Gray, tuple[float, float, float]]:
     s = max(height, width) / size
     new_width, new_height = max(1, round(width / s)), max(1, round(height / s))
     method = cv2.INTER_AREA if s > 1 else cv2.INTER_LINEAR
-    small = cv2.resize(pixels, (new_width, new_height), interpolation=method)
+    small: Any = cv2.resize(pixels, (new_width, new_height), interpolation=method)
     left, top = (size - new_width) // 2, (size - new_height) // 2
     canvas = np.zeros((size, size), np.uint8)
     canvas[top : top + new_height, left : left + new_width] = small

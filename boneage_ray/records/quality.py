@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from boneage_ray.errors import InputProblem
+from boneage_ray.errors import InputProblem, Reason
 
 
 class QualityConfig(BaseModel):
@@ -40,5 +40,5 @@ def check_quality(pixels: npt.NDArray[Any], config: QualityConfig) -> None:
         _reject("low_contrast", f"gray levels span {span:.1%} of the scale; at least {config.min_contrast:.0%}")
 
 
-def _reject(reason: Any, message: str) -> None:
+def _reject(reason: Reason, message: str) -> None:
     raise InputProblem("quality", reason, message, status="rejected")

@@ -61,9 +61,7 @@ def rejected_schema() -> pa.Schema:
 @cache
 def result_schema() -> pa.Schema:
     """One row for every scored input file."""
-    landmark = pa.struct(
-        [("name", pa.string()), ("x", pa.float64()), ("y", pa.float64()), ("sigma", pa.float64())]
-    )
+    landmark = pa.struct([("name", pa.string()), ("x", pa.float64()), ("y", pa.float64()), ("sigma", pa.float64())])
     return pa.schema(
         [
             ("input_uri", pa.string()),

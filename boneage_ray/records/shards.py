@@ -51,7 +51,9 @@ def prepare_archive(
     parts.claim(options.out, mark, options.overwrite, "prepare")
     on_claimed()
     lines = _run(plan, options)
-    rejected = [_unmatched_row(item) for item in unmatched] + [row for line in lines.values() for row in line["rejected"]]
+    rejected = [_unmatched_row(item) for item in unmatched] + [
+        row for line in lines.values() for row in line["rejected"]
+    ]
     _write_rejected(options.out, rejected)
     manifest = _manifest(lines, rejected, source, mark, options)
     storage.write_json(storage.join(options.out, "manifest.json"), manifest)

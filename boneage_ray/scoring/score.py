@@ -122,5 +122,3 @@ def problems(out: str) -> list[Row]:
         if len(found) >= SHOWN_PROBLEMS:
             break
     return found[:SHOWN_PROBLEMS]
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal, final
 
@@ -45,7 +46,9 @@ class AgeTask(Task):
         losses = {"age": self.config.age_weight * age}
         for name in _heads(outputs):
             target_B = _classes(batch.age_B, name)
-            losses[f"stage_{name}"] = self.config.stage_weight * cross_entropy(outputs[f"stage_{name}"].float(), target_B)
+            losses[f"stage_{name}"] = self.config.stage_weight * cross_entropy(
+                outputs[f"stage_{name}"].float(), target_B
+            )
         return losses
 
     def predict(self, outputs: Mapping[str, Tensor]) -> Columns:
@@ -75,5 +78,5 @@ def _heads(outputs: Mapping[str, Tensor]) -> list[SchemeName]:
 def _classes(age_B: Tensor, name: SchemeName) -> Tensor:
     """Class index of each age in months; -1 where the age is unknown."""
     scheme = SCHEMES[name]
-    indices = [-1 if age != age else scheme.index(age) for age in age_B.tolist()]
+    indices = [-1 if math.isnan(age) else scheme.index(age) for age in age_B.tolist()]
     return torch.tensor(indices, device=age_B.device)

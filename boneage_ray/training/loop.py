@@ -73,7 +73,7 @@ def train(job: Job, world: World) -> checkpoint.Progress:
     progress = found[0] if found else checkpoint.Progress()
     torch.manual_seed(job.recipe.seed)
     raw = Regressor(job.recipe.model, with_weights=found is None).to(world.device)
-    raw = raw.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    raw = raw.to(memory_format=torch.channels_last)
     if found:
         raw.load_state_dict(checkpoint.model_weights(found[1]))
     learner = _learner(job, world, raw, progress, found[1] if found else None)

@@ -66,7 +66,7 @@ def train_step(learner: Learner, batch: Batch) -> Tensor:
         outputs = learner.model(batch.image_B1HW, batch.sex_B)
     loss = torch.stack(list(learner.task.losses(outputs, batch).values())).sum()
     learner.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     if learner.clip_norm:
         nn.utils.clip_grad_norm_(learner.model.parameters(), learner.clip_norm)
     learner.optimizer.step()

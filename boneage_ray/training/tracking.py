@@ -21,7 +21,8 @@ class Tracker:
             import wandb
         except ImportError:
             raise UsageError("--wandb needs the package wandb: pip install 'boneage-ray[wandb]'") from None
-        mode = os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
+        online = "WANDB_API_KEY" in os.environ
+        mode: Any = os.environ.get("WANDB_MODE") or ("online" if online else "offline")
         folder = os.environ.get("WANDB_DIR") or (out if "://" not in out else tempfile.gettempdir())
         settings = wandb.Settings(silent=True, console="off")
         self._run = wandb.init(

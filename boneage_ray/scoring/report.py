@@ -1,0 +1,135 @@
+"""The page of a scoring run: what became of every input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from boneage_ray.errors import Reason
+from boneage_ray.evaluation import figures
+from boneage_ray.evaluation.report import Number, Page, Picture, Section, Status, Table, percent, render
+from boneage_ray.records.schema import Row
+from boneage_ray.scoring.summary import STATUSES
+
+MEANINGS: dict[Reason, str] = {
+    "not_found": "no file was there when it was to be read",
+    "permission_denied": "the storage refused access",
+    "unreadable": "the bytes could not be read or decoded",
+    "truncated": "the file ends too early",
+    "unsupported_format": "not a kind of image that is read",
+    "unsupported_transfer_syntax": "DICOM in a compression that is not read",
+    "no_pixels": "DICOM without an image",
+    "multi_frame": "several images in one file",
+    "too_large": "more bytes or pixels than are allowed",
+    "blank": "one shade of grey only",
+    "low_contrast": "too few shades of grey to see bones",
+    "too_small": "too few pixels",
+    "wrong_aspect": "far too wide or too tall for a radiograph of a hand",
+    "wrong_body_part": "not a radiograph of a hand",
+    "out_of_distribution": "unlike the radiographs that the model was trained on",
+    "internal_error": "a fault of the program or of the model",
+}
+_MEANT = {
+    "scored": "read, accepted and given an age",
+    "rejected": "readable, but must not be scored",
+    "failed": "could not be read or scored",
+}
+
+
+def score_page(summary: Mapping[str, Any], problems: Sequence[Row], facts: Mapping[str, str], command: str) -> str:
+    """The page of `boneage score`: `summary` as `add_up` makes it; `problems`: the first rejected or failed rows.
+
+    Of a row only input_uri, status, step, reason and message are shown.
+    """
+    sections = [_balance(summary, command)]
+    if summary["ages"]:
+        sections.append(_ages(summary, command))
+    if problems:
+        sections.append(_problems(summary, problems, command))
+    page = Page(
+        title="Bone age scores",
+        facts=facts,
+        status=_status(summary),
+        numbers=_numbers(summary),
+        sections=sections,
+        data={"facts": dict(facts), "command": command, "summary": dict(summary)},
+    )
+    return render(page)
+
+
+def _status(summary: Mapping[str, Any]) -> Status:
+    inputs, scored, rejected, failed = _counts(summary)
+    account = f"All {inputs} inputs are accounted for: {scored} scored, {rejected} rejected, {failed} failed."
+    if scored == 0:
+        return Status("bad", "Nothing was scored", [account])
+    if rejected or failed:
+        missing = f"{rejected + failed} of {inputs} inputs have no age"
+        return Status("caution", missing, [account, "The reasons are listed below; the other inputs are not affected."])
+    return Status("good", "Every input was scored", [account])
+
+
+def _counts(summary: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    return summary["inputs"], summary["scored"], summary["rejected"], summary["failed"]
+
+
+def _numbers(summary: Mapping[str, Any]) -> list[Number]:
+    inputs = summary["inputs"]
+    counted = [Number(status.capitalize(), f"{summary[status]:,}", _MEANT[status]) for status in STATUSES]
+    unknown = summary["sexes"].get("unknown", 0)
+    return [
+        Number("Inputs", f"{inputs:,}", "files found, one result row each"),
+        *counted,
+        Number(
+            "Scored without a sex", f"{unknown:,}", f"{percent(unknown, summary['scored'])} of the scored; less certain"
+        ),
+    ]
+
+
+def _balance(summary: Mapping[str, Any], command: str) -> Section:
+    inputs = summary["inputs"]
+    outcomes = [
+        [status, _MEANT[status], f"{summary[status]:,}", percent(summary[status], inputs)] for status in STATUSES
+    ]
+    tables = [
+        Table(
+            ["outcome", "meaning", "inputs", "share"],
+            [*outcomes, ["sum", "all inputs", f"{inputs:,}", percent(inputs, inputs)]],
+            "Balance sheet",
+            text_columns=2,
+        )
+    ]
+    if summary["reasons"]:
+        meanings: Mapping[str, str] = {**MEANINGS}
+        rows = [[r, meanings.get(r, ""), f"{n:,}", percent(n, inputs)] for r, n in summary["reasons"].items()]
+        tables.append(
+            Table(["reason", "meaning", "inputs", "share"], rows, "Why inputs were not scored", text_columns=2)
+        )
+    if summary["flags"]:
+        flags = [[flag, f"{n:,}", percent(n, inputs)] for flag, n in summary["flags"].items()]
+        tables.append(Table(["flag", "inputs", "share"], flags, "Soft warnings; an input may have several"))
+    return Section("Balance sheet", tables=tables, command=command)
+
+
+def _ages(summary: Mapping[str, Any], command: str) -> Section:
+    words = {"F": "girls", "M": "boys", "unknown": "sex unknown"}
+    ages = ", ".join(f"{name}: {count}" for name, count in summary["ages"].items())
+    sexes = ", ".join(f"{count:,} {words[sex]}" for sex, count in summary["sexes"].items())
+    picture = Picture(
+        figures.age_histogram(summary["ages"]),
+        f"Histogram of predicted ages in bins of two years; {ages}",
+        f"Predicted ages of the {summary['scored']:,} scored inputs ({sexes}), in bins of two years.",
+    )
+    return Section("Predicted ages", pictures=[picture], command=command)
+
+
+def _problems(summary: Mapping[str, Any], problems: Sequence[Row], command: str) -> Section:
+    total = summary["rejected"] + summary["failed"]
+    first = f"The first {len(problems)} of {total:,}." if len(problems) < total else "All of them."
+    columns = ("input_uri", "status", "step", "reason", "message")
+    rows = [[row[column] or "" for column in columns] for row in problems]
+    return Section(
+        "Inputs that were not scored",
+        text=[f"{first} The results hold a row for every one, with the same words."],
+        tables=[Table(["input", "status", "step", "reason", "message"], rows, text_columns=len(columns))],
+        command=command,
+    )
