@@ -27,6 +27,8 @@ _ADDRESS_FILE = "/tmp/ray/ray_current_cluster"  # written by `ray start`, remove
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "600",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -145,8 +147,7 @@ def run_parts(
     import ray.data
     from ray.data import ActorPoolStrategy
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    quiet_environment()  # importing ray.data set up its loggers anew
     dataset = ray.data.from_arrow(list(parts)).map_batches(
         _PartActor,
         batch_size=None,

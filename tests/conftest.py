@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import uuid
 
+# Before anything imports Ray, which reads these once.
+os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "90", "WANDB_MODE": "offline"}
+
 import pytest
 from s3server import SECRET_KEY, serve_s3
 
@@ -54,3 +57,14 @@ def refusal():
         return caught.value.reason, str(caught.value)
 
     return catch
+
+
+@pytest.fixture(scope="session")
+def local_ray():
+    """One Ray for the whole session: eight logical CPUs on however many there are."""
+    import ray
+
+    from boneage_ray import cluster
+
+    yield cluster.connect(num_cpus=8)
+    ray.shutdown()

@@ -141,7 +141,8 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     with timed(run, "evaluate"):
         rows = job.predict_split(model, prepared, split, arguments.gpu)
     job.write_predictions(out, rows)
-    analysis = analyse(job.as_predictions(rows, loaded.recipe.model.stage_heads), job.median_age(prepared))
+    predictions = job.as_predictions(rows, loaded.recipe.model.stage_heads)
+    analysis = analyse(predictions, job.median_age(prepared))
     storage.write_json(storage.join(out, "metrics.json"), analysis)
     facts = {
         "Model": f"{loaded.recipe.name} {loaded.sha256[:12]}",
@@ -149,7 +150,7 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
         "Split": split,
     }
     command = f"boneage evaluate --model {_quoted(model)} --data {_quoted(data)} --split {split} --out {_quoted(out)}"
-    page = evaluation_page(analysis, facts, loaded.metrics.get("history", []), command)
+    page = evaluation_page(analysis, predictions, facts, loaded.metrics.get("history", []), command)
     storage.write_text(storage.join(out, "report.html"), page)
     run.note(model_sha256=loaded.sha256, data_fingerprint=prepared.manifest["fingerprint"], split=split)
     run.finish(

@@ -79,4 +79,3 @@ def batches(slices: Sequence[Slice], batch_size: int, shuffle_seed: int | None =
         shuffle = {"local_shuffle_buffer_size": SHUFFLE_ROWS, "local_shuffle_seed": shuffle_seed}
     for table in dataset.iter_batches(batch_size=batch_size, batch_format="pyarrow", prefetch_batches=2, **shuffle):
         yield collate({name: table.column(name).to_pylist() for name in TRAINING_COLUMNS})
-

@@ -17,6 +17,8 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -33,6 +35,7 @@ SEX_STYLES = (("F", "girls", "o", ORANGE), ("M", "boys", "^", BLUE), (None, "sex
 MAX_VECTOR_POINTS = 2000
 RASTER_DPI = 150
 BAND_MONTHS = 12
+HALF, FULL = 4.6, 9.4  # inches: two beside each other, or one, in the width of the page
 
 _STYLE = {
     "svg.fonttype": "none",
@@ -70,7 +73,7 @@ def _styled(draw: Callable[P, bytes]) -> Callable[P, bytes]:
 @_styled
 def scatter(predictions: Predictions) -> bytes:
     """Predicted against true age with the line of equality and a band of 12 months."""
-    fig, ax = _figure(5.6, 5.2)
+    fig, ax = _figure(HALF, 4.3)
     limit = max(*predictions.true_months, *predictions.predicted_months, 12.0) / MONTHS_PER_YEAR * 1.04
     low = min(*predictions.true_months, *predictions.predicted_months, 0.0) / MONTHS_PER_YEAR * 1.04
     ends, band = np.array([low, limit]), BAND_MONTHS / MONTHS_PER_YEAR
@@ -79,14 +82,16 @@ def scatter(predictions: Predictions) -> bytes:
     true = np.asarray(predictions.true_months, np.float64) / MONTHS_PER_YEAR
     _points(ax, predictions, true, true + predictions.errors / MONTHS_PER_YEAR)
     ax.set(xlim=ends, ylim=ends, aspect="equal", xlabel="true age (years)", ylabel="predicted age (years)")
-    ax.legend(loc="upper left", fontsize=9)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _opaque(ax.legend(loc="upper left", fontsize=9))
     return _svg(fig, "scatter")
 
 
 @_styled
 def residuals(predictions: Predictions, analysis: Mapping[str, Any]) -> bytes:
     """Error against true age, with the mean error and the limits of agreement (Bland and Altman)."""
-    fig, ax = _figure(7.4, 3.6)
+    fig, ax = _figure(FULL, 3.8)
     true = np.asarray(predictions.true_months, np.float64) / MONTHS_PER_YEAR
     _points(ax, predictions, true, predictions.errors)
     ax.axhline(0, color=INK, lw=0.8)
@@ -96,14 +101,15 @@ def residuals(predictions: Predictions, analysis: Mapping[str, Any]) -> bytes:
         ax.axhline(low, color=GREEN, lw=1.2, ls="--", label=f"95 % limits {low:+.1f} to {high:+.1f}")
         ax.axhline(high, color=GREEN, lw=1.2, ls="--")
     ax.set(xlabel="true age (years)", ylabel="predicted - true (months)")
-    fig.legend(loc="outside upper center", ncols=5, fontsize=9)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _opaque(fig.legend(loc="outside upper center", ncols=5, fontsize=9))
     return _svg(fig, "residuals")
 
 
 @_styled
 def error_histogram(predictions: Predictions) -> bytes:
     """How often each error occurs; bars of two months (of more if the errors spread widely)."""
-    fig, ax = _figure(5.6, 3.4)
+    fig, ax = _figure(HALF, 4.3)
     errors = predictions.errors
     reach = max(float(np.abs(errors).max()), BAND_MONTHS)
     width = 2 * max(1, int(np.ceil(reach / 60)))
@@ -112,6 +118,7 @@ def error_histogram(predictions: Predictions) -> bytes:
     ax.axvspan(-BAND_MONTHS, BAND_MONTHS, color=GREEN, alpha=0.16, lw=0)
     ax.bar(edges[:-1], counts, width=0.9 * width, align="edge", color=BLUE)
     ax.axvline(0, color=INK, lw=0.8)
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="predicted - true (months)", ylabel="cases")
     return _svg(fig, "errors")
 
@@ -119,7 +126,7 @@ def error_histogram(predictions: Predictions) -> bytes:
 @_styled
 def errors_by_age(predictions: Predictions) -> bytes:
     """A box of the errors for each two-year bin of the true age, with the number of cases under it."""
-    fig, ax = _figure(7.4, 3.6)
+    fig, ax = _figure(FULL, 3.8)
     bins = np.array([age_bin(age) for age in predictions.true_months])
     present = [name for name in AGE_BINS if (bins == name).any()]
     groups = [predictions.errors[bins == name] for name in present]
@@ -145,7 +152,7 @@ def errors_by_age(predictions: Predictions) -> bytes:
 @_styled
 def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], kappa: float | None, name: str) -> bytes:
     """Counts (rows true, columns predicted) with the share of each row; the weighted kappa is in the title."""
-    fig, ax = _figure(1.9 + 0.95 * len(classes), 1.5 + 0.75 * len(classes))
+    fig, ax = _figure(HALF, 1.4 + 0.7 * len(classes))
     table = np.asarray(counts, np.float64)
     totals = table.sum(axis=1, keepdims=True)
     shares = np.divide(table, totals, out=np.zeros_like(table), where=totals > 0)
@@ -169,13 +176,14 @@ def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], ka
 @_styled
 def age_histogram(ages: Mapping[str, int]) -> bytes:
     """Cases in each two-year bin (keys of `AGE_BINS`); empty bins between the first and the last are shown."""
-    fig, ax = _figure(7.4, 3.0)
+    fig, ax = _figure(FULL, 3.2)
     filled = [k for k, name in enumerate(AGE_BINS) if ages.get(name)]
     names = AGE_BINS[filled[0] : filled[-1] + 1] if filled else ()
     bars = ax.bar(range(len(names)), [ages.get(name, 0) for name in names], width=0.85, color=BLUE)
     ax.bar_label(bars, fontsize=9, color=INK, padding=2)
     ax.set_xticks(range(len(names)), [name.removesuffix(" y") for name in names], fontsize=9)
     ax.margins(y=0.14)
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="predicted age (years)", ylabel="cases")
     return _svg(fig, "ages")
 
@@ -186,7 +194,7 @@ def learning_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
 
     `history`: lines with epoch, train_loss, val_loss and val_mae_months; what is missing or None leaves a gap.
     """
-    fig, (left, right) = _row_of_axes(7.4, 3.2, 2)
+    fig, (left, right) = _row_of_axes(FULL, 3.4, 2)
     epochs = [line["epoch"] for line in history]
     mark = "." if len(epochs) <= 60 else ""
     for key, label, colour in (("train_loss", "training", BLUE), ("val_loss", "validation", ORANGE)):
@@ -221,9 +229,16 @@ def _points(ax: Axes, predictions: Predictions, x: NDArray[np.float64], y: NDArr
     for sex, label, marker, colour in SEX_STYLES:
         chosen = np.array([given == sex for given in predictions.sex], bool)
         if chosen.any():
-            size, alpha = (2.5, 0.35) if many else (4, 0.6)
+            size, alpha = (2.5, 0.5) if many else (4, 0.6)
             (line,) = ax.plot(x[chosen], y[chosen], marker, color=colour, ms=size, mew=0, alpha=alpha, label=label)
             line.set_rasterized(many)
+
+
+def _opaque(legend: Legend) -> None:
+    """Points are drawn small and faint where there are many; their keys need not be."""
+    for handle in legend.legend_handles:
+        if isinstance(handle, Line2D) and handle.get_marker() != "None":
+            handle.set(alpha=1, markersize=5)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

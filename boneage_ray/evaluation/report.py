@@ -25,6 +25,7 @@ from boneage_ray.evaluation.analysis import Predictions
 _PNG = b"\x89PNG"
 # Below this, an interval over cases says little about a group.
 FEW_CASES, FEW_IN_BIN = 100, 20
+SEX_WORDS = {"F": "girls", "M": "boys", "unknown": "sex unknown"}
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG of evaluation/figures.py or a PNG; `alt` says what it shows to those who cannot see it."""
+    """An SVG of evaluation/figures.py or a PNG; `alt` says what it shows to those who cannot see it.
+
+    It takes half the width of the page, or all of it if `wide`.
+    """
 
     data: bytes
     alt: str
     caption: str
+    wide: bool = False
 
     def markup(self) -> Markup:
         """The picture as HTML: SVG inline, in the page's text colour; PNG as a data URI."""
@@ -154,37 +159,33 @@ def evaluation_page(
 
 
 def _status(analysis: Mapping[str, Any]) -> Status:
-    baseline, gap = analysis["baseline"], analysis["sex_gap"]
+    baseline, gap, interval = analysis["baseline"], analysis["sex_gap"], analysis["mae_interval_months"]
+    guess = f"Always saying the training median errs by {shown(baseline['mae_months'])} months." if baseline else ""
+    few = f"There are few cases ({analysis['n']}): every number here is uncertain."
+    cautions = [few] if analysis["n"] < FEW_CASES else []
     if baseline and analysis["mae_months"] >= baseline["mae_months"]:
-        said = f"Always saying {shown(baseline['train_median_months'])} months would err by"
-        return Status("bad", "No better than guessing", [f"{said} {shown(baseline['mae_months'])} months on average."])
-    cautions = []
-    if analysis["n"] < FEW_CASES:
-        cautions.append(f"Only {analysis['n']} cases: every number here is uncertain.")
+        return Status("bad", "No better than guessing", [guess, *cautions])
+    if baseline and interval and interval[1] >= baseline["mae_months"]:
+        cautions.append(f"It is not certain that the model is better than guessing. {guess}")
     if gap and gap["excludes_zero"]:
         worse = "girls" if gap["female_minus_male_months"] > 0 else "boys"
         cautions.append(f"The error is larger for {worse}: {_gap_words(gap)}")
     if cautions:
         return Status("caution", "Evaluated, with cautions", cautions)
-    detail = "" if baseline is None else "Clearly better than guessing. "
-    return Status("good", "Evaluated, no caution raised", [f"{detail}What was not tested is listed at the end."])
+    return Status(
+        "good", "Evaluated, no caution raised", [f"{guess} What was not tested is listed at the end.".strip()]
+    )
 
 
 def _numbers(analysis: Mapping[str, Any]) -> list[Number]:
-    interval, limits, baseline = (
-        analysis[k] for k in ("mae_interval_months", "limits_of_agreement_months", "baseline")
-    )
-    ci = f"95 % interval {shown(interval[0])} to {shown(interval[1])}; " if interval else ""
-    guess = "no training median given"
-    ratio = None
-    if baseline:
-        guess = f"always saying the training median errs by {shown(baseline['mae_months'])} months"
-        ratio = baseline["model_over_baseline"]
+    interval, baseline = analysis["mae_interval_months"], analysis["baseline"] or {}
+    limits, years = analysis["limits_of_agreement_months"], f"{shown(analysis['mae_years'], 2)} years"
+    ratio, guess = baseline.get("model_over_baseline"), shown(baseline.get("mae_months"))
     return [
         Number(
-            "Mean absolute error",
+            "Mean absolute error (MAE)",
             f"{shown(analysis['mae_months'])} months",
-            f"{ci}{shown(analysis['mae_years'], 2)} years",
+            f"95 % interval {_range(interval)}; {years}" if interval else years,
         ),
         Number(
             "Root mean square error",
@@ -194,77 +195,68 @@ def _numbers(analysis: Mapping[str, Any]) -> list[Number]:
         Number(
             "Bias (predicted minus true)",
             f"{shown(analysis['bias_months'], sign=True)} months",
-            f"95 % limits of agreement {shown(limits[0], sign=True)} to {shown(limits[1], sign=True)}",
+            "one case" if None in limits else f"95 % of errors expected in {_range(limits, sign=True)}",
         ),
         Number(
             "Within 12 months",
             percent(analysis["within_12_months"]),
             f"within 24 months {percent(analysis['within_24_months'])}",
         ),
-        Number("Error against guessing", "-" if ratio is None else f"{ratio:.0%}", guess),
+        Number(
+            "MAE against guessing",
+            "-" if ratio is None else f"{ratio:.0%}",
+            f"always saying the training median errs by {guess} months" if baseline else "no training median given",
+        ),
     ]
 
 
+def _range(ends: Sequence[float | None], digits: int = 1, sign: bool = False) -> str:
+    return " to ".join(shown(end, digits, sign) for end in ends)
+
+
 def _agreement(analysis: Mapping[str, Any], predictions: Predictions, command: str) -> Section:
-    bias, spread = analysis["bias_months"], analysis["abs_error_percentiles_months"]
-    names = {"50": "median", "75": "75 %", "90": "90 %", "95": "95 %", "max": "largest"}
-    return Section(
-        "Predicted against true age",
-        pictures=[
-            Picture(
-                figures.scatter(predictions),
-                f"Scatter of predicted against true age of {analysis['n']} cases around the line of equality",
-                "Each case once. The band is 12 months either side of a perfect prediction.",
-            ),
-            Picture(
-                figures.error_histogram(predictions),
-                f"Histogram of the errors, their mean {shown(bias, sign=True)} months",
-                "How often each error occurs; the band is 12 months either side of none.",
-            ),
-            Picture(
-                figures.residuals(predictions, analysis),
-                "Error of each case against its true age, with the mean and the limits of agreement",
-                "Error against age, after Bland and Altman: 95 % of errors are expected between the dashed lines.",
-            ),
-        ],
-        tables=[
-            Table(
-                ["", *(names[key] for key in spread)],
-                [["absolute error, months", *(shown(value) for value in spread.values())]],
-                "Percentiles of the absolute error: so many of the cases err by no more than this",
-            )
-        ],
-        command=command,
-    )
+    spread = analysis["abs_error_percentiles_months"]
+    pictures = [
+        Picture(
+            figures.scatter(predictions),
+            f"Scatter of predicted against true age of {analysis['n']} cases around the line of equality",
+            "Each case once. The band is 12 months either side of a perfect prediction.",
+        ),
+        Picture(
+            figures.error_histogram(predictions),
+            f"Histogram of the errors, their mean {shown(analysis['bias_months'], sign=True)} months",
+            "How often each error occurs. The band is 12 months either side of none.",
+        ),
+        Picture(
+            figures.residuals(predictions, analysis),
+            "Error of each case against its true age, with the mean and the limits of agreement",
+            "Error against age, after Bland and Altman: 95 % of errors are expected between the dashed lines.",
+            wide=True,
+        ),
+    ]
+    header = ["", *(key if key == "max" else f"{key} %" for key in spread)]
+    row = ["absolute error, months", *(shown(value) for value in spread.values())]
+    caption = "Percentiles: this share of the cases errs by no more than this"
+    return Section("Predicted against true age", (), [Table(header, [row], caption)], pictures, command)
 
 
 def _groups(analysis: Mapping[str, Any], predictions: Predictions, command: str) -> Section:
-    words = {"F": "girls", "M": "boys", "unknown": "sex unknown"}
     gap = analysis["sex_gap"]
-    text = ["There are too few girls or boys to compare their errors."] if gap is None else [f"Sex: {_gap_words(gap)}"]
+    text = "There are too few girls or boys to compare their errors." if gap is None else f"Sex: {_gap_words(gap)}"
+    by_sex = [_group(SEX_WORDS[sex], row) for sex, row in analysis["by_sex"].items()]
+    by_age = [_group(row["bin"], row) for row in analysis["by_age"]]
     columns = ["cases", "MAE", "RMSE", "bias"]
-    return Section(
-        "Errors by sex and age",
-        text=text,
-        tables=[
-            Table(
-                ["sex", *columns], [_group(words[k], row) for k, row in analysis["by_sex"].items()], "By sex, months"
-            ),
-            Table(
-                ["true age", *columns],
-                [_group(row["bin"], row) for row in analysis["by_age"]],
-                "By true age in bins of two years, months",
-            ),
-        ],
-        pictures=[
-            Picture(
-                figures.errors_by_age(predictions),
-                "Boxes of the errors in each two-year bin of the true age",
-                "Box: middle half of the cases, with their median. Whiskers: up to 1.5 box heights. Dots: beyond.",
-            )
-        ],
-        command=command,
+    tables = [
+        Table(["true age", *columns], by_age, "By true age in bins of two years; months"),
+        Table(["sex", *columns], by_sex, "By sex; months"),
+    ]
+    picture = Picture(
+        figures.errors_by_age(predictions),
+        "Boxes of the errors in each two-year bin of the true age",
+        "Box: middle half of the cases, with their median. Whiskers: up to 1.5 box heights. Dots: beyond.",
+        wide=True,
     )
+    return Section("Errors by age and sex", [text], tables, [picture], command)
 
 
 def _group(name: str, row: Mapping[str, Any]) -> list[str]:
@@ -273,40 +265,33 @@ def _group(name: str, row: Mapping[str, Any]) -> list[str]:
 
 
 def _gap_words(gap: Mapping[str, Any]) -> str:
-    low, high = gap["interval_months"]
     verdict = "which leaves out 0" if gap["excludes_zero"] else "which includes 0: no difference is shown"
     difference = shown(gap["female_minus_male_months"], 2, sign=True)
-    return (
-        f"MAE of girls minus MAE of boys is {difference} months, 95 % interval {shown(low, 2, sign=True)} to "
-        f"{shown(high, 2, sign=True)}, {verdict}."
-    )
+    ends = _range(gap["interval_months"], 2, sign=True)
+    return f"MAE of girls minus MAE of boys is {difference} months, 95 % interval {ends}, {verdict}."
 
 
 def _stages(name: str, found: Mapping[str, Any], command: str) -> Section:
     classes = found["classes"]
     # Without a head of its own the class comes from the predicted age, and both rows would be the same.
-    ways = {"thresholded": "from the predicted age"}
-    if found["source"] == "head":
-        ways = {"predicted": "from the model's own head", **ways}
+    ways = {"predicted": "from the model's own head"} if found["source"] == "head" else {}
+    ways["thresholded"] = "from the predicted age"
     keys = ("accuracy", "precision", "recall", "f1", "qwk")
+    rows = [[words, *(shown(found[way][key], 3) for key in keys)] for way, words in ways.items()]
+    pictures = [
+        Picture(
+            figures.confusion_matrix(classes, found[way]["confusion"], found[way]["qwk"], f"{name}-{way}"),
+            f"Confusion matrix of {len(classes)} classes {words}, weighted kappa {shown(found[way]['qwk'], 3)}",
+            f"Class {words}: cases, and percentages of the row.",
+        )
+        for way, words in ways.items()
+    ]
     return Section(
         f"Stages: {name} classes",
-        text=[f"Classes: {', '.join(classes)}. Precision, recall and F1 are weighted by the cases of each class."],
-        tables=[
-            Table(
-                ["class", "accuracy", "precision", "recall", "F1", "weighted kappa"],
-                [[words, *(shown(found[way][key], 3) for key in keys)] for way, words in ways.items()],
-            )
-        ],
-        pictures=[
-            Picture(
-                figures.confusion_matrix(classes, found[way]["confusion"], found[way]["qwk"], f"{name}-{way}"),
-                f"Confusion matrix of {len(classes)} classes {words}, quadratic weighted kappa {shown(found[way]['qwk'], 3)}",
-                f"Class {words}. Rows true, columns predicted; percentages of the row.",
-            )
-            for way, words in ways.items()
-        ],
-        command=command,
+        [f"Classes: {', '.join(classes)}. Precision, recall and F1 are weighted by the cases of each class."],
+        [Table(["class", "accuracy", "precision", "recall", "F1", "weighted kappa"], rows)],
+        pictures,
+        command,
     )
 
 
@@ -314,47 +299,36 @@ def _training(history: Sequence[Mapping[str, Any]], command: str) -> Section:
     picture = Picture(
         figures.learning_curve(history),
         f"Loss and validation error over {len(history)} epochs",
-        "As recorded while the model was trained. The weights evaluated here are those of the best epoch.",
+        "As recorded while the model was trained, on the training and validation splits.",
+        wide=True,
     )
     return Section("Training", pictures=[picture], command=command)
 
 
 def _largest(analysis: Mapping[str, Any], command: str) -> Section:
-    rows = [
-        [
-            row["record_id"],
-            row["input_uri"],
-            row["sex"] or "unknown",
-            _age(row["true_months"]),
-            _age(row["predicted_months"]),
-            shown(row["error_months"], sign=True),
-        ]
-        for row in analysis["largest_residuals"]
-    ]
-    return Section(
-        "Largest errors",
-        text=["Look at these radiographs first: a wrong label, a wrong sex or a poor film is often behind them."],
-        tables=[Table(["record", "input", "sex", "true", "predicted", "error, months"], rows, text_columns=3)],
-        command=command,
-    )
+    rows = []
+    for row in analysis["largest_residuals"]:
+        ages = (_age(row["true_months"]), _age(row["predicted_months"]))
+        rows.append(
+            [row["record_id"], row["input_uri"], row["sex"] or "unknown", *ages, shown(row["error_months"], 1, True)]
+        )
+    text = "Look at these radiographs first: a wrong label, a wrong sex or a poor film may be behind them."
+    table = Table(["record", "input", "sex", "true", "predicted", "error, months"], rows, text_columns=3)
+    return Section("Largest errors", [text], [table], command=command)
 
 
 def _age(months: float) -> str:
-    return years_and_months(months) if months >= 0 else f"{months:.1f} m"
+    return years_and_months(months) if months >= 0 else f"{months:.1f} months"
 
 
 def _limits(analysis: Mapping[str, Any]) -> Section:
-    thin = [f"{row['bin']} ({row['n']})" for row in analysis["by_age"] if row["n"] < FEW_IN_BIN]
-    present = ", ".join(thin)
+    thin = ", ".join(f"{row['bin']} ({row['n']})" for row in analysis["by_age"] if row["n"] < FEW_IN_BIN)
     text = [
         "Ages outside the bins above were not tested.",
-        *(
-            [f"Fewer than {FEW_IN_BIN} cases in the age bins {present}: their numbers are hardly more than examples."]
-            if thin
-            else []
-        ),
         "The intervals are bootstrap intervals over the cases of this split. They do not cover other hospitals, devices, "
-        "populations or readers; how well the model carries over there has to be measured there.",
-        "The labels are readings by people, who differ from one another by several months.",
+        "populations or readers: how the model does there has to be measured there.",
+        "The true ages are the labels of the data, and share whatever error those have.",
     ]
-    return Section("What this does not show", text=text)
+    if thin:
+        text.insert(1, f"These age bins hold fewer than {FEW_IN_BIN} cases, too few to judge them: {thin}.")
+    return Section("What this does not show", text)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from boneage_ray.errors import Reason
 from boneage_ray.evaluation import figures
-from boneage_ray.evaluation.report import Number, Page, Picture, Section, Status, Table, percent, render
+from boneage_ray.evaluation.report import SEX_WORDS, Number, Page, Picture, Section, Status, Table, percent, render
 from boneage_ray.records.schema import Row
 from boneage_ray.scoring.summary import STATUSES
 
-MEANINGS: dict[Reason, str] = {
+MEANINGS = {
     "not_found": "no file was there when it was to be read",
     "permission_denied": "the storage refused access",
     "unreadable": "the bytes could not be read or decoded",
@@ -79,9 +78,7 @@ def _numbers(summary: Mapping[str, Any]) -> list[Number]:
     return [
         Number("Inputs", f"{inputs:,}", "files found, one result row each"),
         *counted,
-        Number(
-            "Scored without a sex", f"{unknown:,}", f"{percent(unknown, summary['scored'])} of the scored; less certain"
-        ),
+        Number("Scored without a sex", f"{unknown:,}", f"{percent(unknown, summary['scored'])} of the scored"),
     ]
 
 
@@ -94,13 +91,12 @@ def _balance(summary: Mapping[str, Any], command: str) -> Section:
         Table(
             ["outcome", "meaning", "inputs", "share"],
             [*outcomes, ["sum", "all inputs", f"{inputs:,}", percent(inputs, inputs)]],
-            "Balance sheet",
+            "What became of every input",
             text_columns=2,
         )
     ]
     if summary["reasons"]:
-        meanings: Mapping[str, str] = {**MEANINGS}
-        rows = [[r, meanings.get(r, ""), f"{n:,}", percent(n, inputs)] for r, n in summary["reasons"].items()]
+        rows = [[r, MEANINGS.get(r, ""), f"{n:,}", percent(n, inputs)] for r, n in summary["reasons"].items()]
         tables.append(
             Table(["reason", "meaning", "inputs", "share"], rows, "Why inputs were not scored", text_columns=2)
         )
@@ -111,13 +107,13 @@ def _balance(summary: Mapping[str, Any], command: str) -> Section:
 
 
 def _ages(summary: Mapping[str, Any], command: str) -> Section:
-    words = {"F": "girls", "M": "boys", "unknown": "sex unknown"}
     ages = ", ".join(f"{name}: {count}" for name, count in summary["ages"].items())
-    sexes = ", ".join(f"{count:,} {words[sex]}" for sex, count in summary["sexes"].items())
+    sexes = ", ".join(f"{count:,} {SEX_WORDS[sex]}" for sex, count in summary["sexes"].items())
     picture = Picture(
         figures.age_histogram(summary["ages"]),
         f"Histogram of predicted ages in bins of two years; {ages}",
         f"Predicted ages of the {summary['scored']:,} scored inputs ({sexes}), in bins of two years.",
+        wide=True,
     )
     return Section("Predicted ages", pictures=[picture], command=command)
 

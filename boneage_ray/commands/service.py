@@ -1,0 +1,157 @@
+"""serve and submit: answer requests over HTTP; hand a job to a Ray cluster."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from boneage_ray import cluster
+from boneage_ray.commands.pipeline import absolute
+from boneage_ray.errors import UsageError
+from boneage_ray.runs import Run, say
+
+if TYPE_CHECKING:
+    from boneage_ray.serving.web import WebConfig
+
+TOKENS, UPLOAD_MB = "BONEAGE_API_TOKENS", "BONEAGE_MAX_UPLOAD_MB"
+
+
+@dataclass(frozen=True)
+class ServeArguments:
+    """Flags of `boneage serve`."""
+
+    models: list[str]
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+
+def serve(run: Run, arguments: ServeArguments) -> None:
+    """Answer requests until SIGINT or SIGTERM."""
+    tokens = _tokens()
+    check_exposure(arguments.host, bool(tokens))
+    config = _web_config(tokens)
+    check_port(arguments.host, arguments.port)
+
+    from boneage_ray.serving import app
+
+    places = app.inspect_models([absolute(uri) for uri in arguments.models])
+    cluster.connect()
+    import ray
+
+    if app.is_running():
+        raise UsageError("Ray Serve runs on this cluster already; end it with `serve shutdown`, or use another cluster")
+    with _stop_signals() as stop:
+        try:
+            application = app.build(places, config, ray.cluster_resources())
+            app.start(application, arguments.host, arguments.port, stop.is_set)
+            if not stop.is_set():
+                _announce(arguments, [place.info.name for place in places], bool(tokens))
+                stop.wait()
+            say("stopping")
+        finally:
+            app.stop()
+
+
+def check_exposure(host: str, has_tokens: bool) -> None:
+    """Without tokens only this machine may ask. Raises `UsageError`."""
+    if not has_tokens and not _is_loopback(host):
+        raise UsageError(
+            f"--host {host} would answer anyone who reaches it: set {TOKENS} (comma separated), or use --host 127.0.0.1"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuse an address that cannot be bound, when Ray runs on this very machine. Raises `UsageError`."""
+    if "RAY_ADDRESS" in os.environ:
+        return
+    try:
+        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise UsageError(f"--host {host} --port {port}: {error.strerror}; give another") from None
+
+
+def _tokens() -> list[str]:
+    return [token.strip() for token in os.environ.get(TOKENS, "").split(",") if token.strip()]
+
+
+def _web_config(tokens: list[str]) -> WebConfig:
+    from boneage_ray.serving.web import WebConfig, token_hash
+
+    text = os.environ.get(UPLOAD_MB, "64")
+    try:
+        megabytes = float(text)
+    except ValueError:
+        megabytes = 0.0
+    if not 0 < megabytes <= 2048:
+        raise UsageError(f"{UPLOAD_MB}={text}: a number of MiB from above 0 to 2048 is needed")
+    return WebConfig(tuple(token_hash(token) for token in tokens), int(megabytes * 2**20))
+
+
+def _announce(arguments: ServeArguments, names: list[str], guarded: bool) -> None:
+    host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+    url = f"http://{host}:{arguments.port}"
+    say(f"serving {', '.join(names)} on {url} (docs: {url}/docs)")
+    if guarded:
+        say(f"requests need `Authorization: Bearer` with one of {TOKENS}")
+    else:
+        say(f"{TOKENS} is not set: open to this machine only")
+    header = " -H 'Authorization: Bearer TOKEN'" if guarded else ""
+    say(f"try: curl{header} -H 'Content-Type: image/png' --data-binary @HAND.png '{url}/v1/predict?sex=F'")
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT or SIGTERM sets; the earlier handlers come back."""
+    stop = threading.Event()
+    names = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(name, lambda *_: stop.set()) for name in names]
+    try:
+        yield stop
+    finally:
+        for name, handler in zip(names, before, strict=True):
+            signal.signal(name, handler)
+
+
+@dataclass(frozen=True)
+class SubmitArguments:
+    """Flags of `boneage submit`."""
+
+    job: str
+    address: str
+    follow: bool = False
+
+
+def submit(run: Run, arguments: SubmitArguments) -> None:
+    """Hand a job spec to a cluster's Jobs API."""
+    from boneage_ray.commands import jobs
+
+    spec = jobs.read_job(absolute(arguments.job))
+    cluster.quiet_environment()
+    client = jobs.connect(arguments.address)
+    job_id = jobs.submit(client, spec, arguments.address)
+    say(f"submitted {job_id}")
+    state = jobs.follow(client, job_id) if arguments.follow else client.get_job_status(job_id).value
+    at = f"--address {arguments.address} {job_id}"
+    run.finish(
+        {"submission_id": job_id, "status": state, "address": arguments.address},
+        f"Log: ray job logs --follow {at}",
+        f"State: ray job status {at}",
+        f"Stop: ray job stop {at}",
+    )

@@ -1,0 +1,1 @@
+"""Online scoring over HTTP: the rows of `score`, one request at a time."""

@@ -1,0 +1,237 @@
+"""The service on Ray Serve: one ingress that speaks HTTP, one deployment a model that decodes and predicts in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus
+
+from boneage_ray import bundle
+from boneage_ray.archives.archive import Input
+from boneage_ray.errors import BoneageError, MismatchError, UsageError
+from boneage_ray.phantoms.hand import hand_phantom
+from boneage_ray.prediction.predictor import CPU_BATCH, GPU_BATCH, Predictor
+from boneage_ray.prediction.rows import Loaded, load_input, score_rows
+from boneage_ray.records.decode import Radiograph
+from boneage_ray.records.prepare import Prepared, prepare_pixels
+from boneage_ray.records.schema import Row
+from boneage_ray.serving.problems import OverloadedError, UnavailableError
+from boneage_ray.serving.schema import ModelInfo
+from boneage_ray.serving.web import Served, WebConfig, create_app
+
+APP = "boneage"
+BATCH_WAIT_S = 0.01
+DEPLOY_TIMEOUT_S = 300.0
+INGRESS_CPUS, MODEL_CPUS = 0.1, 0.25
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What one model's replica gets: `cpus` and `gpus` as Ray counts them, `threads` for torch."""
+
+    cpus: float
+    gpus: float
+    threads: int
+
+    @property
+    def batch_size(self) -> int:
+        """As many images as the predictor takes at once."""
+        return GPU_BATCH if self.gpus else CPU_BATCH
+
+
+def place(models: int, cluster: dict[str, float]) -> Placement:
+    """Shares that fit into any cluster, also one with a single CPU: a replica that waits for room waits for ever."""
+    cpus, gpus = cluster.get("CPU", 1.0), int(cluster.get("GPU", 0))
+    share = min(MODEL_CPUS, 0.8 * (cpus - INGRESS_CPUS) / models)
+    # Whole fractions of a GPU, so that the last model still finds its share on one device.
+    gpu = 1.0 if gpus >= models else 1 / -(-models // gpus) if gpus else 0.0
+    return Placement(round(max(share, 0.0), 4), gpu, max(1, int(cpus) // models))
+
+
+@dataclass(frozen=True)
+class ModelPlace:
+    """A verified bundle: where it is, and what it must still be when a replica loads it."""
+
+    uri: str
+    info: ModelInfo
+
+
+def inspect_models(uris: list[str]) -> list[ModelPlace]:
+    """Load and verify every bundle. Two of one recipe are told apart by the start of their hash."""
+    loaded = [(uri, bundle.load(uri)) for uri in uris]
+    names = [model.recipe.name for _, model in loaded]
+    places = []
+    for uri, model in loaded:
+        if any(model.sha256 == place.info.model_sha256 for place in places):
+            raise UsageError(f"--model {uri} is the same model as one before; give each once")
+        recipe = model.recipe.name
+        name = recipe if names.count(recipe) == 1 else f"{recipe}-{model.sha256[:8]}"
+        metrics = {key: value for key, value in model.metrics.items() if type(value) in (int, float)}
+        info = ModelInfo(
+            name=name, model_sha256=model.sha256, recipe=recipe, summary=model.recipe.summary, metrics=metrics
+        )
+        places.append(ModelPlace(uri, info))
+    return places
+
+
+class ModelReplica:
+    """One model in one process: decodes in threads, predicts in batches. Ready once it has predicted."""
+
+    def __init__(self, uri: str, sha256: str, placement: Placement) -> None:
+        import cv2
+        import torch
+
+        threads = min(placement.threads, os.cpu_count() or 1)
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+        loaded = bundle.load(uri)
+        if loaded.sha256 != sha256:
+            raise MismatchError(f"{uri} was exchanged while it was served; restart the service")
+        self.predictor = Predictor(loaded, "cuda" if placement.gpus else "cpu")
+        self.image = self.predictor.recipe.image
+        self.batch_sizes: list[int] = []
+        self._score.set_max_batch_size(placement.batch_size)
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        pixels = hand_phantom(0, 120, "F", 128).image
+        source = Radiograph(pixels)
+        prepared = Prepared(*prepare_pixels(pixels, self.image), source)
+        (row,) = score_rows([Loaded(Input("warm-up", "warm-up"), None, None, prepared)], self.predictor)
+        if row["status"] != "scored":
+            raise BoneageError(f"the model cannot predict: {row['reason']}: {row['message']}")
+
+    async def predict(self, data: bytes, item: Input) -> Row:
+        """The result row of one file; what is wrong with the file is in the row."""
+        loaded = await asyncio.to_thread(load_input, item, data, self.image)
+        row: Row = await self._score(loaded)
+        return row
+
+    @serve.batch(max_batch_size=CPU_BATCH, batch_wait_timeout_s=BATCH_WAIT_S)
+    async def _score(self, loaded: list[Loaded]) -> list[Row]:
+        self.batch_sizes = [*self.batch_sizes[-99:], len(loaded)]
+        return await asyncio.to_thread(lambda: list(score_rows(loaded, self.predictor)))
+
+    async def ready(self) -> bool:
+        """The constructor has predicted."""
+        return True
+
+    async def recent_batches(self) -> list[int]:
+        """Sizes of the last batches, oldest first."""
+        return self.batch_sizes
+
+
+class HandleBackend:
+    """A model deployment as the web app sees it; Ray's errors become ours."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self.handle = handle
+
+    async def predict(self, data: bytes, item: Input) -> Row:
+        """See `Backend`."""
+        row: Row = await _answer(self.handle.predict.remote(data, item))
+        return row
+
+    async def ready(self) -> bool:
+        """See `Backend`."""
+        return bool(await _answer(self.handle.ready.remote()))
+
+
+async def _answer(response: Any) -> Any:  # noqa: ANN401  what the deployment answers
+    try:
+        return await response
+    except BackPressureError:
+        raise OverloadedError from None
+    except (RayServeException, RayError) as error:
+        raise UnavailableError(f"the model does not answer ({type(error).__name__}); try again") from error
+
+
+@serve.deployment(max_ongoing_requests=1000)
+@serve.ingress()
+class Ingress:
+    """HTTP in, one call to a model a file. Its own limit answers long before Serve's would, and as a problem."""
+
+    def __init__(self, infos: list[ModelInfo], config: WebConfig, *handles: DeploymentHandle) -> None:
+        self.served = [Served(info, HandleBackend(handle)) for info, handle in zip(infos, handles, strict=True)]
+        self.config = config
+
+    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201  Ray Serve's name for it
+        return create_app(self.served, self.config)
+
+
+def build(places: list[ModelPlace], config: WebConfig, cluster: dict[str, float]) -> serve.Application:
+    """The application: an ingress over one deployment a model."""
+    placement = place(len(places), cluster)
+    bound = [_model_deployment(model, placement) for model in places]
+    ingress = Ingress.options(ray_actor_options={"num_cpus": min(INGRESS_CPUS, cluster.get("CPU", 0.0))})
+    return ingress.bind([model.info for model in places], config, *bound)
+
+
+def _model_deployment(model: ModelPlace, placement: Placement) -> serve.Application:
+    # Two batches at once: one is predicted while the next is decoded. What waits beyond that is bounded.
+    ongoing = 2 * placement.batch_size
+    deployment = serve.deployment(
+        ModelReplica,
+        name=f"model-{model.info.name}",
+        max_ongoing_requests=ongoing,
+        max_queued_requests=16 * ongoing,
+        ray_actor_options={"num_cpus": placement.cpus, "num_gpus": placement.gpus},
+        max_constructor_retry_count=1,
+    )
+    return deployment.bind(model.uri, model.info.model_sha256, placement)
+
+
+def start(application: serve.Application, host: str, port: int, stopped: Callable[[], bool] = lambda: False) -> None:
+    """Deploy and return once every model has predicted. Raises `UsageError` when there is no room or port.
+
+    `stopped` is asked all the time; once it says so, the wait ends early.
+    """
+    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=host, port=port))
+    serve.run_many(
+        [serve.RunTarget(application, name=APP, route_prefix="/")],
+        wait_for_ingress_deployment_creation=False,
+        wait_for_applications_running=False,
+    )
+    deadline = time.monotonic() + DEPLOY_TIMEOUT_S
+    while not stopped():
+        state = serve.status().applications[APP]
+        if state.status == ApplicationStatus.RUNNING:
+            return
+        messages = [d.message for d in state.deployments.values() if d.message] or [state.message]
+        if state.status == ApplicationStatus.DEPLOY_FAILED:
+            raise BoneageError(f"the service did not start: {_last_line(messages[0])}")
+        if time.monotonic() > deadline:
+            raise UsageError(f"the service did not start within {DEPLOY_TIMEOUT_S:g} s: {messages[0]}")
+        time.sleep(_POLL_S)
+
+
+def stop() -> None:
+    """End the service: no new request, those in work are answered, then all of Serve goes."""
+    serve.shutdown()
+
+
+def is_running() -> bool:
+    """Whether some Ray Serve runs on the connected cluster already."""
+    import ray
+
+    try:
+        ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+    except ValueError:
+        return False
+    return True
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]

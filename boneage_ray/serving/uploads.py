@@ -1,0 +1,111 @@
+"""Request bodies to files: one raw body or the files of a form, in memory, never more than the limit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from boneage_ray.serving.problems import ProblemError
+
+FORM = "multipart/form-data"
+RAW_TYPES = (
+    "image/png",
+    "image/jpeg",
+    "image/tiff",
+    "image/bmp",
+    "application/dicom",
+    "application/octet-stream",
+)
+RAW_NAME = "request"
+MAX_FILES = 100
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One uploaded file; `name` is as the client gave it and is only ever sent back."""
+
+    name: str
+    data: bytes
+
+
+def content_type(request: Request) -> str:
+    """The media type without parameters; a body without one is bytes. Raises 415 for one that is not taken."""
+    given = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+    if given not in (FORM, *RAW_TYPES):
+        known = ", ".join((*RAW_TYPES, FORM))
+        raise ProblemError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            f"Content-Type {given[:100]}; taken are {known}",
+        )
+    return given
+
+
+async def read_body(request: Request, limit: int) -> Upload:
+    """A raw body of at most `limit` bytes. Raises 413, or 400 when it is empty."""
+    data = b"".join([chunk async for chunk in _limited(request, limit)])
+    if not data:
+        raise ProblemError(HTTPStatus.BAD_REQUEST, "empty_body", "the body is empty; send the bytes of one radiograph")
+    return Upload(RAW_NAME, data)
+
+
+async def read_form(request: Request, limit: int) -> list[Upload]:
+    """The files of a form, all together at most `limit` bytes. Raises 413, or 400 for a form that is none."""
+    parser = _parser(request, limit)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise _bad_form(f"not a form of files: {error.message}") from None
+    uploads = []
+    for field, value in form.multi_items():
+        if not isinstance(value, UploadFile):
+            # Ignoring it would answer for a wrong sex or spacing without a word.
+            raise _bad_form(
+                f"form field {field[:60]!r} is no file; sex, pixel_spacing_mm and model are query parameters"
+            )
+        uploads.append(Upload(value.filename or RAW_NAME, await value.read()))
+        await value.close()
+    if not uploads:
+        raise _bad_form("the form holds no file")
+    return uploads
+
+
+def _parser(request: Request, limit: int) -> MultiPartParser:
+    parser = MultiPartParser(request.headers, _limited(request, limit), max_files=MAX_FILES, max_fields=MAX_FILES)
+    # Files stay in memory: a spooled one would leave a radiograph on this machine's disk.
+    parser.spool_max_size = limit + 1
+    return parser
+
+
+def _bad_form(detail: str) -> ProblemError:
+    return ProblemError(HTTPStatus.BAD_REQUEST, "bad_form", detail)
+
+
+async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """The body, chunk by chunk, refused as soon as it is or says that it will be larger than `limit` bytes."""
+    declared = request.headers.get("content-length", "")
+    seen = int(declared) if declared.isdecimal() else 0
+    _check_size(seen, limit)
+    seen = 0
+    try:
+        async for chunk in request.stream():
+            seen += len(chunk)
+            _check_size(seen, limit)
+            yield chunk
+    except ClientDisconnect:
+        raise ProblemError(HTTPStatus.BAD_REQUEST, "incomplete_body", "the client left before the body ended") from None
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise ProblemError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            "body_too_large",
+            f"the body is larger than {limit / 2**20:g} MiB (BONEAGE_MAX_UPLOAD_MB sets the limit)",
+        )

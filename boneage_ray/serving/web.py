@@ -1,0 +1,217 @@
+"""The HTTP interface as a FastAPI app over anything that can predict: no Ray here, so tests need none."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Any, Protocol
+
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from boneage_ray import __version__
+from boneage_ray.archives.archive import Input, stem_of
+from boneage_ray.records.schema import Row
+from boneage_ray.serving import uploads
+from boneage_ray.serving.problems import OverloadedError, ProblemError, UnavailableError, add_handlers, unusable
+from boneage_ray.serving.schema import (
+    ModelInfo,
+    ModelList,
+    PredictQuery,
+    Problem,
+    ResultRow,
+    ResultRows,
+    State,
+)
+from boneage_ray.serving.uploads import Upload
+
+FILES_AT_ONCE = 8
+
+
+class Backend(Protocol):
+    """One model that predicts; raises `OverloadedError` or `UnavailableError` when it cannot at the moment."""
+
+    async def predict(self, data: bytes, item: Input) -> Row:
+        """The result row of one file, whatever is in it."""
+
+    async def ready(self) -> bool:
+        """Whether a real prediction was made and the next one would be."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model under its name."""
+
+    info: ModelInfo
+    backend: Backend
+
+
+@dataclass(frozen=True)
+class WebConfig:
+    """`token_hashes`: SHA-256 of the accepted bearer tokens, none means open; the limits are bytes, requests, seconds."""
+
+    token_hashes: tuple[bytes, ...] = ()
+    max_upload_bytes: int = 64 * 2**20
+    max_requests: int = 64
+    predict_timeout_s: float = 60.0
+    ready_timeout_s: float = 10.0
+
+
+def token_hash(token: str) -> bytes:
+    """What is kept of a bearer token."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def create_app(served: list[Served], config: WebConfig) -> FastAPI:
+    """The app; the first model is the default."""
+    app = FastAPI(title="boneage-ray", version=__version__, description="For research, not a medical device.")
+    add_handlers(app)
+    service = _Service(served, config)
+    guard = [Depends(_bearer(config))]
+
+    @app.post("/v1/predict", dependencies=guard, openapi_extra=_BODY, responses=_problems(400, 401, 413, 415, 422, 503))
+    async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> ResultRow | ResultRows:
+        """The age of one radiograph (raw body), or of several (form)."""
+        return await service.predict(request, query)
+
+    @app.get("/v1/models", dependencies=guard, responses=_problems(401))
+    async def models() -> ModelList:
+        """The served models."""
+        return ModelList(models=[model.info for model in served])
+
+    @app.get("/healthz")
+    async def healthz() -> State:
+        """The server runs."""
+        return State(status="ok")
+
+    @app.get("/readyz", responses=_problems(503))
+    async def readyz() -> State:
+        """Every model has made a real prediction and answers."""
+        await service.check_ready()
+        return State(status="ready")
+
+    return app
+
+
+def _bearer(config: WebConfig) -> Any:  # noqa: ANN401  FastAPI's dependencies are any callable
+    scheme = HTTPBearer(auto_error=False, description="one of BONEAGE_API_TOKENS")
+
+    async def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> None:
+        if not config.token_hashes:
+            return
+        digest = token_hash(given.credentials if given else "")
+        # Every token is compared, so that the time does not tell which one was near.
+        if not any([hmac.compare_digest(digest, known) for known in config.token_hashes]):
+            raise ProblemError(
+                HTTPStatus.UNAUTHORIZED, "unauthorized", "give a valid token: Authorization: Bearer TOKEN"
+            )
+
+    return check
+
+
+class _Service:
+    """What the routes do, with the count of what is being done."""
+
+    def __init__(self, served: list[Served], config: WebConfig) -> None:
+        self.served = {model.info.name: model for model in served}
+        self.default = served[0]
+        self.config = config
+        self.busy = 0
+
+    async def predict(self, request: Request, query: PredictQuery) -> ResultRow | ResultRows:
+        """Raises `ProblemError`; an unusable file among several is a row of its own."""
+        backend = self._choose(query.model).backend
+        kind = uploads.content_type(request)
+        with self._counted():
+            if kind == uploads.FORM:
+                files = await uploads.read_form(request, self.config.max_upload_bytes)
+                return ResultRows(rows=[ResultRow(**row) for row in await self._all(backend, files, query)])
+            upload = await uploads.read_body(request, self.config.max_upload_bytes)
+            row = await self._one(backend, upload, query)
+        if row["status"] != "scored":
+            raise unusable(row)
+        return ResultRow(**row)
+
+    async def check_ready(self) -> None:
+        """Raises `UnavailableError` unless every model is ready."""
+        for name, model in self.served.items():
+            try:
+                ready = await asyncio.wait_for(model.backend.ready(), self.config.ready_timeout_s)
+            except OverloadedError:
+                ready = True  # it works, and has more to do than it can
+            except TimeoutError:
+                ready = False
+            if not ready:
+                raise UnavailableError(f"model {name} is not ready")
+
+    def _choose(self, name: str | None) -> Served:
+        if name is None:
+            return self.default
+        if name not in self.served:
+            known = ", ".join(self.served)
+            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "unknown_model", f"model={name[:100]}; served: {known}")
+        return self.served[name]
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Refuse before a body is read: bodies that wait are what fills memory."""
+        if self.busy >= self.config.max_requests:
+            raise OverloadedError
+        self.busy += 1
+        try:
+            yield
+        finally:
+            self.busy -= 1
+
+    async def _all(self, backend: Backend, files: list[Upload], query: PredictQuery) -> list[Row]:
+        slots = asyncio.Semaphore(FILES_AT_ONCE)
+
+        async def one(upload: Upload) -> Row:
+            async with slots:
+                return await self._one(backend, upload, query)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(upload)) for upload in files]
+        except ExceptionGroup as errors:  # the first one ended the others
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _one(self, backend: Backend, upload: Upload, query: PredictQuery) -> Row:
+        try:
+            return await asyncio.wait_for(
+                backend.predict(upload.data, _input(upload.name, query)), self.config.predict_timeout_s
+            )
+        except TimeoutError:
+            raise UnavailableError(f"no answer within {self.config.predict_timeout_s:g} s; try again") from None
+
+
+def _input(name: str, query: PredictQuery) -> Input:
+    """As `score --sex --pixel-spacing-mm` would list the file."""
+    return Input(
+        uri=name,
+        record_id=stem_of(name),
+        sex=query.sex,
+        sex_source="option" if query.sex else "unknown",
+        pixel_spacing_mm=query.pixel_spacing_mm,
+        pixel_spacing_source="option" if query.pixel_spacing_mm else None,
+    )
+
+
+def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
+    return {code: {"model": Problem, "description": HTTPStatus(code).phrase} for code in codes}
+
+
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+_FILES = {"type": "object", "properties": {"files": {"type": "array", "items": _FILE["schema"]}}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {**dict.fromkeys(uploads.RAW_TYPES, _FILE), uploads.FORM: {"schema": _FILES}},
+    }
+}
