@@ -12,15 +12,16 @@ import logging
 import os
 import secrets
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from boneage_ray.errors import BoneageError, UsageError
+from boneage_ray.errors import BoneageError, ExitCode, UsageError
 
 ACTOR_CPUS = 0.5
 _ADDRESS_FILE = "/tmp/ray/ray_current_cluster"  # written by `ray start`, removed by `ray stop`
@@ -157,12 +158,36 @@ def run_parts(
         num_gpus=resources.gpus_per_actor,
         fn_constructor_kwargs={"worker": worker, "arguments": arguments, "threads": resources.threads},
     )
-    try:
-        for row in dataset.iter_rows():
-            line: dict[str, Any] = json.loads(row["line"])
-            yield line
-    except (ray.exceptions.RayError, RuntimeError) as error:
-        raise first_cause(error) from error
+    for row in dataset.iter_rows():
+        line: dict[str, Any] = json.loads(row["line"])
+        if "failure" in line:
+            raise Failure(**line["failure"]).as_error()
+        yield line
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception on its way from a worker to the driver, as plain values: Ray keeps only the text of a cause."""
+
+    kind: str
+    message: str
+    exit_code: int
+    trace: str
+
+    @staticmethod
+    def of(error: BaseException) -> Failure:
+        """What a worker met."""
+        code = error.exit_code if isinstance(error, BoneageError) else ExitCode.INTERNAL
+        return Failure(type(error).__name__, str(error), int(code), "".join(traceback.format_exception(error)))
+
+    def as_error(self) -> BoneageError:
+        """The same for the driver: its own message, and the worker's traceback under --debug."""
+        if "BONEAGE_DEBUG" in os.environ:
+            print(self.trace, file=sys.stderr)  # noqa: T201
+        known = self.exit_code != ExitCode.INTERNAL
+        error = BoneageError(self.message if known else f"internal error in a worker: {self.kind}: {self.message}")
+        error.exit_code = ExitCode(self.exit_code)
+        return error
 
 
 class _PartActor:
@@ -173,10 +198,16 @@ class _PartActor:
         import cv2
 
         cv2.setNumThreads(threads)
-        self.run = worker(**arguments)
+        self.worker, self.arguments = worker, arguments
+        self.run: PartWorker | None = None
 
     def __call__(self, part: pa.Table) -> pa.Table:
-        return pa.table({"line": [json.dumps(self.run(part))]})
+        try:
+            self.run = self.run or self.worker(**self.arguments)
+            line = self.run(part)
+        except Exception as error:  # noqa: BLE001  raised again in the driver
+            line = {"failure": asdict(Failure.of(error))}
+        return pa.table({"line": [json.dumps(line)]})
 
 
 def first_cause(error: BaseException) -> BaseException:

@@ -60,11 +60,15 @@ def refusal():
 
 
 @pytest.fixture(scope="session")
-def local_ray():
-    """One Ray for the whole session: eight logical CPUs on however many there are."""
+def local_ray(s3_server):
+    """One Ray for the whole session: eight logical CPUs on however many there are. Its workers reach the S3 server."""
     import ray
 
     from boneage_ray import cluster
 
-    yield cluster.connect(num_cpus=8)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment.items():
+            patch.setenv(name, value)
+        cpus = cluster.connect(num_cpus=8)
+    yield cpus
     ray.shutdown()

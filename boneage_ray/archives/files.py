@@ -1,4 +1,5 @@
-"""A bare folder or prefix: every file in it is an input. A metadata CSV (uri or stem, sex, spacing) may come along."""
+"""A bare folder or prefix: every file in it is an input. A metadata CSV may come along, whose ids are URIs,
+paths below the folder, file names or stems."""
 
 from __future__ import annotations
 
@@ -18,10 +19,11 @@ class FilesArchive(Archive):
     def __init__(
         self, source: str, metadata: str | None = None, sex: Sex | None = None, spacing_mm: float | None = None
     ) -> None:
-        self.source = source.rstrip("/")
+        # Absolute, as listings are: else the table would not be known for itself among the files.
+        self.source = storage.locate(source).uri
+        self.metadata = storage.locate(metadata).uri if metadata else None
         self.sex, self.spacing_mm = sex, spacing_mm
-        self.metadata = metadata
-        self._rows = {row.record_id: row for row in read_table(metadata, False)} if metadata else {}
+        self._rows, self._ambiguous = _by_name(self.metadata) if self.metadata else ({}, [])
         self._unused = set(self._rows)
 
     def inputs(self) -> Iterator[Input]:
@@ -34,8 +36,10 @@ class FilesArchive(Archive):
             raise NoUsableInputError(f"{self.source} holds no file to score")
 
     def unmatched(self) -> list[Unmatched]:
-        """Metadata rows that name no file."""
-        return [Unmatched("", key, "no_image", "metadata without a file") for key in sorted(self._unused)]
+        """Metadata rows that name no file, and names whose rows contradict each other."""
+        lost = [Unmatched("", key, "no_image", "metadata without a file") for key in sorted(self._unused)]
+        said = f"rows of {self.metadata} contradict each other: none is used"
+        return lost + [Unmatched("", key, "duplicate_id", said) for key in self._ambiguous]
 
     def _uris(self) -> Iterator[str]:
         for info in storage.list_files(self.source):
@@ -44,7 +48,7 @@ class FilesArchive(Archive):
 
     def _input(self, uri: str) -> Input:
         row: TableRow | None = None
-        for key in (uri, uri.rsplit("/", 1)[-1], stem_of(uri)):
+        for key in (uri, uri.removeprefix(f"{self.source}/"), uri.rsplit("/", 1)[-1], stem_of(uri)):
             if key in self._rows:
                 row = self._rows[key]
                 self._unused.discard(key)
@@ -55,3 +59,13 @@ class FilesArchive(Archive):
         if self.spacing_mm:
             found = replace(found, pixel_spacing_mm=self.spacing_mm, pixel_spacing_source="option")
         return found
+
+
+def _by_name(metadata: str) -> tuple[dict[str, TableRow], list[str]]:
+    """Rows by the name they give, and the names that are given twice with different content."""
+    rows: dict[str, TableRow] = {}
+    ambiguous: set[str] = set()
+    for row in read_table(metadata, needs_age=False):
+        if rows.setdefault(row.record_id, row) != row:
+            ambiguous.add(row.record_id)
+    return {name: row for name, row in rows.items() if name not in ambiguous}, sorted(ambiguous)

@@ -15,8 +15,9 @@ class RsnaArchive(Archive):
     """Images joined with their labels by id; whatever does not join is listed by `unmatched`."""
 
     def __init__(self, source: str, labels: str | None = None) -> None:
-        self.source = source.rstrip("/")
-        self.labels = labels or find_labels(self.source)
+        # Absolute, as listings are: a relative path would not be found inside them.
+        self.source = storage.locate(source).uri
+        self.labels = storage.locate(labels).uri if labels else find_labels(self.source)
         self._unmatched: list[Unmatched] = []
 
     def inputs(self) -> Iterator[Input]:

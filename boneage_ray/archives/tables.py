@@ -58,6 +58,8 @@ def read_table(uri: str, needs_age: bool) -> Iterator[TableRow]:
         text = storage.read_bytes(uri).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{uri} is not a UTF-8 text file; a CSV table is needed") from None
+    if "\0" in text:
+        raise UsageError(f"{uri} is not a text file (it holds zero bytes); a CSV table is needed")
     columns = header_of(text)
     found = ", ".join(_reader(text).fieldnames or ["none"])
     if columns.record_id is None:
@@ -68,7 +70,7 @@ def read_table(uri: str, needs_age: bool) -> Iterator[TableRow]:
         yield TableRow(
             record_id=(row[columns.record_id] or "").strip(),
             age_text=_cell(row, columns.age),
-            sex=parse_male(_cell(row, columns.sex) or ""),
+            sex=_sex(columns.sex, _cell(row, columns.sex)),
             spacing_text=_cell(row, columns.spacing),
         )
 
@@ -99,6 +101,13 @@ def labelled(uri: str, row: TableRow) -> Input:
     )
 
 
+def _sex(column: str | None, text: str | None) -> Sex | None:
+    """Numbers only under `male`: in a column `sex`, 0 may as well mean unknown (ISO 5218)."""
+    if text is None or (_plain(column or "") == "sex" and not text.isalpha()):
+        return None
+    return parse_male(text)
+
+
 def _number(text: str | None) -> float | None:
     try:
         value = float(text or "")
@@ -110,7 +119,7 @@ def _number(text: str | None) -> float | None:
 def _reader(text: str) -> csv.DictReader[str]:
     first_line = text.split("\n", 1)[0]
     delimiter = ";" if first_line.count(";") > first_line.count(",") else ","
-    return csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
 
 
 def _cell(row: dict[str, str], column: str | None) -> str | None:

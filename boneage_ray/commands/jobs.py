@@ -78,7 +78,8 @@ def _wrong(error: ValidationError) -> str:
         return f"{key} = {first['input']!r}: {first['msg']}"
     known = list((RuntimeEnv if len(place) > 1 else JobSpec).model_fields)
     near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
-    return f"unknown key {key}; {f'nearest known: {near[0]}' if near else f'known: {", ".join(known)}'}"
+    hint = f"nearest known: {near[0]}" if near else f"known: {', '.join(known)}"
+    return f"unknown key {key}; {hint}"
 
 
 def _anchored(spec: JobSpec, uri: str) -> JobSpec:

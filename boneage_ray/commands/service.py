@@ -34,17 +34,19 @@ class ServeArguments:
 
 def serve(run: Run, arguments: ServeArguments) -> None:
     """Answer requests until SIGINT or SIGTERM."""
+    from boneage_ray.serving.placement import inspect_models
+
     tokens = _tokens()
     check_exposure(arguments.host, bool(tokens))
     config = _web_config(tokens)
     check_port(arguments.host, arguments.port)
-
-    from boneage_ray.serving import app
-
-    places = app.inspect_models([absolute(uri) for uri in arguments.models])
+    places = inspect_models([absolute(uri) for uri in arguments.models])
     cluster.connect()
     import ray
 
+    from boneage_ray.serving import app
+
+    cluster.quiet_environment()  # importing ray.serve set up its logger anew
     if app.is_running():
         raise UsageError("Ray Serve runs on this cluster already; end it with `serve shutdown`, or use another cluster")
     with _stop_signals() as stop:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -42,10 +42,22 @@ def build_backbone(config: BackboneConfig, channels: int, with_weights: bool) ->
         raise UsageError(f"timm has no model {config.name!r}; nearest: {', '.join(near) or 'none'}")
     if with_weights and config.weights == "timm":
         return _from_hub(config.name, channels)
-    model: nn.Module = timm.create_model(config.name, pretrained=False, num_classes=0, in_chans=channels)
+    try:
+        model: nn.Module = timm.create_model(config.name, pretrained=False, num_classes=0, in_chans=channels)
+    except RuntimeError as error:  # a tag that timm does not know, as in resnet18.unheard_of
+        raise UsageError(f"timm cannot build {config.name!r}: {error}") from None
     if with_weights and config.weights not in ("none", "timm"):
         _load_file(model, config)
     return model
+
+
+def fixed_size(model: nn.Module) -> tuple[int, int] | None:
+    """(height, width) of the only images an encoder takes, as most transformers do; None for any size."""
+    told: dict[str, Any] = getattr(model, "pretrained_cfg", {})
+    if not told.get("fixed_input_size"):
+        return None
+    _, height, width = told["input_size"]
+    return int(height), int(width)
 
 
 def _from_hub(name: str, channels: int) -> nn.Module:

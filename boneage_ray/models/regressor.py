@@ -5,12 +5,15 @@ Axis letters: B batch, H height, W width, F features, C classes.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from boneage_ray.anatomy.growth import SCHEMES, SchemeName
-from boneage_ray.models.backbone import BackboneConfig, build_backbone
+from boneage_ray.errors import UsageError
+from boneage_ray.models.backbone import BackboneConfig, build_backbone, fixed_size
 
 # ImageNet statistics (Deng et al. 2009), for encoders that were trained with them.
 _MEAN = (0.485, 0.456, 0.406)
@@ -25,7 +28,9 @@ class RegressorConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: BackboneConfig = BackboneConfig()
-    channels: int = Field(default=3, description="3: gray repeated, ImageNet normalisation; 1: gray in [0, 1]")
+    channels: Literal[1, 3] = Field(
+        default=3, description="3: gray repeated, ImageNet normalisation; 1: gray in [0, 1]"
+    )
     stage_heads: tuple[SchemeName, ...] = ()
     sex_features: int = Field(default=0, ge=0, description="width of the sex embedding; 0: sex is not an input")
     hidden: tuple[int, ...] = ()
@@ -42,6 +47,7 @@ class Regressor(nn.Module):
         super().__init__()
         self.channels = config.channels
         self.backbone = build_backbone(config.backbone, config.channels, with_weights)
+        self.backbone_name, self.fixed_size = config.backbone.name, fixed_size(self.backbone)
         self.sex = nn.Embedding(3, config.sex_features) if config.sex_features else None
         width = int(self.backbone.num_features) + config.sex_features  # type: ignore[arg-type]
         self.trunk, width = _trunk(width, config.hidden, config.dropout)
@@ -61,6 +67,13 @@ class Regressor(nn.Module):
     def features(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> Tensor:
         """Pooled encoder features (B, F), with the sex embedding behind them if sex is an input."""
         image = image_B1HW
+        height, width = image.shape[-2:]
+        if self.fixed_size not in (None, (height, width)):
+            needed = self.fixed_size[0]
+            raise UsageError(
+                f"{self.backbone_name} takes {needed} px images only, these have {width} x {height}: "
+                f"prepare and train with --set image.size={needed}"
+            )
         if self.channels == 3:
             image = (image.expand(-1, 3, -1, -1) - self.mean) / self.std
         features_BF: Tensor = self.backbone(image.contiguous(memory_format=torch.channels_last))

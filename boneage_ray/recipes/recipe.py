@@ -32,7 +32,7 @@ class Recipe(BaseModel):
     augment: AugmentConfig = AugmentConfig()
     model: RegressorConfig = RegressorConfig()
     task: AgeTaskConfig = AgeTaskConfig()
-    stages: tuple[Stage, ...] = (Stage(),)
+    stages: tuple[Stage, ...] = Field(default=(Stage(),), min_length=1)
     batch_size: int = Field(default=32, ge=1, description="over all workers together")
     best_by: Literal["val_mae_months", "val_loss"] = "val_mae_months"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

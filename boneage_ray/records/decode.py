@@ -20,11 +20,13 @@ from boneage_ray.errors import InputProblem
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_STARTS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"BM": "BMP"}
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF 6.0, section 8
 
 
 @dataclass(frozen=True)
 class Radiograph:
-    """Pixels as stored, gray.
+    """Pixels as stored, gray; the highest value is white.
 
     `pixels`: (height, width), uint8 or uint16. `pixel_spacing_mm`: mm per pixel, or None with source None.
     """
@@ -38,17 +40,20 @@ class Radiograph:
 
 def decode(data: bytes, max_megapixels: float = 100.0) -> Radiograph:
     """Decode one image file. Raises `InputProblem` (step decode) with the reason when it cannot be used."""
-    kind, width, height, frames = _header(data)
+    kind, width, height, frames, inverted = _header(data)
     if width * height > max_megapixels * 1e6:
         raise InputProblem("decode", "too_large", f"{width} x {height} pixels; at most {max_megapixels:g} megapixels")
     if frames > 1:
         raise InputProblem("decode", "multi_frame", f"{frames} pages; one radiograph a file is needed")
     _check_complete(kind, data)
-    return Radiograph(_gray(data, kind))
+    pixels = _gray(data, kind)
+    if inverted and pixels.dtype == np.uint16:  # OpenCV turns 8-bit TIFFs itself, but leaves 16-bit ones as they are
+        pixels = pixels.max() - pixels
+    return Radiograph(pixels)
 
 
-def _header(data: bytes) -> tuple[str, int, int, int]:
-    """Format, width, height and number of frames, read from the header alone."""
+def _header(data: bytes) -> tuple[str, int, int, int, bool]:
+    """Format, width, height, number of frames, and whether white is zero; read from the header alone."""
     from PIL import Image, UnidentifiedImageError
 
     if not data:
@@ -57,8 +62,14 @@ def _header(data: bytes) -> tuple[str, int, int, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return str(image.format), image.width, image.height, int(getattr(image, "n_frames", 1))
+                white_is_zero = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+                frames = int(getattr(image, "n_frames", 1))
+                return str(image.format), image.width, image.height, frames, white_is_zero
     except UnidentifiedImageError:
+        for start, kind in _STARTS.items():
+            if data.startswith(start):
+                message = f"starts as a {kind}, but its header is damaged or cut off"
+                raise InputProblem("decode", "unreadable", message) from None
         known = ", ".join(FORMATS)
         raise InputProblem("decode", "unsupported_format", f"not one of {known} (told by content)") from None
     except Image.DecompressionBombError:
@@ -88,6 +99,8 @@ def _png_complete(data: bytes) -> bool:
 def _gray(data: bytes, kind: str) -> npt.NDArray[Any]:
     import cv2
 
+    # What is wrong with a file is told by its row, not by lines on stderr.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     flags = cv2.IMREAD_UNCHANGED
     if kind == "JPEG":  # IMREAD_UNCHANGED would ignore the EXIF orientation
         flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_GRAYSCALE

@@ -30,11 +30,11 @@ def square(pixels: Gray, size: int) -> tuple[Gray, tuple[float, float, float]]:
     Returns the (size, size) image and (s, tx, ty): x_original = s * x + tx, y_original = s * y + ty, with pixel centres
     at integer coordinates.
     """
-    height, width = pixels.shape
-    s = max(height, width) / size
-    new_width, new_height = max(1, round(width / s)), max(1, round(height / s))
+    s = max(pixels.shape) / size
     method = cv2.INTER_AREA if s > 1 else cv2.INTER_LINEAR
-    small: Any = cv2.resize(pixels, (new_width, new_height), interpolation=method)
+    # By factor, not by size: a rounded width would stretch one side, and points would miss by up to half a pixel.
+    small: Any = cv2.resize(pixels, None, fx=1 / s, fy=1 / s, interpolation=method)
+    new_height, new_width = small.shape
     left, top = (size - new_width) // 2, (size - new_height) // 2
     canvas = np.zeros((size, size), np.uint8)
     canvas[top : top + new_height, left : left + new_width] = small
@@ -44,8 +44,8 @@ def square(pixels: Gray, size: int) -> tuple[Gray, tuple[float, float, float]]:
 
 def clahe(pixels: Gray, clip: float, tiles: int) -> Gray:
     """Contrast-limited adaptive histogram equalisation (Zuiderveld 1994) over tiles x tiles regions."""
-    result: Gray = cv2.createCLAHE(clipLimit=clip, tileGridSize=(tiles, tiles)).apply(pixels)
-    return result
+    result: Any = cv2.createCLAHE(clipLimit=clip, tileGridSize=(tiles, tiles)).apply(pixels)
+    return np.asarray(result, np.uint8)
 
 
 def sharpen(pixels: Gray, amount: float) -> Gray:

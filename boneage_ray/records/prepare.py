@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Prepared:
     """A prepared image with what is needed to go back to the original.
 
     `pixels`: (size, size) uint8. `to_original`: (s, tx, ty), x_original = s * x + tx, y_original = s * y + ty.
+    `source`: what the file says of itself; its pixels are the prepared ones.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -54,7 +55,8 @@ def prepare(data: bytes, config: ImageConfig) -> Prepared:
         raise
     except Exception as error:  # becomes a row of its own
         raise InputProblem("decode", "internal_error", f"{type(error).__name__}: {error}"[:300]) from error
-    return Prepared(pixels, to_original, radiograph)
+    # Its own pixels may be a hundred times larger, and many prepared images wait together for a GPU.
+    return Prepared(pixels, to_original, replace(radiograph, pixels=pixels))
 
 
 def prepare_pixels(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import redirect_stdout
 from typing import Any
 
 from fastapi import FastAPI
@@ -21,11 +22,12 @@ from boneage_ray import bundle
 from boneage_ray.archives.archive import Input
 from boneage_ray.errors import BoneageError, MismatchError, UsageError
 from boneage_ray.phantoms.hand import hand_phantom
-from boneage_ray.prediction.predictor import CPU_BATCH, GPU_BATCH, Predictor
+from boneage_ray.prediction.predictor import CPU_BATCH, Predictor
 from boneage_ray.prediction.rows import Loaded, load_input, score_rows
 from boneage_ray.records.decode import Radiograph
 from boneage_ray.records.prepare import Prepared, prepare_pixels
 from boneage_ray.records.schema import Row
+from boneage_ray.serving.placement import INGRESS_CPUS, ModelPlace, Placement, place
 from boneage_ray.serving.problems import OverloadedError, UnavailableError
 from boneage_ray.serving.schema import ModelInfo
 from boneage_ray.serving.web import Served, WebConfig, create_app
@@ -33,57 +35,7 @@ from boneage_ray.serving.web import Served, WebConfig, create_app
 APP = "boneage"
 BATCH_WAIT_S = 0.01
 DEPLOY_TIMEOUT_S = 300.0
-INGRESS_CPUS, MODEL_CPUS = 0.1, 0.25
 _POLL_S = 0.2
-
-
-@dataclass(frozen=True)
-class Placement:
-    """What one model's replica gets: `cpus` and `gpus` as Ray counts them, `threads` for torch."""
-
-    cpus: float
-    gpus: float
-    threads: int
-
-    @property
-    def batch_size(self) -> int:
-        """As many images as the predictor takes at once."""
-        return GPU_BATCH if self.gpus else CPU_BATCH
-
-
-def place(models: int, cluster: dict[str, float]) -> Placement:
-    """Shares that fit into any cluster, also one with a single CPU: a replica that waits for room waits for ever."""
-    cpus, gpus = cluster.get("CPU", 1.0), int(cluster.get("GPU", 0))
-    share = min(MODEL_CPUS, 0.8 * (cpus - INGRESS_CPUS) / models)
-    # Whole fractions of a GPU, so that the last model still finds its share on one device.
-    gpu = 1.0 if gpus >= models else 1 / -(-models // gpus) if gpus else 0.0
-    return Placement(round(max(share, 0.0), 4), gpu, max(1, int(cpus) // models))
-
-
-@dataclass(frozen=True)
-class ModelPlace:
-    """A verified bundle: where it is, and what it must still be when a replica loads it."""
-
-    uri: str
-    info: ModelInfo
-
-
-def inspect_models(uris: list[str]) -> list[ModelPlace]:
-    """Load and verify every bundle. Two of one recipe are told apart by the start of their hash."""
-    loaded = [(uri, bundle.load(uri)) for uri in uris]
-    names = [model.recipe.name for _, model in loaded]
-    places = []
-    for uri, model in loaded:
-        if any(model.sha256 == place.info.model_sha256 for place in places):
-            raise UsageError(f"--model {uri} is the same model as one before; give each once")
-        recipe = model.recipe.name
-        name = recipe if names.count(recipe) == 1 else f"{recipe}-{model.sha256[:8]}"
-        metrics = {key: value for key, value in model.metrics.items() if type(value) in (int, float)}
-        info = ModelInfo(
-            name=name, model_sha256=model.sha256, recipe=recipe, summary=model.recipe.summary, metrics=metrics
-        )
-        places.append(ModelPlace(uri, info))
-    return places
 
 
 class ModelReplica:
@@ -107,8 +59,7 @@ class ModelReplica:
 
     def _warm_up(self) -> None:
         pixels = hand_phantom(0, 120, "F", 128).image
-        source = Radiograph(pixels)
-        prepared = Prepared(*prepare_pixels(pixels, self.image), source)
+        prepared = Prepared(*prepare_pixels(pixels, self.image), Radiograph(pixels))
         (row,) = score_rows([Loaded(Input("warm-up", "warm-up"), None, None, prepared)], self.predictor)
         if row["status"] != "scored":
             raise BoneageError(f"the model cannot predict: {row['reason']}: {row['message']}")
@@ -119,7 +70,7 @@ class ModelReplica:
         row: Row = await self._score(loaded)
         return row
 
-    @serve.batch(max_batch_size=CPU_BATCH, batch_wait_timeout_s=BATCH_WAIT_S)
+    @serve.batch(max_batch_size=CPU_BATCH, batch_wait_timeout_s=BATCH_WAIT_S)  # type: ignore[untyped-decorator]
     async def _score(self, loaded: list[Loaded]) -> list[Row]:
         self.batch_sizes = [*self.batch_sizes[-99:], len(loaded)]
         return await asyncio.to_thread(lambda: list(score_rows(loaded, self.predictor)))
@@ -158,8 +109,6 @@ async def _answer(response: Any) -> Any:  # noqa: ANN401  what the deployment an
         raise UnavailableError(f"the model does not answer ({type(error).__name__}); try again") from error
 
 
-@serve.deployment(max_ongoing_requests=1000)
-@serve.ingress()
 class Ingress:
     """HTTP in, one call to a model a file. Its own limit answers long before Serve's would, and as a problem."""
 
@@ -167,7 +116,8 @@ class Ingress:
         self.served = [Served(info, HandleBackend(handle)) for info, handle in zip(infos, handles, strict=True)]
         self.config = config
 
-    def __serve_build_asgi_app__(self) -> FastAPI:  # noqa: PLW3201  Ray Serve's name for it
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Ray Serve asks for the app once the replica stands."""
         return create_app(self.served, self.config)
 
 
@@ -175,7 +125,12 @@ def build(places: list[ModelPlace], config: WebConfig, cluster: dict[str, float]
     """The application: an ingress over one deployment a model."""
     placement = place(len(places), cluster)
     bound = [_model_deployment(model, placement) for model in places]
-    ingress = Ingress.options(ray_actor_options={"num_cpus": min(INGRESS_CPUS, cluster.get("CPU", 0.0))})
+    ingress = serve.deployment(
+        serve.ingress()(Ingress),
+        name="ingress",
+        max_ongoing_requests=1000,
+        ray_actor_options={"num_cpus": min(INGRESS_CPUS, cluster.get("CPU", 0.0))},
+    )
     return ingress.bind([model.info for model in places], config, *bound)
 
 
@@ -218,8 +173,10 @@ def start(application: serve.Application, host: str, port: int, stopped: Callabl
 
 
 def stop() -> None:
-    """End the service: no new request, those in work are answered, then all of Serve goes."""
-    serve.shutdown()
+    """End all of Serve on the cluster."""
+    # Ray reports on stdout that it killed its own controller; stdout is for answers.
+    with redirect_stdout(io.StringIO()):
+        serve.shutdown()
 
 
 def is_running() -> bool:

@@ -31,6 +31,7 @@ from boneage_ray.serving.schema import (
 from boneage_ray.serving.uploads import Upload
 
 FILES_AT_ONCE = 8
+_SCHEME = HTTPBearer(auto_error=False, description="one of BONEAGE_API_TOKENS")
 
 
 class Backend(Protocol):
@@ -99,14 +100,12 @@ def create_app(served: list[Served], config: WebConfig) -> FastAPI:
 
 
 def _bearer(config: WebConfig) -> Any:  # noqa: ANN401  FastAPI's dependencies are any callable
-    scheme = HTTPBearer(auto_error=False, description="one of BONEAGE_API_TOKENS")
-
-    async def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> None:
+    async def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]) -> None:
         if not config.token_hashes:
             return
         digest = token_hash(given.credentials if given else "")
         # Every token is compared, so that the time does not tell which one was near.
-        if not any([hmac.compare_digest(digest, known) for known in config.token_hashes]):
+        if not sum(hmac.compare_digest(digest, known) for known in config.token_hashes):
             raise ProblemError(
                 HTTPStatus.UNAUTHORIZED, "unauthorized", "give a valid token: Authorization: Bearer TOKEN"
             )

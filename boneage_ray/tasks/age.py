@@ -61,11 +61,14 @@ class AgeTask(Task):
         return {"age_months": months, "stages": stages}
 
     def metrics(self, predicted: Columns, truth: Columns) -> dict[str, float]:
-        """Age metrics, and `<scheme>_<metric>` for each stage scheme."""
-        true = truth["age_months"]
-        found = age_metrics(predicted["age_months"], true)
+        """Age metrics, and `<scheme>_<metric>` for each stage scheme, over the cases whose true age is known."""
+        known = [k for k, age in enumerate(truth["age_months"]) if not math.isnan(age)]
+        if not known:
+            return {"mae_months": math.nan}
+        true = [truth["age_months"][k] for k in known]
+        found = age_metrics([predicted["age_months"][k] for k in known], true)
         for name in SCHEMES:
-            given = [row[name] for row in predicted["stages"]]
+            given = [predicted["stages"][k][name] for k in known]
             for key, value in stage_metrics(given, [stage_of(age, name) for age in true], name).items():
                 found[f"{name}_{key}"] = value
         return found

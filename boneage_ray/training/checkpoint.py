@@ -75,10 +75,10 @@ def load_latest(run_uri: str, fingerprint: str) -> tuple[Progress, dict[str, Ten
                 f"{run_uri} was trained with another recipe, data or version; resume with the same ones, "
                 "or start anew with --overwrite"
             )
-        data = storage.read_bytes(f"{stem}.safetensors")
+        data = storage.read_bytes(f"{stem}.safetensors") if storage.exists(f"{stem}.safetensors") else b""
         if hashlib.sha256(data).hexdigest() == values.pop("sha256"):
             return Progress(**values), load_safetensors(data)
-        say(f"checkpoint {stem}.safetensors is damaged; trying the one before it")
+        say(f"checkpoint {stem}.safetensors is damaged or lost; trying the one before it")
     return None
 
 

@@ -156,9 +156,11 @@ def _validation(learner: Learner, parts: list[Any]) -> dict[str, float | None]:
     return {f"val_{name}": value if math.isfinite(value) else None for name, value in found.items()}
 
 
-def _note_best(job: Job, world: World, raw: Regressor, progress: checkpoint.Progress, score: float) -> None:
+def _note_best(job: Job, world: World, raw: Regressor, progress: checkpoint.Progress, score: float | None) -> None:
+    """A score that is not finite (None) is never better than one that is."""
     progress.since_best += 1
-    if progress.best_score is None or score < progress.best_score:
+    first = progress.best_epoch == 0
+    if first or (score is not None and (progress.best_score is None or score < progress.best_score)):
         progress.best_score, progress.best_epoch, progress.since_best = score, progress.epoch, 0
         if world.rank == 0:
             checkpoint.save_best(job.run_uri, raw.state_dict())

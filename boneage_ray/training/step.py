@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import Batch, as_float
+from boneage_ray.errors import BoneageError
 from boneage_ray.tasks.task import Columns, Task
 
 OnStep = Callable[[int, float], None]
@@ -38,12 +39,18 @@ class Learner:
         return torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None)
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(BoneageError):
     """The loss became NaN or infinite; carries the ids of the batch."""
 
     def __init__(self, ids: tuple[str, ...]) -> None:
-        super().__init__(f"the loss is not finite for the batch {', '.join(ids)}")
+        super().__init__(ids)
         self.ids = ids
+
+    def __str__(self) -> str:
+        return (
+            f"the loss is not finite for the batch {', '.join(self.ids)}; the checkpoint before it is kept. "
+            "Give a lower --set stage.lr or --set precision=float32"
+        )
 
 
 def choose_precision(asked: str, device: torch.device) -> torch.dtype | None:

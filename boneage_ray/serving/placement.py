@@ -1,0 +1,61 @@
+"""What is to be served, and what each model's replica gets of the cluster. No Ray here: it runs before Ray starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from boneage_ray import bundle
+from boneage_ray.errors import UsageError
+from boneage_ray.prediction.predictor import CPU_BATCH, GPU_BATCH
+from boneage_ray.serving.schema import ModelInfo
+
+INGRESS_CPUS, MODEL_CPUS = 0.1, 0.25
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What one model's replica gets: `cpus` and `gpus` as Ray counts them, `threads` for torch."""
+
+    cpus: float
+    gpus: float
+    threads: int
+
+    @property
+    def batch_size(self) -> int:
+        """As many images as the predictor takes at once."""
+        return GPU_BATCH if self.gpus else CPU_BATCH
+
+
+def place(models: int, cluster: dict[str, float]) -> Placement:
+    """Shares that fit into any cluster, also one with a single CPU: a replica that waits for room waits for ever."""
+    cpus, gpus = cluster.get("CPU", 1.0), int(cluster.get("GPU", 0))
+    share = min(MODEL_CPUS, 0.8 * (cpus - INGRESS_CPUS) / models)
+    # Whole fractions of a GPU, so that the last model still finds its share on one device.
+    gpu = 1.0 if gpus >= models else 1 / -(-models // gpus) if gpus else 0.0
+    return Placement(round(max(share, 0.0), 4), gpu, max(1, int(cpus) // models))
+
+
+@dataclass(frozen=True)
+class ModelPlace:
+    """A verified bundle: where it is, and what it must still be when a replica loads it."""
+
+    uri: str
+    info: ModelInfo
+
+
+def inspect_models(uris: list[str]) -> list[ModelPlace]:
+    """Load and verify every bundle. Two of one recipe are told apart by the start of their hash."""
+    loaded = [(uri, bundle.load(uri)) for uri in uris]
+    names = [model.recipe.name for _, model in loaded]
+    places: list[ModelPlace] = []
+    for uri, model in loaded:
+        if any(model.sha256 == place.info.model_sha256 for place in places):
+            raise UsageError(f"--model {uri} is the same model as one before; give each once")
+        recipe = model.recipe.name
+        name = recipe if names.count(recipe) == 1 else f"{recipe}-{model.sha256[:8]}"
+        metrics = {key: value for key, value in model.metrics.items() if type(value) in (int, float)}
+        info = ModelInfo(
+            name=name, model_sha256=model.sha256, recipe=recipe, summary=model.recipe.summary, metrics=metrics
+        )
+        places.append(ModelPlace(uri, info))
+    return places

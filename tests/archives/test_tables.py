@@ -1,0 +1,114 @@
+"""CSV tables: headers, cells, and what cannot be read."""
+
+from __future__ import annotations
+
+import pytest
+
+from boneage_ray.archives.tables import labelled, parse_age, parse_spacing, read_table
+from boneage_ray.errors import StorageError, UsageError
+
+
+@pytest.fixture
+def table(tmp_path):
+    """table(text) is the URI of a CSV with this text (or these bytes)."""
+
+    def write(text):
+        path = tmp_path / "labels.csv"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,boneage,male\n1377,180,False\n",
+        "Image ID,male,Bone Age (months)\n1377,FALSE,180\n",
+        "Case ID,Sex,Ground truth bone age (months)\n1377,F,180\n",
+        " ID , BoneAge , MALE \n 1377 , 180 , 0 \n",
+        "sex,bone_age,id\nfemale,180.0,1377\n",
+        "\ufeffid,boneage,male\r\n1377,180,False\r\n",
+        "id;boneage;male\n1377;180;False\n",
+        "id,boneage,male\r1377,180,False\r",
+        'id,note,boneage,male\n1377,"a, b\nc",180,False\n',
+    ],
+    ids=["training", "validation", "test", "spaces", "order", "excel", "semicolons", "old-mac", "quoted"],
+)
+def test_published_schemas_and_their_variants_say_the_same(table, text):
+    (row,) = read_table(table(text), needs_age=True)
+    assert (row.record_id, parse_age(row.age_text), row.sex) == ("1377", 180.0, "F")
+
+
+@pytest.mark.parametrize(
+    ("header", "cell", "sex"),
+    [
+        ("male", "1", "M"),
+        ("male", "0", "F"),
+        ("male", "", None),
+        ("male", "NaN", None),
+        ("sex", "M", "M"),
+        ("Sex", "f", "F"),
+        ("sex", "0", None),
+        ("sex", "1", None),
+        ("sex", "9", None),
+        ("sex", "other", None),
+    ],
+)
+def test_sex_unknown_is_never_female(table, header, cell, sex):
+    (row,) = read_table(table(f"id,boneage,{header}\n1,100,{cell}\n"), needs_age=True)
+    assert row.sex == sex
+    assert labelled("a/1.png", row).sex_source == ("metadata" if sex else "unknown")
+
+
+def test_a_table_without_sex_leaves_it_unknown(table):
+    (row,) = read_table(table("id,boneage\n1,100\n"), needs_age=True)
+    assert row.sex is None
+
+
+@pytest.mark.parametrize("text", ["-1", "-0.1", "240.1", "300", "NaN", "inf", "-inf", "abc", "", None, "12 months", "1e9"])
+def test_unusable_ages(text):
+    assert parse_age(text) is None
+
+
+@pytest.mark.parametrize(("text", "months"), [("0", 0.0), ("240", 240.0), ("100.5", 100.5), ("1e2", 100.0)])
+def test_usable_ages_are_months(text, months):
+    assert parse_age(text) == months
+
+
+@pytest.mark.parametrize(("text", "mm"), [("0.143", 0.143), ("0", None), ("-1", None), ("nan", None), (None, None)])
+def test_spacing_is_positive_or_unknown(text, mm):
+    assert parse_spacing(text) == mm
+
+
+def test_a_missing_column_is_named_with_those_found(table):
+    with pytest.raises(UsageError, match=r"no id column \(found: name, boneage\); name it id"):
+        list(read_table(table("name,boneage\n1,2\n"), needs_age=True))
+    with pytest.raises(UsageError, match=r"no bone age column \(found: id, male\); name it boneage, in months"):
+        list(read_table(table("id,male\n1,True\n"), needs_age=True))
+
+
+def test_ages_are_needed_only_where_asked_for(table):
+    (row,) = read_table(table("stem,sex,spacing\n7,M,0.1\n"), needs_age=False)
+    made = labelled("a/7.png", row)
+    assert (made.record_id, made.age_months, made.sex, made.pixel_spacing_mm) == ("7", None, "M", 0.1)
+    assert made.pixel_spacing_source == "metadata"
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"\n", b"PK\x03\x04\xff\xfe", "id,boneage\n1,2".encode("utf-16"), "id,boneage".encode("utf-16-le")]
+)
+def test_what_is_no_table_is_refused_for_the_person(table, text):
+    with pytest.raises(UsageError):
+        list(read_table(table(text), needs_age=True))
+
+
+def test_an_absent_table_says_so(tmp_path):
+    with pytest.raises(StorageError, match="labels.csv") as caught:
+        list(read_table(str(tmp_path / "labels.csv"), needs_age=True))
+    assert caught.value.reason == "not_found"
+
+
+def test_short_and_long_rows_keep_what_they_say(table):
+    rows = list(read_table(table("id,boneage,male\n1\n2,20\n3,30,True,more\n"), needs_age=True))
+    assert [(r.record_id, r.age_text, r.sex) for r in rows] == [("1", None, None), ("2", "20", None), ("3", "30", "M")]

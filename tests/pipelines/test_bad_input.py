@@ -1,0 +1,115 @@
+"""What must not go quietly: every planted defect has its row or its error, and none stops the others."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import pyarrow.parquet as pq
+import pytest
+from pipelines.steps import SMALL, run
+
+from boneage_ray.commands import pipeline
+from boneage_ray.errors import GateMissedError, MismatchError, NoUsableInputError, StorageError, StrictError, UsageError
+from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive
+
+pytestmark = pytest.mark.ray
+
+
+def png_header(width, height):
+    """A PNG that declares a size and holds no pixel."""
+    body = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + body + struct.pack(">I", zlib.crc32(b"IHDR" + body))
+    data = struct.pack(">I", 4) + b"IDAT" + b"\0\0\0\0" + struct.pack(">I", zlib.crc32(b"IDAT\0\0\0\0"))
+    end = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+    return b"\x89PNG\r\n\x1a\n" + chunk + data + end
+
+
+@pytest.fixture
+def bad_archive(tmp_path):
+    """Twenty good hands and every planted defect."""
+    uri = tmp_path / "hands"
+    write_hand_archive(str(uri), 20, seed=9, size=96, bad=True)
+    (uri / HAND_FOLDER / "bomb.png").write_bytes(png_header(20_000, 20_000))
+    with (uri / "boneage-training-dataset.csv").open("a") as table:
+        table.write("bomb,100,True\nbomb,100,True\n")
+    return uri
+
+
+def test_prepare_accounts_for_every_defect(bad_archive, local_ray, tmp_path):
+    out = tmp_path / "data"
+    run(pipeline.prepare, pipeline.PrepareArguments(str(bad_archive), "demo", str(out), settings=SMALL))
+    rows = pq.read_table(out / "rejected.parquet").to_pylist()
+    found = sorted((row["reason"], row["step"]) for row in rows)
+    assert found == [
+        ("blank", "quality"),
+        ("duplicate_id", "list"),
+        ("no_image", "list"),
+        ("no_label", "list"),
+        ("too_large", "decode"),
+        ("truncated", "decode"),
+        ("truncated", "decode"),
+        ("unsupported_format", "decode"),
+    ]
+    assert all(row["message"] for row in rows)
+
+
+def test_score_gives_every_defect_a_row(bad_archive, model, tmp_path, result_rows):
+    out = str(tmp_path / "scores")
+    source = str(bad_archive / HAND_FOLDER)
+    with pytest.raises(StrictError, match="5 of 31 inputs"):
+        run(pipeline.score, pipeline.ScoreArguments(source, model, out, strict=True))
+    rows = result_rows(out)
+    assert len(rows) == 31
+    assert rows["bomb.png"]["reason"] == "too_large"
+    assert rows["bomb.png"]["input_sha256"] is not None
+    assert sum(row["status"] == "scored" for row in rows.values()) == 26
+    assert all(row["age_months"] is None for row in rows.values() if row["status"] != "scored")
+
+
+def test_out_of_another_run_is_refused(archive, model, prepared, tmp_path):
+    out = str(tmp_path / "scores")
+    source = f"{archive}/{HAND_FOLDER}"
+    run(pipeline.score, pipeline.ScoreArguments(source, model, out))
+    with pytest.raises(MismatchError, match="--overwrite"):
+        run(pipeline.score, pipeline.ScoreArguments(source, model, out, sex="M"))
+    run(pipeline.score, pipeline.ScoreArguments(source, model, out, sex="M", overwrite=True))
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("years of work")
+    with pytest.raises(MismatchError, match="nothing of it is ever deleted"):
+        run(pipeline.score, pipeline.ScoreArguments(source, model, str(foreign), overwrite=True))
+    assert (foreign / "thesis.txt").read_text() == "years of work"
+
+
+def test_errors_for_a_person(archive, model, prepared, local_ray, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (tmp_path / "file").write_text("")
+    out = str(tmp_path / "out")
+    with pytest.raises(NoUsableInputError, match="holds no label table"):
+        run(pipeline.prepare, pipeline.PrepareArguments(str(empty), "demo", out))
+    with pytest.raises(NoUsableInputError, match="holds no file to score"):
+        run(pipeline.score, pipeline.ScoreArguments(str(empty), model, out))
+    with pytest.raises(StorageError, match="nowhere"):
+        run(pipeline.score, pipeline.ScoreArguments(str(tmp_path / "nowhere"), model, out))
+    with pytest.raises(StorageError, match="file/out"):
+        run(pipeline.score, pipeline.ScoreArguments(archive, model, str(tmp_path / "file" / "out")))
+    with pytest.raises(UsageError, match="no model bundle"):
+        run(pipeline.score, pipeline.ScoreArguments(archive, str(empty), out))
+    with pytest.raises(UsageError, match="no prepared data"):
+        run(pipeline.train, pipeline.TrainArguments("demo", str(empty), out))
+    with pytest.raises(MismatchError, match="size 64 instead of 96"):
+        run(pipeline.train, pipeline.TrainArguments("demo", prepared, out))
+    with pytest.raises(UsageError, match="could not be fetched"):
+        settings = [*SMALL, "model.backbone.weights=timm"]
+        run(pipeline.train, pipeline.TrainArguments("demo", prepared, out, settings=settings))
+    with pytest.raises(GateMissedError, match=r"--max-mae 0\.1"):
+        run(pipeline.evaluate, pipeline.EvaluateArguments(model, prepared, f"{out}-e", max_mae=0.1))
+
+
+def test_missing_column_names_what_was_found(archive, local_ray, tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("id,years\n1,3\n")
+    with pytest.raises(UsageError, match=r"no bone age column \(found: id, years\)"):
+        run(pipeline.prepare, pipeline.PrepareArguments(archive, "demo", str(tmp_path / "d"), labels=str(table)))

@@ -1,0 +1,75 @@
+"""Killed with SIGKILL, given again: the same results, and nothing done twice that was committed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from pipelines.steps import SMALL, run
+
+from boneage_ray import storage
+from boneage_ray.commands import pipeline
+from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def start(*arguments):
+    """The console command in a process of its own, with a Ray of its own."""
+    command = [sys.executable, "-m", "boneage_ray", *arguments]
+    environment = {**os.environ, "BONEAGE_CPUS": "2"}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def kill_when(process, happened, timeout=150):
+    """SIGKILL the driver as soon as `happened()`."""
+    end = time.monotonic() + timeout
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def test_killed_training_resumes_with_the_same_losses(prepared, tmp_path):
+    settings = [*SMALL, "stage.epochs=4"]
+    whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
+    run(pipeline.train, pipeline.TrainArguments("demo", prepared, whole, settings=settings))
+    flags = [part for setting in settings for part in ("--set", setting)]
+    process = start("train", "--recipe", "demo", "--data", prepared, "--out", broken, *flags)
+    kill_when(process, (tmp_path / "broken" / "checkpoints" / "epoch-0002.json").exists)
+    assert not (tmp_path / "broken" / "manifest.json").exists()
+    record = run(pipeline.train, pipeline.TrainArguments("demo", prepared, broken, settings=settings, resume=True))
+    assert record.answer["epochs"] == 4
+
+    def losses(out):
+        history = json.loads(storage.read_text(f"{out}/metrics.json"))["history"]
+        return [(line["epoch"], line["train_loss"], line["val_loss"], line["lr"]) for line in history]
+
+    assert losses(broken) == losses(whole)
+    weights = [storage.read_bytes(f"{out}/weights.safetensors") for out in (whole, broken)]
+    assert weights[0] == weights[1]
+
+
+def test_killed_scoring_continues(model, tmp_path, result_rows):
+    write_hand_archive(str(tmp_path / "hands"), 400, seed=21, size=64)
+    source, out = str(tmp_path / "hands" / HAND_FOLDER), tmp_path / "scores"
+    process = start("score", source, "--model", model, "--out", str(out))
+    first = out / "results" / "part-00000.parquet"
+    kill_when(process, first.exists)
+    kept = {path.name: path.stat().st_mtime_ns for path in sorted((out / "results").glob("part-*.parquet"))}
+    assert 1 <= len(kept) < 7
+    assert not (out / "summary.json").exists()
+    time.sleep(5)  # the killed driver's actors end by themselves
+    answer = run(pipeline.score, pipeline.ScoreArguments(source, model, str(out))).answer
+    assert answer["inputs"] == answer["scored"] == 400
+    assert len(result_rows(str(out))) == 400
+    again = {path.name: path.stat().st_mtime_ns for path in sorted((out / "results").glob("part-*.parquet"))}
+    assert len(again) == 7
+    assert {name: again[name] for name in kept} == kept

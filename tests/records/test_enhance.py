@@ -1,0 +1,105 @@
+"""Steps on prepared images, with the coordinates that lead back to the original."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pictures import centroid, dot, picture
+
+from boneage_ray.records import enhance
+
+SHAPES = [
+    (2044, 1514, 256),
+    (1513, 2047, 256),
+    (512, 379, 96),
+    (400, 300, 100),
+    (200, 133, 96),
+    (90, 90, 256),
+    (100, 77, 256),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("place", [(0.5, 0.5), (0.2, 0.3), (0.8, 0.85)])
+def test_pixel_centres_lead_back_to_the_original(shape, place):
+    height, width, size = shape
+    x, y = place[0] * width, place[1] * height
+    scale = max(height, width) / size
+    prepared, (s, tx, ty) = enhance.square(dot(height, width, x, y, max(2.5 * scale, 2.5)), size)
+    found_x, found_y = centroid(prepared)
+    assert s == scale
+    assert abs(s * found_x + tx - x) < 0.05 * scale
+    assert abs(s * found_y + ty - y) < 0.05 * scale
+
+
+def test_x_is_the_column_and_y_the_row():
+    image = np.zeros((100, 200), np.uint8)
+    image[10, 150] = 255
+    prepared, (s, tx, ty) = enhance.square(image, 100)
+    row, column = np.unravel_index(prepared.argmax(), prepared.shape)
+    assert (s, tx, ty) == (2.0, 0.5, -49.5)
+    assert (s * column + tx, s * row + ty) == (150.5, 10.5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_picture_is_centred_on_zeros_with_its_aspect_kept(shape):
+    height, width, size = shape
+    prepared, _ = enhance.square(np.full((height, width), 200, np.uint8), size)
+    assert prepared.shape == (size, size)
+    rows, columns = np.flatnonzero(prepared.any(axis=1)), np.flatnonzero(prepared.any(axis=0))
+    inside = prepared[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    assert abs(len(columns) / len(rows) - width / height) < 0.015
+    assert abs((rows[0] + rows[-1]) - (size - 1)) <= 1
+    assert abs((columns[0] + columns[-1]) - (size - 1)) <= 1
+    assert inside.min() == 200
+
+
+def test_the_size_itself_is_left_as_it_is():
+    image = picture(96, 96)
+    prepared, to_original = enhance.square(image, 96)
+    assert np.array_equal(prepared, image)
+    assert to_original == (1.0, 0.0, 0.0)
+
+
+def test_shrinking_is_the_mean_over_areas():
+    image = np.kron(np.array([[0, 100], [200, 40]], np.uint8), np.array([[0, 20], [40, 20]], np.uint8) * 0 + 1)
+    blocks = np.add.outer(np.arange(128) % 2 * 10, np.zeros(128)).astype(np.uint8)
+    assert set(np.unique(enhance.square(blocks, 64)[0])) == {5}
+    assert image.tolist() == [[0, 0, 100, 100], [0, 0, 100, 100], [200, 200, 40, 40], [200, 200, 40, 40]]
+
+
+def test_16_bit_pixels_are_stretched_from_their_own_minimum_and_maximum():
+    deep = np.array([[1000, 2000], [3000, 5095]], np.uint16)
+    assert enhance.to_uint8(deep).tolist() == [[0, 62], [125, 255]]
+    assert enhance.to_uint8(np.full((2, 2), 700, np.uint16)).tolist() == [[0, 0], [0, 0]]
+    assert enhance.to_uint8(np.array([[0, 65535]], np.uint16)).tolist() == [[0, 255]]
+
+
+def test_8_bit_pixels_are_not_stretched():
+    image = np.array([[10, 20]], np.uint8)
+    assert enhance.to_uint8(image) is image
+
+
+def test_clahe_raises_local_contrast_and_keeps_the_shape():
+    faint = (picture(128, 128) // 8 + 100).astype(np.uint8)
+    better = enhance.clahe(faint, 2.0, 8)
+    assert better.shape == faint.shape
+    assert better.dtype == np.uint8
+    assert better.std() > 1.5 * faint.std()
+
+
+def test_sharpening_subtracts_the_laplacian():
+    image = np.full((5, 5), 100, np.uint8)
+    image[2, 2] = 110
+    # OpenCV's 3 x 3 kernel is [[2, 0, 2], [0, -8, 0], [2, 0, 2]].
+    assert enhance.sharpen(image, 0.25)[1:4, 1:4].tolist() == [[95, 100, 95], [100, 130, 100], [95, 100, 95]]
+    assert enhance.sharpen(np.full((4, 4), 255, np.uint8), 1.0).tolist() == [[255] * 4] * 4
+
+
+def test_steps_leave_their_input_alone():
+    image = picture(96, 96)
+    before = image.copy()
+    enhance.square(image, 64)
+    enhance.clahe(image, 2.0, 8)
+    enhance.sharpen(image, 0.5)
+    assert np.array_equal(image, before)
