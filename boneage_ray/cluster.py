@@ -1,6 +1,6 @@
 """Ray, joined or started, and the one way in which this project runs a job over many parts.
 
-A part is a small Arrow table that names its work (one block, one call). One actor a core with `num_cpus=0.5` does the whole
+A part is one small row that names its work (one block, one call). One actor a core with `num_cpus=0.5` does the whole
 part (fetch, decode, predict, write) and returns one short line; nothing but such lines travels through the object store, and
 half of every core stays free for reads and shuffles, so that a machine with a single core never starves.
 """
@@ -37,9 +37,9 @@ _QUIET = {
 }
 
 
-# What runs in an actor: built once from keyword arguments, called once a part; it does the part, commits it and
-# returns a JSON-able line for the driver.
-PartWorker = Callable[[pa.Table], dict[str, Any]]
+# What runs in an actor: built once from keyword arguments, called once a part with its row; it does the part, commits it
+# and returns a JSON-able line for the driver.
+PartWorker = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def check_workers(workers: int, gpu: bool, cpus: float) -> None:
 
 
 def run_parts(
-    parts: Sequence[pa.Table],
+    parts: Sequence[dict[str, Any]],
     worker: Callable[..., PartWorker],
     arguments: dict[str, Any],
     resources: Resources,
@@ -149,7 +149,8 @@ def run_parts(
     from ray.data import ActorPoolStrategy
 
     quiet_environment()  # importing ray.data set up its loggers anew
-    dataset = ray.data.from_arrow(list(parts)).map_batches(
+    # Not from_arrow: it asks for the size of each table in a task of a whole CPU, which a busy single core never grants.
+    dataset = ray.data.from_items(list(parts), override_num_blocks=len(parts)).map_batches(
         _PartActor,
         batch_size=None,
         batch_format="pyarrow",
@@ -204,7 +205,8 @@ class _PartActor:
     def __call__(self, part: pa.Table) -> pa.Table:
         try:
             self.run = self.run or self.worker(**self.arguments)
-            line = self.run(part)
+            (row,) = part.to_pylist()
+            line = self.run(row)
         except Exception as error:  # noqa: BLE001  raised again in the driver
             line = {"failure": asdict(Failure.of(error))}
         return pa.table({"line": [json.dumps(line)]})

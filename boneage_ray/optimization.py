@@ -44,7 +44,8 @@ def build_optimizer(stage: Stage, parameters: Iterable[nn.Parameter]) -> Optimiz
         return torch.optim.Adam(chosen, lr=stage.lr, weight_decay=stage.weight_decay)
     if stage.optimizer == "adamw":
         return torch.optim.AdamW(chosen, lr=stage.lr, weight_decay=stage.weight_decay)
-    return torch.optim.SGD(chosen, lr=stage.lr, weight_decay=stage.weight_decay, momentum=stage.momentum, nesterov=True)
+    settings = {"lr": stage.lr, "weight_decay": stage.weight_decay, "momentum": stage.momentum}
+    return torch.optim.SGD(chosen, **settings, nesterov=stage.momentum > 0)
 
 
 def build_schedule(stage: Stage, optimizer: Optimizer, steps_per_epoch: int) -> LambdaLR:

@@ -37,15 +37,13 @@ class Part:
     target: str
     inputs: tuple[Input, ...]
 
-    def table(self) -> pa.Table:
-        """As the one row that travels to an actor."""
-        inputs = json.dumps([asdict(item) for item in self.inputs])
-        return pa.table({"target": [self.target], "inputs": [inputs]})
+    def row(self) -> dict[str, Any]:
+        """As it travels to an actor."""
+        return {"target": self.target, "inputs": json.dumps([asdict(item) for item in self.inputs])}
 
 
-def read_part(table: pa.Table) -> Part:
-    """The inverse of `Part.table`."""
-    (row,) = table.to_pylist()
+def read_part(row: dict[str, Any]) -> Part:
+    """The inverse of `Part.row`."""
     return Part(row["target"], tuple(Input(**item) for item in json.loads(row["inputs"])))
 
 

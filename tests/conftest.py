@@ -7,6 +7,7 @@ import uuid
 
 # Before anything imports Ray, which reads these once.
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "90", "WANDB_MODE": "offline"}
+os.environ["HF_HUB_OFFLINE"] = "1"  # what needs the hub fails at once
 
 import pytest
 from s3server import SECRET_KEY, serve_s3

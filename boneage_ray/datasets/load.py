@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
-
-import pyarrow as pa
 
 from boneage_ray import storage
 from boneage_ray.datasets.batch import Batch, collate
@@ -68,10 +66,9 @@ def batches(slices: Sequence[Slice], batch_size: int, shuffle_seed: int | None =
     """Stream batches of a list of slices by Ray Data, in their order or shuffled in a buffer with a seed."""
     import ray.data
 
-    plan = [pa.table({"uri": [s.uri], "start": [s.start], "stop": [s.stop]}) for s in slices]
-    dataset = ray.data.from_arrow(plan).map_batches(
-        read_rows, batch_size=None, batch_format="pyarrow", num_cpus=READ_CPUS
-    )
+    # Not from_arrow, see cluster.run_parts.
+    plan = ray.data.from_items([asdict(part) for part in slices], override_num_blocks=len(slices))
+    dataset = plan.map_batches(read_rows, batch_size=None, batch_format="pyarrow", num_cpus=READ_CPUS)
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False
     shuffle: dict[str, int] = {}

@@ -35,7 +35,8 @@ def training_slices(shards: Sequence[Shard], seed: int, epoch: int, rank: int, w
     random.Random(f"{seed}:{epoch}").shuffle(order)
     total = sum(shard.rows for shard in order)
     share = -(-total // world)
-    return _cut(order * 2, rank * share, (rank + 1) * share)
+    rounds = -(-share * world // total)  # two, or more when there are more workers than rows
+    return _cut(order * rounds, rank * share, (rank + 1) * share)
 
 
 def ordered_slices(shards: Sequence[Shard], rank: int, world: int) -> list[Slice]:

@@ -42,9 +42,7 @@ def predict_split(model: str, prepared: Prepared, split: Split, gpu: bool = Fals
     arguments = {"model": model, "threads": resources.threads, "gpu": resources.gpus_per_actor > 0}
     found: dict[str, list[dict[str, Any]]] = {}
     with Progress("evaluate", prepared.rows(split)) as bar:
-        for line in run_parts(
-            [pa.Table.from_pylist([asdict(s)]) for s in slices], EvaluateWorker, arguments, resources
-        ):
+        for line in run_parts([asdict(part) for part in slices], EvaluateWorker, arguments, resources):
             found[line["uri"]] = line["predictions"]
             bar.update(sum(map(len, found.values())))
     return [row for part in slices for row in found[part.uri]]
@@ -59,9 +57,9 @@ class EvaluateWorker:
         torch.set_num_threads(threads)
         self.predictor = Predictor(bundle.load(model), "cuda" if gpu else "cpu")
 
-    def __call__(self, table: pa.Table) -> dict[str, Any]:
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The predictions of the shard's labelled records."""
-        part = Slice(**table.to_pylist()[0])
+        part = Slice(**row)
         rows = [row for row in read_slice(part).to_pylist() if row["age_months"] is not None]
         images = [np.frombuffer(r["image"], np.uint8).reshape(r["height"], r["width"]) for r in rows]
         columns = self.predictor({"image": images, "sex": [row["sex"] for row in rows]}) if rows else {}

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from boneage_ray import __version__, parts, storage
@@ -93,7 +92,7 @@ def _run(plan: list[parts.Part], options: PrepareOptions) -> dict[str, dict[str,
 
 def _results(todo: list[parts.Part], arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if todo:
-        yield from run_parts([p.table() for p in todo], PrepareWorker, arguments, choose_resources(len(todo)))
+        yield from run_parts([p.row() for p in todo], PrepareWorker, arguments, choose_resources(len(todo)))
 
 
 class PrepareWorker:
@@ -102,9 +101,9 @@ class PrepareWorker:
     def __init__(self, out: str, image: dict[str, Any]) -> None:
         self.out, self.image = out, ImageConfig.model_validate(image)
 
-    def __call__(self, table: pa.Table) -> dict[str, Any]:
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Commit the part and return its counts."""
-        part = parts.read_part(table)
+        part = parts.read_part(row)
         records: list[Row] = []
         rejected: list[Row] = []
         fetched = parts.prefetched(read_input, part.inputs, READERS, ahead=2 * READERS)

@@ -74,7 +74,7 @@ def _results(todo: list[parts.Part], options: ScoreOptions) -> Iterator[dict[str
     resources = choose_resources(len(todo), options.gpu)
     say(f"scoring {sum(len(p.inputs) for p in todo)} inputs in {len(todo)} parts: {resources.describe()}")
     arguments = {"model": options.model, "out": options.out, "threads": resources.threads, "gpu": _on_gpu(resources)}
-    yield from run_parts([part.table() for part in todo], ScoreWorker, arguments, resources)
+    yield from run_parts([part.row() for part in todo], ScoreWorker, arguments, resources)
 
 
 def _on_gpu(resources: Resources) -> bool:
@@ -94,9 +94,9 @@ class ScoreWorker:
         # Beside the model's own thread, enough to hide a store's latency and, with a GPU, to decode on every core.
         self.readers = max(4, threads)
 
-    def __call__(self, table: pa.Table) -> dict[str, Any]:
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Commit the part's rows and return their counts."""
-        part = parts.read_part(table)
+        part = parts.read_part(row)
         loaded = parts.prefetched(self._load, part.inputs, self.readers, ahead=2 * self.predictor.batch_size)
         rows = list(score_rows(loaded, self.predictor))
         line = {"target": part.target, **part_counts(rows)}

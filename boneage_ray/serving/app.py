@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import Any
 
+import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
@@ -181,8 +182,6 @@ def stop() -> None:
 
 def is_running() -> bool:
     """Whether some Ray Serve runs on the connected cluster already."""
-    import ray
-
     try:
         ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
     except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ from boneage_ray.datasets.batch import Batch
 from boneage_ray.datasets.load import Prepared, batches, open_prepared
 from boneage_ray.datasets.plan import ordered_slices, training_slices
 from boneage_ray.errors import MismatchError
+from boneage_ray.models.regressor import Regressor
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.runs import Progress as ProgressLine
 from boneage_ray.runs import say
@@ -49,6 +51,10 @@ def run_training(recipe: Recipe, prepared: Prepared, options: TrainOptions) -> t
     run_uri = storage.join(options.out, CHECKPOINTS)
     mark = fingerprint(recipe, prepared, options.workers)
     total = sum(stage.epochs for stage in recipe.stages)
+    if not checkpoint.epochs(run_uri):
+        # Here first: a wrong name, file or hash, or a hub out of reach, is told before any worker starts.
+        say(f"building {recipe.model.backbone.name} with weights: {recipe.model.backbone.weights}")
+        Regressor(recipe.model)
     with _progress_line(total, prepared.rows("train")) as board:
         _fit(recipe, options, mark, board)
     found = checkpoint.load_latest(run_uri, mark)
@@ -81,7 +87,7 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None: 
         "mark": mark,
         "wandb": options.wandb,
         "board": board,
-        "threads": max(1, int(cpus) // options.workers),
+        "threads": max(1, int(cpus) // options.workers),  # at most; a node may have fewer cores than the cluster
     }
     filesystem, path = storage.arrow_filesystem(storage.join(options.out, CHECKPOINTS))
     trainer = TorchTrainer(
@@ -105,7 +111,10 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None: 
 
 def _worker_main(config: dict[str, Any]) -> None:
     """What runs in every Train worker."""
-    torch.set_num_threads(config["threads"])
+    import ray.train
+
+    here = ray.train.get_context().get_local_world_size()
+    torch.set_num_threads(min(config["threads"], max(1, len(os.sched_getaffinity(0)) // here)))
     recipe = Recipe.model_validate_json(config["recipe"])
     prepared = open_prepared(config["data"])
     world = _RayWorld(recipe, prepared, config["board"])

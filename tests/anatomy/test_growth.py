@@ -77,6 +77,10 @@ def test_months_are_told_as_years_and_months(months, said):
 
 def test_landmarks_have_distinct_names_in_the_order_of_their_sets():
     assert (len(set(cephalometry.VERTEBRAL)), len(set(cephalometry.FACIAL))) == (13, 19)
-    assert (cephalometry.FACIAL[0], cephalometry.FACIAL[7], cephalometry.FACIAL[18]) == ("sella", "menton", "articulare")
+    assert (cephalometry.FACIAL[0], cephalometry.FACIAL[7], cephalometry.FACIAL[18]) == (
+        "sella",
+        "menton",
+        "articulare",
+    )
     bodies = [name.split("_")[0] for name in cephalometry.VERTEBRAL]
     assert bodies == ["C2"] * 3 + ["C3"] * 5 + ["C4"] * 5

@@ -135,7 +135,9 @@ def test_a_table_without_ages_is_not_taken_for_labels(tmp_path):
 
 
 def test_the_order_is_that_of_the_uris_every_time(archive):
-    made = archive("id,boneage,male\n" + "".join(f"{k},10,True\n" for k in range(30)), images=[str(k) for k in range(30)])
+    made = archive(
+        "id,boneage,male\n" + "".join(f"{k},10,True\n" for k in range(30)), images=[str(k) for k in range(30)]
+    )
     uris = [item.uri for item in made.inputs()]
     assert uris == sorted(uris) == [item.uri for item in made.inputs()]
     assert len(uris) == 30

@@ -66,7 +66,9 @@ def test_a_table_without_sex_leaves_it_unknown(table):
     assert row.sex is None
 
 
-@pytest.mark.parametrize("text", ["-1", "-0.1", "240.1", "300", "NaN", "inf", "-inf", "abc", "", None, "12 months", "1e9"])
+@pytest.mark.parametrize(
+    "text", ["-1", "-0.1", "240.1", "300", "NaN", "inf", "-inf", "abc", "", None, "12 months", "1e9"]
+)
 def test_unusable_ages(text):
     assert parse_age(text) is None
 

@@ -57,13 +57,13 @@ def test_prepare_accounts_for_every_defect(bad_archive, local_ray, tmp_path):
 def test_score_gives_every_defect_a_row(bad_archive, model, tmp_path, result_rows):
     out = str(tmp_path / "scores")
     source = str(bad_archive / HAND_FOLDER)
-    with pytest.raises(StrictError, match="5 of 31 inputs"):
+    with pytest.raises(StrictError, match="5 of 30 inputs"):
         run(pipeline.score, pipeline.ScoreArguments(source, model, out, strict=True))
     rows = result_rows(out)
-    assert len(rows) == 31
+    assert len(rows) == 30
     assert rows["bomb.png"]["reason"] == "too_large"
     assert rows["bomb.png"]["input_sha256"] is not None
-    assert sum(row["status"] == "scored" for row in rows.values()) == 26
+    assert sum(row["status"] == "scored" for row in rows.values()) == 25
     assert all(row["age_months"] is None for row in rows.values() if row["status"] != "scored")
 
 

@@ -58,7 +58,7 @@ def test_killed_training_resumes_with_the_same_losses(prepared, tmp_path):
 
 
 def test_killed_scoring_continues(model, tmp_path, result_rows):
-    write_hand_archive(str(tmp_path / "hands"), 400, seed=21, size=64)
+    write_hand_archive(str(tmp_path / "hands"), 400, seed=21, size=96)
     source, out = str(tmp_path / "hands" / HAND_FOLDER), tmp_path / "scores"
     process = start("score", source, "--model", model, "--out", str(out))
     first = out / "results" / "part-00000.parquet"

@@ -62,10 +62,8 @@ def test_the_size_itself_is_left_as_it_is():
 
 
 def test_shrinking_is_the_mean_over_areas():
-    image = np.kron(np.array([[0, 100], [200, 40]], np.uint8), np.array([[0, 20], [40, 20]], np.uint8) * 0 + 1)
-    blocks = np.add.outer(np.arange(128) % 2 * 10, np.zeros(128)).astype(np.uint8)
-    assert set(np.unique(enhance.square(blocks, 64)[0])) == {5}
-    assert image.tolist() == [[0, 0, 100, 100], [0, 0, 100, 100], [200, 200, 40, 40], [200, 200, 40, 40]]
+    image = np.tile(np.array([[0, 10], [20, 70]], np.uint8), (64, 64))
+    assert set(np.unique(enhance.square(image, 64)[0])) == {25}
 
 
 def test_16_bit_pixels_are_stretched_from_their_own_minimum_and_maximum():
@@ -83,9 +81,9 @@ def test_8_bit_pixels_are_not_stretched():
 def test_clahe_raises_local_contrast_and_keeps_the_shape():
     faint = (picture(128, 128) // 8 + 100).astype(np.uint8)
     better = enhance.clahe(faint, 2.0, 8)
-    assert better.shape == faint.shape
-    assert better.dtype == np.uint8
-    assert better.std() > 1.5 * faint.std()
+    assert (better.shape, better.dtype) == (faint.shape, np.uint8)
+    inside = [slice(32, 48), slice(64, 80)]
+    assert better[*inside].std() > 1.5 * faint[*inside].std()
 
 
 def test_sharpening_subtracts_the_laplacian():

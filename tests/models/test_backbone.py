@@ -1,0 +1,106 @@
+"""Encoders by name, and weights from a file or an object store."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save
+
+from boneage_ray import storage
+from boneage_ray.errors import MismatchError, UsageError
+from boneage_ray.models.backbone import BackboneConfig, build_backbone, fixed_size, load_checked
+
+TINY = "resnet10t"
+
+
+def built(channels=1, **settings):
+    return build_backbone(BackboneConfig(name=TINY, **settings), channels, with_weights=True)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """State of a 3-channel encoder, as a safetensors file holds it."""
+    torch.manual_seed(1)
+    return timm.create_model(TINY, num_classes=0, in_chans=3).state_dict()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_encoder_makes_features_of_images(channels):
+    model = built(channels).eval()
+    assert model(torch.zeros(2, channels, 64, 64)).shape == (2, model.num_features) == (2, 512)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(UsageError, match=r"timm has no model 'resnet81'; nearest: .*resnet18"):
+        build_backbone(BackboneConfig(name="resnet81"), 1, with_weights=True)
+
+
+def test_an_unknown_tag_is_refused():
+    with pytest.raises(UsageError, match=r"timm cannot build 'resnet18.unheard_of': .*tag"):
+        build_backbone(BackboneConfig(name="resnet18.unheard_of"), 1, with_weights=True)
+
+
+def test_weights_come_from_a_file_with_its_hash(tmp_path, weights):
+    path, data = tmp_path / "encoder.safetensors", save(weights)
+    path.write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    model = built(3, weights=str(path), weights_sha256=digest)
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    with pytest.raises(MismatchError, match=f"{path} has SHA-256 {digest}, the recipe asks for 00"):
+        built(3, weights=str(path), weights_sha256="00")
+
+
+def test_weights_come_from_an_object_store(s3_bucket, weights):
+    uri = f"{s3_bucket}/encoder.safetensors"
+    storage.write_bytes(uri, save(weights))
+    assert torch.equal(built(3, weights=uri).state_dict()["conv1.0.weight"], weights["conv1.0.weight"])
+
+
+def test_a_gray_encoder_answers_like_the_colour_one_on_gray(tmp_path, weights):
+    path = tmp_path / "encoder.safetensors"
+    path.write_bytes(save(weights))
+    gray = torch.rand(2, 1, 64, 64)
+    colour, single = built(3, weights=str(path)).eval(), built(1, weights=str(path)).eval()
+    assert torch.allclose(single(gray), colour(gray.expand(-1, 3, -1, -1)), atol=1e-5)
+
+
+def test_weights_that_do_not_fit_are_told_by_name(tmp_path, weights):
+    state = {name: value for name, value in weights.items() if name != "bn1.weight"}
+    state |= {"fc.weight": torch.zeros(2), "bn1.bias": torch.zeros(3)}
+    path = tmp_path / "encoder.safetensors"
+    path.write_bytes(save(state))
+    with pytest.raises(UsageError) as caught:
+        built(3, weights=str(path))
+    assert str(caught.value) == (
+        f"{path} does not fit the model: missing 1 (bn1.weight); unexpected 1 (fc.weight); other shape 1 (bn1.bias)"
+    )
+
+
+def test_what_is_no_safetensors_file_is_refused(tmp_path):
+    path = tmp_path / "encoder.pth"
+    path.write_bytes(b"\x80\x02pickle")
+    with pytest.raises(UsageError, match=r"encoder.pth is not a safetensors file"):
+        built(3, weights=str(path))
+
+
+def test_weights_are_not_fetched_when_others_will_follow(tmp_path):
+    config = BackboneConfig(name=TINY, weights=str(tmp_path / "absent.safetensors"))
+    assert build_backbone(config, 1, with_weights=False).num_features == 512
+
+
+def test_loading_is_all_or_nothing(weights):
+    model = built(3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(UsageError, match="missing 1"):
+        load_checked(model, {name: value for name, value in weights.items() if name != "bn1.weight"}, "here")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [(TINY, None), ("convnext_atto", None), ("vit_tiny_patch16_224", (224, 224))]
+)
+def test_encoders_of_one_image_size_are_known(name, size):
+    assert fixed_size(timm.create_model(name, num_classes=0)) == size

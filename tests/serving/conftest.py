@@ -1,0 +1,76 @@
+"""A tiny bundle, one phantom archive and one real Ray Serve for all serving tests."""
+
+from __future__ import annotations
+
+import socket
+
+import httpx
+import pytest
+import torch
+
+from boneage_ray import bundle
+from boneage_ray.models.regressor import Regressor
+from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive
+from boneage_ray.recipes import find_recipe
+from boneage_ray.serving.placement import inspect_models
+from boneage_ray.serving.web import WebConfig, token_hash
+
+TOKEN = "correct-horse"
+
+
+@pytest.fixture(scope="session")
+def hands(tmp_path_factory):
+    """Six good hands and the planted faults: (folder, kind -> path of the first file of that kind)."""
+    folder = tmp_path_factory.mktemp("hands")
+    entries = write_hand_archive(str(folder), 6, 3, 128, bad=True)
+    files = folder / HAND_FOLDER
+    by_kind = {entry.kind: files / f"{entry.id}.png" for entry in reversed(entries) if entry.stored}
+    return files, by_kind
+
+
+@pytest.fixture(scope="session")
+def make_bundle():
+    """make_bundle(path, seed) saves a demo bundle whose random heads answer something else for every image."""
+    return _make_bundle
+
+
+@pytest.fixture(scope="session")
+def tiny_model(make_bundle, tmp_path_factory):
+    """The bundle that is served."""
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "model", seed=1)
+
+
+def _make_bundle(path, seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        recipe = find_recipe("demo")
+        model = Regressor(recipe.model, with_weights=False)
+        for name, parameter in model.named_parameters():
+            if not name.startswith("backbone."):
+                torch.nn.init.normal_(parameter, std=0.1)
+    bundle.save(str(path), recipe, model.state_dict(), {"val_mae_months": 12.5, "history": [{"epoch": 1}]})
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def service(local_ray, tiny_model):
+    """A running service with one model and a token; an HTTP client that is allowed in."""
+    import ray
+
+    from boneage_ray.serving import app
+
+    places = inspect_models([tiny_model])
+    config = WebConfig(token_hashes=(token_hash(TOKEN),), max_upload_bytes=2**20)
+    port = free_port()
+    app.start(app.build(places, config, ray.cluster_resources()), "127.0.0.1", port)
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as client:
+        yield client
+    app.stop()
+
+
+def free_port():
+    """A port that nothing listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,84 @@
+"""What is served, and what its replicas ask of a cluster."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from boneage_ray.commands.service import _web_config, check_exposure, check_port
+from boneage_ray.errors import UsageError
+from boneage_ray.serving.placement import INGRESS_CPUS, inspect_models, place
+from boneage_ray.serving.web import token_hash
+
+
+@pytest.mark.parametrize("models", [1, 2, 7, 40])
+@pytest.mark.parametrize("cpus", [1.0, 2.0, 16.0])
+def test_all_replicas_together_fit_with_room_left(models, cpus):
+    placement = place(models, {"CPU": cpus})
+    assert INGRESS_CPUS + models * placement.cpus <= 0.85 * cpus
+    assert placement.gpus == 0
+    assert placement.threads == max(1, int(cpus) // models)
+    assert placement.batch_size == 4
+
+
+@pytest.mark.parametrize(
+    ("models", "gpus", "share"), [(1, 1, 1.0), (2, 1, 0.5), (3, 2, 0.5), (5, 2, 1 / 3), (2, 8, 1.0)]
+)
+def test_gpus_are_shared_in_whole_fractions(models, gpus, share):
+    placement = place(models, {"CPU": 16.0, "GPU": float(gpus)})
+    assert placement.gpus == pytest.approx(share)
+    assert int(1 / placement.gpus + 1e-9) * gpus >= models
+    assert placement.batch_size == 128
+
+
+def test_two_models_of_one_recipe_are_told_apart_by_their_hash(tmp_path, tiny_model, make_bundle):
+    other = make_bundle(tmp_path / "other", seed=2)
+    places = inspect_models([tiny_model, other])
+    assert [p.info.name for p in places] == [f"demo-{p.info.model_sha256[:8]}" for p in places]
+    assert places[0].info.name != places[1].info.name
+    assert [p.info.name for p in inspect_models([other])] == ["demo"]
+
+
+def test_the_same_model_twice_is_refused(tmp_path, tiny_model):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    with pytest.raises(UsageError, match="same model"):
+        inspect_models([tiny_model, str(copy)])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1"])
+def test_without_tokens_the_own_machine_may_ask(host):
+    check_exposure(host, has_tokens=False)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "example.org", ""])
+def test_without_tokens_no_other_machine_may_ask(host):
+    with pytest.raises(UsageError, match="BONEAGE_API_TOKENS"):
+        check_exposure(host, has_tokens=False)
+    check_exposure(host, has_tokens=True)
+
+
+def test_a_port_that_is_taken_is_refused(monkeypatch):
+    import socket
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"--port {port}"):
+            check_port("127.0.0.1", port)
+
+
+def test_tokens_are_kept_as_hashes_and_the_limit_is_in_mib(monkeypatch):
+    monkeypatch.setenv("BONEAGE_MAX_UPLOAD_MB", "1.5")
+    config = _web_config(["one", "two"])
+    assert config.token_hashes == (token_hash("one"), token_hash("two"))
+    assert config.max_upload_bytes == 1572864
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "much", "nan", "1e9"])
+def test_a_limit_that_is_none_is_refused(monkeypatch, value):
+    monkeypatch.setenv("BONEAGE_MAX_UPLOAD_MB", value)
+    with pytest.raises(UsageError, match=f"BONEAGE_MAX_UPLOAD_MB={value}"):
+        _web_config([])

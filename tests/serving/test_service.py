@@ -1,0 +1,105 @@
+"""The real service on Ray Serve: the rows of `score`, batches, bad files, limits."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from boneage_ray import __version__, parts
+from boneage_ray.archives.files import FilesArchive
+from boneage_ray.records.schema import from_table, result_schema
+
+pytestmark = pytest.mark.ray
+
+PNG = {"Content-Type": "image/png"}
+
+
+@pytest.fixture(scope="module")
+def offline(hands, tiny_model, tmp_path_factory):
+    """offline(sex, spacing) -> file name -> the row that `score` writes."""
+
+    def score(sex=None, spacing=None):
+        from boneage_ray.scoring.score import ScoreWorker, results
+
+        out = str(tmp_path_factory.mktemp("scores"))
+        archive = FilesArchive(str(hands[0]), None, sex, spacing)
+        (part,) = parts.cut(archive.inputs(), "results", 64)
+        ScoreWorker(tiny_model, out, 1, False)(part.table())
+        return {row["input_uri"].rsplit("/", 1)[-1]: row for table in results(out) for row in from_table(table)}
+
+    return score
+
+
+def without_uri(row):
+    return {name: value for name, value in row.items() if name != "input_uri"}
+
+
+def test_a_posted_file_gets_the_very_row_that_score_writes(service, offline, hands):
+    expected = offline("M", 0.25)
+    scored = [name for name, row in expected.items() if row["status"] == "scored"]
+    assert len({expected[name]["age_months"] for name in scored}) > 3
+    for name in scored:
+        response = service.post(
+            "/v1/predict?sex=M&pixel_spacing_mm=0.25", content=(hands[0] / name).read_bytes(), headers=PNG
+        )
+        row = response.json()
+        assert response.status_code == 200
+        assert list(row) == result_schema().names
+        assert row["input_uri"] == "request"
+        assert without_uri(row) == without_uri(expected[name])
+
+
+def test_a_form_of_good_and_bad_files_gets_the_rows_that_score_writes(service, offline, hands):
+    expected = offline()
+    files = [("files", (name, (hands[0] / name).read_bytes())) for name in sorted(expected)]
+    rows = service.post("/v1/predict", files=files).json()["rows"]
+    assert [row["input_uri"] for row in rows] == sorted(expected)
+    assert [without_uri(row) for row in rows] == [without_uri(expected[row["input_uri"]]) for row in rows]
+    reasons = {row["reason"] for row in rows} - {None}
+    assert {"blank", "truncated", "unsupported_format"} <= reasons
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [("blank", "blank"), ("truncated", "truncated"), ("text", "unsupported_format")]
+)
+def test_an_unusable_file_is_a_problem_with_its_reason(service, hands, kind, code):
+    response = service.post("/v1/predict", content=hands[1][kind].read_bytes(), headers=PNG)
+    assert (response.status_code, response.json()["code"]) == (422, code)
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_concurrent_requests_are_predicted_in_batches_and_get_their_own_rows(service, hands):
+    from ray import serve
+
+    names = sorted(path.name for path in hands[0].iterdir())[:3] * 8
+
+    def ask(name):
+        return service.post("/v1/predict?sex=F", content=(hands[0] / name).read_bytes(), headers=PNG).json()
+
+    alone = {name: ask(name) for name in set(names)}
+    with ThreadPoolExecutor(12) as pool:
+        together = list(pool.map(ask, names))
+    assert together == [alone[name] for name in names]
+    sizes = serve.get_deployment_handle("model-demo", "boneage").recent_batches.remote().result(timeout_s=30)
+    assert max(sizes[-24:]) in (2, 3, 4)
+
+
+def test_ready_healthy_and_its_model_listed(service, tiny_model):
+    from boneage_ray import bundle
+
+    assert service.get("/healthz").json() == {"status": "ok"}
+    assert service.get("/readyz").json() == {"status": "ready"}
+    (model,) = service.get("/v1/models").json()["models"]
+    assert (model["name"], model["model_sha256"]) == ("demo", bundle.read_manifest(tiny_model)[1])
+    assert model["metrics"] == {"val_mae_months": 12.5}
+    assert service.get("/openapi.json").json()["info"]["version"] == __version__
+
+
+def test_without_the_token_nothing_is_answered(service):
+    assert service.get("/v1/models", headers={"Authorization": "Bearer wrong"}).status_code == 401
+
+
+def test_a_body_over_the_limit_is_refused_by_the_real_server(service):
+    response = service.post("/v1/predict", content=b"x" * (2**20 + 1), headers=PNG)
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")

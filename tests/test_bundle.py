@@ -1,0 +1,149 @@
+"""The model bundle: whole, verified, never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+
+import pytest
+import torch
+
+from boneage_ray import bundle
+from boneage_ray.errors import MismatchError, UsageError
+from boneage_ray.models.regressor import Regressor
+from boneage_ray.recipes import find_recipe
+from boneage_ray.recipes.recipe import override
+
+RECIPE = override(find_recipe("demo"), ["image.size=64", "name=tiny"])
+METRICS = {"val_mae_months": 12.5, "history": [{"epoch": 1, "val_loss": None}]}
+
+
+@pytest.fixture(scope="module")
+def weights():
+    torch.manual_seed(0)
+    return Regressor(RECIPE.model).state_dict()
+
+
+@pytest.fixture
+def saved(tmp_path, weights):
+    """(folder, model_sha256) of a bundle."""
+    return tmp_path / "model", bundle.save(str(tmp_path / "model"), RECIPE, weights, METRICS)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_bundle_comes_back_as_it_was_saved(saved, weights):
+    folder, sha256 = saved
+    loaded = bundle.load(str(folder))
+    assert (loaded.recipe, loaded.metrics, loaded.sha256) == (RECIPE, METRICS, sha256)
+    assert loaded.calibration == {"calibrated": False}
+    assert same(loaded.weights, weights)
+
+
+def test_a_bundle_comes_back_from_s3(s3_bucket, weights):
+    sha256 = bundle.save(f"{s3_bucket}/model", RECIPE, weights, METRICS)
+    loaded = bundle.load(f"{s3_bucket}/model")
+    assert (loaded.sha256, loaded.recipe) == (sha256, RECIPE)
+    assert same(loaded.weights, weights)
+
+
+def test_its_files_are_those_of_the_interface_with_their_hashes(saved):
+    folder, sha256 = saved
+    names = ["MODEL_CARD.md", "calibration.json", "manifest.json", "metrics.json", "recipe.json", "weights.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    manifest = json.loads((folder / "manifest.json").read_text())
+    hashes = {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in names if n != "manifest.json"}
+    assert manifest["sha256"] == hashes
+    assert sha256 == hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    assert bundle.read_manifest(str(folder)) == (manifest, sha256)
+
+
+def test_equal_content_has_equal_hashes(saved, tmp_path, weights):
+    assert bundle.save(str(tmp_path / "again"), RECIPE, weights, METRICS) == saved[1]
+    assert bundle.save(str(tmp_path / "other"), RECIPE, weights, {"val_mae_months": 12.6}) != saved[1]
+
+
+def test_the_card_tells_what_it_is(saved):
+    text = (saved[0] / "MODEL_CARD.md").read_text()
+    assert text.startswith("# tiny\n")
+    for line in ("For research, not a medical device.", "- val_mae_months: 12.5", "size = 64"):
+        assert line in text
+
+
+@pytest.mark.parametrize("name", bundle.FILES)
+def test_a_damaged_or_exchanged_file_is_refused(saved, name):
+    folder, _ = saved
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(MismatchError, match=f"{name} has SHA-256 .*: damaged or exchanged"):
+        bundle.load(str(folder))
+
+
+@pytest.mark.parametrize("name", bundle.FILES)
+def test_a_lost_file_is_named(saved, name):
+    folder, _ = saved
+    (folder / name).unlink()
+    with pytest.raises(UsageError, match=name):
+        bundle.load(str(folder))
+
+
+def test_a_bundle_without_its_manifest_is_none(saved):
+    folder, _ = saved
+    (folder / "manifest.json").unlink()
+    with pytest.raises(
+        UsageError, match=r"holds no model bundle \(manifest.json is missing\); `boneage train` makes one"
+    ):
+        bundle.load(str(folder))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "not json", '{"sha256": 3}', '{"kind": "boneage-ray data"}'])
+def test_another_manifest_is_not_taken_for_a_bundles(saved, text):
+    folder, _ = saved
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(UsageError, match=r"manifest.json is not the manifest of a model bundle"):
+        bundle.load(str(folder))
+
+
+def test_a_manifest_has_to_vouch_for_every_file(saved):
+    folder, _ = saved
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["sha256"]["weights.safetensors"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(MismatchError, match=r"does not vouch for weights.safetensors"):
+        bundle.load(str(folder))
+
+
+class Bomb:
+    """Unpickling it would write a file."""
+
+    def __reduce__(self):
+        return exec, ("open('exploded', 'w').close()",)
+
+
+def test_pickled_weights_are_never_unpickled(saved, tmp_path, monkeypatch):
+    folder, _ = saved
+    monkeypatch.chdir(tmp_path)
+    data = pickle.dumps(Bomb())
+    (folder / "weights.safetensors").write_bytes(data)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"]["weights.safetensors"] = hashlib.sha256(data).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match=r"weights.safetensors is not a safetensors file"):
+        bundle.load(str(folder))
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_recipe_of_another_version_names_the_field(saved):
+    folder, _ = saved
+    values = json.loads((folder / "recipe.json").read_text()) | {"ensemble": 3}
+    data = json.dumps(values).encode()
+    (folder / "recipe.json").write_bytes(data)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"]["recipe.json"] = hashlib.sha256(data).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match=r"recipe.json: unknown key ensemble"):
+        bundle.load(str(folder))

@@ -1,0 +1,233 @@
+"""The shape of the package: import direction, no cycles, where Ray and torch may come in, and the budget for the eye."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = "boneage_ray"
+ROOT = Path(__file__).parents[1] / PACKAGE
+
+# A module imports only from layers above its own, or from its own.
+LAYERS = (
+    "errors anatomy storage cluster runs archives parts records phantoms datasets augment models tasks optimization "
+    "recipes bundle training prediction evaluation scoring serving commands cli __main__"
+).split()
+RAY_MODULES = {"cluster", "datasets.load", "training.driver", "serving.app", "commands.service", "commands.jobs"}
+FREE_OF_RAY = "anatomy archives storage records augment models tasks datasets prediction recipes bundle".split()
+MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 350, 60, 6
+
+
+class Import(NamedTuple):
+    """One import: who, at which line, what. Names are dotted and without the package's own."""
+
+    importer: str
+    line: int
+    imported: str
+
+
+def sources() -> dict[str, str]:
+    """Module name without the package's -> source text."""
+    return {_name(path): path.read_text(encoding="utf-8") for path in sorted(ROOT.rglob("*.py"))}
+
+
+def _name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+
+
+def imports_in(modules: dict[str, str]) -> Iterator[Import]:
+    """Every import of every module, those inside functions and under TYPE_CHECKING too."""
+    for importer, text in modules.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield Import(importer, node.lineno, alias.name)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{importer}:{node.lineno}: a relative import hides what it imports"
+                for alias in node.names:
+                    yield Import(importer, node.lineno, f"{node.module}.{alias.name}")
+
+
+def own_imports(modules: dict[str, str]) -> list[Import]:
+    """Imports of the package's own modules, by module name; of the package itself (its version) there is nothing to say."""
+    found = []
+    for importer, line, imported in imports_in(modules):
+        if imported.split(".")[0] == PACKAGE:
+            name = imported.removeprefix(PACKAGE).removeprefix(".")
+            while name and name not in modules:
+                name = name.rpartition(".")[0]
+            if name:
+                found.append(Import(importer, line, name))
+    return found
+
+
+def layer(module: str) -> int:
+    """Place of a module in LAYERS; storage_s3 and its like belong to storage."""
+    first = module.split(".")[0]
+    return LAYERS.index("storage" if first.startswith("storage_") else first)
+
+
+def reversed_imports(modules: dict[str, str]) -> list[str]:
+    """Imports against the direction, one line of text each."""
+    return [
+        f"{importer}:{line} imports {imported}, which is below it"
+        for importer, line, imported in own_imports(modules)
+        if importer and layer(imported) > layer(importer)
+    ]
+
+
+def cycle(modules: dict[str, str]) -> list[str]:
+    """The modules of one import cycle, or none."""
+    below: dict[str, set[str]] = {name: set() for name in modules}
+    for importer, _, imported in own_imports(modules):
+        if imported != importer:
+            below[importer].add(imported)
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in done:
+            return []
+        for next_name in sorted(below[name]):
+            if found := visit(next_name, [*path, name]):
+                return found
+        done.add(name)
+        return []
+
+    return next((found for name in sorted(modules) if (found := visit(name, []))), [])
+
+
+def ray_importers(modules: dict[str, str]) -> set[str]:
+    return {found.importer for found in imports_in(modules) if found.imported.split(".")[0] == "ray"}
+
+
+def over_budget(modules: dict[str, str]) -> list[str]:
+    """Files, functions and parameter lists that are longer than the eye likes."""
+    found = []
+    for module, text in modules.items():
+        lines = text.count("\n")
+        if lines > MAX_FILE:
+            found.append(f"{module}: {lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                if length > MAX_FUNCTION:
+                    found.append(f"{module}.{node.name}: {length} lines")
+                given = node.args
+                names = [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+                count = len([name for name in names if name not in ("self", "cls")])
+                if count > MAX_PARAMETERS and module != "cli":
+                    found.append(f"{module}.{node.name}: {count} parameters")
+    return found
+
+
+def run(code: str) -> str:
+    """What a fresh interpreter prints."""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def test_every_module_has_its_layer():
+    assert {name.split(".")[0] for name in sources() if name} <= {
+        *LAYERS,
+        "storage_s3",
+        "storage_local",
+        "storage_errors",
+    }
+
+
+def test_imports_go_one_way():
+    assert reversed_imports(sources()) == []
+
+
+def test_there_is_no_import_cycle():
+    assert cycle(sources()) == []
+
+
+def test_ray_is_imported_where_the_plan_says_and_nowhere_else():
+    assert ray_importers(sources()) <= RAY_MODULES
+
+
+def test_the_budget_for_the_eye_is_kept():
+    assert over_budget(sources()) == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "from boneage_ray.scoring.score import score_archive",
+        "import boneage_ray.scoring.score",
+        "from boneage_ray.scoring import score",
+        "def late():\n    from boneage_ray.scoring.score import score_archive",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from boneage_ray import scoring",
+    ],
+)
+def test_a_planted_reverse_import_is_caught_and_named(planted):
+    modules = sources()
+    modules["records.decode"] += f"\n{planted}\n"
+    (told,) = reversed_imports(modules)
+    assert told.startswith("records.decode:")
+    assert "imports scoring" in told
+
+
+def test_a_planted_cycle_inside_one_layer_is_caught():
+    modules = sources()
+    modules["records.enhance"] += "\nfrom boneage_ray.records.prepare import ImageConfig\n"
+    assert reversed_imports(modules) == []
+    first, second, again = cycle(modules)
+    assert {first, second} == {"records.enhance", "records.prepare"}
+    assert again == first
+
+
+def test_a_planted_ray_import_is_caught():
+    modules = sources()
+    modules["tasks.age"] += "\ndef late():\n    import ray.data\n"
+    assert ray_importers(modules) - RAY_MODULES == {"tasks.age"}
+
+
+def test_planted_excess_is_caught():
+    long = "def f(a, b, c, d, e, f, g):\n" + "    pass\n" * 60
+    assert over_budget({"tasks.age": long + "#\n" * 290}) == [
+        "tasks.age: 351 lines",
+        "tasks.age.f: 61 lines",
+        "tasks.age.f: 7 parameters",
+    ]
+
+
+def test_most_of_the_package_runs_without_ray():
+    names = [name for name in sources() if name and name.split(".")[0] in FREE_OF_RAY]
+    assert len(names) > 30
+    told = "import sys\n" + "".join(f"import {PACKAGE}.{n}\n" for n in names) + "print('ray' in sys.modules)"
+    assert run(told) == "False\n"
+
+
+def test_preparing_and_listing_need_no_torch():
+    told = "import sys\nfrom boneage_ray.records import shards\nfrom boneage_ray.archives import rsna, files\n"
+    assert run(told + "print(sorted({'torch', 'ray', 'timm', 'kornia'} & set(sys.modules)))") == "[]\n"
+
+
+HEAVY = "print('heavy:', sorted({'torch', 'ray', 'timm', 'kornia', 'pyarrow', 'cv2'} & set(sys.modules)))"
+
+
+def test_importing_the_package_is_light():
+    assert run(f"import sys, boneage_ray\n{HEAVY}") == "heavy: []\n"
+
+
+def test_help_is_light_for_boneage_and_each_of_its_commands():
+    told = (
+        "import sys\nfrom boneage_ray.cli import app, main\n"
+        "names = [c.name or c.callback.__name__ for c in app.registered_commands]\n"
+        "codes = [main([*name, '--help']) for name in [[], *([n] for n in names)]]\n"
+        "print('codes:', set(codes), len(codes) > 9)\n"
+    )
+    lines = run(told + HEAVY).splitlines()
+    assert "Usage: boneage [OPTIONS] COMMAND [ARGS]..." in "\n".join(lines)
+    assert lines[-2:] == ["codes: {0} True", "heavy: []"]

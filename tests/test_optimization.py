@@ -1,0 +1,86 @@
+"""Stages: optimizers and schedules by value."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from boneage_ray.optimization import Stage, build_optimizer, build_schedule
+
+
+def rates(stage, steps_per_epoch, steps):
+    """The learning rate of each step."""
+    optimizer = build_optimizer(stage, [torch.nn.Parameter(torch.zeros(1))])
+    schedule = build_schedule(stage, optimizer, steps_per_epoch)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_constant_stays():
+    assert rates(Stage(epochs=2, lr=0.1), 3, 6) == pytest.approx([0.1] * 6)
+
+
+def test_cosine_warms_up_from_zero_and_ends_at_the_final_rate():
+    stage = Stage(epochs=2, lr=5e-3, schedule="cosine", warmup=0.2)
+    found = rates(stage, 10, 21)
+    assert found[:5] == pytest.approx([0.0, 1.25e-3, 2.5e-3, 3.75e-3, 5e-3])
+    assert found[12] == pytest.approx(2.5e-3)
+    assert found[20] == pytest.approx(0.0, abs=1e-12)
+    assert all(a > b for a, b in zip(found[4:], found[5:], strict=False))
+
+
+def test_cosine_ends_at_a_final_rate_and_stays_there():
+    found = rates(Stage(epochs=1, lr=1e-2, final_lr=1e-4, schedule="cosine"), 10, 15)
+    assert found[0] == pytest.approx(1e-2)
+    assert found[5] == pytest.approx((1e-2 + 1e-4) / 2)
+    assert found[10:] == pytest.approx([1e-4] * 5)
+
+
+def test_steps_multiply_by_gamma_every_few_epochs():
+    found = rates(Stage(epochs=6, lr=1.0, schedule="step", step_epochs=2, gamma=0.5), 3, 18)
+    assert found == pytest.approx([1.0] * 6 + [0.5] * 6 + [0.25] * 6)
+
+
+def test_a_constant_rate_can_warm_up_too():
+    assert rates(Stage(epochs=1, lr=1.0, warmup=0.5), 4, 4) == pytest.approx([0.0, 0.5, 1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "settings"),
+    [
+        ("adam", torch.optim.Adam, {"weight_decay": 0.3}),
+        ("adamw", torch.optim.AdamW, {"weight_decay": 0.3}),
+        ("sgd", torch.optim.SGD, {"weight_decay": 0.3, "momentum": 0.8, "nesterov": True}),
+    ],
+)
+def test_optimizers_take_their_settings_from_the_stage(name, kind, settings):
+    made = build_optimizer(
+        Stage(optimizer=name, lr=0.2, weight_decay=0.3, momentum=0.8), [torch.nn.Parameter(torch.zeros(1))]
+    )
+    assert type(made) is kind
+    assert {key: made.param_groups[0][key] for key in settings} == settings
+    assert made.param_groups[0]["lr"] == 0.2
+
+
+def test_sgd_without_momentum_is_plain():
+    (group,) = build_optimizer(Stage(optimizer="sgd", momentum=0), [torch.nn.Parameter(torch.zeros(1))]).param_groups
+    assert (group["momentum"], group["nesterov"]) == (0, False)
+
+
+def test_only_what_is_trainable_is_optimised():
+    frozen, free = torch.nn.Parameter(torch.zeros(1), requires_grad=False), torch.nn.Parameter(torch.zeros(1))
+    (group,) = build_optimizer(Stage(), [frozen, free]).param_groups
+    assert [id(p) for p in group["params"]] == [id(free)]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"lr": 0}, {"lr": float("nan")}, {"warmup": 1.0}, {"optimizer": "lion"}, {"step_size": 3}]
+)
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        Stage(**wrong)
