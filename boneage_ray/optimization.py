@@ -20,7 +20,7 @@ class Stage(BaseModel):
     from 0 over `warmup` of the steps; step multiplies by `gamma` every `step_epochs` epochs.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(default=10, ge=1)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
@@ -44,8 +44,9 @@ def build_optimizer(stage: Stage, parameters: Iterable[nn.Parameter]) -> Optimiz
         return torch.optim.Adam(chosen, lr=stage.lr, weight_decay=stage.weight_decay)
     if stage.optimizer == "adamw":
         return torch.optim.AdamW(chosen, lr=stage.lr, weight_decay=stage.weight_decay)
-    settings = {"lr": stage.lr, "weight_decay": stage.weight_decay, "momentum": stage.momentum}
-    return torch.optim.SGD(chosen, **settings, nesterov=stage.momentum > 0)
+    return torch.optim.SGD(
+        chosen, lr=stage.lr, weight_decay=stage.weight_decay, momentum=stage.momentum, nesterov=stage.momentum > 0
+    )
 
 
 def build_schedule(stage: Stage, optimizer: Optimizer, steps_per_epoch: int) -> LambdaLR:

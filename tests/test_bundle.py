@@ -15,7 +15,7 @@ from boneage_ray.models.regressor import Regressor
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 
-RECIPE = override(find_recipe("demo"), ["image.size=64", "name=tiny"])
+RECIPE = override(find_recipe("demo"), ["image.size=64", "name=tiny", "model.backbone.name=test_resnet"])
 METRICS = {"val_mae_months": 12.5, "history": [{"epoch": 1, "val_loss": None}]}
 
 

@@ -16,11 +16,12 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 
 # A module imports only from layers above its own, or from its own.
 LAYERS = (
-    "errors anatomy storage cluster runs archives parts records phantoms datasets augment models tasks optimization "
-    "recipes bundle training prediction evaluation scoring serving commands cli __main__"
-).split()
+    *("errors", "anatomy", "storage", "cluster", "runs", "archives", "parts", "records", "phantoms", "datasets"),
+    *("augment", "models", "tasks", "optimization", "recipes", "bundle", "training", "prediction", "evaluation"),
+    *("scoring", "serving", "commands", "cli", "__main__"),
+)
 RAY_MODULES = {"cluster", "datasets.load", "training.driver", "serving.app", "commands.service", "commands.jobs"}
-FREE_OF_RAY = "anatomy archives storage records augment models tasks datasets prediction recipes bundle".split()
+FREE_OF_RAY = {"anatomy", "archives", "records", "augment", "models", "tasks", "datasets", "prediction", "recipes"}
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 350, 60, 6
 
 
@@ -69,7 +70,7 @@ def own_imports(modules: dict[str, str]) -> list[Import]:
 
 def layer(module: str) -> int:
     """Place of a module in LAYERS; storage_s3 and its like belong to storage."""
-    first = module.split(".")[0]
+    first = module.partition(".")[0]
     return LAYERS.index("storage" if first.startswith("storage_") else first)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 class AugmentConfig(BaseModel):
     """Ranges of the random changes; 0 switches a step off. Applied in the order of the fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     flip: float = Field(default=0.0, ge=0, le=1, description="probability of a horizontal flip")
     rotation_deg: float = Field(default=0.0, ge=0, le=180)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 _STATE_POLL_S = 0.5
+_CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 
 
 class RuntimeEnv(BaseModel):
@@ -95,13 +98,21 @@ def connect(address: str) -> JobSubmissionClient:
     """A client of the cluster's dashboard. Raises `UsageError` when it does not answer."""
     if not address.startswith(("http://", "https://")):
         raise UsageError(f"--address {address}: the URL of a Ray dashboard is needed, for example http://head:8265")
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    if "BONEAGE_DEBUG" not in os.environ:
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.ERROR)
     try:
         return JobSubmissionClient(address)
     except ConnectionError:
         raise UsageError(f"--address {address}: no Ray dashboard answers there") from None
-    except RuntimeError as error:
+    except AuthenticationError:
+        raise UsageError(
+            f"--address {address} wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+        ) from None
+    except (RuntimeError, OSError, ValueError) as error:
         raise UsageError(f"--address {address}: {_last_line(str(error))}") from None
 
 
@@ -109,7 +120,7 @@ def submit(client: JobSubmissionClient, spec: JobSpec, address: str) -> str:
     """Submit and return the submission id. Raises `UsageError` when the cluster refuses the job."""
     try:
         return str(client.submit_job(**spec.model_dump(exclude_none=True)))
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError) as error:
         raise UsageError(f"{address} refused the job: {_last_line(str(error))}") from None
 
 

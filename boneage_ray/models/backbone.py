@@ -23,7 +23,7 @@ class BackboneConfig(BaseModel):
     the encoder's own parameter names; `weights_sha256` is then checked.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = "resnet18"
     weights: Literal["none", "timm"] | str = "none"

@@ -25,7 +25,7 @@ AGE_MEAN_YEARS, AGE_SD_YEARS = 10.6, 3.4
 class RegressorConfig(BaseModel):
     """A bone age regressor; `stage_heads` adds a classifier for each named stage scheme."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     backbone: BackboneConfig = BackboneConfig()
     channels: Literal[1, 3] = Field(

@@ -74,7 +74,7 @@ def _common(case: Loaded, predictor: Predictor) -> Row:
     if isinstance(case.outcome, Prepared):
         source = case.outcome.source
         row |= source.uids
-        if source.pixel_spacing_mm is not None:
+        if spacing is None and source.pixel_spacing_mm is not None:
             spacing, spacing_source = source.pixel_spacing_mm, source.pixel_spacing_source
         row["flags"] = ["sex_unknown"] * (sex is None) + ["spacing_unknown"] * (spacing is None)
     return row | {

@@ -24,7 +24,7 @@ from boneage_ray.tasks.age import AgeTaskConfig
 class Recipe(BaseModel):
     """What `train` runs, and what `score` and `serve` later read from the bundle. Ages in months, losses in years."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     summary: str

@@ -18,7 +18,7 @@ from boneage_ray.records.quality import QualityConfig, check_quality
 class ImageConfig(BaseModel):
     """How a decoded radiograph becomes the network's image; stored in the manifest and in the bundle."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     size: int = Field(default=256, ge=32, le=2048)
     clahe_clip: float = Field(default=0.0, ge=0, description="0 switches CLAHE off")

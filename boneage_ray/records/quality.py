@@ -14,12 +14,12 @@ from boneage_ray.errors import InputProblem, Reason
 class QualityConfig(BaseModel):
     """Thresholds; gray levels are fractions of the image's own full scale (255 or 65535)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     min_side: int = 64
     max_aspect: float = 4.0
     blank_range: float = 0.02
-    min_contrast: float = 0.08
+    min_contrast: float = 0.05
 
 
 def check_quality(pixels: npt.NDArray[Any], config: QualityConfig) -> None:

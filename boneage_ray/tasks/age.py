@@ -20,7 +20,7 @@ from boneage_ray.tasks.task import Columns, Task
 class AgeTaskConfig(BaseModel):
     """Loss of the age in years, and the weight of each stage head's cross-entropy."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     loss: Literal["l1", "huber"] = "l1"
     huber_delta_years: float = Field(default=1.25, gt=0)

@@ -110,6 +110,7 @@ def _learner(
         optimizer=optimizer,
         schedule=schedule,
         clip_norm=stage.clip_norm,
+        frozen=() if stage.trainable == "all" else (raw.backbone,),
     )
 
 

@@ -33,6 +33,7 @@ class Learner:
     optimizer: Optimizer
     schedule: LambdaLR
     clip_norm: float = 0.0
+    frozen: tuple[nn.Module, ...] = ()  # not trained in this stage; their batch-norm statistics stay as they are
 
     def autocast(self) -> torch.autocast:
         """Mixed precision where it was chosen."""
@@ -84,6 +85,8 @@ def train_step(learner: Learner, batch: Batch) -> Tensor:
 def train_epoch(learner: Learner, batches: Iterable[Batch], on_step: OnStep) -> float:
     """Mean loss a case over an epoch. Raises `NonFiniteLossError`, checked a step late so that the device never waits."""
     learner.model.train()
+    for module in learner.frozen:
+        module.eval()
     total = torch.zeros((), device=learner.device)
     cases, previous = 0, None
     for batch in batches:

@@ -124,13 +124,13 @@ def test_a_missing_table_says_what_it_should_hold(tmp_path):
 def test_several_tables_have_to_be_chosen_from(archive, tmp_path):
     made = archive(TABLE)
     (tmp_path / "rsna" / "second.csv").write_text(TABLE)
-    with pytest.raises(UsageError, match="several label tables .*second.csv.*--labels"):
+    with pytest.raises(UsageError, match=r"several label tables .*second\.csv.*--labels"):
         RsnaArchive(made.source)
 
 
 def test_a_table_without_ages_is_not_taken_for_labels(tmp_path):
     (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UsageError, match="no table in .* has an id and a bone age column"):
+    with pytest.raises(UsageError, match=r"no table in .* has an id and a bone age column"):
         RsnaArchive(str(tmp_path))
 
 

@@ -106,7 +106,7 @@ def test_what_is_no_table_is_refused_for_the_person(table, text):
 
 
 def test_an_absent_table_says_so(tmp_path):
-    with pytest.raises(StorageError, match="labels.csv") as caught:
+    with pytest.raises(StorageError, match=r"labels\.csv") as caught:
         list(read_table(str(tmp_path / "labels.csv"), needs_age=True))
     assert caught.value.reason == "not_found"
 

@@ -13,7 +13,7 @@ from boneage_ray import storage
 from boneage_ray.errors import MismatchError, UsageError
 from boneage_ray.models.backbone import BackboneConfig, build_backbone, fixed_size, load_checked
 
-TINY = "resnet10t"
+TINY = "test_resnet"
 
 
 def built(channels=1, **settings):
@@ -30,7 +30,7 @@ def weights():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_encoder_makes_features_of_images(channels):
     model = built(channels).eval()
-    assert model(torch.zeros(2, channels, 64, 64)).shape == (2, model.num_features) == (2, 512)
+    assert model(torch.zeros(2, channels, 64, 64)).shape == (2, model.num_features) == (2, 96)
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
@@ -88,7 +88,7 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path):
 
 def test_weights_are_not_fetched_when_others_will_follow(tmp_path):
     config = BackboneConfig(name=TINY, weights=str(tmp_path / "absent.safetensors"))
-    assert build_backbone(config, 1, with_weights=False).num_features == 512
+    assert build_backbone(config, 1, with_weights=False).num_features == 96
 
 
 def test_loading_is_all_or_nothing(weights):

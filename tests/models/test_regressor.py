@@ -10,7 +10,7 @@ from boneage_ray.errors import UsageError
 from boneage_ray.models.backbone import BackboneConfig
 from boneage_ray.models.regressor import AGE_MEAN_YEARS, Regressor, RegressorConfig
 
-TINY = BackboneConfig(name="resnet10t")
+TINY = BackboneConfig(name="test_resnet")
 IMAGE = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
@@ -50,8 +50,8 @@ def test_sex_that_is_not_given_is_unknown_and_never_female():
 def test_the_sex_embedding_stands_behind_the_image_features():
     model = regressor(sex_features=8)
     features = model.features(IMAGE, torch.tensor([0, 1, 2]))
-    assert features.shape == (3, 512 + 8)
-    assert torch.equal(features[:, 512:], model.sex.weight)
+    assert features.shape == (3, 96 + 8)
+    assert torch.equal(features[:, 96:], model.sex.weight)
 
 
 def test_gray_is_repeated_and_normalised_for_three_channels_only():

@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
@@ -110,8 +112,11 @@ def submit(dashboard, places):
 @pytest.mark.timeout(600)
 def test_the_five_entrypoints_do_the_whole_way_as_jobs(submit, places, dashboard):
     hands, data, model = places["hands"], places["data"], places["model"]
+    client = jobs.connect(dashboard)
     done = [
-        submit("prepare", f"{hands}/{HAND_FOLDER} --labels {hands}/boneage-training-dataset.csv --recipe demo --out {data}"),
+        submit(
+            "prepare", f"{hands}/{HAND_FOLDER} --labels {hands}/boneage-training-dataset.csv --recipe demo --out {data}"
+        ),
         submit("train", f"--recipe demo --data {data} --out {model} --set stage.epochs=1"),
         submit("evaluate", f"--model {model} --data {data} --split test --out {places['evaluation']}"),
         submit("score", f"{hands}/{HAND_FOLDER} --model {model} --out {places['scores']} --sex F"),
@@ -133,7 +138,6 @@ def test_the_five_entrypoints_do_the_whole_way_as_jobs(submit, places, dashboard
         rows[first]["age_months"],
         rows[first]["model_sha256"],
     )
-    client = jobs.connect(dashboard)
     client.stop_job(served["submission_id"])
     wait_until(lambda: client.get_job_status(served["submission_id"]).is_terminal(), "the job has ended")
     wait_until(lambda: not listens(port), "nobody listens any more")
@@ -179,8 +183,14 @@ def test_every_spec_of_the_repository_is_valid_and_starts_its_entrypoint(name):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("entrypoint: a\nentry_point_num_cpus: 1", "unknown key entry_point_num_cpus; nearest known: entrypoint_num_cpus"),
-        ("entrypoint: a\nruntime_env: {workingdir: .}", "unknown key runtime_env.workingdir; nearest known: working_dir"),
+        (
+            "entrypoint: a\nentry_point_num_cpus: 1",
+            "unknown key entry_point_num_cpus; nearest known: entrypoint_num_cpus",
+        ),
+        (
+            "entrypoint: a\nruntime_env: {workingdir: .}",
+            "unknown key runtime_env.workingdir; nearest known: working_dir",
+        ),
         ("entrypoint: a\nzzz: 1", "unknown key zzz; known: entrypoint, runtime_env"),
         ("metadata: {a: b}", "entrypoint is missing"),
         ("entrypoint: a\nentrypoint_num_cpus: many", "entrypoint_num_cpus = 'many'"),
@@ -203,6 +213,28 @@ def test_a_wrong_spec_is_refused_by_name(tmp_path, text, said):
 def test_an_address_that_is_no_url_is_refused(address):
     with pytest.raises(UsageError, match="the URL of a Ray dashboard"):
         jobs.connect(address)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(401, "wants a token: set RAY_AUTH_MODE=token"), (404, "404"), (500, "500"), (200, "Expecting value")],
+)
+def test_a_server_that_refuses_or_is_no_dashboard_is_named(status, said):
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(UsageError) as caught:
+            jobs.connect(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert f"127.0.0.1:{server.server_port}" in str(caught.value)
+    assert said in str(caught.value)
 
 
 def test_a_cluster_that_does_not_answer_is_named():

@@ -15,7 +15,7 @@ from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 
-RECIPE = override(find_recipe("demo"), ["image.size=64", "precision=float32"])
+RECIPE = override(find_recipe("demo"), ["image.size=64", "precision=float32", "model.backbone.name=test_resnet"])
 IMAGES = [picture(64, 64, seed) for seed in range(10)]
 SEXES = ["F", "M", None, "F", "M", None, "F", "M", None, "F"]
 

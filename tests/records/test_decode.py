@@ -10,8 +10,8 @@ import tracemalloc
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 from pictures import PNG_START, chunk, encoded, interlaced_png, picture, png_of
+from PIL import Image
 
 from boneage_ray.errors import InputProblem
 from boneage_ray.records.decode import decode
@@ -50,7 +50,7 @@ def tiff(pixels, white_is_zero=False):
         encoded(GRAY, "TIFF", compression="tiff_lzw"),
         encoded(GRAY, "TIFF", mode="RGBA"),
     ],
-    ids="gray rgb rgba gray-alpha palette interlaced bmp bmp24 tiff lzw tiff-rgba".split(),
+    ids=["gray", "rgb", "rgba", "gray-alpha", "palette", "interlaced", "bmp", "bmp24", "tiff", "lzw", "tiff-rgba"],
 )
 def test_lossless_forms_of_a_gray_picture_give_its_pixels(data):
     pixels = decode(data).pixels
@@ -132,7 +132,7 @@ def test_an_empty_file():
         encoded(GRAY, "PPM"),
         b"\0" * 128 + b"DICM" + b"\0" * 100,
     ],
-    ids="text zeros pdf gif webp ppm dicom".split(),
+    ids=["text", "zeros", "pdf", "gif", "webp", "ppm", "dicom"],
 )
 def test_other_formats_are_told_by_content(data):
     assert problem(data) == ("unsupported_format", "not one of PNG, JPEG, TIFF, BMP (told by content)")

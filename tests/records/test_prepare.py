@@ -69,7 +69,7 @@ def test_a_rejected_image_keeps_its_reason():
 
 
 def test_the_size_limit_of_the_config_counts():
-    with pytest.raises(InputProblem, match="at most 0.01 megapixels"):
+    with pytest.raises(InputProblem, match=r"at most 0\.01 megapixels"):
         prepare(encoded(picture(200, 100)), ImageConfig(max_megapixels=0.01))
     with pytest.raises(InputProblem, match="more pixels than can be accepted"):
         prepare(png_of(20_000, 20_000, b""), ImageConfig())

@@ -53,7 +53,9 @@ class FakeModel:
 
 
 def served(model):
-    info = ModelInfo(name=model.name, model_sha256="0" * 64, recipe="demo", summary="s", metrics={"val_mae_months": 9.0})
+    info = ModelInfo(
+        name=model.name, model_sha256="0" * 64, recipe="demo", summary="s", metrics={"val_mae_months": 9.0}
+    )
     return Served(info, model)
 
 
@@ -103,7 +105,12 @@ def test_a_raw_body_answers_one_row_with_what_the_query_says(ask, model):
 def test_nothing_said_is_unknown_never_female(ask, model):
     ask("POST", "/v1/predict", content=b"1", headers=PNG)
     item = model.seen[0]
-    assert (item.sex, item.sex_source, item.pixel_spacing_mm, item.pixel_spacing_source) == (None, "unknown", None, None)
+    assert (item.sex, item.sex_source, item.pixel_spacing_mm, item.pixel_spacing_source) == (
+        None,
+        "unknown",
+        None,
+        None,
+    )
 
 
 def test_a_form_answers_a_row_for_every_file_in_order(ask):
@@ -302,7 +309,11 @@ def test_more_requests_than_fit_are_refused_and_the_next_ones_served(model):
                 await asyncio.sleep(0.01)
             refused = await client.post("/v1/predict", content=b"1", headers=PNG)
             model.gate.set()
-            return [r.status_code for r in await asyncio.gather(*first)], refused, await client.post("/v1/predict", content=b"1")
+            return (
+                [r.status_code for r in await asyncio.gather(*first)],
+                refused,
+                await client.post("/v1/predict", content=b"1"),
+            )
 
     served_ones, refused, afterwards = asyncio.run(scene())
     assert served_ones == [200, 200]

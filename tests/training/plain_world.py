@@ -10,7 +10,7 @@ from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.training.loop import Job
 
-SIDE, CASES, BATCH_SIZE = 32, 12, 4
+SIDE, CASES, BATCH_SIZE = 64, 12, 4
 STEPS = CASES // BATCH_SIZE
 
 
@@ -19,8 +19,8 @@ class Killed(Exception):  # noqa: N818  stands for a SIGKILL
 
 
 def tiny_recipe(*settings):
-    """The demo recipe, smaller and in float32."""
-    first = ["model.backbone.name=resnet10t", f"image.size={SIDE}", "model.hidden=[8]", "precision=float32"]
+    """The demo recipe, with the smallest encoder that timm has, in float32."""
+    first = ["model.backbone.name=test_resnet", f"image.size={SIDE}", "model.hidden=[8]", "precision=float32"]
     return override(find_recipe("demo"), [*first, f"batch_size={BATCH_SIZE}", *settings])
 
 

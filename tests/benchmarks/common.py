@@ -1,0 +1,92 @@
+"""What the benchmarks share: archives to work on, commands in processes of their own, memory of a process tree.
+
+Run by hand, never by pytest: absolute times mean nothing on a shared machine, so every benchmark interleaves what it
+compares and prints ratios.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from boneage_ray import bundle
+from boneage_ray.models.regressor import Regressor
+from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive
+from boneage_ray.recipes import find_recipe
+from boneage_ray.recipes.recipe import override
+
+
+def machine():
+    """One line about the machine, for the table."""
+    names = [
+        line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    memory = psutil.virtual_memory().total / 2**30
+    return f"{len(os.sched_getaffinity(0))} cores of {names[0] if names else platform.processor()}, {memory:.0f} GiB"
+
+
+def hands(folder, count, size, distinct=500):
+    """An archive of `count` PNGs; beyond `distinct` phantoms the files are links to them, under names of their own."""
+    images = folder / HAND_FOLDER
+    if not images.exists():
+        write_hand_archive(str(folder), min(count, distinct), seed=1, size=size)
+        originals = sorted(images.iterdir())
+        for k in range(count - len(originals)):
+            os.link(originals[k % len(originals)], images / f"again-{k:06d}.png")
+    return images
+
+
+def random_bundle(folder, recipe_name, *settings):
+    """A bundle of random weights: as fast as a trained one."""
+    recipe = override(find_recipe(recipe_name), settings)
+    if not folder.exists():
+        bundle.save(str(folder), recipe, Regressor(recipe.model, with_weights=False).state_dict(), {})
+    return folder
+
+
+@dataclass
+class Watched:
+    """A finished command: seconds, and the peak of its process tree's memory in MiB (proportional set size)."""
+
+    started: float
+    seconds: float = 0.0
+    peak_mib: float = 0.0
+    samples: list = field(default_factory=list)
+
+
+def boneage(*arguments, memory=False):
+    """Run the console command to its end; raises if it fails."""
+    watched = Watched(time.time())
+    process = subprocess.Popen([sys.executable, "-m", "boneage_ray", *map(str, arguments)], stdout=subprocess.DEVNULL)
+    watcher = threading.Thread(target=_watch, args=(process.pid, watched), daemon=True)
+    if memory:
+        watcher.start()
+    code = process.wait()
+    watched.seconds = time.time() - watched.started
+    if code:
+        raise SystemExit(f"boneage {arguments[0]} ended with exit code {code}")
+    if memory:
+        watcher.join(timeout=10)
+        watched.peak_mib = max(watched.samples)
+    return watched
+
+
+def _watch(pid, watched):
+    while psutil.pid_exists(pid):
+        total = 0
+        try:
+            parent = psutil.Process(pid)
+            for process in [parent, *parent.children(recursive=True)]:
+                total += process.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            pass  # a process that ended between two looks
+        watched.samples.append(total / 2**20)
+        time.sleep(2)
