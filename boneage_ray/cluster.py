@@ -65,7 +65,7 @@ def connect(num_cpus: int | None = None) -> float:
     cpus = num_cpus or int(os.environ.get("BONEAGE_CPUS", "0")) or None
     joins = cpus is None and ("RAY_ADDRESS" in os.environ or Path(_ADDRESS_FILE).exists())
     quiet_environment()
-    if not joins and "RAY_AUTH_MODE" not in os.environ:
+    if not joins and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
         # A token of this run's own, in its environment only: Ray's default would leave one in the home folder.
         # Ray reads these when it is imported, not later.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -83,6 +83,11 @@ def locate(uri: str) -> Location:
     return Location(fs, path, uri if uri.endswith("://") else uri.rstrip("/"), scheme)
 
 
+def absolute(uri: str) -> str:
+    """The same place as a worker in another folder sees it."""
+    return locate(uri).uri
+
+
 def _locate_file(uri: str) -> Location:
     location = locate(uri)
     if location.scheme in _S3 and "/" not in location.path:

@@ -25,7 +25,7 @@ def demo(run: Run, arguments: DemoArguments) -> None:
     """Each station is the very function that its command runs."""
     from boneage_ray.phantoms.archive import HAND_CSV, HAND_FOLDER, write_hand_archive
 
-    out = pipeline.absolute(arguments.out)
+    out = storage.absolute(arguments.out)
     parts.claim(out, parts.fingerprint([], "demo", COUNT, SIZE, SEED), arguments.overwrite, "demo")
     run.out = out
     archive, unseen, data, model, evaluation, scores = (

@@ -34,8 +34,8 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     from boneage_ray.records.shards import PrepareOptions, prepare_archive
 
     recipe = override(find_recipe(arguments.recipe), arguments.settings)
-    source, out = absolute(arguments.source), absolute(arguments.out)
-    labels = absolute(arguments.labels) if arguments.labels else None
+    source, out = storage.absolute(arguments.source), storage.absolute(arguments.out)
+    labels = storage.absolute(arguments.labels) if arguments.labels else None
     archive = RsnaArchive(source, labels)
     options = PrepareOptions(out, recipe.image, recipe.split_seed, arguments.overwrite)
     run.note(recipe=recipe.model_dump(mode="json"), source=source, labels=archive.labels)
@@ -76,7 +76,7 @@ def train(run: Run, arguments: TrainArguments) -> None:
     from boneage_ray.training.driver import TrainOptions, fingerprint, run_training
 
     recipe = override(find_recipe(arguments.recipe), arguments.settings)
-    data, out = absolute(arguments.data), absolute(arguments.out)
+    data, out = storage.absolute(arguments.data), storage.absolute(arguments.out)
     prepared = open_prepared(data)
     prepared.check_image(recipe.image)
     for split in SPLITS[:2]:
@@ -130,7 +130,11 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     from boneage_ray.evaluation.report import evaluation_page
 
     split = _split(arguments.split)
-    model, data, out = absolute(arguments.model), absolute(arguments.data), absolute(arguments.out)
+    model, data, out = (
+        storage.absolute(arguments.model),
+        storage.absolute(arguments.data),
+        storage.absolute(arguments.out),
+    )
     loaded, prepared = bundle.load(model), open_prepared(data)
     prepared.check_image(loaded.recipe.image)
     prepared.shards(split)
@@ -200,8 +204,12 @@ def score(run: Run, arguments: ScoreArguments) -> None:
 
     if arguments.sex not in (None, "F", "M"):
         raise UsageError(f"--sex {arguments.sex}: F or M is needed; leave it out where it is unknown")
-    source, model, out = absolute(arguments.source), absolute(arguments.model), absolute(arguments.out)
-    metadata = absolute(arguments.metadata) if arguments.metadata else None
+    source, model, out = (
+        storage.absolute(arguments.source),
+        storage.absolute(arguments.model),
+        storage.absolute(arguments.out),
+    )
+    metadata = storage.absolute(arguments.metadata) if arguments.metadata else None
     archive = FilesArchive(source, metadata, cast(Sex | None, arguments.sex), arguments.pixel_spacing_mm)
     with timed(run, "list"):
         plan = plan_parts(archive)
@@ -230,11 +238,6 @@ def _split(name: str) -> Split:
         if split == name:
             return split
     raise UsageError(f"--split {name}: one of {', '.join(SPLITS)} is needed")
-
-
-def absolute(uri: str) -> str:
-    """The same place as a worker in another folder sees it."""
-    return storage.locate(uri).uri
 
 
 def _quoted(text: str) -> str:

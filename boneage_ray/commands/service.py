@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from boneage_ray import cluster
-from boneage_ray.commands.pipeline import absolute
 from boneage_ray.errors import UsageError
 from boneage_ray.runs import Run, say
 
@@ -40,7 +39,7 @@ def serve(run: Run, arguments: ServeArguments) -> None:
     check_exposure(arguments.host, bool(tokens))
     config = _web_config(tokens)
     check_port(arguments.host, arguments.port)
-    places = inspect_models([absolute(uri) for uri in arguments.models])
+    places = inspect_models([storage.absolute(uri) for uri in arguments.models])
     cluster.connect()
     import ray
 
@@ -144,7 +143,7 @@ def submit(run: Run, arguments: SubmitArguments) -> None:
     """Hand a job spec to a cluster's Jobs API."""
     from boneage_ray.commands import jobs
 
-    spec = jobs.read_job(absolute(arguments.job))
+    spec = jobs.read_job(storage.absolute(arguments.job))
     cluster.quiet_environment()
     client = jobs.connect(arguments.address)
     job_id = jobs.submit(client, spec, arguments.address)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from boneage_ray import bundle, cluster, storage
-from boneage_ray.commands.pipeline import absolute
 from boneage_ray.errors import BoneageError, UsageError
 from boneage_ray.runs import Run, versions
 
@@ -45,7 +44,7 @@ def phantoms(run: Run, arguments: PhantomArguments) -> None:
     """Write a synthetic archive."""
     from boneage_ray.phantoms.archive import write_cephalogram_archive, write_hand_archive
 
-    out = absolute(arguments.out)
+    out = storage.absolute(arguments.out)
     if not storage.is_empty(out):
         raise UsageError(f"{out} is not empty; give another --out")
     run.out = out
@@ -78,9 +77,9 @@ def doctor(run: Run, arguments: DoctorArguments) -> None:
     broken: list[str] = []
     checks = {"devices": _devices, "ray": _ray}
     if arguments.storage:
-        checks["storage"] = lambda: _storage(absolute(str(arguments.storage)))
+        checks["storage"] = lambda: _storage(storage.absolute(str(arguments.storage)))
     if arguments.model:
-        checks["model"] = lambda: _model(absolute(str(arguments.model)))
+        checks["model"] = lambda: _model(storage.absolute(str(arguments.model)))
     for name, check in checks.items():
         try:
             found[name] = check()

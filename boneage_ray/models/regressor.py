@@ -58,11 +58,12 @@ class Regressor(nn.Module):
 
     def forward(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> dict[str, Tensor]:
         """Named outputs; sex that is not given counts as unknown."""
-        features_BF = self.trunk(self.features(image_B1HW, sex_B))
-        outputs = {"age_years": self.age(features_BF).squeeze(1) * AGE_SD_YEARS + AGE_MEAN_YEARS}
-        for name, head in self.stages.items():
-            outputs[f"stage_{name}"] = head(features_BF)
-        return outputs
+        features_BF = self.features(image_B1HW, sex_B)
+        # The heads in float32 also under autocast: a bfloat16 age comes in steps of a month.
+        with torch.autocast(features_BF.device.type, enabled=False):
+            trunk_BF = self.trunk(features_BF.float())
+            outputs = {"age_years": self.age(trunk_BF).squeeze(1) * AGE_SD_YEARS + AGE_MEAN_YEARS}
+            return outputs | {f"stage_{name}": head(trunk_BF) for name, head in self.stages.items()}
 
     def features(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> Tensor:
         """Pooled encoder features (B, F), with the sex embedding behind them if sex is an input."""

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from boneage_ray import __version__, parts
+from boneage_ray import __version__
 from boneage_ray.archives.files import FilesArchive
 from boneage_ray.records.schema import from_table, result_schema
 
@@ -16,16 +16,14 @@ PNG = {"Content-Type": "image/png"}
 
 
 @pytest.fixture(scope="module")
-def offline(hands, tiny_model, tmp_path_factory):
+def offline(local_ray, hands, tiny_model, tmp_path_factory):
     """offline(sex, spacing) -> file name -> the row that `score` writes."""
 
     def score(sex=None, spacing=None):
-        from boneage_ray.scoring.score import ScoreWorker, results
+        from boneage_ray.scoring.score import ScoreOptions, plan_parts, results, score_archive
 
         out = str(tmp_path_factory.mktemp("scores"))
-        archive = FilesArchive(str(hands[0]), None, sex, spacing)
-        (part,) = parts.cut(archive.inputs(), "results", 64)
-        ScoreWorker(tiny_model, out, 1, False)(part.table())
+        score_archive(plan_parts(FilesArchive(str(hands[0]), None, sex, spacing)), ScoreOptions(tiny_model, out))
         return {row["input_uri"].rsplit("/", 1)[-1]: row for table in results(out) for row in from_table(table)}
 
     return score
