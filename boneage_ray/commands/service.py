@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from boneage_ray import cluster
+from boneage_ray import cluster, storage
 from boneage_ray.errors import UsageError
 from boneage_ray.runs import Run, say
 
