@@ -28,6 +28,9 @@ from boneage_ray.training.loop import Job, train
 from boneage_ray.training.tracking import Tracker
 
 CHECKPOINTS = "checkpoints"
+# Ray Train runs the loop in a thread. glibc gives a thread an arena of its own that hands every large activation back to the
+# kernel: measured, a tenth of the training time on CPUs.
+_ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None: 
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(1),
+            worker_runtime_env={"env_vars": _ALLOCATOR},
         ),
     )
     try:
@@ -175,12 +179,10 @@ class _RayWorld:
             self._said, self._cases = now, 0
 
     def on_epoch(self, line: dict[str, Any]) -> None:
-        import ray.train
-
+        # Not ray.train.report: it waits for the controller's next look (2 s), and looking more often costs a tenth of a core.
         if self.rank == 0:
             self.tracker.log(line)
             self.board.epoch.remote(line)
-        ray.train.report({key: value for key, value in line.items() if value is not None})
 
 
 class _Board:
