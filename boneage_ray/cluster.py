@@ -112,6 +112,14 @@ def quiet_environment() -> None:
             logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def offers() -> dict[str, float]:
+    """CPUs, GPUs and nodes of the connected cluster, for run.json."""
+    import ray
+
+    have = ray.cluster_resources()
+    return {"cpus": have.get("CPU", 0.0), "gpus": have.get("GPU", 0.0), "nodes": float(len(ray.nodes()))}
+
+
 def choose_resources(parts: int, gpu: bool = False) -> Resources:
     """One actor a core (or a GPU, when asked for), never more than there are parts."""
     import ray

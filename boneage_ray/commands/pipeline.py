@@ -39,7 +39,7 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     archive = RsnaArchive(source, labels)
     options = PrepareOptions(out, recipe.image, recipe.split_seed, arguments.overwrite)
     run.note(recipe=recipe.model_dump(mode="json"), source=source, labels=archive.labels)
-    cluster.connect()
+    _connect(run)
     with timed(run, "prepare"):
         manifest = prepare_archive(archive, source, options, on_claimed=lambda: setattr(run, "out", out))
     counts, reasons = manifest["counts"], manifest["rejected_by_reason"]
@@ -86,7 +86,7 @@ def train(run: Run, arguments: TrainArguments) -> None:
     if parts.claim(out, mark, arguments.overwrite, "train") and not arguments.resume:
         raise parts.held_by_same_run(out)
     run.out = out
-    cpus = cluster.connect()
+    cpus = _connect(run)
     cluster.check_workers(arguments.workers, arguments.gpu, cpus)
     options = TrainOptions(data, out, arguments.workers, arguments.gpu, arguments.wandb)
     with timed(run, "train"):
@@ -141,7 +141,7 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     mark = parts.fingerprint([], loaded.sha256, prepared.manifest["fingerprint"], split)
     parts.claim(out, mark, arguments.overwrite, "evaluate")
     run.out = out
-    cluster.connect()
+    _connect(run)
     with timed(run, "evaluate"):
         rows = job.predict_split(model, prepared, split, arguments.gpu)
     job.write_predictions(out, rows)
@@ -214,7 +214,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     with timed(run, "list"):
         plan = plan_parts(archive)
     options = ScoreOptions(model, out, arguments.overwrite, arguments.gpu)
-    cluster.connect()
+    _connect(run)
     with timed(run, "score"):
         summary = score_archive(plan, options, on_claimed=lambda: setattr(run, "out", out))
     summary["metadata_without_file"] = len(archive.unmatched())
@@ -231,6 +231,13 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     lost = summary["rejected"] + summary["failed"]
     if arguments.strict and lost:
         raise StrictError(f"{lost} of {summary['inputs']} inputs were rejected or failed, see {out}/report.html")
+
+
+def _connect(run: Run) -> float:
+    """Join or start Ray, and note in run.json what it offers."""
+    cpus = cluster.connect()
+    run.note(cluster=cluster.offers())
+    return cpus
 
 
 def _split(name: str) -> Split:
