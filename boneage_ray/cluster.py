@@ -11,7 +11,9 @@ import json
 import logging
 import os
 import secrets
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -61,22 +63,37 @@ def connect(num_cpus: int | None = None) -> float:
 
     Returns the CPU count. `num_cpus`, or BONEAGE_CPUS, forces a local Ray of that many CPUs.
     """
-    cpus = num_cpus or int(os.environ.get("BONEAGE_CPUS", "0")) or None
-    joins = cpus is None and ("RAY_ADDRESS" in os.environ or Path(_ADDRESS_FILE).exists())
+    cpus = num_cpus or _asked_cpus()
+    joining = num_cpus is None and joins()
     quiet_environment()
-    if not joins and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
+    if not joining and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
         # A token of this run's own, in its environment only: Ray's default would leave one in the home folder.
         # Ray reads these when it is imported, not later.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     import ray
 
     if not ray.is_initialized():
-        local: dict[str, Any] = {} if joins else {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+        local: dict[str, Any] = {} if joining else {"address": "local", "num_cpus": cpus, "include_dashboard": False}
         debug = "BONEAGE_DEBUG" in os.environ
         with _stderr_muted(not debug):
             ray.init(log_to_driver=debug, logging_level="INFO" if debug else "ERROR", **local)
         quiet_environment()  # ray.init sets the levels of its loggers anew
+        if threading.current_thread() is threading.main_thread():
+            # Kubernetes and systemd stop a job by SIGTERM: like Ctrl-C, and not Ray's crash report.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
     return float(ray.cluster_resources().get("CPU", 1.0))
+
+
+def joins() -> bool:
+    """Whether `connect` will join a running cluster rather than start one."""
+    return _asked_cpus() is None and ("RAY_ADDRESS" in os.environ or Path(_ADDRESS_FILE).exists())
+
+
+def _asked_cpus() -> int | None:
+    text = os.environ.get("BONEAGE_CPUS", "")
+    if text and not (text.isdigit() and int(text) > 0):
+        raise UsageError(f"BONEAGE_CPUS={text}: a whole number of CPUs, 1 or more, is needed")
+    return int(text) if text else None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -41,6 +42,7 @@ class Run:
     answer: dict[str, Any] = field(default_factory=dict)
     closing: list[str] = field(default_factory=list)
     text: str = ""
+    to_continue: str = "give the command again"
     started: float = field(default_factory=time.time)
 
     def note(self, **facts: Any) -> None:  # noqa: ANN401  anything JSON can hold
@@ -55,7 +57,7 @@ class Run:
         """The content of run.json."""
         return {
             "command": self.command,
-            "arguments": sys.argv[1:],
+            "arguments": [_without_secrets(text) for text in sys.argv[1:]],
             "exit_code": code,
             "error": error,
             "started": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
@@ -74,20 +76,25 @@ def execute(run: Run, body: Callable[[Run], None]) -> int:
     try:
         body(run)
     except KeyboardInterrupt:
-        code, message = int(ExitCode.INTERRUPTED), "interrupted; what was committed is kept: give the command again"
+        code, message = int(ExitCode.INTERRUPTED), f"interrupted; what was committed is kept: {run.to_continue}"
     except Exception as error:  # noqa: BLE001  the outermost place: becomes an exit code and one line, or a traceback on demand
         cause = first_cause(error)
         code = int(cause.exit_code) if isinstance(cause, BoneageError) else int(ExitCode.INTERNAL)
         message = str(cause) if isinstance(cause, BoneageError) else f"internal error: {_summary(cause)}"
         if run.debug:
             traceback.print_exception(error)
-    if (run.answer or run.text) and code in (ExitCode.OK, ExitCode.STRICT, ExitCode.GATE_MISSED):
+    if run.answer or run.text:
         _print_answer(run)
     if message:
-        print(f"boneage {run.command}: {message}", file=sys.stderr)  # noqa: T201
+        say(f"boneage {run.command}: {message}")
     _save_record(run, code, message)
     disconnect()
     return code
+
+
+def _without_secrets(text: str) -> str:
+    """A URI may carry a user and password."""
+    return re.sub(r"//[^/@\s]+@", "//***@", text)
 
 
 def _save_record(run: Run, code: int, message: str | None) -> None:
@@ -97,7 +104,7 @@ def _save_record(run: Run, code: int, message: str | None) -> None:
     try:
         storage.write_json(storage.join(run.out, "run.json"), run.record(code, message))
     except BoneageError as error:
-        print(f"boneage {run.command}: run.json was not written: {error}", file=sys.stderr)  # noqa: T201
+        say(f"boneage {run.command}: run.json was not written: {error}")
 
 
 def _print_answer(run: Run) -> None:
@@ -112,7 +119,7 @@ def _print_answer(run: Run) -> None:
             print(f"{key:<{width}}  {_shown(value)}")  # noqa: T201
     stream = sys.stderr if run.json_output else sys.stdout
     for line in run.closing:
-        print(line, file=stream)
+        print(storage.printable(line), file=stream)
 
 
 def _shown(value: object) -> str:
@@ -130,7 +137,7 @@ def _summary(error: BaseException) -> str:
 
 def say(message: str) -> None:
     """One line of log on stderr."""
-    print(message, file=sys.stderr, flush=True)  # noqa: T201
+    print(storage.printable(message), file=sys.stderr, flush=True)  # noqa: T201
 
 
 class Progress:

@@ -83,6 +83,11 @@ def locate(uri: str) -> Location:
     return Location(fs, path, uri if uri.endswith("://") else uri.rstrip("/"), scheme)
 
 
+def printable(text: str) -> str:
+    """Text as it can stand in a table, a page or a log: bytes of a file name that are not UTF-8 become \\xff and the like."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def absolute(uri: str) -> str:
     """The same place as a worker in another folder sees it."""
     return locate(uri).uri
@@ -136,7 +141,7 @@ def read_text(uri: str) -> str:
 
 def write_text(uri: str, text: str) -> None:
     """Write UTF-8 text as a whole file."""
-    write_bytes(uri, text.encode("utf-8"))
+    write_bytes(uri, printable(text).encode("utf-8"))
 
 
 def read_json(uri: str) -> Any:  # noqa: ANN401  JSON holds any value

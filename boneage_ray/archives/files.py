@@ -41,6 +41,23 @@ class FilesArchive(Archive):
         said = f"rows of {self.metadata} contradict each other: none is used"
         return lost + [Unmatched("", key, "duplicate_id", said) for key in self._ambiguous]
 
+    def warnings(self) -> list[str]:
+        """What of the metadata could not be used, for people; complete once `inputs` was read to the end."""
+        cells = [f"{name}: {', '.join(row.unusable)}" for name, row in self._rows.items() if row.unusable]
+        lost = self.unmatched()
+        return [
+            *(
+                [f"{self.metadata}: {len(cells)} rows hold values that count as unknown ({_few(cells)})"]
+                if cells
+                else []
+            ),
+            *(
+                [f"{self.metadata}: {len(lost)} rows are not used ({_few([m.record_id for m in lost])})"]
+                if lost
+                else []
+            ),
+        ]
+
     def _uris(self) -> Iterator[str]:
         for info in storage.list_files(self.source):
             if info.uri != self.metadata:
@@ -59,6 +76,10 @@ class FilesArchive(Archive):
         if self.spacing_mm:
             found = replace(found, pixel_spacing_mm=self.spacing_mm, pixel_spacing_source="option")
         return found
+
+
+def _few(items: list[str]) -> str:
+    return "; ".join(items[:3]) + ("; ..." if len(items) > 3 else "")
 
 
 def _by_name(metadata: str) -> tuple[dict[str, TableRow], list[str]]:

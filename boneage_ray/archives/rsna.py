@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from boneage_ray import storage
 from boneage_ray.archives.archive import IMAGE_ENDINGS, Archive, Input, Unmatched, stem_of
 from boneage_ray.archives.tables import TableRow, header_of, labelled, parse_age, read_table
-from boneage_ray.errors import NoUsableInputError, UsageError
+from boneage_ray.errors import NoUsableInputError, StorageError, UsageError
 
 
 class RsnaArchive(Archive):
@@ -85,6 +85,8 @@ def find_labels(source: str) -> str:
     beside = source.rstrip("/") + ".csv"
     if storage.exists(beside):
         return beside
+    if not storage.exists(source):
+        raise StorageError("not_found", f"{source}: there is no such file or folder")
     tables = [info.uri for info in storage.list_folder(source) if info.uri.lower().endswith(".csv")]
     fitting = [uri for uri in tables if _has_labels(uri)]
     if len(fitting) == 1:

@@ -18,6 +18,7 @@ from boneage_ray.errors import UsageError
 ID_NAMES = ("id", "imageid", "caseid", "stem", "uri", "file", "filename", "image")
 AGE_NAMES = ("boneage", "boneagemonths", "groundtruthboneagemonths", "agemonths")
 SEX_NAMES = ("male", "sex")
+UNKNOWN_SEX = ("u", "unknown", "o", "other", "n/a", "na", "none", "0", "9")
 SPACING_NAMES = ("pixelspacingmm", "spacing", "pixelspacing")
 
 
@@ -29,6 +30,7 @@ class TableRow:
     age_text: str | None
     sex: Sex | None
     spacing_text: str | None
+    unusable: tuple[str, ...] = ()  # cells that hold something, but nothing that can be read
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,13 @@ def read_table(uri: str, needs_age: bool) -> Iterator[TableRow]:
     if needs_age and columns.age is None:
         raise UsageError(f"{uri} has no bone age column (found: {found}); name it boneage, in months")
     for row in _reader(text):
-        yield TableRow(
-            record_id=(row[columns.record_id] or "").strip(),
-            age_text=_cell(row, columns.age),
-            sex=_sex(columns.sex, _cell(row, columns.sex)),
-            spacing_text=_cell(row, columns.spacing),
+        age, sex, spacing = (_cell(row, name) for name in (columns.age, columns.sex, columns.spacing))
+        known_sex = _sex(columns.sex, sex)
+        unusable = (
+            *([sex] if sex and known_sex is None and sex.lower() not in UNKNOWN_SEX else []),
+            *([spacing] if spacing and parse_spacing(spacing) is None else []),
         )
+        yield TableRow((row[columns.record_id] or "").strip(), age, known_sex, spacing, unusable)
 
 
 def parse_age(text: str | None) -> float | None:
@@ -110,7 +113,7 @@ def _sex(column: str | None, text: str | None) -> Sex | None:
 
 def _number(text: str | None) -> float | None:
     try:
-        value = float(text or "")
+        value = float((text or "").replace(",", "."))  # a comma in a cell can only be a decimal one
     except ValueError:
         return None
     return value if math.isfinite(value) else None

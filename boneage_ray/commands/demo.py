@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -57,7 +58,7 @@ def demo(run: Run, arguments: DemoArguments) -> None:
     run.finish(
         {**run.answer, "seconds": run.facts["timings"]},
         f"Report: {evaluation}/report.html  Scores: {scores}/report.html  (synthetic, not for use on people)",
-        f"Next: boneage serve --model {model}",
+        f"Next: boneage serve --model {shlex.quote(model)}",
     )
 
 

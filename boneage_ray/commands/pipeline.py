@@ -11,7 +11,7 @@ from boneage_ray.archives.files import FilesArchive
 from boneage_ray.archives.rsna import RsnaArchive
 from boneage_ray.errors import GateMissedError, StrictError, UsageError
 from boneage_ray.records.split import SPLITS, Split
-from boneage_ray.runs import Run, timed
+from boneage_ray.runs import Run, say, timed
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class TrainArguments:
 
 def train(run: Run, arguments: TrainArguments) -> None:
     """Prepared data -> model bundle."""
+    run.to_continue = "give the command again with --resume"
     from boneage_ray.datasets.load import open_prepared
     from boneage_ray.recipes import find_recipe
     from boneage_ray.recipes.recipe import override
@@ -153,10 +154,11 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
         "Data": f"{data} {prepared.manifest['fingerprint']}",
         "Split": split,
     }
-    command = f"boneage evaluate --model {_quoted(model)} --data {_quoted(data)} --split {split} --out {_quoted(out)}"
+    command = _line("boneage evaluate", model=model, data=data, split=split, out=out, gpu=arguments.gpu or None)
     page = evaluation_page(analysis, predictions, facts, loaded.metrics.get("history", []), command)
     storage.write_text(storage.join(out, "report.html"), page)
     run.note(model_sha256=loaded.sha256, data_fingerprint=prepared.manifest["fingerprint"], split=split)
+    run.note(recipe=loaded.recipe.model_dump(mode="json"), seed=loaded.recipe.seed)
     run.finish(
         headline(analysis),
         f"Report: {out}/report.html",
@@ -213,16 +215,29 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     archive = FilesArchive(source, metadata, cast(Sex | None, arguments.sex), arguments.pixel_spacing_mm)
     with timed(run, "list"):
         plan = plan_parts(archive)
+    for warning in archive.warnings():
+        say(warning)
     options = ScoreOptions(model, out, arguments.overwrite, arguments.gpu)
     _connect(run)
     with timed(run, "score"):
         summary = score_archive(plan, options, on_claimed=lambda: setattr(run, "out", out))
-    summary["metadata_without_file"] = len(archive.unmatched())
+    summary["metadata_warnings"] = archive.warnings()
     storage.write_json(storage.join(out, "summary.json"), summary)
-    command = f"boneage score {_quoted(source)} --model {_quoted(model)} --out {_quoted(out)}"
+    command = _line(
+        "boneage score",
+        source,
+        model=model,
+        out=out,
+        metadata=metadata,
+        sex=arguments.sex,
+        pixel_spacing_mm=arguments.pixel_spacing_mm,
+        gpu=arguments.gpu or None,
+    )
     facts = {"Archive": source, "Model": f"{model} {summary['model_sha256'][:12]}"}
     storage.write_text(storage.join(out, "report.html"), score_page(summary, problems(out), facts, command))
-    run.note(counts=summary, source=source, model=model)
+    recipe = bundle.load(model).recipe
+    run.note(counts=summary, source=source, model=model, model_sha256=summary["model_sha256"])
+    run.note(inputs_fingerprint=summary["fingerprint"], recipe=recipe.model_dump(mode="json"), seed=recipe.seed)
     run.finish(
         {name: summary[name] for name in ("inputs", "scored", "rejected", "failed", "reasons")},
         f"Results: {out}/results/  Report: {out}/report.html",
@@ -245,6 +260,17 @@ def _split(name: str) -> Split:
         if split == name:
             return split
     raise UsageError(f"--split {name}: one of {', '.join(SPLITS)} is needed")
+
+
+def _line(*words: str, **flags: object) -> str:
+    """A command as it can be pasted; flags that are None are left out, True is a flag without a value."""
+    import shlex
+
+    given = [word for word in words[1:] if word]
+    for name, value in flags.items():
+        if value is not None:
+            given += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+    return " ".join([words[0], shlex.join(given)])
 
 
 def _quoted(text: str) -> str:

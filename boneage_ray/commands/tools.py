@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,19 +46,19 @@ def phantoms(run: Run, arguments: PhantomArguments) -> None:
     from boneage_ray.phantoms.archive import write_cephalogram_archive, write_hand_archive
 
     out = storage.absolute(arguments.out)
+    if arguments.kind not in ("hand", "cephalogram"):
+        raise UsageError(f"--kind {arguments.kind}: hand or cephalogram is needed")
+    if arguments.bad and arguments.kind != "hand":
+        raise UsageError("--bad is offered for --kind hand")
     if not storage.is_empty(out):
         raise UsageError(f"{out} is not empty; give another --out")
     run.out = out
     if arguments.kind == "hand":
         write_hand_archive(out, arguments.count, arguments.seed, arguments.size, arguments.bad)
-        following = f"Next: boneage prepare {out} --recipe demo --out DATA"
-    elif arguments.kind == "cephalogram":
-        if arguments.bad:
-            raise UsageError("--bad is offered for --kind hand")
+        following = f"Next: boneage prepare {shlex.quote(out)} --recipe demo --out DATA"
+    else:
         write_cephalogram_archive(out, arguments.count, arguments.seed, arguments.size)
         following = f"Annotations: {out}/vertebral (13 points), {out}/facial (19 points)"
-    else:
-        raise UsageError(f"--kind {arguments.kind}: hand or cephalogram is needed")
     run.note(seed=arguments.seed)
     facts = {"kind": arguments.kind, "count": arguments.count, "size": arguments.size, "seed": arguments.seed}
     run.finish(facts, f"Archive: {out} (synthetic, not for use on people)", following)
@@ -88,7 +89,7 @@ def doctor(run: Run, arguments: DoctorArguments) -> None:
             broken.append(name)
     run.finish(found, "Next: boneage demo")
     if broken:
-        raise UsageError(f"broken: {', '.join(broken)}; see the lines above")
+        raise UsageError("; ".join(f"{name} is {found[name]}" for name in broken))
 
 
 def _devices() -> str:
@@ -103,8 +104,8 @@ def _devices() -> str:
 
 
 def _ray() -> str:
-    cpus = cluster.connect()
-    return f"started or joined, {cpus:g} CPU(s)"
+    how = "joined a running cluster" if cluster.joins() else "started one here"
+    return f"{how}, {cluster.connect():g} CPU(s)"
 
 
 def _storage(uri: str) -> str:

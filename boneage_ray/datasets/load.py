@@ -12,7 +12,7 @@ from boneage_ray.datasets.plan import Shard, Slice
 from boneage_ray.datasets.read import TRAINING_COLUMNS, read_rows
 from boneage_ray.errors import MismatchError, NoUsableInputError, StorageError, UsageError
 from boneage_ray.records.prepare import ImageConfig
-from boneage_ray.records.split import Split
+from boneage_ray.records.split import SPLITS, Split
 
 READ_CPUS = 0.25
 SHUFFLE_ROWS = 1024
@@ -40,11 +40,18 @@ class Prepared:
 
     def check_image(self, config: ImageConfig) -> None:
         """Raise `MismatchError` unless the data were prepared as a recipe asks."""
-        made = ImageConfig.model_validate(self.manifest["image"])
-        differing = [name for name in ImageConfig.model_fields if getattr(made, name) != getattr(config, name)]
+        made, asked = _flat(self.manifest["image"]), _flat(config.model_dump(mode="json"))
+        differing = sorted(name for name in made.keys() | asked.keys() if made.get(name) != asked.get(name))
         if differing:
-            told = ", ".join(f"{n} {getattr(made, n)} instead of {getattr(config, n)}" for n in differing)
+            told = ", ".join(f"{name} {made.get(name)} instead of {asked.get(name)}" for name in differing)
             raise MismatchError(f"{self.uri} was prepared with image {told}; run `boneage prepare` for this recipe")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
 def open_prepared(uri: str) -> Prepared:
@@ -57,7 +64,8 @@ def open_prepared(uri: str) -> Prepared:
         raise UsageError(
             f"{uri} holds no prepared data (manifest.json is missing); `boneage prepare` makes it"
         ) from None
-    if not isinstance(manifest, dict) or "parts" not in manifest:
+    whole = isinstance(manifest, dict) and {"image", "fingerprint", "parts"} <= manifest.keys()
+    if not whole or set(manifest["parts"]) != set(SPLITS):
         raise UsageError(f"{uri}/manifest.json is not the manifest of prepared data; is this a model or a result?")
     return Prepared(uri, manifest)
 

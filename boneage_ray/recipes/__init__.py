@@ -18,7 +18,7 @@ RECIPES: tuple[Recipe, ...] = (RESNET18_MULTITASK, TIMM_REGRESSOR, DEMO)
 def find_recipe(name: str) -> Recipe:
     """A recipe by name, or by a TOML file that names a `base` and overrides fields."""
     if name.endswith(".toml"):
-        return _from_toml(name)
+        return _from_toml(name, seen=())
     for recipe in RECIPES:
         if recipe.name == name:
             return recipe
@@ -28,7 +28,9 @@ def find_recipe(name: str) -> Recipe:
     raise UsageError(f"no recipe {name!r}; {hint} (or give a TOML file)")
 
 
-def _from_toml(uri: str) -> Recipe:
+def _from_toml(uri: str, seen: tuple[str, ...]) -> Recipe:
+    if uri in seen:
+        raise UsageError(f"{uri}: recipes name each other as base ({' -> '.join((*seen, uri))})")
     try:
         values = tomllib.loads(storage.read_bytes(uri).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -36,4 +38,7 @@ def _from_toml(uri: str) -> Recipe:
     base = values.pop("base", None)
     if base is None:
         return build(values, uri)
-    return find_recipe(base).derive(**values)
+    if not isinstance(base, str):
+        raise UsageError(f"{uri}: base = {base!r}: the name of a recipe or of a TOML file is needed")
+    parent = _from_toml(base, (*seen, uri)) if base.endswith(".toml") else find_recipe(base)
+    return parent.derive(**values)

@@ -28,6 +28,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from boneage_ray import storage
+
 Row = dict[str, Any]
 
 
@@ -123,4 +125,6 @@ def from_table(table: pa.Table) -> list[Row]:
 
 
 def _cell(value: object, kind: pa.DataType) -> object:
+    if isinstance(value, str):
+        return storage.printable(value)
     return list(value.items()) if pa.types.is_map(kind) and isinstance(value, dict) else value

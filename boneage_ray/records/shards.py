@@ -68,7 +68,9 @@ def _plan(inputs: list[Input], seed: int) -> list[parts.Part]:
     for name in SPLITS:
         chosen = [item for item, split in zip(inputs, splits, strict=True) if split == name]
         # Ordered by a hash, so that neighbours in a shard are not neighbours in age or origin.
-        chosen.sort(key=lambda item: hashlib.sha256(f"{seed}/{item.record_id}".encode()).digest())
+        chosen.sort(
+            key=lambda item: hashlib.sha256(f"{seed}/{item.record_id}".encode(errors="surrogateescape")).digest()
+        )
         plan += parts.cut(chosen, name, PART_ROWS)
     return plan
 

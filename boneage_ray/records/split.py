@@ -37,4 +37,4 @@ def _stratum(case: tuple[str, float | None, Sex | None]) -> tuple[str, int]:
 
 
 def _hash(record_id: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed}:{record_id}".encode()).hexdigest()
+    return hashlib.sha256(f"{seed}:{record_id}".encode(errors="surrogateescape")).hexdigest()

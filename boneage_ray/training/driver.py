@@ -215,18 +215,22 @@ def _progress_line(total: int, rows: int) -> Iterator[Any]:
         yield board
     finally:
         done.set()
-        watcher.join(timeout=10)
+        watcher.join(timeout=15)
         ray.kill(board)
 
 
 def _watch(board: Any, done: threading.Event, total: int, rows: int) -> None:  # noqa: ANN401
     import ray
 
-    with ProgressLine("epochs", total) as bar, suppress(ray.exceptions.RayError):
-        finished = False
+    with ProgressLine("epochs", total) as bar, suppress(ray.exceptions.RayActorError):
+        finished, text, asked = False, "starting workers", board.read.remote()
         while not finished:
             finished = done.wait(0.5)
-            text, lines = ray.get(board.read.remote(), timeout=30)
+            try:  # a board that is slow to start must not end the watching
+                text, lines = ray.get(asked, timeout=10 if finished else 1)
+                asked = board.read.remote()
+            except ray.exceptions.GetTimeoutError:
+                lines = []
             for line in lines:
                 rate = rows / max(line["train_seconds"], 1e-9)
                 say(_epoch_text(line, total, rate))

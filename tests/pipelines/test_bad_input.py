@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -57,11 +59,14 @@ def test_prepare_accounts_for_every_defect(bad_archive, local_ray, tmp_path):
 def test_score_gives_every_defect_a_row(bad_archive, model, tmp_path, result_rows):
     out = str(tmp_path / "scores")
     source = str(bad_archive / HAND_FOLDER)
-    with pytest.raises(StrictError, match="5 of 30 inputs"):
+    # A name that is no UTF-8, as old scanners write them: read under its own name, told in escaped form.
+    (bad_archive / HAND_FOLDER / os.fsdecode(b"name-\xff.png")).write_bytes(b"not an image")
+    with pytest.raises(StrictError, match="6 of 31 inputs"):
         run(pipeline.score, pipeline.ScoreArguments(source, model, out, strict=True))
     rows = result_rows(out)
-    assert len(rows) == 30
+    assert len(rows) == 31
     assert rows["bomb.png"]["reason"] == "too_large"
+    assert rows["name-\\xff.png"]["reason"] == "unsupported_format"
     assert rows["bomb.png"]["input_sha256"] is not None
     assert sum(row["status"] == "scored" for row in rows.values()) == 25
     assert all(row["age_months"] is None for row in rows.values() if row["status"] != "scored")
@@ -113,3 +118,23 @@ def test_missing_column_names_what_was_found(archive, local_ray, tmp_path):
     table.write_text("id,years\n1,3\n")
     with pytest.raises(UsageError, match=r"no bone age column \(found: id, years\)"):
         run(pipeline.prepare, pipeline.PrepareArguments(archive, "demo", str(tmp_path / "d"), labels=str(table)))
+
+
+def test_metadata_that_cannot_be_used_is_told(archive, model, tmp_path, capsys):
+    table = tmp_path / "sexes.csv"
+    names = sorted(path.stem for path in Path(archive, HAND_FOLDER).iterdir())
+    lines = ["stem;sex;spacing", f"{names[0]};F;0,14", f"{names[1]};X;abc", "ghost;M;0.2"]
+    table.write_text("\ufeff" + "\n".join(lines) + "\n")
+    arguments = pipeline.ScoreArguments(f"{archive}/{HAND_FOLDER}", model, str(tmp_path / "out"), metadata=str(table))
+    run(pipeline.score, arguments)
+    err = capsys.readouterr().err
+    assert f"1 rows hold values that count as unknown ({names[1]}: X, abc)" in err
+    assert "1 rows are not used (ghost)" in err
+
+
+def test_damaged_manifest_is_told(prepared, model, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "manifest.json").write_text('{"parts": {}}')
+    with pytest.raises(UsageError, match="not the manifest of prepared data"):
+        run(pipeline.evaluate, pipeline.EvaluateArguments(model, str(data), str(tmp_path / "out")))
