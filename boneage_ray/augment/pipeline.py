@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import kornia.augmentation as K
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -40,6 +39,8 @@ class Augment(nn.Module):
     """Random changes drawn once a case and applied to its image, mask and points alike."""
 
     def __init__(self, config: AugmentConfig) -> None:
+        import kornia.augmentation as K  # two seconds that a scoring worker need not spend
+
         super().__init__()
         steps = _steps(config)
         self.pipeline = K.AugmentationSequential(*steps, data_keys=None) if steps else None
@@ -57,6 +58,8 @@ class Augment(nn.Module):
 
 
 def _steps(config: AugmentConfig) -> list[Any]:
+    import kornia.augmentation as K
+
     steps: list[Any] = []
     if config.flip:
         steps.append(K.RandomHorizontalFlip(p=config.flip))

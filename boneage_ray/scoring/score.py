@@ -23,7 +23,7 @@ from boneage_ray.runs import Progress, say
 from boneage_ray.scoring.summary import add_up, part_counts
 
 RESULTS = "results"
-SMALL_PART, LARGE_PART, MANY = 64, 256, 8192
+SMALL_PART, LARGE_PART, MANY = 32, 256, 8192
 SHOWN_PROBLEMS = 200
 
 

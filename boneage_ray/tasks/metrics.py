@@ -1,25 +1,21 @@
-"""Figures over a whole split, by torchmetrics: ages in months, stages by class index."""
+"""Figures over a whole split, by torchmetrics: ages in months, stages by class index.
+
+torchmetrics is imported where it is used: it takes four seconds, which no scoring worker should spend.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torchmetrics.functional import mean_absolute_error, mean_squared_error, r2_score
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_cohen_kappa,
-    multiclass_confusion_matrix,
-    multiclass_f1_score,
-    multiclass_precision,
-    multiclass_recall,
-)
 
 from boneage_ray.anatomy.growth import SCHEMES, SchemeName
 
 
 def age_metrics(predicted_months: Sequence[float], true_months: Sequence[float]) -> dict[str, float]:
     """MAE, RMSE and bias (predicted minus true) in months, and R^2 (NaN for fewer than two cases)."""
+    from torchmetrics.functional import mean_absolute_error, mean_squared_error, r2_score
+
     predicted = torch.tensor(predicted_months, dtype=torch.float64)
     true = torch.tensor(true_months, dtype=torch.float64)
     return {
@@ -35,20 +31,24 @@ def stage_metrics(predicted: Sequence[str], true: Sequence[str], scheme: SchemeN
 
     Needs at least one case. The kappa is NaN when truth and prediction are all of one and the same class.
     """
+    import torchmetrics.functional.classification as tm
+
     p, t, classes = _indices(predicted, true, scheme)
     return {
-        "accuracy": float(multiclass_accuracy(p, t, num_classes=classes, average="micro")),
-        "precision": float(multiclass_precision(p, t, num_classes=classes, average="weighted")),
-        "recall": float(multiclass_recall(p, t, num_classes=classes, average="weighted")),
-        "f1": float(multiclass_f1_score(p, t, num_classes=classes, average="weighted")),
-        "qwk": float(multiclass_cohen_kappa(p, t, num_classes=classes, weights="quadratic")),
+        "accuracy": float(tm.multiclass_accuracy(p, t, num_classes=classes, average="micro")),
+        "precision": float(tm.multiclass_precision(p, t, num_classes=classes, average="weighted")),
+        "recall": float(tm.multiclass_recall(p, t, num_classes=classes, average="weighted")),
+        "f1": float(tm.multiclass_f1_score(p, t, num_classes=classes, average="weighted")),
+        "qwk": float(tm.multiclass_cohen_kappa(p, t, num_classes=classes, weights="quadratic")),
     }
 
 
 def confusion(predicted: Sequence[str], true: Sequence[str], scheme: SchemeName) -> list[list[int]]:
     """Counts, rows true and columns predicted, in the scheme's class order."""
+    import torchmetrics.functional.classification as tm
+
     p, t, classes = _indices(predicted, true, scheme)
-    counts: list[list[int]] = multiclass_confusion_matrix(p, t, num_classes=classes).tolist()
+    counts: list[list[int]] = tm.multiclass_confusion_matrix(p, t, num_classes=classes).tolist()
     return counts
 
 
