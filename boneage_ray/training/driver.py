@@ -148,7 +148,10 @@ class _RayWorld:
         if self.size == 1:
             return model
         ids = [self.device] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+        # Batch-norm statistics are made equal once an epoch (same_buffers), not at every step, where workers would wait.
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
 
     def same_buffers(self, raw: nn.Module) -> None:
         if self.size > 1:
