@@ -9,16 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
-
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from boneage_ray import __version__, storage
 from boneage_ray.errors import MismatchError, StorageError, UsageError
-from boneage_ray.recipes.recipe import Recipe, build
+
+if TYPE_CHECKING:  # torch waits until weights are read: a driver that only compares hashes starts four seconds sooner
+    from torch import Tensor
+
+    from boneage_ray.recipes.recipe import Recipe
 
 WEIGHTS, RECIPE, CALIBRATION, METRICS, CARD = (
     "weights.safetensors",
@@ -44,6 +43,8 @@ class Bundle:
 
 def save(uri: str, recipe: Recipe, weights: dict[str, Tensor], metrics: dict[str, Any]) -> str:
     """Write a bundle and return its `model_sha256`."""
+    from safetensors.torch import save as save_safetensors
+
     state = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     contents = {
         WEIGHTS: save_safetensors(state),
@@ -67,6 +68,11 @@ def save(uri: str, recipe: Recipe, weights: dict[str, Tensor], metrics: dict[str
 
 def load(uri: str) -> Bundle:
     """Read and verify a bundle. Raises `UsageError` when it is none, `MismatchError` when a hash is wrong."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as load_safetensors
+
+    from boneage_ray.recipes.recipe import build
+
     manifest, sha256 = read_manifest(uri)
     contents = {name: _verified(uri, name, manifest["sha256"]) for name in FILES}
     try:

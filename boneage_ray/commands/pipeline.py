@@ -235,9 +235,9 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     )
     facts = {"Archive": source, "Model": f"{model} {summary['model_sha256'][:12]}"}
     storage.write_text(storage.join(out, "report.html"), score_page(summary, problems(out), facts, command))
-    recipe = bundle.load(model).recipe
+    recipe = storage.read_json(storage.join(model, bundle.RECIPE))
     run.note(counts=summary, source=source, model=model, model_sha256=summary["model_sha256"])
-    run.note(inputs_fingerprint=summary["fingerprint"], recipe=recipe.model_dump(mode="json"), seed=recipe.seed)
+    run.note(inputs_fingerprint=summary["fingerprint"], recipe=recipe, seed=recipe["seed"])
     run.finish(
         {name: summary[name] for name in ("inputs", "scored", "rejected", "failed", "reasons")},
         f"Results: {out}/results/  Report: {out}/report.html",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 from boneage_ray import __version__, bundle, parts, storage
 from boneage_ray.archives.archive import Archive, Input
 from boneage_ray.cluster import Resources, choose_resources, run_parts
-from boneage_ray.prediction.predictor import Predictor
-from boneage_ray.prediction.rows import Loaded, load_input, score_rows
 from boneage_ray.records.schema import Row, from_table, result_schema, to_table
 from boneage_ray.records.shards import read_input
 from boneage_ray.runs import Progress, say
 from boneage_ray.scoring.summary import add_up, part_counts
+
+if TYPE_CHECKING:
+    from boneage_ray.prediction.rows import Loaded
 
 RESULTS = "results"
 SMALL_PART, LARGE_PART, MANY = 32, 256, 8192
@@ -85,10 +86,14 @@ class ScoreWorker:
     """Fetches, decodes, predicts and writes one part."""
 
     def __init__(self, model: str, out: str, threads: int, gpu: bool) -> None:
+        # torch is imported here, in the actor; the driver does without.
         import torch
 
+        from boneage_ray.prediction import rows
+        from boneage_ray.prediction.predictor import Predictor
+
         torch.set_num_threads(threads)
-        self.out = out
+        self.out, self.rows = out, rows
         self.predictor = Predictor(bundle.load(model), "cuda" if gpu else "cpu")
         self.image = self.predictor.recipe.image
         # Beside the model's own thread, enough to hide a store's latency and, with a GPU, to decode on every core.
@@ -98,13 +103,13 @@ class ScoreWorker:
         """Commit the part's rows and return their counts."""
         part = parts.read_part(row)
         loaded = parts.prefetched(self._load, part.inputs, self.readers, ahead=2 * self.predictor.batch_size)
-        rows = list(score_rows(loaded, self.predictor))
+        rows = list(self.rows.score_rows(loaded, self.predictor))
         line = {"target": part.target, **part_counts(rows)}
         parts.commit(self.out, part.target, to_table(rows, result_schema()), line)
         return line
 
     def _load(self, item: Input) -> Loaded:
-        return load_input(item, read_input(item), self.image)
+        return self.rows.load_input(item, read_input(item), self.image)
 
 
 def results(out: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
