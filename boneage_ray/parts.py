@@ -25,6 +25,7 @@ from boneage_ray.errors import MismatchError
 
 _META = b"boneage"
 PLAN = "plan.json"
+LEAD_PARTS = 8
 T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
@@ -47,11 +48,12 @@ def read_part(row: dict[str, Any]) -> Part:
     return Part(row["target"], tuple(Input(**item) for item in json.loads(row["inputs"])))
 
 
-def cut(inputs: Iterable[Input], folder: str, size: int) -> list[Part]:
-    """Inputs in their order, `size` a part."""
-    return [
-        Part(f"{folder}/part-{number:05d}.parquet", tuple(chunk)) for number, chunk in enumerate(chunks(inputs, size))
-    ]
+def cut(inputs: Iterable[Input], folder: str, size: int, lead: int = 0) -> list[Part]:
+    """Inputs in their order, `size` a part; the first `LEAD_PARTS` hold only `lead`, if that is given."""
+    rest = iter(inputs)
+    heads = [tuple(islice(rest, lead)) for _ in range(LEAD_PARTS if lead else 0)]
+    pieces = [piece for piece in heads if piece] + [tuple(chunk) for chunk in chunks(rest, size)]
+    return [Part(f"{folder}/part-{number:05d}.parquet", piece) for number, piece in enumerate(pieces)]
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

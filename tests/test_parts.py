@@ -124,3 +124,11 @@ def test_an_error_of_prefetched_work_arrives_in_its_place():
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three"):
         next(results)
+
+
+def test_short_parts_come_first_and_no_input_is_lost():
+    inputs = [Input(f"{k}.png", str(k)) for k in range(100)]
+    plan = parts.cut(inputs, "results", 16, lead=4)
+    assert [len(part.inputs) for part in plan] == [4] * 8 + [16] * 4 + [4]
+    assert [item for part in plan for item in part.inputs] == inputs
+    assert [len(part.inputs) for part in parts.cut(inputs[:6], "results", 16, lead=4)] == [4, 2]

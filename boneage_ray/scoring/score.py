@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from boneage_ray.prediction.rows import Loaded
 
 RESULTS = "results"
-SMALL_PART, LARGE_PART, MANY = 32, 256, 8192
+# Short parts first, so that the first results are there soon.
+LEAD_PART, SMALL_PART, LARGE_PART, MANY = 8, 64, 256, 8192
 SHOWN_PROBLEMS = 200
 
 
@@ -41,7 +42,7 @@ class ScoreOptions:
 def plan_parts(archive: Archive) -> list[parts.Part]:
     """Deterministic parts of an archive: small ones for few inputs, so that little is redone; larger ones for many."""
     inputs = list(archive.inputs())
-    return parts.cut(inputs, RESULTS, SMALL_PART if len(inputs) <= MANY else LARGE_PART)
+    return parts.cut(inputs, RESULTS, SMALL_PART if len(inputs) <= MANY else LARGE_PART, lead=LEAD_PART)
 
 
 def score_archive(
