@@ -138,12 +138,14 @@ def offers() -> dict[str, float]:
 
 
 def choose_resources(parts: int, gpu: bool = False) -> Resources:
-    """One actor a core (or a GPU, when asked for), never more than there are parts."""
+    """One actor a core (or a GPU, when asked for), never more than there are parts. Raises `UsageError` without a GPU."""
     import ray
 
     have = ray.cluster_resources()
     cpus, gpus = int(have.get("CPU", 1)), int(have.get("GPU", 0))
-    if gpu and gpus:
+    if gpu and not gpus:
+        raise UsageError("--gpu: the cluster has no GPU; leave the flag out to compute on CPUs")
+    if gpu:
         actors = max(1, min(gpus, parts))
         return Resources(actors, 1.0, max(1, cpus // gpus), cpus)
     return Resources(max(1, min(cpus, parts)), 0.0, 1, cpus)

@@ -1,6 +1,6 @@
 """What every command owes its user: exit codes, `run.json`, progress on stderr, the answer on stdout.
 
-A command is a function inside `command_run`; it fills in counts and results and raises `BoneageError` for what a person can
+A command is a function that `execute` runs; it fills in counts and results and raises `BoneageError` for what a person can
 mend. Everything else (timing, versions, the record of the run, the exit code) happens here, once.
 """
 

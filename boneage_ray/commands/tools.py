@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from boneage_ray import bundle, cluster, storage
@@ -116,8 +115,3 @@ def _storage(uri: str) -> str:
 def _model(uri: str) -> str:
     loaded = bundle.load(uri)
     return f"{loaded.recipe.name} {loaded.sha256[:12]}, hashes verified, {len(loaded.weights)} tensors"
-
-
-def package_root() -> Path:
-    """Where the installed package stands."""
-    return Path(__file__).resolve().parent.parent

@@ -241,7 +241,6 @@ def _watch(board: Any, done: threading.Event, total: int, rows: int) -> None:  #
 
 
 def _epoch_text(line: dict[str, Any], total: int, rate: float) -> str:
-    return (
-        f"epoch {line['epoch']}/{total}: loss {line['train_loss']:.4f}, validation MAE {line['val_mae_months']:.2f} months, "
-        f"{rate:.1f} images/s"
-    )
+    mae = line["val_mae_months"]
+    shown = "not finite" if mae is None else f"{mae:.2f} months"
+    return f"epoch {line['epoch']}/{total}: loss {line['train_loss']:.4f}, validation MAE {shown}, {rate:.1f} images/s"

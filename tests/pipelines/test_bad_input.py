@@ -138,3 +138,10 @@ def test_damaged_manifest_is_told(prepared, model, tmp_path):
     (data / "manifest.json").write_text('{"parts": {}}')
     with pytest.raises(UsageError, match="not the manifest of prepared data"):
         run(pipeline.evaluate, pipeline.EvaluateArguments(model, str(data), str(tmp_path / "out")))
+
+
+def test_gpu_is_refused_where_there_is_none(archive, model, prepared, tmp_path):
+    with pytest.raises(UsageError, match="the cluster has no GPU"):
+        run(pipeline.score, pipeline.ScoreArguments(f"{archive}/{HAND_FOLDER}", model, str(tmp_path / "s"), gpu=True))
+    with pytest.raises(UsageError, match="the cluster has no GPU"):
+        run(pipeline.evaluate, pipeline.EvaluateArguments(model, prepared, str(tmp_path / "e"), gpu=True))
