@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from boneage_ray import storage
 from boneage_ray.archives.archive import Input
 from boneage_ray.errors import MismatchError
+from boneage_ray.runs import Progress, say
 
 _META = b"boneage"
 PLAN = "plan.json"
@@ -98,6 +99,24 @@ def read_line(uri: str) -> dict[str, Any]:
     with storage.open_read(uri) as file:
         line: dict[str, Any] = json.loads(pq.read_schema(file).metadata[_META])
     return line
+
+
+def complete(
+    plan: Sequence[Part], out: str, title: str, work: Callable[[list[Part]], Iterator[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Have `work` do the parts that are not committed yet, under a progress line; the lines of all, in the plan's order."""
+    sizes = {part.target: len(part.inputs) for part in plan}
+    lines = committed(out, {target.rsplit("/", 1)[0] for target in sizes})
+    todo = [part for part in plan if part.target not in lines]
+    if len(todo) < len(plan):
+        say(f"{len(plan) - len(todo)} of {len(plan)} parts are there already; continuing")
+    done = sum(sizes.values()) - sum(len(part.inputs) for part in todo)
+    with Progress(title, sum(sizes.values())) as bar:
+        for line in work(todo) if todo else ():
+            lines[line["target"]] = line
+            done += sizes[line["target"]]
+            bar.update(done)
+    return [lines[part.target] for part in plan]
 
 
 def claim(out: str, mark: str, overwrite: bool, what: str) -> bool:

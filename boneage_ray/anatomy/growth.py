@@ -21,6 +21,11 @@ SchemeName = Literal["three", "four"]
 MONTHS_PER_YEAR = 12.0
 MAX_AGE_MONTHS = 240.0
 
+BIN_MONTHS = 24
+_BIN_STARTS = range(0, int(MAX_AGE_MONTHS) // 12, BIN_MONTHS // 12)
+BELOW, ABOVE = "below 0 y", f"{int(MAX_AGE_MONTHS) // 12} y and over"
+AGE_BINS = (BELOW, *(f"{start}-{start + BIN_MONTHS // 12} y" for start in _BIN_STARTS), ABOVE)
+
 _SEX_WORDS: dict[str, Sex] = {
     "f": "F",
     "female": "F",
@@ -74,3 +79,12 @@ def years_and_months(age_months: float) -> str:
     """An age as people read it, rounded to whole months."""
     years, months = divmod(round(age_months), 12)
     return f"{years} y {months} m"
+
+
+def age_bin(age_months: float) -> str:
+    """The two-year bin that an age falls in: 24 months is "2-4 y"; one of `AGE_BINS`."""
+    if age_months < 0:
+        return BELOW
+    if age_months >= MAX_AGE_MONTHS:
+        return ABOVE
+    return AGE_BINS[1 + int(age_months // BIN_MONTHS)]

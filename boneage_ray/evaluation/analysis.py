@@ -13,13 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boneage_ray.anatomy.growth import MAX_AGE_MONTHS, MONTHS_PER_YEAR, SCHEMES, SchemeName, Sex, stage_of
+from boneage_ray.anatomy.growth import AGE_BINS, MONTHS_PER_YEAR, SCHEMES, SchemeName, Sex, age_bin, stage_of
 from boneage_ray.errors import BoneageError, NoUsableInputError
-
-BIN_MONTHS = 24
-_BIN_STARTS = range(0, int(MAX_AGE_MONTHS) // 12, BIN_MONTHS // 12)
-BELOW, ABOVE = "below 0 y", f"{int(MAX_AGE_MONTHS) // 12} y and over"
-AGE_BINS = (BELOW, *(f"{start}-{start + BIN_MONTHS // 12} y" for start in _BIN_STARTS), ABOVE)
 
 RESAMPLES = 2000
 INTERVAL_PERCENT = (2.5, 97.5)
@@ -86,15 +81,6 @@ def analyse(predictions: Predictions, train_median_months: float | None, seed: i
     }
     cleaned: dict[str, Any] = _clean(found)
     return cleaned
-
-
-def age_bin(age_months: float) -> str:
-    """The two-year bin that an age falls in: 24 months is "2-4 y"; one of `AGE_BINS`."""
-    if age_months < 0:
-        return BELOW
-    if age_months >= MAX_AGE_MONTHS:
-        return ABOVE
-    return AGE_BINS[1 + int(age_months // BIN_MONTHS)]
 
 
 def bootstrap_means(values: Floats, rng: np.random.Generator) -> Floats:

@@ -22,8 +22,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from boneage_ray.anatomy.growth import MONTHS_PER_YEAR
-from boneage_ray.evaluation.analysis import AGE_BINS, Predictions, age_bin
+from boneage_ray.anatomy.growth import AGE_BINS, MONTHS_PER_YEAR, age_bin
+from boneage_ray.evaluation.analysis import Predictions
 
 P = ParamSpec("P")
 

@@ -12,13 +12,13 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from boneage_ray import __version__, parts, storage
+from boneage_ray.anatomy.growth import AGE_BINS, age_bin
 from boneage_ray.archives.archive import Archive, Input, Unmatched
 from boneage_ray.cluster import choose_resources, run_parts
 from boneage_ray.errors import InputProblem, NoUsableInputError, StorageError
 from boneage_ray.records.prepare import ImageConfig, prepare
 from boneage_ray.records.schema import Row, record_schema, rejected_schema, to_table
 from boneage_ray.records.split import SPLITS, Split, split_records
-from boneage_ray.runs import Progress, say
 
 PART_ROWS = 128
 READERS = 4
@@ -49,14 +49,12 @@ def prepare_archive(
     mark = parts.fingerprint(plan, options.image.model_dump(mode="json"), options.split_seed, __version__)
     parts.claim(options.out, mark, options.overwrite, "prepare")
     on_claimed()
-    lines = _run(plan, options)
-    rejected = [_unmatched_row(item) for item in unmatched] + [
-        row for line in lines.values() for row in line["rejected"]
-    ]
+    lines = parts.complete(plan, options.out, "prepare", lambda todo: _run(todo, options))
+    rejected = [_unmatched_row(item) for item in unmatched] + [row for line in lines for row in line["rejected"]]
     _write_rejected(options.out, rejected)
     manifest = _manifest(lines, rejected, source, mark, options)
     storage.write_json(storage.join(options.out, "manifest.json"), manifest)
-    if not any(line["rows"] for line in lines.values()):
+    if not any(line["rows"] for line in lines):
         reasons = ", ".join(f"{reason} {count}" for reason, count in manifest["rejected_by_reason"].items())
         raise NoUsableInputError(f"{source}: none of {len(inputs)} images could be prepared ({reasons})")
     return manifest
@@ -75,26 +73,9 @@ def _plan(inputs: list[Input], seed: int) -> list[parts.Part]:
     return plan
 
 
-def _run(plan: list[parts.Part], options: PrepareOptions) -> dict[str, dict[str, Any]]:
-    """Do the parts that are not there yet; the lines of all, in the order of the plan."""
-    lines = parts.committed(options.out, SPLITS)
-    todo = [part for part in plan if part.target not in lines]
-    if len(todo) < len(plan):
-        say(f"{len(plan) - len(todo)} of {len(plan)} parts are there already; continuing")
-    total = sum(len(part.inputs) for part in plan)
-    done = total - sum(len(part.inputs) for part in todo)
-    with Progress("prepare", total) as bar:
-        arguments = {"out": options.out, "image": options.image.model_dump()}
-        for line in _results(todo, arguments):
-            lines[line["target"]] = line
-            done += line["rows"] + len(line["rejected"])
-            bar.update(done)
-    return {part.target: lines[part.target] for part in plan}
-
-
-def _results(todo: list[parts.Part], arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    if todo:
-        yield from run_parts([p.row() for p in todo], PrepareWorker, arguments, choose_resources(len(todo)))
+def _run(todo: list[parts.Part], options: PrepareOptions) -> Iterator[dict[str, Any]]:
+    arguments = {"out": options.out, "image": options.image.model_dump()}
+    return run_parts([part.row() for part in todo], PrepareWorker, arguments, choose_resources(len(todo)))
 
 
 class PrepareWorker:
@@ -167,10 +148,10 @@ def _write_rejected(out: str, rows: list[Row]) -> None:
 
 
 def _manifest(
-    lines: dict[str, dict[str, Any]], rejected: list[Row], source: str, mark: str, options: PrepareOptions
+    lines: list[dict[str, Any]], rejected: list[Row], source: str, mark: str, options: PrepareOptions
 ) -> dict[str, Any]:
     def of(split: Split) -> list[dict[str, Any]]:
-        return [line for target, line in lines.items() if target.startswith(f"{split}/")]
+        return [line for line in lines if line["target"].startswith(f"{split}/")]
 
     return {
         "kind": "boneage-ray data",
@@ -187,10 +168,8 @@ def _manifest(
 
 
 def _age_table(pairs: list[list[Any]]) -> dict[str, dict[str, int]]:
-    """Two-year age bin -> sex -> count."""
-    table: dict[str, Counter[str]] = {}
+    """Two-year age bin -> sex -> count, youngest first."""
+    table: dict[str, Counter[str]] = {name: Counter() for name in AGE_BINS}
     for age, sex in pairs:
-        years = "unknown" if age is None else f"{int(age // 24) * 2}-{int(age // 24) * 2 + 2} y"
-        table.setdefault(years, Counter())[sex or "unknown"] += 1
-    order = sorted(table, key=lambda years: (len(years.split("-")[0]), years))
-    return {years: dict(table[years]) for years in order}
+        table[age_bin(age)][sex or "unknown"] += 1
+    return {name: dict(counts) for name, counts in table.items() if counts}

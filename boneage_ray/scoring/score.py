@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 
 from boneage_ray import __version__, bundle, parts, storage
 from boneage_ray.archives.archive import Archive, Input
-from boneage_ray.cluster import Resources, choose_resources, run_parts
+from boneage_ray.cluster import choose_resources, run_parts
 from boneage_ray.records.schema import Row, from_table, result_schema, to_table
 from boneage_ray.records.shards import read_input
-from boneage_ray.runs import Progress, say
+from boneage_ray.runs import say
 from boneage_ray.scoring.summary import add_up, part_counts
 
 if TYPE_CHECKING:
@@ -56,31 +56,16 @@ def score_archive(
     mark = parts.fingerprint(plan, sha256, __version__)
     parts.claim(options.out, mark, options.overwrite, "score")
     on_claimed()
-    lines = parts.committed(options.out, [RESULTS])
-    todo = [part for part in plan if part.target not in lines]
-    total = sum(len(part.inputs) for part in plan)
-    done = total - sum(len(part.inputs) for part in todo)
-    if len(todo) < len(plan):
-        say(f"{len(plan) - len(todo)} of {len(plan)} parts are there already; continuing")
-    with Progress("score", total) as bar:
-        for line in _results(todo, options):
-            lines[line["target"]] = line
-            done += line["inputs"]
-            bar.update(done)
-    return add_up([lines[part.target] for part in plan]) | {"fingerprint": mark, "model_sha256": sha256}
+    lines = parts.complete(plan, options.out, "score", lambda todo: _run(todo, options))
+    return add_up(lines) | {"fingerprint": mark, "model_sha256": sha256}
 
 
-def _results(todo: list[parts.Part], options: ScoreOptions) -> Iterator[dict[str, Any]]:
-    if not todo:
-        return
+def _run(todo: list[parts.Part], options: ScoreOptions) -> Iterator[dict[str, Any]]:
     resources = choose_resources(len(todo), options.gpu)
-    say(f"scoring {sum(len(p.inputs) for p in todo)} inputs in {len(todo)} parts: {resources.describe()}")
-    arguments = {"model": options.model, "out": options.out, "threads": resources.threads, "gpu": _on_gpu(resources)}
-    yield from run_parts([part.row() for part in todo], ScoreWorker, arguments, resources)
-
-
-def _on_gpu(resources: Resources) -> bool:
-    return resources.gpus_per_actor > 0
+    say(f"scoring {sum(len(part.inputs) for part in todo)} inputs in {len(todo)} parts: {resources.describe()}")
+    gpu = resources.gpus_per_actor > 0
+    arguments = {"model": options.model, "out": options.out, "threads": resources.threads, "gpu": gpu}
+    return run_parts([part.row() for part in todo], ScoreWorker, arguments, resources)
 
 
 class ScoreWorker:

@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from boneage_ray.anatomy.growth import AGE_BINS, age_bin
 from boneage_ray.errors import BoneageError
-from boneage_ray.evaluation.analysis import AGE_BINS, age_bin
 from boneage_ray.records.schema import Row
 
 STATUSES = ("scored", "rejected", "failed")

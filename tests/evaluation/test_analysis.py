@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from made_up_predictions import many, predictions
 
+from boneage_ray.anatomy.growth import AGE_BINS, age_bin
 from boneage_ray.errors import BoneageError, ExitCode, NoUsableInputError
-from boneage_ray.evaluation.analysis import AGE_BINS, age_bin, analyse, bootstrap_interval, bootstrap_means, sex_gap
+from boneage_ray.evaluation.analysis import analyse, bootstrap_interval, bootstrap_means, sex_gap
 
 
 def test_overall_figures_by_hand():
