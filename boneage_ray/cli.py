@@ -76,10 +76,11 @@ def recipes(
 
 @app.command()
 def prepare(
-    source: Annotated[str, typer.Argument(help="Archive in RSNA layout: images and a label CSV.")],
+    source: Annotated[str, typer.Argument(help="Archive: folder, prefix, zip or tar, with or without labels.")],
     recipe: RecipeOption,
     out: OutOption,
     labels: Annotated[str | None, typer.Option("--labels", help="Label CSV, if not beside the images.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Split to use again: splits.csv of another run.")] = None,
     set_: SetOption = [],  # noqa: B006  typer copies it
     overwrite: OverwriteOption = False,
     strict: StrictOption = False,
@@ -89,7 +90,7 @@ def prepare(
     """Archive -> Parquet shards, manifest.json and rejected.parquet."""
     from boneage_ray.commands import pipeline
 
-    arguments = pipeline.PrepareArguments(source, recipe, out, labels, set_, overwrite, strict)
+    arguments = pipeline.PrepareArguments(source, recipe, out, labels, split, set_, overwrite, strict)
     _execute("prepare", pipeline.prepare, arguments, json, debug)
 
 
@@ -193,13 +194,14 @@ def phantoms(
     size: Annotated[int, typer.Option("--size", min=64, max=4096, help="Height in pixels.")] = 512,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     bad: Annotated[bool, typer.Option("--bad", help="Add planted bad inputs.")] = False,
+    dicom: Annotated[bool, typer.Option("--dicom", help="DICOM in all encodings instead of PNG.")] = False,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """A synthetic archive with known answers."""
     from boneage_ray.commands import tools
 
-    arguments = tools.PhantomArguments(out, kind, count, size, seed, bad)
+    arguments = tools.PhantomArguments(out, kind, count, size, seed, bad, dicom)
     _execute("phantoms", tools.phantoms, arguments, json, debug)
 
 

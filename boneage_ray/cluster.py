@@ -1,8 +1,9 @@
 """Ray, joined or started, and the one way in which this project runs a job over many parts.
 
-A part is one small row that names its work (one block, one call). One actor a core with `num_cpus=0.5` does the whole
-part (fetch, decode, predict, write) and returns one short line; nothing but such lines travels through the object store, and
-half of every core stays free for reads and shuffles, so that a machine with a single core never starves.
+A part is one small row that names its work (one block, one call). A task of a quarter of a core lists the parts, and one actor a
+core with `num_cpus=0.5` does a whole part (fetch, decode, predict, write) and returns one short line; nothing but such
+rows and lines travels through the object store, work starts with the first part that is listed, and a machine with a single
+core never starves.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ import pyarrow as pa
 
 from boneage_ray.errors import BoneageError, ExitCode, UsageError
 
-ACTOR_CPUS = 0.5
+ACTOR_CPUS, LISTING_CPUS = 0.5, 0.25
 _ADDRESS_FILE = "/tmp/ray/ray_current_cluster"  # written by `ray start`, removed by `ray stop`
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -37,6 +38,9 @@ _QUIET = {
     "RAY_DEDUP_LOGS": "0",
 }
 
+
+# Yields the rows of the parts one by one; runs in a task. A row {"line": {...}} is no work: its line goes to the driver as it is.
+RowSource = Callable[[], Iterator[dict[str, Any]]]
 
 # What runs in an actor: built once from keyword arguments, called once a part with its row; it does the part, commits it
 # and returns a JSON-able line for the driver.
@@ -137,6 +141,13 @@ def offers() -> dict[str, float]:
     return {"cpus": have.get("CPU", 0.0), "gpus": have.get("GPU", 0.0), "nodes": float(len(ray.nodes()))}
 
 
+def offered_cpus() -> int:
+    """CPUs of the connected cluster, at least 1."""
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
 def choose_resources(parts: int, gpu: bool = False) -> Resources:
     """One actor a core (or a GPU, when asked for), never more than there are parts. Raises `UsageError` without a GPU."""
     import ray
@@ -165,7 +176,7 @@ def check_workers(workers: int, gpu: bool, cpus: float) -> None:
 
 
 def run_parts(
-    parts: Sequence[dict[str, Any]],
+    rows: RowSource,
     worker: Callable[..., PartWorker],
     arguments: dict[str, Any],
     resources: Resources,
@@ -175,21 +186,51 @@ def run_parts(
     from ray.data import ActorPoolStrategy
 
     quiet_environment()  # importing ray.data set up its loggers anew
-    # Not from_arrow: it asks for the size of each table in a task of a whole CPU, which a busy single core never grants.
-    dataset = ray.data.from_items(list(parts), override_num_blocks=len(parts)).map_batches(
-        _PartActor,
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=resources.actors, max_tasks_in_flight_per_actor=2),
-        num_cpus=ACTOR_CPUS,
-        num_gpus=resources.gpus_per_actor,
-        fn_constructor_kwargs={"worker": worker, "arguments": arguments, "threads": resources.threads},
-    )
+    with _one_row_a_block():
+        # Not from_arrow: it asks for the size of each table in a task of a whole CPU, which a busy single core never grants.
+        dataset = (
+            ray.data.from_items([{"list": True}], override_num_blocks=1)
+            .map_batches(
+                _listed, batch_size=None, batch_format="pyarrow", num_cpus=LISTING_CPUS, fn_kwargs={"rows": rows}
+            )
+            .map_batches(
+                _PartActor,
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(size=resources.actors, max_tasks_in_flight_per_actor=2),
+                num_cpus=ACTOR_CPUS,
+                num_gpus=resources.gpus_per_actor,
+                fn_constructor_kwargs={"worker": worker, "arguments": arguments, "threads": resources.threads},
+            )
+        )
     for row in dataset.iter_rows():
         line: dict[str, Any] = json.loads(row["line"])
         if "failure" in line:
             raise Failure(**line["failure"]).as_error()
         yield line
+
+
+@contextmanager
+def _one_row_a_block() -> Iterator[None]:
+    """Datasets made inside hand every row on at once: Ray Data would else gather 128 MB of them first."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    usual = context.target_max_block_size
+    context.target_max_block_size = 1
+    try:
+        yield
+    finally:
+        context.target_max_block_size = usual
+
+
+def _listed(_: pa.Table, rows: RowSource) -> Iterator[pa.Table]:
+    """The rows of a source as tables of one row, as they come."""
+    try:
+        for row in rows():
+            yield pa.table({"row": [json.dumps(row)]})
+    except Exception as error:  # noqa: BLE001  raised again in the driver
+        yield pa.table({"row": [json.dumps({"line": {"failure": asdict(Failure.of(error))}})]})
 
 
 @dataclass(frozen=True)
@@ -230,8 +271,11 @@ class _PartActor:
 
     def __call__(self, part: pa.Table) -> pa.Table:
         try:
+            (text,) = part["row"].to_pylist()
+            row = json.loads(text)
+            if "line" in row:
+                return pa.table({"line": [json.dumps(row["line"])]})
             self.run = self.run or self.worker(**self.arguments)
-            (row,) = part.to_pylist()
             line = self.run(row)
         except Exception as error:  # noqa: BLE001  raised again in the driver
             line = {"failure": asdict(Failure.of(error))}

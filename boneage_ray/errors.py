@@ -85,6 +85,7 @@ Reason = Literal[
     "too_large",
     "blank",
     "low_contrast",
+    "inverted",
     "too_small",
     "wrong_aspect",
     "wrong_body_part",
@@ -110,6 +111,7 @@ class InputProblem(Exception):  # noqa: N818  a problem of one input is a row, n
         self.reason: Reason = reason
         self.message = message
         self.status: Status = status
+        self.thumbnail: bytes | None = None  # a small PNG of what the gate refused
 
     def __str__(self) -> str:
         return f"{self.step}: {self.reason}: {self.message}"

@@ -1,7 +1,8 @@
 """Work cut into deterministic parts, each committed by one atomic write, so that a killed run continues where it stopped.
 
-A part's file holds its rows and, in the file's own metadata, the counts that the run adds up: what is committed is committed
-whole, and a resume reads footers only.
+A part's file holds its rows and, in the file's own metadata, the line of counts that the run adds up: what is committed is
+committed whole, and a resume reads footers only. Parts are cut while the archive is being listed, in a task of its own: neither
+the driver nor anything else ever holds the whole listing.
 """
 
 from __future__ import annotations
@@ -10,23 +11,26 @@ import hashlib
 import io
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
-from typing import Any, TypeVar
+from itertools import chain, islice, repeat
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from boneage_ray import storage
-from boneage_ray.archives.archive import Input
-from boneage_ray.errors import MismatchError
+from boneage_ray.archives.archive import Archive, Input
+from boneage_ray.cluster import Resources, choose_resources, offered_cpus
+from boneage_ray.errors import BoneageError, MismatchError, NoUsableInputError
 from boneage_ray.runs import Progress, say
 
 _META = b"boneage"
 PLAN = "plan.json"
-LEAD_PARTS = 8
+# Short parts first, so that the first results are there soon; long ones when there are many, so that files stay few.
+LEAD_PARTS, LEAD_SIZE = 8, 8
+SMALL_PARTS, SMALL_SIZE, LARGE_SIZE = 128, 64, 256
 T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
@@ -34,64 +38,129 @@ B = TypeVar("B")
 
 @dataclass(frozen=True)
 class Part:
-    """Inputs that are done together; `target` is the file they end in, below OUT."""
+    """Work that is done together: `target` is the file below OUT that it ends in, `body` what is to be done, as JSON."""
 
     target: str
-    inputs: tuple[Input, ...]
+    body: str
+    size: int
 
-    def row(self) -> dict[str, Any]:
-        """As it travels to an actor."""
-        return {"target": self.target, "inputs": json.dumps([asdict(item) for item in self.inputs])}
-
-
-def read_part(row: dict[str, Any]) -> Part:
-    """The inverse of `Part.row`."""
-    return Part(row["target"], tuple(Input(**item) for item in json.loads(row["inputs"])))
+    @property
+    def mark(self) -> str:
+        """A hash by which a resume knows that the part is still the same."""
+        return hashlib.sha256(f"{self.target}\n{self.body}".encode()).hexdigest()[:16]
 
 
-def cut(inputs: Iterable[Input], folder: str, size: int, lead: int = 0) -> list[Part]:
-    """Inputs in their order, `size` a part; the first `LEAD_PARTS` hold only `lead`, if that is given."""
-    rest = iter(inputs)
-    heads = [tuple(islice(rest, lead)) for _ in range(LEAD_PARTS if lead else 0)]
-    pieces = [piece for piece in heads if piece] + [tuple(chunk) for chunk in chunks(rest, size)]
-    return [Part(f"{folder}/part-{number:05d}.parquet", piece) for number, piece in enumerate(pieces)]
+class Listing(Protocol):
+    """Yields the parts of a run, the same ones in the same order every time; travels to a worker, so it can be pickled."""
+
+    def __call__(self) -> Iterator[Part]:
+        """From the first part on."""
 
 
-def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items; the last may be shorter."""
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+@dataclass(frozen=True)
+class ArchiveParts:
+    """The listing of an archive, cut into parts below `folder`."""
+
+    archive: Archive
+    folder: str
+
+    def __call__(self) -> Iterator[Part]:
+        """Parts as soon as their inputs are listed."""
+        inputs = self.archive.inputs()
+        lengths = chain(repeat(LEAD_SIZE, LEAD_PARTS), repeat(SMALL_SIZE, SMALL_PARTS), repeat(LARGE_SIZE))
+        for number, length in enumerate(lengths):
+            chosen = list(islice(inputs, length))
+            if not chosen:
+                return
+            body = json.dumps([_plain(item) for item in chosen])
+            yield Part(f"{self.folder}/part-{number:05d}.parquet", body, len(chosen))
 
 
-def fingerprint(parts: Iterable[Part], *settings: object) -> str:
-    """A hash of the inputs with their metadata and of everything that decides the result."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for part in parts:
-        for item in part.inputs:
-            digest.update(repr((part.target, item)).encode())
-    return digest.hexdigest()[:16]
+def inputs_of(part: Part) -> list[Input]:
+    """The inputs of a part that `ArchiveParts` has cut."""
+    return [Input(**_tuples(item)) for item in json.loads(part.body)]
 
 
-def commit(out: str, target: str, table: pa.Table, line: dict[str, Any]) -> None:
-    """Write one part's rows, with its line of counts inside, in a single atomic step."""
+def _plain(item: Input) -> dict[str, Any]:
+    """Only what is known: most fields of most inputs are empty."""
+    return {name: value for name, value in asdict(item).items() if value is not None}
+
+
+def _tuples(item: dict[str, Any]) -> dict[str, Any]:
+    for name in ("vertebral", "facial"):
+        if name in item:
+            item[name] = tuple(tuple(point) for point in item[name])
+    if "problem" in item:
+        item["problem"] = tuple(item["problem"])
+    return item
+
+
+@dataclass(frozen=True)
+class Todo:
+    """The rows of a listing for `cluster.run_parts`: what is committed already is passed over, and at the end stands a count.
+
+    `done`: target -> mark of the committed parts. Raises `MismatchError` when the listing is not the one they were made from.
+    """
+
+    listing: Listing
+    done: Mapping[str, str]
+
+    def __call__(self) -> Iterator[dict[str, Any]]:
+        """Rows to work on, then one row with the line {"listed": parts, "inputs": inputs, "marks": hash}."""
+        digest = hashlib.sha256()
+        parts = inputs = found = 0
+        for part in self.listing():
+            parts, inputs = parts + 1, inputs + part.size
+            digest.update(part.mark.encode())
+            held = self.done.get(part.target)
+            if held is None:
+                yield asdict(part)
+            elif held == part.mark:
+                found += 1
+            else:
+                raise _changed(part.target)
+        if found < len(self.done):
+            raise _changed(f"{len(self.done) - found} parts that are there already")
+        yield {"line": {"listed": parts, "inputs": inputs, "marks": digest.hexdigest()[:16]}}
+
+
+def _changed(what: str) -> MismatchError:
+    return MismatchError(
+        f"the archive has changed since this run began ({what} would be another): "
+        "give another --out, or --overwrite to start anew"
+    )
+
+
+@dataclass(frozen=True)
+class Completed:
+    """All lines of a run in the order of their parts, and a hash of everything that was listed."""
+
+    lines: list[dict[str, Any]]
+    marks: str
+
+
+def fingerprint(*settings: object) -> str:
+    """A hash of everything that decides a result."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def commit(out: str, part: Part, table: pa.Table, line: dict[str, Any]) -> dict[str, Any]:
+    """Write one part's rows, with its line of counts inside, in a single atomic step; returns the whole line."""
+    whole = {"target": part.target, "mark": part.mark, "size": part.size, **line}
     buffer = io.BytesIO()
-    with_line = table.replace_schema_metadata({_META: json.dumps(line).encode()})
+    with_line = table.replace_schema_metadata({_META: json.dumps(whole).encode()})
     pq.write_table(with_line, buffer, compression="zstd", compression_level=1)
-    storage.write_bytes(storage.join(out, target), buffer.getvalue())
+    storage.write_bytes(storage.join(out, part.target), buffer.getvalue())
+    return whole
 
 
-def committed(out: str, folders: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Target -> line of every part that is already there."""
-    found: dict[str, dict[str, Any]] = {}
-    for folder in folders:
-        where = storage.join(out, folder)
-        if storage.exists(where):
-            names = (info.uri.rsplit("/", 1)[-1] for info in storage.list_files(where))
-            for name in names:
-                if name.startswith("part-") and name.endswith(".parquet"):
-                    found[f"{folder}/{name}"] = read_line(storage.join(where, name))
-    return found
+def committed(out: str, folder: str) -> dict[str, dict[str, Any]]:
+    """Target -> line of every part of a folder that is already there."""
+    where = storage.join(out, folder)
+    names = [info.uri.rsplit("/", 1)[-1] for info in storage.list_folder(where)]
+    targets = [f"{folder}/{name}" for name in names if name.startswith("part-") and name.endswith(".parquet")]
+    lines = prefetched(read_line, [storage.join(out, target) for target in targets], threads=8, ahead=64)
+    return dict(zip(targets, lines, strict=True))
 
 
 def read_line(uri: str) -> dict[str, Any]:
@@ -101,22 +170,57 @@ def read_line(uri: str) -> dict[str, Any]:
     return line
 
 
-def complete(
-    plan: Sequence[Part], out: str, title: str, work: Callable[[list[Part]], Iterator[dict[str, Any]]]
-) -> list[dict[str, Any]]:
-    """Have `work` do the parts that are not committed yet, under a progress line; the lines of all, in the plan's order."""
-    sizes = {part.target: len(part.inputs) for part in plan}
-    lines = committed(out, {target.rsplit("/", 1)[0] for target in sizes})
-    todo = [part for part in plan if part.target not in lines]
-    if len(todo) < len(plan):
-        say(f"{len(plan) - len(todo)} of {len(plan)} parts are there already; continuing")
-    done = sum(sizes.values()) - sum(len(part.inputs) for part in todo)
-    with Progress(title, sum(sizes.values())) as bar:
-        for line in work(todo) if todo else ():
+def check_not_empty(listing: Listing, source: str) -> None:
+    """List the first part, so that a place that cannot be listed is told before OUT is touched. Raises `NoUsableInputError`."""
+    if next(iter(listing()), None) is None:
+        raise NoUsableInputError(f"{source}: there is nothing to work on")
+
+
+def check_unchanged(listing: Listing, marks: str) -> None:
+    """Raise `MismatchError` unless the listing is the one of which `Completed.marks` was taken; nothing is read but names."""
+    *_, end = Todo(listing, {})()
+    if end["line"]["marks"] != marks:
+        raise _changed("its listing")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `complete` is to bring about: every part of `listing` committed below `folders` of OUT."""
+
+    title: str
+    out: str
+    listing: Listing
+    folders: tuple[str, ...]
+    gpu: bool = False
+
+
+def complete(job: Job, work: Callable[[Todo, Resources], Iterator[dict[str, Any]]]) -> Completed:
+    """Have `work` do the parts that are not committed yet, under a progress line. Raises when a part is not accounted for."""
+    title = job.title
+    lines = {target: line for folder in job.folders for target, line in committed(job.out, folder).items()}
+    if lines:
+        say(f"{title}: {len(lines)} parts are there already; continuing")
+    todo = Todo(job.listing, {target: line["mark"] for target, line in lines.items()})
+    waiting = sum("line" not in row for row in islice(todo(), offered_cpus()))
+    resources = choose_resources(max(1, waiting), job.gpu)
+    done = sum(line["size"] for line in lines.values())
+    end: dict[str, Any] = {}
+    with Progress(title, None) as bar:
+        for line in work(todo, resources) if waiting else (row["line"] for row in todo()):
+            if "listed" in line:
+                end = line
+                continue
             lines[line["target"]] = line
-            done += sizes[line["target"]]
+            done += line["size"]
             bar.update(done)
-    return [lines[part.target] for part in plan]
+    counted = (len(lines), sum(line["size"] for line in lines.values()))
+    if counted != (end.get("listed"), end.get("inputs")):
+        raise BoneageError(
+            f"{title}: {end.get('inputs')} inputs in {end.get('listed')} parts were listed, "
+            f"but {counted[1]} in {counted[0]} are there; "
+            "this is a fault of boneage, not of the inputs"
+        )
+    return Completed([lines[target] for target in sorted(lines)], end["marks"])
 
 
 def claim(out: str, mark: str, overwrite: bool, what: str) -> bool:

@@ -120,6 +120,20 @@ def read_bytes(uri: str) -> bytes:
         return cast(bytes, location.fs.cat_file(location.path, **options))
 
 
+def read_range(uri: str, start: int, length: int) -> bytes:
+    """`length` bytes from byte `start` on, in one request; fewer where the file ends before."""
+    scheme, rest = _split(uri)
+    with translated(uri):
+        if scheme == "file":
+            with storage_local.absolute(rest).open("rb", buffering=0) as file:
+                file.seek(start)
+                return file.read(length)
+        location = _locate_file(uri)
+        if scheme in _S3:
+            return storage_s3.read_range(location.fs, location.path, start, length)
+        return cast(bytes, location.fs.cat_file(location.path, start=start, end=start + length))
+
+
 def write_bytes(uri: str, data: bytes) -> None:
     """Write a whole file over what was there; a reader sees the old or the new one, never a part."""
     if _split(uri)[0] not in _S3:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,15 +31,21 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
         return
     with os.scandir(folder) as entries:
         # The order that S3 has: by the bytes of the whole name, so "a.png" stands before "a/b.png".
-        ordered = sorted(entries, key=lambda entry: os.fsencode(entry.name + "/" * entry.is_dir()))
-    for entry in ordered:
-        name = prefix + entry.name
-        if entry.is_dir():
-            yield from _walk(Path(entry.path), f"{name}/", (*above, here))
-        elif entry.is_file():
-            yield name, entry.stat().st_size
-        elif entry.is_symlink():
-            yield name, 0
+        names = sorted((entry.name + "/" * entry.is_dir() for entry in entries), key=os.fsencode)
+    for name in names:
+        if name.endswith("/"):
+            yield from _walk(folder / name, f"{prefix}{name}", (*above, here))
+        elif (size := _size(f"{folder}/{name}")) is not None:
+            yield f"{prefix}{name}", size
+
+
+def _size(path: str) -> int | None:
+    """Bytes of a file; 0 for a link that leads nowhere, or a file that is gone again; None for pipes and devices."""
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def delete(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from pathlib import Path
 
 # Before anything imports Ray, which reads these once.
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "90", "WANDB_MODE": "offline"}
@@ -46,6 +47,15 @@ def s3_bucket(s3_environment):
     return uri
 
 
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real radiographs; skips where it is absent."""
+    folder = Path(os.environ.get("BONEAGE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.exists():
+        pytest.skip(f"no real radiographs at {folder} (BONEAGE_TEST_DATA)")
+    return folder
+
+
 @pytest.fixture
 def refusal():
     """refusal(action, *arguments) is the (reason, message) of the StorageError that the action must raise."""
@@ -70,6 +80,8 @@ def local_ray(s3_server):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment.items():
             patch.setenv(name, value)
+        # Workers find what tests hand to them.
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
         cpus = cluster.connect(num_cpus=8)
     yield cpus
     ray.shutdown()

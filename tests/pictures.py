@@ -49,6 +49,63 @@ def interlaced_png(pixels):
     return png_of(*pixels.shape, body, interlaced=1)
 
 
+def tiff_of(pixels, tags=None, *, strips=None, big=False, order="<", pages=1):
+    """A TIFF written after the standard, directory first: its bytes end with the last strip.
+
+    `pixels`: (height, width[, channels]), stored as they are unless `strips` gives the bytes of the strips. `tags`: {tag: value
+    or list} on top of the usual ones; None leaves one out.
+    `big`: BigTIFF. `order`: < or >. `pages`: so many directories, all of the same strips.
+    """
+    height, width = pixels.shape[:2]
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    strips = strips or [np.ascontiguousarray(pixels, pixels.dtype.newbyteorder(order)).tobytes()]
+    found = {
+        256: width,
+        257: height,
+        258: [8 * pixels.dtype.itemsize] * channels,
+        259: 1,
+        262: 2 if channels > 2 else 1,
+    }
+    found |= {
+        273: [0] * len(strips),
+        277: channels,
+        278: -(-height // len(strips)),
+        279: [len(strip) for strip in strips],
+    }
+    found = {tag: np.atleast_1d(value) for tag, value in sorted((found | (tags or {})).items()) if value is not None}
+    word, count, inline = ("Q", "Q", 8) if big else ("I", "H", 4)
+    head = struct.pack(order + "HHHQ", 43, 8, 0, 16) if big else struct.pack(order + "HI", 42, 8)
+    head = (b"II" if order == "<" else b"MM") + head
+    entry = 4 + 2 * struct.calcsize(order + word)
+    directory = struct.calcsize(order + count) + len(found) * entry + struct.calcsize(order + word)
+    values_at = len(head) + pages * directory
+    at = values_at + sum(8 * len(value) for value in found.values())
+    offsets = 324 if 324 in found else 273
+    found[offsets] = np.cumsum([at, *map(len, strips[:-1])]) if offsets == 273 or len(strips) > 1 else np.array([at])
+    entries, values = b"", b""
+    for tag, value in found.items():
+        kind, code = (4, "I") if tag in (256, 257, 273, 279, 324, 325) else (7, "B") if tag == 347 else (3, "H")
+        body = struct.pack(f"{order}{len(value)}{code}", *value.tolist())
+        if len(body) > inline:
+            where = struct.pack(order + word, values_at + len(values))
+            values += body.ljust(8 * len(value), b"\0")
+        else:
+            where = body.ljust(inline, b"\0")
+        entries += struct.pack(order + "HH" + word, tag, kind, len(value)) + where
+    data = head
+    for page in range(pages):
+        following = 0 if page == pages - 1 else len(head) + (page + 1) * directory
+        data += struct.pack(order + count, len(found)) + entries + struct.pack(order + word, following)
+    return (data + values).ljust(at, b"\0") + b"".join(strips)
+
+
+def bmp_of(width, height, bits, body, palette=b"", compression=0, masks=b""):
+    """A BMP of these rows (as they lie in the file; a negative height has the top one first)."""
+    start = 54 + len(masks) + len(palette)
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(body), 0, 0, len(palette) // 4, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + info + masks + palette + body
+
+
 def dot(height, width, x, y, sigma):
     """(height, width) uint8 zeros with a bright Gaussian dot at (x, y), pixel centres at integer coordinates."""
     rows, columns = np.mgrid[:height, :width]

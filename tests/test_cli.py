@@ -28,7 +28,7 @@ PROMISED = {
     "score": ["--model", "--out", "--metadata", "--sex", "--pixel-spacing-mm", "--strict", "--overwrite"],
     "serve": ["--model", "--host", "--port"],
     "submit": ["--address", "--follow"],
-    "phantoms": ["--kind", "--count", "--out", "--bad", "--seed", "--size"],
+    "phantoms": ["--kind", "--count", "--out", "--bad", "--dicom", "--seed", "--size"],
     "doctor": ["--model", "--storage"],
 }
 

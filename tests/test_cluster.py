@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import time
+from functools import partial
 
 import pytest
 
-from boneage_ray.cluster import Failure, connect, first_cause, joins
+from boneage_ray.cluster import Failure, Resources, connect, first_cause, joins, run_parts
 from boneage_ray.errors import BoneageError, ExitCode, MismatchError, StorageError, UsageError
 from boneage_ray.training.driver import resources_per_worker
 
@@ -52,3 +54,60 @@ def test_the_first_boneage_error_in_a_chain_is_the_cause():
 def test_storage_errors_survive_the_way_back_from_a_worker():
     again = pickle.loads(pickle.dumps(StorageError("not_found", "s3://b/k: no such key")))
     assert (again.reason, str(again)) == ("not_found", "s3://b/k: no such key")
+
+
+def rows_of(folder, count, fail_at=None):
+    """A source of rows that notes in `folder` how far it was asked."""
+    for k in range(count):
+        if k == fail_at:
+            raise MismatchError("the listing broke off")
+        (folder / f"listed-{k}").touch()
+        yield {"number": k}
+    yield {"line": {"listed": count}}
+
+
+class Doubler:
+    """Doubles a number, and notes how far the listing was when the first came."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, row):
+        if row["number"] == 13:
+            raise ZeroDivisionError("thirteen")
+        return {"number": row["number"], "double": 2 * row["number"]}
+
+
+@pytest.mark.ray
+def test_every_part_is_done_once_and_other_lines_pass_through(local_ray, tmp_path):
+    rows = partial(rows_of, tmp_path, 12)
+    found = list(run_parts(rows, Doubler, {"folder": tmp_path}, Resources(2, 0.0, 1, 8)))
+    assert [line for line in found if "listed" in line] == [{"listed": 12}]
+    numbers = sorted((line for line in found if "number" in line), key=lambda line: line["number"])
+    assert numbers == [{"number": k, "double": 2 * k} for k in range(12)]
+
+
+def endless(folder):
+    """Lists for longer than any test waits."""
+    for k in range(100_000):
+        time.sleep(0.02)
+        yield {"number": k % 10}
+
+
+@pytest.mark.ray
+def test_work_starts_before_the_listing_ends(local_ray, tmp_path):
+    lines = run_parts(partial(endless, tmp_path), Doubler, {"folder": tmp_path}, Resources(1, 0.0, 1, 8))
+    assert [next(lines)["double"] for _ in range(3)] == [0, 2, 4]
+    lines.close()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("count", "fail_at", "told"), [(20, None, "ZeroDivisionError: thirteen"), (9, 5, "the listing broke off")]
+)
+def test_what_fails_in_a_worker_or_in_the_listing_ends_the_run_with_its_own_words(
+    local_ray, tmp_path, count, fail_at, told
+):
+    rows = partial(rows_of, tmp_path, count, fail_at)
+    with pytest.raises(BoneageError, match=told):
+        list(run_parts(rows, Doubler, {"folder": tmp_path}, Resources(1, 0.0, 1, 8)))

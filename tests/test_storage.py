@@ -40,6 +40,18 @@ def test_bytes_text_and_json_come_back_as_written(folder):
     assert storage.read_json(f"{folder}/b/j") == {"ä": [1, None]}
 
 
+@pytest.mark.parametrize(
+    ("start", "length", "found"), [(2, 3, b"234"), (8, 5, b"89"), (10, 5, b""), (99, 5, b""), (4, 0, b"")]
+)
+def test_a_range_is_read_and_ends_where_the_file_does(folder, start, length, found):
+    storage.write_bytes(f"{folder}/a", b"0123456789")
+    assert storage.read_range(f"{folder}/a", start, length) == found
+
+
+def test_a_range_of_an_absent_file_is_not_found(folder, refusal):
+    assert refusal(storage.read_range, f"{folder}/a", 0, 5)[0] == "not_found"
+
+
 def test_names_are_taken_as_they_are(folder):
     names = ["100%.png", "a b/c+d.png", "ä/日本.png", "q?x=1&y#z"]
     for name in names:

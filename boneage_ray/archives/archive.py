@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,12 +10,24 @@ from dataclasses import dataclass
 from boneage_ray.anatomy.growth import Sex
 from boneage_ray.errors import Reason
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+# How images are named where names say it; DICOM files often have no ending at all.
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom", ".ima")
+_ENDING = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9]{1,8}", re.IGNORECASE)
+
+Points = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
 class Input:
-    """One file of an archive. Ages in months, spacing in mm per pixel; None is unknown. Sources: metadata, option."""
+    """One thing of an archive that must be accounted for: a file, or a label that leads to none (`uri` is then empty).
+
+    Ages in months, spacing in mm per pixel; None is unknown. Sources of sex and spacing: metadata, option. `patient`, as the
+    metadata name it, only keeps a patient on one side of a split and is never written out. `source`: which set it belongs to.
+    `split`: where a published split puts it. Points are (x, y) in pixels of the original image, in the order of
+    anatomy/cephalometry.py.
+    `problem`: (reason, message), when listing showed already that it cannot be used. `position`: for a member of a zip or tar
+    file, where its bytes lie, as archives/zips.py and archives/tars.py write it.
+    """
 
     uri: str
     record_id: str
@@ -23,30 +36,30 @@ class Input:
     pixel_spacing_mm: float | None = None
     sex_source: str = "unknown"
     pixel_spacing_source: str | None = None
-
-
-@dataclass(frozen=True)
-class Unmatched:
-    """A label without an image, an image without a label, or a label that cannot be used."""
-
-    uri: str
-    record_id: str
-    reason: Reason
-    message: str
+    size_bytes: int | None = None
+    patient: str | None = None
+    source: str | None = None
+    split: str | None = None
+    vertebral: Points | None = None
+    facial: Points | None = None
+    problem: tuple[Reason, str] | None = None
+    position: str | None = None
 
 
 class Archive(ABC):
-    """A listing, read once from start to end; the order is the same every time."""
+    """A listing, lazy: the first input is there before the last was found. The order is the same every time."""
 
     @abstractmethod
     def inputs(self) -> Iterator[Input]:
-        """Every file that can be worked on."""
-
-    @abstractmethod
-    def unmatched(self) -> list[Unmatched]:
-        """What was found but cannot be worked on; complete once `inputs` was read to the end."""
+        """Everything to account for, in order: files, those with a problem too, and at the end labels without a file."""
 
 
 def stem_of(uri: str) -> str:
-    """The file name without folder and extension: `s3://a/b/1377.png` -> `1377`."""
-    return uri.rstrip("/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    """The file name without folder and extension; a number is no extension, as in names made of DICOM UIDs.
+
+    >>> stem_of("s3://a/b/1377.png"), stem_of("scans.zip!/1377.dcm"), stem_of("a/1.2.840.113"), stem_of(".hidden")
+    ('1377', '1377', '1.2.840.113', '.hidden')
+    """
+    name = uri.rstrip("/").rsplit("/", 1)[-1]
+    start = name.rfind(".")
+    return name[:start] if start > 0 and _ENDING.fullmatch(name, start) else name

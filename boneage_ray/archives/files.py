@@ -1,16 +1,23 @@
-"""A bare folder or prefix: every file in it is an input. A metadata CSV may come along, whose ids are URIs,
-paths below the folder, file names or stems."""
+"""A bare folder or prefix, a file, a zip or tar file, or a DICOMDIR: every file in it is an input.
+
+A metadata CSV may come along, whose ids are URIs, paths below the folder, file names or stems. Listing is lazy, so a row that
+gives only a name serves the first folder in which a file of that name turns up, and no other: at the end it is told how many it
+did not serve. Name files by their path where names repeat.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from boneage_ray import storage
 from boneage_ray.anatomy.growth import Sex
-from boneage_ray.archives.archive import Archive, Input, Unmatched, stem_of
-from boneage_ray.archives.tables import TableRow, labelled, read_table
-from boneage_ray.errors import NoUsableInputError
+from boneage_ray.archives.archive import Archive, Input
+from boneage_ray.archives.dicomdir import dicomdir_files, is_dicomdir
+from boneage_ray.archives.listing import Found, files_below
+from boneage_ray.archives.tables import TableRow, check_table, labelled, notes_on, read_table
+from boneage_ray.errors import NoUsableInputError, Reason
 
 
 class FilesArchive(Archive):
@@ -20,73 +27,82 @@ class FilesArchive(Archive):
         self, source: str, metadata: str | None = None, sex: Sex | None = None, spacing_mm: float | None = None
     ) -> None:
         # Absolute, as listings are: else the table would not be known for itself among the files.
-        self.source = storage.locate(source).uri
-        self.metadata = storage.locate(metadata).uri if metadata else None
+        self.source = storage.absolute(source)
+        self.metadata = storage.absolute(metadata) if metadata else None
         self.sex, self.spacing_mm = sex, spacing_mm
-        self._rows, self._ambiguous = _by_name(self.metadata) if self.metadata else ({}, [])
-        self._unused = set(self._rows)
+        if self.metadata:
+            check_table(self.metadata, needs_age=False)
 
     def inputs(self) -> Iterator[Input]:
-        """Inputs with the metadata that names them. Raises `NoUsableInputError` when there is no file."""
-        found = 0
-        for uri in self._uris():
-            found += 1
-            yield self._input(uri)
-        if found == 0:
+        """Files with the metadata that names them, then metadata without a file. Raises `NoUsableInputError` without a file."""
+        metadata = _Metadata.read(self.metadata) if self.metadata else _Metadata("")
+        nothing = True
+        for found in self._files():
+            nothing = False
+            yield self._chosen(labelled(found, metadata.row_of(found)))
+        if nothing:
             raise NoUsableInputError(f"{self.source} holds no file to score")
+        yield from metadata.notes()
 
-    def unmatched(self) -> list[Unmatched]:
-        """Metadata rows that name no file, and names whose rows contradict each other."""
-        lost = [Unmatched("", key, "no_image", "metadata without a file") for key in sorted(self._unused)]
-        said = f"rows of {self.metadata} contradict each other: none is used"
-        return lost + [Unmatched("", key, "duplicate_id", said) for key in self._ambiguous]
+    def _files(self) -> Iterator[Found]:
+        listed = dicomdir_files(self.source) if is_dicomdir(self.source) else files_below(self.source)
+        return (found for found in listed if found.uri != self.metadata)
 
-    def warnings(self) -> list[str]:
-        """What of the metadata could not be used, for people; complete once `inputs` was read to the end."""
-        cells = [f"{name}: {', '.join(row.unusable)}" for name, row in self._rows.items() if row.unusable]
-        lost = self.unmatched()
-        return [
-            *(
-                [f"{self.metadata}: {len(cells)} rows hold values that count as unknown ({_few(cells)})"]
-                if cells
-                else []
-            ),
-            *(
-                [f"{self.metadata}: {len(lost)} rows are not used ({_few([m.record_id for m in lost])})"]
-                if lost
-                else []
-            ),
-        ]
-
-    def _uris(self) -> Iterator[str]:
-        for info in storage.list_files(self.source):
-            if info.uri != self.metadata:
-                yield info.uri
-
-    def _input(self, uri: str) -> Input:
-        row: TableRow | None = None
-        for key in (uri, uri.removeprefix(f"{self.source}/"), uri.rsplit("/", 1)[-1], stem_of(uri)):
-            if key in self._rows:
-                row = self._rows[key]
-                self._unused.discard(key)
-                break
-        found = Input(uri, stem_of(uri)) if row is None else labelled(uri, row)
+    def _chosen(self, item: Input) -> Input:
         if self.sex:
-            found = replace(found, sex=self.sex, sex_source="option")
+            item = replace(item, sex=self.sex, sex_source="option")
         if self.spacing_mm:
-            found = replace(found, pixel_spacing_mm=self.spacing_mm, pixel_spacing_source="option")
-        return found
+            item = replace(item, pixel_spacing_mm=self.spacing_mm, pixel_spacing_source="option")
+        return item
 
 
-def _few(items: list[str]) -> str:
-    return "; ".join(items[:3]) + ("; ..." if len(items) > 3 else "")
+@dataclass
+class _Metadata:
+    """Rows by the name that they give, and what became of them."""
 
+    table: str
+    rows: dict[str, TableRow] = field(default_factory=dict)
+    contradictory: list[str] = field(default_factory=list)
+    used: dict[str, str | None] = field(default_factory=dict)  # name -> the folder it serves; None: it names a path
+    refused: Counter[str] = field(default_factory=Counter)
 
-def _by_name(metadata: str) -> tuple[dict[str, TableRow], list[str]]:
-    """Rows by the name they give, and the names that are given twice with different content."""
-    rows: dict[str, TableRow] = {}
-    ambiguous: set[str] = set()
-    for row in read_table(metadata, needs_age=False):
-        if rows.setdefault(row.record_id, row) != row:
-            ambiguous.add(row.record_id)
-    return {name: row for name, row in rows.items() if name not in ambiguous}, sorted(ambiguous)
+    @classmethod
+    def read(cls, table: str) -> _Metadata:
+        """Names that are given twice with different content are contradictory."""
+        rows: dict[str, TableRow] = {}
+        contradictory: set[str] = set()
+        for row in read_table(table, needs_age=False):
+            name = row.record_id.replace("\\", "/").removeprefix("./")
+            if rows.setdefault(name, row) != row:
+                contradictory.add(name)
+        kept = {name: row for name, row in rows.items() if name not in contradictory}
+        return cls(table, kept, sorted(contradictory))
+
+    def row_of(self, found: Found) -> TableRow | None:
+        """The row that names a file, the most exact name first."""
+        folder = found.uri.rpartition("/")[0]
+        for name in (found.uri, found.path):
+            if name in self.rows and "/" in name:
+                self.used[name] = None
+                return self.rows[name]
+        for name in (found.path.rpartition("/")[2], found.stem):
+            if name in self.rows:
+                if self.used.setdefault(name, folder) == folder:
+                    return self.rows[name]
+                self.refused[name] += 1
+                return None
+        return None
+
+    def notes(self) -> Iterator[Input]:
+        """Rows that could not be used, or not for all that they name; complete once every file was seen."""
+        for name in sorted(self.rows.keys() - self.used.keys()):
+            yield self._note(name, "no_image", "metadata without a file")
+        for name in self.contradictory:
+            yield self._note(name, "duplicate_id", f"rows of {self.table} contradict each other: none is used")
+        for name, count in sorted(self.refused.items()):
+            said = f"{count} more files of this name lie in other folders than {self.used[name]} and got no metadata"
+            yield self._note(name, "duplicate_id", f"{said}; name files by their path")
+        yield from notes_on(self.rows, self.table)
+
+    def _note(self, name: str, reason: Reason, message: str) -> Input:
+        return Input("", name, problem=(reason, message))

@@ -4,108 +4,154 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 from boneage_ray import storage
-from boneage_ray.archives.archive import IMAGE_ENDINGS, Archive, Input, Unmatched, stem_of
-from boneage_ray.archives.tables import TableRow, header_of, labelled, parse_age, read_table
-from boneage_ray.errors import NoUsableInputError, StorageError, UsageError
+from boneage_ray.archives.archive import Archive, Input
+from boneage_ray.archives.listing import Found, files_below
+from boneage_ray.archives.member import PACKED_ENDINGS, is_litter
+from boneage_ray.archives.tables import (
+    TableRow,
+    check_table,
+    header_of,
+    labelled,
+    notes_on,
+    parse_age,
+    read_table,
+    split_of_folder,
+)
+from boneage_ray.errors import NoUsableInputError, Reason, StorageError, UsageError
 
 
 class RsnaArchive(Archive):
-    """Images joined with their labels by id; whatever does not join is listed by `unmatched`."""
+    """Images joined with their labels by id. Any file may be an image, whatever its name; a file that no label names is listed
+    with that problem, and so are labels without an image at the end.
+
+    Left out are the label table and what operating systems leave behind (member.py, `is_litter`). Where the table does not say
+    it, a top folder whose name begins with train, val or test decides the split.
+    """
 
     def __init__(self, source: str, labels: str | None = None) -> None:
         # Absolute, as listings are: a relative path would not be found inside them.
-        self.source = storage.locate(source).uri
-        self.labels = storage.locate(labels).uri if labels else find_labels(self.source)
-        self._unmatched: list[Unmatched] = []
+        self.source = storage.absolute(source)
+        self.labels = storage.absolute(labels) if labels else find_labels(self.source)
+        check_table(self.labels, needs_age=True)
 
     def inputs(self) -> Iterator[Input]:
-        """Labelled images in the order of their URIs. Raises `NoUsableInputError` when nothing is there."""
-        self._unmatched = []
-        rows = self._usable_rows()
-        seen: set[str] = set()
-        files = 0
-        for uri in self._images():
-            files += 1
-            record_id = stem_of(uri)
-            row = rows.get(record_id)
-            if record_id in seen:
-                self._miss(uri, record_id, "duplicate_id", "another image of this id was taken already")
-            elif row is None:
-                if record_id not in self._explained:
-                    self._miss(uri, record_id, "no_label", f"no row of {self.labels} has this id")
-            else:
-                seen.add(record_id)
-                yield labelled(uri, row)
-        for record_id in rows.keys() - seen:
-            self._miss("", record_id, "no_image", f"{self.labels} names it, but {self.source} holds no such image")
-        if files == 0:
-            raise NoUsableInputError(f"{self.source} holds no image ({', '.join(IMAGE_ENDINGS)})")
+        """Images in the order of their URIs, then labels. Raises `NoUsableInputError` at the end when no image is there."""
+        labels = _Labels.read(self.labels)
+        nothing = True
+        for found in self._files():
+            nothing = False
+            yield labels.joined(found)
+        if nothing:
+            raise NoUsableInputError(f"{self.source} holds no image")
+        yield from labels.notes(self.source)
 
-    def unmatched(self) -> list[Unmatched]:
-        """Labels without image, images without label, unusable labels; sorted by id."""
-        return sorted(self._unmatched, key=lambda m: (m.record_id, m.uri))
-
-    def _usable_rows(self) -> dict[str, TableRow]:
-        """Rows whose age can be used; an id given twice with different labels is ambiguous and not used at all."""
-        grouped: dict[str, list[TableRow]] = defaultdict(list)
-        for row in read_table(self.labels, needs_age=True):
-            grouped[_id_of(row)].append(row)
-        usable: dict[str, TableRow] = {}
-        self._explained: set[str] = set()
-        for record_id, rows in grouped.items():
-            if len(rows) > 1:
-                same = len({(r.age_text, r.sex) for r in rows}) == 1
-                said = "the first is used" if same else "their labels differ: none is used"
-                self._miss("", record_id, "duplicate_id", f"{len(rows)} rows of {self.labels}; {said}")
-                if not same:
-                    self._explained.add(record_id)
-                    continue
-            if parse_age(rows[0].age_text) is None:
-                self._miss("", record_id, "bad_label", f"bone age {rows[0].age_text!r}; months in 0..240 are needed")
-                self._explained.add(record_id)
-                continue
-            usable[record_id] = rows[0]
-        return usable
-
-    def _images(self) -> Iterator[str]:
+    def _files(self) -> Iterator[Found]:
         named = self.labels.rsplit(".", 1)[0]
         inside = named.startswith(self.source + "/") and storage.exists(named)
-        for info in storage.list_files(named if inside else self.source):
-            if info.uri.lower().endswith(IMAGE_ENDINGS):
-                yield info.uri
+        for found in files_below(named if inside else self.source):
+            if found.uri != self.labels and not is_litter(found.path):
+                yield found
 
-    def _miss(self, uri: str, record_id: str, reason: str, message: str) -> None:
-        self._unmatched.append(Unmatched(uri, record_id, reason, message))  # type: ignore[arg-type]
+
+@dataclass
+class _Labels:
+    """Rows by id, why others cannot be used, and which ids the files met."""
+
+    table: str
+    rows: dict[str, TableRow] = field(default_factory=dict)
+    bad: dict[str, tuple[Reason, str]] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+    met: set[str] = field(default_factory=set)
+
+    @classmethod
+    def read(cls, table: str) -> _Labels:
+        """An id given twice with different labels is ambiguous and not used at all."""
+        grouped: dict[str, list[TableRow]] = defaultdict(list)
+        for row in read_table(table, needs_age=True):
+            grouped[row.image_id].append(row)
+        labels = cls(table)
+        for record_id, rows in grouped.items():
+            labels._add(record_id, rows)
+        return labels
+
+    def _add(self, record_id: str, rows: list[TableRow]) -> None:
+        first = rows[0]
+        # What the rows say of the image counts, not how each writes its id.
+        same = all(replace(row, record_id=first.record_id) == first for row in rows)
+        if len(rows) > 1:
+            said = "the first is used" if same else "they differ: none is used"
+            self.bad[record_id] = "duplicate_id", f"{len(rows)} rows of {self.table}; {said}"
+        if same and parse_age(first.age_text) is None:
+            self.bad[record_id] = "bad_label", f"bone age {first.age_text!r}; months in 0..240 are needed"
+        elif same:
+            self.rows[record_id] = first
+
+    def joined(self, found: Found) -> Input:
+        """A file with its label, or with the problem that it has none that can be used."""
+        row = self.rows.get(found.stem)
+        item = labelled(found, row)
+        self.met.add(found.stem)
+        problem = found.problem
+        if problem is None and row is None:
+            problem = self.bad.get(found.stem, ("no_label", f"no row of {self.table} has this id"))
+        elif problem is None and found.stem in self.taken:
+            problem = "duplicate_id", "another image of this id was taken already"
+        elif problem is None:
+            self.taken.add(found.stem)
+        return replace(item, split=item.split or split_of_folder(found.path), problem=problem)
+
+    def notes(self, source: str) -> Iterator[Input]:
+        """Labels that no file has told of; complete once every file was joined."""
+        lost = self.rows.keys() - self.met
+        for record_id in sorted({*self.bad, *lost}):
+            # An image whose only label is bad has said so itself.
+            if record_id in self.bad and not (record_id in self.met and record_id not in self.rows):
+                yield _note(record_id, *self.bad[record_id])
+            if record_id in lost:
+                yield _note(record_id, "no_image", f"{self.table} names it, but {source} holds no such image")
+        yield from notes_on(self.rows, self.table)
+
+
+def _note(record_id: str, reason: Reason, message: str) -> Input:
+    return Input("", record_id, problem=(reason, message))
 
 
 def find_labels(source: str) -> str:
-    """The label table of an archive: `<source>.csv`, else the one CSV with id and bone age columns inside it."""
-    beside = source.rstrip("/") + ".csv"
-    if storage.exists(beside):
-        return beside
+    """As `label_table`, but raises `NoUsableInputError` when there is none."""
     if not storage.exists(source):
         raise StorageError("not_found", f"{source}: there is no such file or folder")
+    found = label_table(source)
+    if found is None:
+        raise NoUsableInputError(f"{source} holds no label table; give --labels CSV with columns id, boneage, male")
+    return found
+
+
+def label_table(source: str) -> str | None:
+    """The label table of an archive: `<source>.csv`, else the one CSV inside it with id and bone age columns, else None.
+
+    Raises `UsageError` when there are several, or one that speaks of ages but has not these columns.
+    """
+    beside = _without_ending(source.rstrip("/")) + ".csv"
+    if storage.exists(beside):
+        return beside
     tables = [info.uri for info in storage.list_folder(source) if info.uri.lower().endswith(".csv")]
-    fitting = [uri for uri in tables if _has_labels(uri)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
+    columns = {uri: header_of(storage.read_bytes(uri).decode("utf-8-sig", errors="replace")) for uri in tables}
+    fitting = [uri for uri, known in columns.items() if "record_id" in known and "age" in known]
+    if len(fitting) > 1:
         raise UsageError(f"{source} holds several label tables ({', '.join(fitting)}); choose one with --labels CSV")
-    if tables:
+    doubtful = [uri for uri, known in columns.items() if "age" in known or "years" in known]
+    if doubtful and not fitting:
         raise UsageError(
-            f"no table in {source} has an id and a bone age column ({', '.join(tables)}); "
+            f"no table in {source} has an id and a bone age column ({', '.join(doubtful)}); "
             "name them id and boneage (months), or give --labels CSV"
         )
-    raise NoUsableInputError(f"{source} holds no label table; give --labels CSV with columns id, boneage, male")
+    return fitting[0] if fitting else None
 
 
-def _has_labels(uri: str) -> bool:
-    columns = header_of(storage.read_bytes(uri).decode("utf-8-sig", errors="replace"))
-    return columns.record_id is not None and columns.age is not None
-
-
-def _id_of(row: TableRow) -> str:
-    """Ids may be written with the extension."""
-    return stem_of(row.record_id) if row.record_id.lower().endswith(IMAGE_ENDINGS) else row.record_id
+def _without_ending(source: str) -> str:
+    """Beside hands.zip the table is called hands.csv."""
+    ending = max((ending for ending in PACKED_ENDINGS if source.lower().endswith(ending)), key=len, default="")
+    return source[: len(source) - len(ending)]

@@ -8,18 +8,40 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from boneage_ray import storage
-from boneage_ray.anatomy.growth import MAX_AGE_MONTHS, Sex, parse_male
-from boneage_ray.archives.archive import Input, stem_of
+from boneage_ray.anatomy.growth import MAX_AGE_MONTHS, MONTHS_PER_YEAR, Sex, parse_male
+from boneage_ray.archives.archive import IMAGE_ENDINGS, Input, stem_of
+from boneage_ray.archives.listing import Found
 from boneage_ray.errors import UsageError
 
-# The three published RSNA schemas and common variants, after `_plain`.
-ID_NAMES = ("id", "imageid", "caseid", "stem", "uri", "file", "filename", "image")
-AGE_NAMES = ("boneage", "boneagemonths", "groundtruthboneagemonths", "agemonths")
-SEX_NAMES = ("male", "sex")
+Column = Literal["record_id", "age", "years", "sex", "spacing", "ratio", "patient", "source", "split"]
+# After `_plain`. The three published RSNA schemas and common variants; the first name that a table has is used.
+NAMES: dict[Column, tuple[str, ...]] = {
+    "record_id": ("id", "imageid", "caseid", "stem", "uri", "file", "filename", "image"),
+    "age": ("boneage", "boneagemonths", "groundtruthboneagemonths", "agemonths"),
+    "years": ("ageyears", "chronologicalageyears", "years", "chronologicalage", "age"),
+    "sex": ("male", "sex"),
+    "spacing": ("pixelspacingmm", "spacing", "pixelspacing"),
+    "ratio": (
+        "pxpercm",
+        "pxcm",
+        "pixelspercm",
+        "pixelpercm",
+        "pixeltocm",
+        "pixelspercentimetre",
+        "pixelspercentimeter",
+    ),
+    "patient": ("patient", "patientid", "subject", "subjectid"),
+    "source": ("source", "site", "dataset"),
+    "split": ("split", "set", "fold"),
+}
 UNKNOWN_SEX = ("u", "unknown", "o", "other", "n/a", "na", "none", "0", "9")
-SPACING_NAMES = ("pixelspacingmm", "spacing", "pixelspacing")
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+RATIOS = (1.0, 10_000.0)  # pixels per cm; outside, the column means something else
+OLDEST_YEARS = 25.0  # an age above that is hardly in years
+_SPLIT_FOLDER = re.compile(r"(train(?:ing)?|val(?:id(?:ation)?)?|test)(?:ing)?(?:[^a-z].*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -31,51 +53,45 @@ class TableRow:
     sex: Sex | None
     spacing_text: str | None
     unusable: tuple[str, ...] = ()  # cells that hold something, but nothing that can be read
+    years_text: str | None = None
+    ratio_text: str | None = None
+    patient: str | None = None
+    source: str | None = None
+    split: str | None = None
+
+    @property
+    def spacing_mm(self) -> float | None:
+        """Millimetres per pixel: as written, else from pixels per centimetre."""
+        return parse_spacing(self.spacing_text) or parse_ratio(self.ratio_text)
+
+    @property
+    def image_id(self) -> str:
+        """The id without the extension that it may be written with."""
+        return stem_of(self.record_id) if self.record_id.lower().endswith(IMAGE_ENDINGS) else self.record_id
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Where each known quantity stands in a header; None where it is absent."""
+def header_of(text: str) -> dict[Column, str]:
+    """The known columns of a CSV text, each with the name that it has there."""
+    plain = {_plain(name): name for name in reversed(_reader(text).fieldnames or [])}
+    return {
+        column: plain[next(name for name in names if name in plain)]
+        for column, names in NAMES.items()
+        if not plain.keys().isdisjoint(names)
+    }
 
-    record_id: str | None
-    age: str | None
-    sex: str | None
-    spacing: str | None
 
-
-def header_of(text: str) -> Columns:
-    """The known columns of a CSV text."""
-    names = _reader(text).fieldnames or []
-    plain = {_plain(name): name for name in reversed(names)}
-
-    def first(wanted: tuple[str, ...]) -> str | None:
-        return next((plain[name] for name in wanted if name in plain), None)
-
-    return Columns(first(ID_NAMES), first(AGE_NAMES), first(SEX_NAMES), first(SPACING_NAMES))
+def check_table(uri: str, needs_age: bool) -> None:
+    """Raise what `read_table` would for this table, before work begins: `UsageError` or `StorageError`."""
+    _columns(uri, _text(uri), needs_age)
 
 
 def read_table(uri: str, needs_age: bool) -> Iterator[TableRow]:
     """Rows of a CSV at a URI. Raises `UsageError` naming the missing column and those found."""
-    try:
-        text = storage.read_bytes(uri).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UsageError(f"{uri} is not a UTF-8 text file; a CSV table is needed") from None
-    if "\0" in text:
-        raise UsageError(f"{uri} is not a text file (it holds zero bytes); a CSV table is needed")
-    columns = header_of(text)
-    found = ", ".join(_reader(text).fieldnames or ["none"])
-    if columns.record_id is None:
-        raise UsageError(f"{uri} has no id column (found: {found}); name it id, Image ID or Case ID")
-    if needs_age and columns.age is None:
-        raise UsageError(f"{uri} has no bone age column (found: {found}); name it boneage, in months")
+    text = _text(uri)
+    columns = _columns(uri, text, needs_age)
     for row in _reader(text):
-        age, sex, spacing = (_cell(row, name) for name in (columns.age, columns.sex, columns.spacing))
-        known_sex = _sex(columns.sex, sex)
-        unusable = (
-            *([sex] if sex and known_sex is None and sex.lower() not in UNKNOWN_SEX else []),
-            *([spacing] if spacing and parse_spacing(spacing) is None else []),
-        )
-        yield TableRow((row[columns.record_id] or "").strip(), age, known_sex, spacing, unusable)
+        cells = {column: _cell(row, name) for column, name in columns.items()}
+        yield _row(cells, columns.get("sex", ""))
 
 
 def parse_age(text: str | None) -> float | None:
@@ -84,29 +100,109 @@ def parse_age(text: str | None) -> float | None:
     return value if value is not None and 0 <= value <= MAX_AGE_MONTHS else None
 
 
+def parse_years(text: str | None) -> float | None:
+    """Months from years in 0..25, or None when the cell is not such a number."""
+    value = _number(text)
+    return value * MONTHS_PER_YEAR if value is not None and 0 <= value <= OLDEST_YEARS else None
+
+
 def parse_spacing(text: str | None) -> float | None:
     """Positive mm per pixel, or None."""
     value = _number(text)
     return value if value is not None and value > 0 else None
 
 
-def labelled(uri: str, row: TableRow) -> Input:
-    """An input with what its row says."""
-    spacing = parse_spacing(row.spacing_text)
+def parse_ratio(text: str | None) -> float | None:
+    """Mm per pixel from pixels per centimetre (100 is 0.1 mm), or None."""
+    value = _number(text)
+    return 10.0 / value if value is not None and RATIOS[0] <= value <= RATIOS[1] else None
+
+
+def labelled(found: Found, row: TableRow | None) -> Input:
+    """An input with what its row says, if it has one."""
+    plain = Input(found.uri, found.stem, size_bytes=found.size_bytes, problem=found.problem, position=found.position)
+    if row is None:
+        return plain
     return Input(
-        uri=uri,
-        record_id=stem_of(uri),
+        uri=plain.uri,
+        record_id=plain.record_id,
         age_months=parse_age(row.age_text),
         sex=row.sex,
-        pixel_spacing_mm=spacing,
+        pixel_spacing_mm=row.spacing_mm,
         sex_source="metadata" if row.sex else "unknown",
-        pixel_spacing_source="metadata" if spacing else None,
+        pixel_spacing_source="metadata" if row.spacing_mm else None,
+        size_bytes=plain.size_bytes,
+        patient=row.patient,
+        source=row.source,
+        split=row.split,
+        problem=plain.problem,
+        position=plain.position,
     )
 
 
-def _sex(column: str | None, text: str | None) -> Sex | None:
+def notes_on(rows: dict[str, TableRow], table: str) -> Iterator[Input]:
+    """One note for each row with cells that hold something, but nothing that can be read."""
+    for name, row in rows.items():
+        if row.unusable:
+            cells = ", ".join(map(repr, row.unusable))
+            yield Input("", name, problem=("bad_label", f"{table}: {cells} cannot be read and counts as unknown"))
+
+
+def split_of_folder(path: str) -> str | None:
+    """The split that one of the two top folders of a path says: "train/1.png", "set/validation_2/1.png", "test.zip!/1.png"."""
+    folders = path.split("/")[:-1][:2]
+    said = (match[1].lower() for folder in folders if (match := _SPLIT_FOLDER.fullmatch(folder)))
+    return next((SPLIT_NAMES[name] for name in said), None)
+
+
+def _text(uri: str) -> str:
+    try:
+        text = storage.read_bytes(uri).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{uri} is not a UTF-8 text file; a CSV table is needed") from None
+    if "\0" in text:
+        raise UsageError(f"{uri} is not a text file (it holds zero bytes); a CSV table is needed")
+    return text
+
+
+def _columns(uri: str, text: str, needs_age: bool) -> dict[Column, str]:
+    columns = header_of(text)
+    found = ", ".join(_reader(text).fieldnames or ["none"])
+    if "record_id" not in columns:
+        raise UsageError(f"{uri} has no id column (found: {found}); name it id, Image ID or Case ID")
+    if needs_age and "age" not in columns:
+        raise UsageError(f"{uri} has no bone age column (found: {found}); name it boneage, in months")
+    return columns
+
+
+def _row(cells: dict[Column, str | None], sex_column: str) -> TableRow:
+    sex, split = cells.get("sex"), cells.get("split")
+    known = _sex(sex_column, sex), SPLIT_NAMES.get((split or "").lower())
+    spacing, ratio = cells.get("spacing"), cells.get("ratio")
+    unusable = (
+        *([sex] if sex and known[0] is None and sex.lower() not in UNKNOWN_SEX else []),
+        *([spacing] if spacing and parse_spacing(spacing) is None else []),
+        *([ratio] if ratio and parse_ratio(ratio) is None else []),
+        # The number of a fold is no split; a word that is none is an error.
+        *([split] if split and known[1] is None and _number(split) is None else []),
+    )
+    return TableRow(
+        record_id=cells["record_id"] or "",
+        age_text=cells.get("age"),
+        sex=known[0],
+        spacing_text=spacing,
+        unusable=unusable,
+        years_text=cells.get("years"),
+        ratio_text=ratio,
+        patient=cells.get("patient") or None,
+        source=cells.get("source") or None,
+        split=known[1],
+    )
+
+
+def _sex(column: str, text: str | None) -> Sex | None:
     """Numbers only under `male`: in a column `sex`, 0 may as well mean unknown (ISO 5218)."""
-    if text is None or (_plain(column or "") == "sex" and not text.isalpha()):
+    if text is None or (_plain(column) == "sex" and not text.isalpha()):
         return None
     return parse_male(text)
 
@@ -125,8 +221,8 @@ def _reader(text: str) -> csv.DictReader[str]:
     return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
 
 
-def _cell(row: dict[str, str], column: str | None) -> str | None:
-    value = row.get(column) if column else None
+def _cell(row: dict[str, str], column: str) -> str | None:
+    value = row.get(column)
     return value.strip() if value else None
 
 

@@ -8,7 +8,6 @@ from typing import Any, cast
 from boneage_ray import bundle, cluster, parts, storage
 from boneage_ray.anatomy.growth import Sex
 from boneage_ray.archives.files import FilesArchive
-from boneage_ray.archives.rsna import RsnaArchive
 from boneage_ray.errors import GateMissedError, StrictError, UsageError
 from boneage_ray.records.split import SPLITS, Split
 from boneage_ray.runs import Run, say, timed
@@ -22,31 +21,44 @@ class PrepareArguments:
     recipe: str
     out: str
     labels: str | None = None
+    splits: str | None = None
     settings: list[str] = field(default_factory=list)
     overwrite: bool = False
     strict: bool = False
 
 
 def prepare(run: Run, arguments: PrepareArguments) -> None:
-    """Archive -> Parquet shards, manifest, rejected rows."""
+    """Archive -> Parquet shards, manifest, rejected rows, report."""
+    from boneage_ray.archives.open import open_archive
+    from boneage_ray.evaluation.data_report import data_page, pick_excluded
     from boneage_ray.recipes import find_recipe
     from boneage_ray.recipes.recipe import override
-    from boneage_ray.records.shards import PrepareOptions, prepare_archive
+    from boneage_ray.records.overview import triage
+    from boneage_ray.records.shards import PrepareOptions, prepare_archive, rejected_batches
 
     recipe = override(find_recipe(arguments.recipe), arguments.settings)
     source, out = storage.absolute(arguments.source), storage.absolute(arguments.out)
     labels = storage.absolute(arguments.labels) if arguments.labels else None
-    archive = RsnaArchive(source, labels)
-    options = PrepareOptions(out, recipe.image, recipe.split_seed, arguments.overwrite)
-    run.note(recipe=recipe.model_dump(mode="json"), source=source, labels=archive.labels)
+    splits = storage.absolute(arguments.splits) if arguments.splits else None
+    archive = open_archive(source, labels)
+    options = PrepareOptions(out, recipe.image, recipe.split, splits, arguments.overwrite)
+    run.note(recipe=recipe.model_dump(mode="json"), source=source, labels=labels)
     _connect(run)
     with timed(run, "prepare"):
         manifest = prepare_archive(archive, source, options, on_claimed=lambda: setattr(run, "out", out))
-    counts, reasons = manifest["counts"], manifest["rejected_by_reason"]
+    counts = manifest["counts"]
     run.note(counts=counts, fingerprint=manifest["fingerprint"])
+    command = _line("boneage prepare", source, recipe=arguments.recipe, labels=labels, split=splits, out=out)
+    command = " ".join([command, *(f"--set {_quoted(text)}" for text in arguments.settings)])
+    facts = {"Archive": source, "Recipe": recipe.name, "Data": f"{out} {manifest['fingerprint']}"}
+    excluded = pick_excluded(rejected_batches(out))
+    page = data_page(manifest, excluded, facts, command, manifest["duplicates"])
+    storage.write_text(storage.join(out, "report.html"), page)
+    for text in triage(manifest["overview"]):
+        say(text)
     run.finish(
-        {**counts, "rejected_by_reason": reasons},
-        f"Data: {out} (rejected: {out}/rejected.parquet)",
+        {**counts, "rejected_by_reason": manifest["rejected_by_reason"]},
+        f"Data: {out}  Report: {out}/report.html  Rejected: {out}/rejected.parquet",
         f"Next: boneage train --recipe {_quoted(arguments.recipe)} --data {_quoted(out)} --out MODEL",
     )
     if arguments.strict and counts["rejected"]:
@@ -202,7 +214,7 @@ class ScoreArguments:
 def score(run: Run, arguments: ScoreArguments) -> None:
     """Bundle + archive -> one result row for every input file."""
     from boneage_ray.scoring.report import score_page
-    from boneage_ray.scoring.score import ScoreOptions, plan_parts, problems, score_archive
+    from boneage_ray.scoring.score import ScoreOptions, problems, score_archive
 
     if arguments.sex not in (None, "F", "M"):
         raise UsageError(f"--sex {arguments.sex}: F or M is needed; leave it out where it is unknown")
@@ -213,15 +225,12 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     )
     metadata = storage.absolute(arguments.metadata) if arguments.metadata else None
     archive = FilesArchive(source, metadata, cast(Sex | None, arguments.sex), arguments.pixel_spacing_mm)
-    with timed(run, "list"):
-        plan = plan_parts(archive)
-    for warning in archive.warnings():
-        say(warning)
-    options = ScoreOptions(model, out, arguments.overwrite, arguments.gpu)
+    options = ScoreOptions(source, model, out, arguments.overwrite, arguments.gpu)
     _connect(run)
     with timed(run, "score"):
-        summary = score_archive(plan, options, on_claimed=lambda: setattr(run, "out", out))
-    summary["metadata_warnings"] = archive.warnings()
+        summary = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
+    for warning in summary["metadata_warnings"]:
+        say(warning)
     storage.write_json(storage.join(out, "summary.json"), summary)
     command = _line(
         "boneage score",

@@ -38,6 +38,7 @@ class PhantomArguments:
     size: int
     seed: int
     bad: bool
+    dicom: bool
 
 
 def phantoms(run: Run, arguments: PhantomArguments) -> None:
@@ -53,10 +54,10 @@ def phantoms(run: Run, arguments: PhantomArguments) -> None:
         raise UsageError(f"{out} is not empty; give another --out")
     run.out = out
     if arguments.kind == "hand":
-        write_hand_archive(out, arguments.count, arguments.seed, arguments.size, arguments.bad)
+        write_hand_archive(out, arguments.count, arguments.seed, arguments.size, arguments.bad, arguments.dicom)
         following = f"Next: boneage prepare {shlex.quote(out)} --recipe demo --out DATA"
     else:
-        write_cephalogram_archive(out, arguments.count, arguments.seed, arguments.size)
+        write_cephalogram_archive(out, arguments.count, arguments.seed, arguments.size, arguments.dicom)
         following = f"Annotations: {out}/vertebral (13 points), {out}/facial (19 points)"
     run.note(seed=arguments.seed)
     facts = {"kind": arguments.kind, "count": arguments.count, "size": arguments.size, "seed": arguments.seed}

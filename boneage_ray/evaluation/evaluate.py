@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,8 @@ def predict_split(model: str, prepared: Prepared, split: Split, gpu: bool = Fals
     arguments = {"model": model, "threads": resources.threads, "gpu": resources.gpus_per_actor > 0}
     found: dict[str, list[dict[str, Any]]] = {}
     with Progress("evaluate", prepared.rows(split)) as bar:
-        for line in run_parts([asdict(part) for part in slices], EvaluateWorker, arguments, resources):
+        rows = partial(iter, [asdict(part) for part in slices])
+        for line in run_parts(rows, EvaluateWorker, arguments, resources):
             found[line["uri"]] = line["predictions"]
             bar.update(sum(map(len, found.values())))
     return [row for part in slices for row in found[part.uri]]

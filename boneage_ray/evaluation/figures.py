@@ -59,21 +59,21 @@ _STYLE = {
 _METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-def _styled(draw: Callable[P, bytes]) -> Callable[P, bytes]:
+def styled(draw: Callable[P, bytes]) -> Callable[P, bytes]:
     """Draw in this module's style and leave the settings of the process as they were."""
 
     @wraps(draw)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> bytes:
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> bytes:
         with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]  # its type lists every setting by name
             return draw(*args, **kwargs)
 
-    return styled
+    return drawn
 
 
-@_styled
+@styled
 def scatter(predictions: Predictions) -> bytes:
     """Predicted against true age with the line of equality and a band of 12 months."""
-    fig, ax = _figure(HALF, 4.3)
+    fig, ax = one_axes(HALF, 4.3)
     limit = max(*predictions.true_months, *predictions.predicted_months, 12.0) / MONTHS_PER_YEAR * 1.04
     low = min(*predictions.true_months, *predictions.predicted_months, 0.0) / MONTHS_PER_YEAR * 1.04
     ends, band = np.array([low, limit]), BAND_MONTHS / MONTHS_PER_YEAR
@@ -85,13 +85,13 @@ def scatter(predictions: Predictions) -> bytes:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     _opaque(ax.legend(loc="upper left", fontsize=9))
-    return _svg(fig, "scatter")
+    return as_svg(fig, "scatter")
 
 
-@_styled
+@styled
 def residuals(predictions: Predictions, analysis: Mapping[str, Any]) -> bytes:
     """Error against true age, with the mean error and the limits of agreement (Bland and Altman)."""
-    fig, ax = _figure(FULL, 3.8)
+    fig, ax = one_axes(FULL, 3.8)
     true = np.asarray(predictions.true_months, np.float64) / MONTHS_PER_YEAR
     _points(ax, predictions, true, predictions.errors)
     ax.axhline(0, color=INK, lw=0.8)
@@ -103,13 +103,13 @@ def residuals(predictions: Predictions, analysis: Mapping[str, Any]) -> bytes:
     ax.set(xlabel="true age (years)", ylabel="predicted - true (months)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     _opaque(fig.legend(loc="outside upper center", ncols=5, fontsize=9))
-    return _svg(fig, "residuals")
+    return as_svg(fig, "residuals")
 
 
-@_styled
+@styled
 def error_histogram(predictions: Predictions) -> bytes:
     """How often each error occurs; bars of two months (of more if the errors spread widely)."""
-    fig, ax = _figure(HALF, 4.3)
+    fig, ax = one_axes(HALF, 4.3)
     errors = predictions.errors
     reach = max(float(np.abs(errors).max()), BAND_MONTHS)
     width = 2 * max(1, int(np.ceil(reach / 60)))
@@ -120,13 +120,13 @@ def error_histogram(predictions: Predictions) -> bytes:
     ax.axvline(0, color=INK, lw=0.8)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="predicted - true (months)", ylabel="cases")
-    return _svg(fig, "errors")
+    return as_svg(fig, "errors")
 
 
-@_styled
+@styled
 def errors_by_age(predictions: Predictions) -> bytes:
     """A box of the errors for each two-year bin of the true age, with the number of cases under it."""
-    fig, ax = _figure(FULL, 3.8)
+    fig, ax = one_axes(FULL, 3.8)
     bins = np.array([age_bin(age) for age in predictions.true_months])
     present = [name for name in AGE_BINS if (bins == name).any()]
     groups = [predictions.errors[bins == name] for name in present]
@@ -146,13 +146,13 @@ def errors_by_age(predictions: Predictions) -> bytes:
     labels = [f"{name.removesuffix(' y')}\nn={len(group)}" for name, group in zip(present, groups, strict=True)]
     ax.set_xticks(range(1, len(present) + 1), labels, fontsize=9)
     ax.set(xlabel="true age (years)", ylabel="predicted - true (months)")
-    return _svg(fig, "by-age")
+    return as_svg(fig, "by-age")
 
 
-@_styled
+@styled
 def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], kappa: float | None, name: str) -> bytes:
     """Counts (rows true, columns predicted) with the share of each row; the weighted kappa is in the title."""
-    fig, ax = _figure(HALF, 1.4 + 0.7 * len(classes))
+    fig, ax = one_axes(HALF, 1.4 + 0.7 * len(classes))
     table = np.asarray(counts, np.float64)
     totals = table.sum(axis=1, keepdims=True)
     shares = np.divide(table, totals, out=np.zeros_like(table), where=totals > 0)
@@ -170,13 +170,13 @@ def confusion_matrix(classes: Sequence[str], counts: Sequence[Sequence[int]], ka
     ax.invert_yaxis()
     shown = "not defined" if kappa is None else f"{kappa:.3f}"
     ax.set(xlabel="predicted", ylabel="true", title=f"Quadratic weighted kappa {shown}")
-    return _svg(fig, f"confusion-{name}")
+    return as_svg(fig, f"confusion-{name}")
 
 
-@_styled
+@styled
 def age_histogram(ages: Mapping[str, int]) -> bytes:
     """Cases in each two-year bin (keys of `AGE_BINS`); empty bins between the first and the last are shown."""
-    fig, ax = _figure(FULL, 3.2)
+    fig, ax = one_axes(FULL, 3.2)
     filled = [k for k, name in enumerate(AGE_BINS) if ages.get(name)]
     names = AGE_BINS[filled[0] : filled[-1] + 1] if filled else ()
     bars = ax.bar(range(len(names)), [ages.get(name, 0) for name in names], width=0.85, color=BLUE)
@@ -185,16 +185,16 @@ def age_histogram(ages: Mapping[str, int]) -> bytes:
     ax.margins(y=0.14)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="predicted age (years)", ylabel="cases")
-    return _svg(fig, "ages")
+    return as_svg(fig, "ages")
 
 
-@_styled
+@styled
 def learning_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
     """Losses, and the mean absolute error of validation, epoch by epoch; the best epoch is marked.
 
     `history`: lines with epoch, train_loss, val_loss and val_mae_months; what is missing or None leaves a gap.
     """
-    fig, (left, right) = _row_of_axes(FULL, 3.4, 2)
+    fig, (left, right) = row_of_axes(FULL, 3.4, 2)
     epochs = [line["epoch"] for line in history]
     mark = "." if len(epochs) <= 60 else ""
     for key, label, colour in (("train_loss", "training", BLUE), ("val_loss", "validation", ORANGE)):
@@ -212,7 +212,7 @@ def learning_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
     for ax in (left, right):
         ax.set_ylim(bottom=0)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _svg(fig, "learning")
+    return as_svg(fig, "learning")
 
 
 def _column(history: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
@@ -241,12 +241,12 @@ def _opaque(legend: Legend) -> None:
             handle.set(alpha=1, markersize=5)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    fig, (ax,) = _row_of_axes(width, height, 1)
+def one_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    fig, (ax,) = row_of_axes(width, height, 1)
     return fig, ax
 
 
-def _row_of_axes(width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
+def row_of_axes(width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
     """A figure (inches) with axes side by side, each with a faint grid."""
     fig = Figure(figsize=(width, height), layout="constrained")
     axes = [fig.add_subplot(1, columns, column + 1) for column in range(columns)]
@@ -255,7 +255,7 @@ def _row_of_axes(width: float, height: float, columns: int) -> tuple[Figure, lis
     return fig, axes
 
 
-def _svg(fig: Figure, name: str) -> bytes:
+def as_svg(fig: Figure, name: str) -> bytes:
     """SVG without prolog and metadata; ids start with the figure's name, so that several can share a page."""
     buffer = io.BytesIO()
     fig.savefig(buffer, format="svg", transparent=True, dpi=RASTER_DPI, metadata=_METADATA)

@@ -12,13 +12,15 @@ Cephalogram archive::
     URI/vertebral/001.json     labelme: shapes of group 2, 3, 4 with 3, 5, 5 points
     URI/stages.csv             image,stage
     URI/pixel_spacing.csv      image,pixel_spacing_mm
+
+As DICOM the images end in .dcm and come in all encodings of phantoms.dicom, one after the other.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -27,6 +29,8 @@ from numpy.typing import NDArray
 from boneage_ray.anatomy.growth import Sex
 from boneage_ray.errors import UsageError
 from boneage_ray.phantoms.cephalogram import CephalogramPhantom, cephalogram_phantom
+from boneage_ray.phantoms.dicom import SYNTAXES, DicomTags, Encoding, encode_dicom
+from boneage_ray.phantoms.dicom_bad import DICOM_SPOILERS
 from boneage_ray.phantoms.film import Image
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.phantoms.png import encode_palette_png, encode_png
@@ -36,6 +40,7 @@ HAND_FOLDER = "boneage-training-dataset/boneage-training-dataset"
 HAND_CSV = "boneage-training-dataset.csv"
 AGES_MONTHS = (12, 216)
 FIRST_ID = 1000
+HAND_MM = 220.0  # height of a hand picture, for the pixel spacing of DICOM
 
 
 @dataclass(frozen=True)
@@ -75,26 +80,35 @@ BAD_KINDS = (
     "valid_rgba",
     "valid_palette",
 )
+# The same of a DICOM archive; the last two are valid.
+DICOM_BAD_KINDS = ("no_image", "no_label", *DICOM_SPOILERS)
 
 
-def write_hand_archive(uri: str, count: int, seed: int, size: int, bad: bool = False) -> list[HandEntry]:
-    """Write `count` hands of `size` pixels height and their labels; `bad` adds one of each of BAD_KINDS.
+def write_hand_archive(
+    uri: str, count: int, seed: int, size: int, bad: bool = False, dicom: bool = False
+) -> list[HandEntry]:
+    """Write `count` hands of `size` pixels height and their labels, PNG or DICOM; `bad` adds one of each of BAD_KINDS or
+    DICOM_BAD_KINDS.
 
     Equal arguments write equal bytes. Ages are whole months spread evenly over 12 to 216. Returns the answer sheet.
     Raises UsageError for a count below 1 or a negative seed, StorageError if nothing can be written.
     """
     _check(count, seed)
-    entries = _plan_hands(count, seed, bad)
+    entries = _plan_hands(count, seed, (DICOM_BAD_KINDS if dicom else BAD_KINDS) if bad else ())
     for k, entry in enumerate(entries):
         if entry.stored:
-            write_bytes(join(uri, HAND_FOLDER, f"{entry.id}.png"), _hand_file(entry, image_seed(seed, k), size))
+            image = hand_phantom(image_seed(seed, k), entry.age_months, entry.sex, size).image
+            data = _hand_dicom(entry, image, k, image_seed(seed, k)) if dicom else _hand_png(entry, image)
+            write_bytes(join(uri, HAND_FOLDER, f"{entry.id}.{'dcm' if dicom else 'png'}"), data)
     rows = [f"{e.id},{e.age_months},{e.sex == 'M'}" for e in entries if e.labelled]
     write_bytes(join(uri, HAND_CSV), _lines(["id,boneage,male", *rows]))
     return entries
 
 
-def write_cephalogram_archive(uri: str, count: int, seed: int, size: int) -> list[CephalogramEntry]:
-    """Write `count` heads of `size` pixels height with their landmarks; the six stages are equally frequent.
+def write_cephalogram_archive(
+    uri: str, count: int, seed: int, size: int, dicom: bool = False
+) -> list[CephalogramEntry]:
+    """Write `count` heads of `size` pixels height with their landmarks, PNG or DICOM; the six stages are equally frequent.
 
     Equal arguments write equal bytes. Returns the answer sheet; errors as in `write_hand_archive`.
     """
@@ -104,10 +118,12 @@ def write_cephalogram_archive(uri: str, count: int, seed: int, size: int) -> lis
     for k, stage in enumerate(stages):
         name = f"{k + 1:03d}"
         phantom = cephalogram_phantom(image_seed(seed, k), int(stage), size)
-        write_bytes(join(uri, "images", f"{name}.png"), encode_png(phantom.image))
+        image = f"{name}.{'dcm' if dicom else 'png'}"
+        data = _cephalogram_dicom(phantom, k, image_seed(seed, k)) if dicom else encode_png(phantom.image)
+        write_bytes(join(uri, "images", image), data)
         write_bytes(join(uri, "facial", f"{name}.txt"), _lines(f"{x!r},{y!r}" for x, y in phantom.facial.tolist()))
-        write_bytes(join(uri, "vertebral", f"{name}.json"), _labelme(phantom, f"{name}.png"))
-        entries.append(CephalogramEntry(f"{name}.png", phantom.stage, phantom.pixel_spacing_mm))
+        write_bytes(join(uri, "vertebral", f"{name}.json"), _labelme(phantom, image))
+        entries.append(CephalogramEntry(image, phantom.stage, phantom.pixel_spacing_mm))
     write_bytes(join(uri, "stages.csv"), _lines(["image,stage", *(f"{e.image},{e.stage}" for e in entries)]))
     spacings = [f"{e.image},{e.pixel_spacing_mm!r}" for e in entries]
     write_bytes(join(uri, "pixel_spacing.csv"), _lines(["image,pixel_spacing_mm", *spacings]))
@@ -126,9 +142,9 @@ def _check(count: int, seed: int) -> None:
         raise UsageError(f"seed {seed}: a seed is a whole number from 0 up")
 
 
-def _plan_hands(count: int, seed: int, bad: bool) -> list[HandEntry]:
+def _plan_hands(count: int, seed: int, bad_kinds: Iterable[str]) -> list[HandEntry]:
     rng = np.random.default_rng([seed, 1])
-    kinds = ["good"] * count + (list(BAD_KINDS) if bad else [])
+    kinds = ["good"] * count + list(bad_kinds)
     total = len(kinds)
     youngest, oldest = AGES_MONTHS
     # One age in each of `total` equal slots: even coverage also in a small archive.
@@ -148,10 +164,32 @@ def _plan_hands(count: int, seed: int, bad: bool) -> list[HandEntry]:
     ]
 
 
-def _hand_file(entry: HandEntry, seed: int, size: int) -> bytes:
-    image = hand_phantom(seed, entry.age_months, entry.sex, size).image
+def _hand_png(entry: HandEntry, image: Image) -> bytes:
     spoil: Callable[[Image], bytes] = _SPOILERS.get(entry.kind, encode_png)
     return spoil(image)
+
+
+def _hand_dicom(entry: HandEntry, image: Image, k: int, seed: int) -> bytes:
+    """In the k-th encoding of the row; every second one MONOCHROME1, every third one with its spacing at the detector only."""
+    spacing = (HAND_MM / image.shape[0],) * 2
+    tags = DicomTags(seed, entry.sex, inverted=k % 2 == 1, window=(2048.0, 4096.0))
+    tags = replace(tags, detector_spacing_mm=spacing) if k % 3 == 2 else replace(tags, spacing_mm=spacing)
+    if entry.kind in DICOM_SPOILERS:
+        return DICOM_SPOILERS[entry.kind](image, tags)
+    return _in_turn(image, tags, k)
+
+
+def _cephalogram_dicom(phantom: CephalogramPhantom, k: int, seed: int) -> bytes:
+    spacing = (phantom.pixel_spacing_mm, phantom.pixel_spacing_mm)
+    return _in_turn(phantom.image, DicomTags(seed, spacing_mm=spacing, body_part="HEAD"), k)
+
+
+def _in_turn(image: Image, tags: DicomTags, k: int) -> bytes:
+    encodings: list[Encoding] = list(SYNTAXES)
+    encoding = encodings[k % len(encodings)]
+    if encoding == "jpeg-baseline":
+        tags = replace(tags, bits=8, window=None)
+    return encode_dicom(image, tags, encoding)
 
 
 def _truncated(image: Image) -> bytes:

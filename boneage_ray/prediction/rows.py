@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from boneage_ray import __version__
 from boneage_ray.archives.archive import Input
 from boneage_ray.errors import InputProblem
 from boneage_ray.prediction.predictor import Predictor
-from boneage_ray.records.prepare import ImageConfig, Prepared, prepare
+from boneage_ray.records.prepare import Prepared
 from boneage_ray.records.schema import Row, empty_result
 
 # Labels of the published sets end at 228 months; an age outside was never seen in training.
@@ -28,13 +28,13 @@ class Loaded:
     outcome: Prepared | InputProblem
 
 
-def load_input(item: Input, data: bytes | InputProblem, config: ImageConfig) -> Loaded:
-    """Decode and prepare one input; never raises for what is in the file."""
+def load_input(item: Input, data: bytes | InputProblem, prepare: Callable[[bytes], Prepared]) -> Loaded:
+    """Decode and prepare one input by `prepare`; never raises for what is in the file."""
     if isinstance(data, InputProblem):
         return Loaded(item, None, None, data)
     digest = hashlib.sha256(data).hexdigest()
     try:
-        return Loaded(item, digest, len(data), prepare(data, config))
+        return Loaded(item, digest, len(data), prepare(data))
     except InputProblem as problem:
         return Loaded(item, digest, len(data), problem)
 
@@ -76,7 +76,8 @@ def _common(case: Loaded, predictor: Predictor) -> Row:
         row |= source.uids
         if spacing is None and source.pixel_spacing_mm is not None:
             spacing, spacing_source = source.pixel_spacing_mm, source.pixel_spacing_source
-        row["flags"] = ["sex_unknown"] * (sex is None) + ["spacing_unknown"] * (spacing is None)
+        unknown = ["sex_unknown"] * (sex is None) + ["spacing_unknown"] * (spacing is None)
+        row["flags"] = [*case.outcome.flags, *unknown]
     return row | {
         "input_uri": case.item.uri,
         "input_sha256": case.sha256,

@@ -18,6 +18,7 @@ from boneage_ray.errors import UsageError
 from boneage_ray.models.regressor import RegressorConfig
 from boneage_ray.optimization import Stage
 from boneage_ray.records.prepare import ImageConfig
+from boneage_ray.records.split import SplitConfig
 from boneage_ray.tasks.age import AgeTaskConfig
 
 
@@ -36,7 +37,7 @@ class Recipe(BaseModel):
     batch_size: int = Field(default=32, ge=1, description="over all workers together")
     best_by: Literal["val_mae_months", "val_loss"] = "val_mae_months"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    split_seed: int = 0
+    split: SplitConfig = SplitConfig()
     seed: int = 0
 
     def derive(self, **changes: Any) -> Recipe:  # noqa: ANN401  any field of any config below

@@ -1,122 +1,95 @@
-"""Bytes to pixels: PNG, JPEG, TIFF and BMP. The format is told by content, never by the file's extension.
+"""The front door to pixels: bytes of one file to a radiograph. The format is told by content, never by the file's extension.
 
-Size is checked from the header before any pixel is inflated. Colour becomes gray with the weights 0.299, 0.587, 0.114;
-an alpha channel is dropped; palettes are expanded.
+First the raster formats, whose first bytes are unmistakable, then DICOM, then a word on what it is instead.
 """
 
 from __future__ import annotations
 
-import io
-import struct
-import warnings
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from boneage_ray.anatomy.growth import Sex
 from boneage_ray.errors import InputProblem
+from boneage_ray.records.radiograph import Radiograph
+from boneage_ray.records.raster.read import decode_raster, raster_format
 
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_STARTS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"BM": "BMP"}
-_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # TIFF 6.0, section 8
+FORMATS = ("DICOM", "PNG", "JPEG", "TIFF", "BMP")
+_OTHERS: tuple[tuple[int, bytes, str], ...] = (  # offset, bytes there, what it is
+    (0, b"PK\3\4", "a ZIP archive; name it .zip and it is opened"),
+    (0, b"PK\5\6", "a ZIP archive with nothing in it"),
+    (0, b"\x1f\x8b", "gzip-compressed; a .tar.gz archive is opened by that name, a single file must be unpacked first"),
+    (257, b"ustar", "a tar archive; name it .tar and it is opened"),
+    (0, b"BZh", "bzip2-compressed; unpack it first"),
+    (0, b"\xfd7zXZ\0", "xz-compressed; unpack it first"),
+    (0, b"\x28\xb5\x2f\xfd", "zstd-compressed; unpack it first"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive; unpack it first"),
+    (0, b"Rar!", "a RAR archive; unpack it first"),
+    (0, b"%PDF", "a PDF document; export the radiograph from it as PNG or DICOM"),
+    (0, b"GIF8", "a GIF; save it as PNG"),
+    (8, b"WEBP", "a WebP; save it as PNG"),
+    (8, b"AVI ", "a video; one radiograph a file is needed"),
+    (0, b"\x1aE\xdf\xa3", "a video; one radiograph a file is needed"),
+    (4, b"ftyphei", "a HEIC photo; save it as PNG or JPEG"),
+    (4, b"ftypmif1", "a HEIC photo; save it as PNG or JPEG"),
+    (4, b"ftypavi", "an AVIF; save it as PNG"),
+    (4, b"ftyp", "a video; one radiograph a file is needed"),
+    (0, b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 file; it is read inside of DICOM only, save it as PNG"),
+    (0, b"\xff\x4f\xff\x51", "a bare JPEG 2000 codestream; it is read inside of DICOM only"),
+    (0, b"\xff\x0a", "a JPEG XL; save it as PNG"),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL; save it as PNG"),
+    (344, b"n+1\0", "a NIfTI volume; a radiograph is one picture"),
+    (344, b"ni1\0", "a NIfTI header; a radiograph is one picture"),
+    (0, b"\x89HDF", "an HDF5 file; save the radiograph as PNG or DICOM"),
+    (0, b"\x93NUMPY", "a NumPy array; save it as 16-bit PNG"),
+    (0, b"PAR1", "a Parquet file"),
+    (0, b"II\xbc\x01", "a JPEG XR; save it as PNG"),
+    (0, b"8BPS", "a Photoshop file; save it as PNG or TIFF"),
+    (0, b"\x7fELF", "a program"),
+)
+_TEXTS = (
+    (b"<?xml", "an XML document"),
+    (b"<!doctype html", "an HTML page"),
+    (b"<html", "an HTML page"),
+    (b"<svg", "an SVG drawing"),
+)
 
 
-@dataclass(frozen=True)
-class Radiograph:
-    """Pixels as stored, gray; the highest value is white.
+def decode(data: bytes, max_megapixels: float = 100.0, voi: Literal["file", "none"] = "file") -> Radiograph:
+    """Decode one image file. Raises `InputProblem` (step decode) with the reason when it cannot be used.
 
-    `pixels`: (height, width), uint8 or uint16. `pixel_spacing_mm`: mm per pixel, or None with source None.
+    `max_megapixels` is checked against the header before anything is inflated; `voi` concerns DICOM only.
     """
-
-    pixels: npt.NDArray[Any]
-    sex: Sex | None = None
-    pixel_spacing_mm: float | None = None
-    pixel_spacing_source: str | None = None
-    uids: dict[str, str] = field(default_factory=dict)
-
-
-def decode(data: bytes, max_megapixels: float = 100.0) -> Radiograph:
-    """Decode one image file. Raises `InputProblem` (step decode) with the reason when it cannot be used."""
-    kind, width, height, frames, inverted = _header(data)
-    if width * height > max_megapixels * 1e6:
-        raise InputProblem("decode", "too_large", f"{width} x {height} pixels; at most {max_megapixels:g} megapixels")
-    if frames > 1:
-        raise InputProblem("decode", "multi_frame", f"{frames} pages; one radiograph a file is needed")
-    _check_complete(kind, data)
-    pixels = _gray(data, kind)
-    if inverted and pixels.dtype == np.uint16:  # OpenCV turns 8-bit TIFFs itself, but leaves 16-bit ones as they are
-        pixels = pixels.max() - pixels
-    return Radiograph(pixels)
-
-
-def _header(data: bytes) -> tuple[str, int, int, int, bool]:
-    """Format, width, height, number of frames, and whether white is zero; read from the header alone."""
-    from PIL import Image, UnidentifiedImageError
-
     if not data:
         raise InputProblem("decode", "truncated", "the file is empty (0 bytes)")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                white_is_zero = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-                frames = int(getattr(image, "n_frames", 1))
-                return str(image.format), image.width, image.height, frames, white_is_zero
-    except UnidentifiedImageError:
-        for start, kind in _STARTS.items():
-            if data.startswith(start):
-                message = f"starts as a {kind}, but its header is damaged or cut off"
-                raise InputProblem("decode", "unreadable", message) from None
-        known = ", ".join(FORMATS)
-        raise InputProblem("decode", "unsupported_format", f"not one of {known} (told by content)") from None
-    except Image.DecompressionBombError:
-        raise InputProblem("decode", "too_large", "the header declares more pixels than can be accepted") from None
-    except (OSError, ValueError, SyntaxError, struct.error, TypeError, KeyError) as error:
-        raise InputProblem("decode", "unreadable", f"broken header: {_line(error)}") from error
+    kind = raster_format(data)
+    # A TIFF may begin in the preamble of a DICOM file (PS3.10, 7.1); the DICOM knows more.
+    if kind is None or (kind == "TIFF" and data[128:132] == b"DICM"):
+        from boneage_ray.records.dicom import decode_dicom, looks_like_dicom
+
+        if looks_like_dicom(data):
+            return decode_dicom(data, max_megapixels, voi)
+    if kind is None:
+        raise InputProblem("decode", "unsupported_format", _what_it_is(data))
+    return Radiograph(decode_raster(data, kind, max_megapixels))
 
 
-def _check_complete(kind: str, data: bytes) -> None:
-    """Decoders fill what is missing of a cut file with gray; a cut file must not get an age."""
-    if kind == "PNG" and not _png_complete(data):
-        raise InputProblem("decode", "truncated", "PNG ends before its last chunk")
-    if kind == "JPEG" and b"\xff\xd9" not in data[-4096:]:
-        raise InputProblem("decode", "truncated", "JPEG ends before its end-of-image marker")
+def _what_it_is(data: bytes) -> str:
+    needed = f"not one of {', '.join(FORMATS)} (told by content)"
+    for offset, start, name in _OTHERS:
+        if data.startswith(start, offset):
+            return f"{needed} but {name}"
+    if data.startswith(b"\xff\xd8"):
+        return f"{needed}; starts as a JPEG that breaks off"
+    head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
+    for start, name in _TEXTS:
+        if head.lower().startswith(start):
+            return f"{needed} but {name}"
+    if _is_text(data[:512]):
+        return f"{needed} but {'JSON' if head[:1] in (b'{', b'[') else 'plain text'}"
+    return needed
 
 
-def _png_complete(data: bytes) -> bool:
-    at = len(_PNG_START)
-    while at + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        if data[at + 4 : at + 8] == b"IEND":
-            return True
-        at += 12 + length
-    return False
-
-
-def _gray(data: bytes, kind: str) -> npt.NDArray[Any]:
-    import cv2
-
-    # What is wrong with a file is told by its row, not by lines on stderr.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    flags = cv2.IMREAD_UNCHANGED
-    if kind == "JPEG":  # IMREAD_UNCHANGED would ignore the EXIF orientation
-        flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_GRAYSCALE
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise InputProblem("decode", "unreadable", f"{kind} could not be decoded: {_line(error)}") from error
-    if pixels is None:
-        raise InputProblem("decode", "unreadable", f"{kind} could not be decoded; its data are damaged")
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise InputProblem("decode", "unsupported_format", f"{kind} of {pixels.dtype} pixels; 8 or 16 bits are read")
-    if pixels.ndim == 3:
-        code = cv2.COLOR_BGRA2GRAY if pixels.shape[2] == 4 else cv2.COLOR_BGR2GRAY
-        pixels = cv2.cvtColor(pixels, code)
-    return np.ascontiguousarray(pixels)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+def _is_text(head: bytes) -> bool:
+    """UTF-8 (perhaps cut inside a letter) without control characters, or UTF-16 by its mark."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return True
+    text = head.decode("utf-8", "ignore")
+    return len(text.encode()) >= len(head) - 3 and all(letter.isprintable() or letter in "\t\r\n\f" for letter in text)

@@ -9,19 +9,61 @@ import numpy as np
 import numpy.typing as npt
 
 Gray = npt.NDArray[np.uint8]
+_BLOCK = 1 << 20  # pixels looked up at a time
+_BINS, _NEARLY_NONE, _ANNOTATION = 64, 2e-4, 0.25
 
 
 def to_uint8(pixels: npt.NDArray[Any]) -> Gray:
-    """8-bit pixels as they are; 16-bit pixels stretched from their own minimum and maximum to 0..255.
+    """8-bit pixels as they are; 16-bit pixels stretched from `gray_range` to 0..255, what lies outside cut.
 
-    Scanners store 10 to 14 significant bits in 16: dividing by 256 would leave such an image black.
+    Scanners store 10 to 14 significant bits in 16: dividing by 256 would leave such an image black. A table of all levels
+    and blocks of rows keep the extra memory at a few MiB, however large the image.
     """
     if pixels.dtype == np.uint8:
         return pixels
-    low, high = int(pixels.min()), int(pixels.max())
-    scaled = (pixels.astype(np.float32) - low) * (255.0 / max(high - low, 1))
-    result: Gray = np.rint(scaled).astype(np.uint8)
+    low, high = gray_range(pixels)
+    levels = np.arange(65536, dtype=np.float32)
+    table = np.clip(np.rint((levels - low) * (255.0 / max(high - low, 1))), 0, 255).astype(np.uint8)
+    result: Gray = np.empty(pixels.shape, np.uint8)
+    rows = max(1, _BLOCK // pixels.shape[1])
+    for row in range(0, pixels.shape[0], rows):
+        np.take(table, pixels[row : row + rows], out=result[row : row + rows], mode="clip")
     return result
+
+
+def gray_range(pixels: npt.NDArray[Any]) -> tuple[int, int]:
+    """Lowest and highest gray level of a uint16 image, burned-in annotation left out.
+
+    A letter or frame written at 65535 into a 12-bit image would leave the anatomy black. Levels count as written in when they
+    hold at most a quarter of the pixels and a gap of half the range or more, nearly empty, parts them from all others; a
+    radiograph itself has no such gap. Otherwise these are minimum and maximum.
+    """
+    counts = cv2.calcHist([pixels], [0], None, [65536], [0, 65536]).ravel()
+    levels = np.flatnonzero(counts)
+    low, high = int(levels[0]), int(levels[-1])
+    for _ in range(2):  # white letters and a black frame
+        edges = np.linspace(low, high + 1, _BINS + 1)
+        bins = np.searchsorted(edges, levels, side="right") - 1
+        inside = (levels >= low) & (levels <= high)
+        held = np.bincount(bins[inside], counts[levels[inside]], minlength=_BINS)
+        first, last = _widest_gap(held <= held.sum() * _NEARLY_NONE)
+        if last - first < _BINS // 2:
+            break
+        below, above = held[:first].sum(), held[last:].sum()
+        if above <= _ANNOTATION * held.sum():
+            high = int(levels[inside & (bins < first)].max())
+        elif below <= _ANNOTATION * held.sum():
+            low = int(levels[inside & (bins >= last)].min())
+    return low, high
+
+
+def _widest_gap(empty: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """First and one past the last index of the longest run of True."""
+    ends = np.flatnonzero(np.diff(np.concatenate([[False], empty, [False]]).astype(np.int8)))
+    if ends.size == 0:
+        return 0, 0
+    widest = int(np.argmax(ends[1::2] - ends[::2]))
+    return int(ends[2 * widest]), int(ends[2 * widest + 1])
 
 
 def square(pixels: Gray, size: int) -> tuple[Gray, tuple[float, float, float]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from boneage_ray.errors import InputProblem
 from boneage_ray.records import enhance
-from boneage_ray.records.decode import Radiograph, decode
-from boneage_ray.records.quality import QualityConfig, check_quality
+from boneage_ray.records.decode import decode
+from boneage_ray.records.localise import find_hand, widen
+from boneage_ray.records.quality import QualityConfig, check_body_part, check_quality, thumbnail
+from boneage_ray.records.radiograph import Radiograph
 
 
 class ImageConfig(BaseModel):
@@ -21,6 +24,11 @@ class ImageConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     size: int = Field(default=256, ge=32, le=2048)
+    voi: Literal["file", "none"] = Field(
+        default="file", description="DICOM: the file's first VOI LUT or window; or all of its gray levels"
+    )
+    crop: Literal["none", "hand"] = Field(default="none", description="hand: cut to the hand and wrist")
+    crop_margin: float = Field(default=0.05, ge=0, le=0.5, description="around the hand, as a part of its longer side")
     clahe_clip: float = Field(default=0.0, ge=0, description="0 switches CLAHE off")
     clahe_tiles: int = Field(default=8, ge=1)
     sharpen: float = Field(default=0.0, ge=0, description="0 switches Laplacian sharpening off")
@@ -33,11 +41,16 @@ class Prepared:
     """A prepared image with what is needed to go back to the original.
 
     `pixels`: (size, size) uint8. `to_original`: (s, tx, ty), x_original = s * x + tx, y_original = s * y + ty.
-    `source`: what the file says of itself; its pixels are the prepared ones.
+    `original_size`: (height, width) of the decoded image. `pixel_sha256`: of its pixels, equal for exact copies in another file
+    format. `flags`: soft warnings of file, gate and steps. `source`: what the file says of itself; its pixels are the
+    prepared ones.
     """
 
     pixels: npt.NDArray[np.uint8]
     to_original: tuple[float, float, float]
+    original_size: tuple[int, int]
+    pixel_sha256: str
+    flags: tuple[str, ...]
     source: Radiograph
 
 
@@ -48,24 +61,61 @@ def prepare(data: bytes, config: ImageConfig) -> Prepared:
     surprise must not stop a million others.
     """
     try:
-        radiograph = decode(data, config.max_megapixels)
-        check_quality(radiograph.pixels, config.quality)
-        pixels, to_original = prepare_pixels(radiograph.pixels, config)
+        return prepare_radiograph(decode(data, config.max_megapixels, config.voi), config)
     except InputProblem:
         raise
     except Exception as error:  # becomes a row of its own
         raise InputProblem("decode", "internal_error", f"{type(error).__name__}: {error}"[:300]) from error
-    # Its own pixels may be a hundred times larger, and many prepared images wait together for a GPU.
-    return Prepared(pixels, to_original, replace(radiograph, pixels=pixels))
+
+
+def prepare_radiograph(radiograph: Radiograph, config: ImageConfig) -> Prepared:
+    """A decoded radiograph to its prepared image.
+
+    Raises `InputProblem` (step quality, with a thumbnail of what it is about) when the gate refuses it.
+    """
+    try:
+        check_body_part(radiograph.body_part, config.quality)
+        pixels, gate_flags = check_quality(radiograph.pixels, config.quality)
+    except InputProblem as problem:
+        problem.thumbnail = thumbnail(radiograph.pixels)
+        raise
+    image, to_original, step_flags = prepare_pixels(pixels, config)
+    return Prepared(
+        pixels=image,
+        to_original=to_original,
+        original_size=(pixels.shape[0], pixels.shape[1]),
+        pixel_sha256=pixel_hash(radiograph.pixels),
+        flags=(*radiograph.flags, *gate_flags, *step_flags),
+        # Its own pixels may be a hundred times larger, and many prepared images wait together for a GPU.
+        source=replace(radiograph, pixels=image),
+    )
 
 
 def prepare_pixels(
     pixels: npt.NDArray[Any], config: ImageConfig
-) -> tuple[npt.NDArray[np.uint8], tuple[float, float, float]]:
-    """The declared order: 8 bits, square, CLAHE, sharpening."""
-    image, to_original = enhance.square(enhance.to_uint8(pixels), config.size)
+) -> tuple[npt.NDArray[np.uint8], tuple[float, float, float], tuple[str, ...]]:
+    """The declared order: 8 bits, crop, square, CLAHE, sharpening. Returns image, to_original, flags.
+
+    Flag hand_not_found: a crop was asked for, but no hand found with certainty; the whole image is used.
+    """
+    image = enhance.to_uint8(pixels)
+    box = find_hand(image) if config.crop == "hand" else None
+    if box is not None:
+        box = widen(box, config.crop_margin, *image.shape)
+        image = image[box.y0 : box.y1, box.x0 : box.x1]
+    image, (s, tx, ty) = enhance.square(image, config.size)
+    if box is not None:
+        tx, ty = tx + box.x0, ty + box.y0
     if config.clahe_clip:
         image = enhance.clahe(image, config.clahe_clip, config.clahe_tiles)
     if config.sharpen:
         image = enhance.sharpen(image, config.sharpen)
-    return image, to_original
+    missing = config.crop == "hand" and box is None
+    return image, (s, tx, ty), ("hand_not_found",) if missing else ()
+
+
+def pixel_hash(pixels: npt.NDArray[Any]) -> str:
+    """SHA-256 of shape, type and pixels: equal for the same picture in another file format."""
+    digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()

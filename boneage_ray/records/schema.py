@@ -3,14 +3,20 @@
 A prepared record, as it stands in `DATA/train/part-00000.parquet` (256 x 256 gray pixels, row-major)::
 
     record_id        "1377"                      file stem
-    input_uri        "s3://site/hands/1377.png"  where the bytes were read
+    input_uri        "s3://site/hands/1377.png"  where the bytes were read; "s3://site/a.zip!/1377.png" inside a zip
     input_sha256     "9f0c..."                   of those bytes
+    pixel_sha256     "77aa..."                   of the decoded pixels: equal for copies in another file format
+    study_uid, series_uid, sop_uid               from DICOM, else null; no patient name, id or birth date ever
     age_months       180.0                       label, or null
-    sex              "F" | "M" | null            null is unknown, never a silent "F"
+    sex, sex_source  "F" | "M" | null            null is unknown, never a silent "F"; metadata, dicom or unknown
     pixel_spacing_mm 0.143 | null                mm per pixel of the original image
+    pixel_spacing_source  "metadata", "dicom:PixelSpacing", "dicom:ImagerPixelSpacing", ...
+    source           "site-a" | null             which set it belongs to, if the metadata say
     image            65536 bytes                 uint8, height x width below
     height, width    256, 256
+    original_height, original_width  2044, 1514  of the decoded image
     to_original      [s, tx, ty]                 x_original = s * x + tx, y_original = s * y + ty
+    vertebral, facial  [[x, y], ...] | null      landmarks, pixels of the original image, order of anatomy/cephalometry.py
     flags            ["sex_unknown"]
 
 A result row, as it stands in `OUT/results/part-00000.parquet`, one for every input file::
@@ -36,18 +42,30 @@ Row = dict[str, Any]
 @cache
 def record_schema() -> pa.Schema:
     """Columns of a prepared record."""
+    points = pa.list_(pa.list_(pa.float64(), 2))
     return pa.schema(
         [
             ("record_id", pa.string()),
             ("input_uri", pa.string()),
             ("input_sha256", pa.string()),
+            ("pixel_sha256", pa.string()),
+            ("study_uid", pa.string()),
+            ("series_uid", pa.string()),
+            ("sop_uid", pa.string()),
             ("age_months", pa.float64()),
             ("sex", pa.string()),
+            ("sex_source", pa.string()),
             ("pixel_spacing_mm", pa.float64()),
+            ("pixel_spacing_source", pa.string()),
+            ("source", pa.string()),
             ("image", pa.binary()),
             ("height", pa.int32()),
             ("width", pa.int32()),
+            ("original_height", pa.int32()),
+            ("original_width", pa.int32()),
             ("to_original", pa.list_(pa.float64(), 3)),
+            ("vertebral", points),
+            ("facial", points),
             ("flags", pa.list_(pa.string())),
         ]
     )
@@ -55,9 +73,19 @@ def record_schema() -> pa.Schema:
 
 @cache
 def rejected_schema() -> pa.Schema:
-    """One row for every input or label that did not become a record."""
+    """One row for every input or label that did not become a record; `thumbnail`: a small PNG of what the gate refused."""
     columns = ("input_uri", "record_id", "step", "reason", "message")
-    return pa.schema([(name, pa.string()) for name in columns])
+    return pa.schema([*((name, pa.string()) for name in columns), ("thumbnail", pa.binary())])
+
+
+@cache
+def case_schema() -> pa.Schema:
+    """One row for every input, while a preparation is under way: a record, or (`reason` is not null) why there is none.
+
+    `patient`: a keyed hash that only tells images of one patient; `split`: where a published split puts the record.
+    """
+    outcome = [field for field in rejected_schema() if field.name not in record_schema().names]
+    return pa.schema([*record_schema(), *outcome, ("patient", pa.string()), ("split", pa.string())])
 
 
 @cache

@@ -1,36 +1,58 @@
-"""The preparation job: archive -> Parquet shards, manifest and rejected rows, by Ray Data."""
+"""The preparation job: archive -> Parquet shards, manifest and rejected rows, by Ray Data.
+
+    archive --cases.py--> DATA/cases/part-*        a case for every input, in parts that are committed once
+            --here-----> DATA/splits.csv           records divided once all of them are known: patients, copies
+                         DATA/train|val|test/part-*, rejected.parquet, manifest.json; the cases are removed
+
+Killed anywhere, the same command continues and ends with the same dataset; given again after its end, it changes nothing.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import io
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from boneage_ray import __version__, parts, storage
-from boneage_ray.anatomy.growth import AGE_BINS, age_bin
-from boneage_ray.archives.archive import Archive, Input, Unmatched
-from boneage_ray.cluster import choose_resources, run_parts
-from boneage_ray.errors import InputProblem, NoUsableInputError, StorageError
-from boneage_ray.records.prepare import ImageConfig, prepare
-from boneage_ray.records.schema import Row, record_schema, rejected_schema, to_table
-from boneage_ray.records.split import SPLITS, Split, split_records
+from boneage_ray.archives.archive import Archive
+from boneage_ray.cluster import Resources, run_parts
+from boneage_ray.errors import NoUsableInputError
+from boneage_ray.records.cases import CASES, run_cases
+from boneage_ray.records.overview import copies, overview
+from boneage_ray.records.prepare import ImageConfig
+from boneage_ray.records.schema import case_schema, record_schema, rejected_schema
+from boneage_ray.records.split import (
+    SPLITS,
+    Assignment,
+    Case,
+    Split,
+    SplitConfig,
+    read_splits,
+    split_cases,
+    write_splits,
+)
+from boneage_ray.runs import say
 
-PART_ROWS = 128
-READERS = 4
+SHARD_ROWS = 128
+MANIFEST, SPLIT_TABLE, REJECTED = "manifest.json", "splits.csv", "rejected.parquet"
+_BIG = ("image", "thumbnail", "vertebral", "facial", "to_original", "message")
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What the command line says about a preparation."""
+    """What the command line says about a preparation; `splits`: the URI of a split table that is given back in."""
 
     out: str
     image: ImageConfig
-    split_seed: int = 0
+    split: SplitConfig = field(default_factory=SplitConfig)
+    splits: str | None = None
     overwrite: bool = False
 
 
@@ -41,135 +63,173 @@ def prepare_archive(
 
     `on_claimed` is called once OUT is this run's own.
     """
-    inputs = list(archive.inputs())
-    unmatched = archive.unmatched()
-    if not inputs:
-        raise NoUsableInputError(f"{source}: no image has a usable label ({len(unmatched)} did not match)")
-    plan = _plan(inputs, options.split_seed)
-    mark = parts.fingerprint(plan, options.image.model_dump(mode="json"), options.split_seed, __version__)
+    given = read_splits(storage.read_text(options.splits), options.splits) if options.splits else None
+    settings = (source, options.image.model_dump(mode="json"), options.split.model_dump(mode="json"), given)
+    mark = parts.fingerprint(*settings, __version__)
+    listing = parts.ArchiveParts(archive, CASES)
+    parts.check_not_empty(listing, source)
     parts.claim(options.out, mark, options.overwrite, "prepare")
     on_claimed()
-    lines = parts.complete(plan, options.out, "prepare", lambda todo: _run(todo, options))
-    rejected = [_unmatched_row(item) for item in unmatched] + [row for line in lines for row in line["rejected"]]
-    _write_rejected(options.out, rejected)
-    manifest = _manifest(lines, rejected, source, mark, options)
-    storage.write_json(storage.join(options.out, "manifest.json"), manifest)
-    if not any(line["rows"] for line in lines):
-        reasons = ", ".join(f"{reason} {count}" for reason, count in manifest["rejected_by_reason"].items())
-        raise NoUsableInputError(f"{source}: none of {len(inputs)} images could be prepared ({reasons})")
-    return manifest
-
-
-def _plan(inputs: list[Input], seed: int) -> list[parts.Part]:
-    splits = split_records([(item.record_id, item.age_months, item.sex) for item in inputs], seed)
-    plan: list[parts.Part] = []
-    for name in SPLITS:
-        chosen = [item for item, split in zip(inputs, splits, strict=True) if split == name]
-        # Ordered by a hash, so that neighbours in a shard are not neighbours in age or origin.
-        chosen.sort(
-            key=lambda item: hashlib.sha256(f"{seed}/{item.record_id}".encode(errors="surrogateescape")).digest()
-        )
-        plan += parts.cut(chosen, name, PART_ROWS)
-    return plan
-
-
-def _run(todo: list[parts.Part], options: PrepareOptions) -> Iterator[dict[str, Any]]:
-    arguments = {"out": options.out, "image": options.image.model_dump()}
-    return run_parts([part.row() for part in todo], PrepareWorker, arguments, choose_resources(len(todo)))
-
-
-class PrepareWorker:
-    """Fetches, prepares and writes one part; a file that cannot be used is a rejected row."""
-
-    def __init__(self, out: str, image: dict[str, Any]) -> None:
-        self.out, self.image = out, ImageConfig.model_validate(image)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Commit the part and return its counts."""
-        part = parts.read_part(row)
-        records: list[Row] = []
-        rejected: list[Row] = []
-        fetched = parts.prefetched(read_input, part.inputs, READERS, ahead=2 * READERS)
-        for item, data in zip(part.inputs, fetched, strict=True):
-            try:
-                records.append(self._record(item, data))
-            except InputProblem as problem:
-                rejected.append(_problem_row(item, problem))
-        line = {"target": part.target, "rows": len(records), "rejected": rejected, "ages": _ages(records)}
-        parts.commit(self.out, part.target, to_table(records, record_schema()), line)
-        return line
-
-    def _record(self, item: Input, data: bytes | InputProblem) -> Row:
-        if isinstance(data, InputProblem):
-            raise data
-        prepared = prepare(data, self.image)
-        sex = item.sex or prepared.source.sex
-        return {
-            "record_id": item.record_id,
-            "input_uri": item.uri,
-            "input_sha256": hashlib.sha256(data).hexdigest(),
-            "age_months": item.age_months,
-            "sex": sex,
-            "pixel_spacing_mm": item.pixel_spacing_mm or prepared.source.pixel_spacing_mm,
-            "image": prepared.pixels.tobytes(),
-            "height": prepared.pixels.shape[0],
-            "width": prepared.pixels.shape[1],
-            "to_original": prepared.to_original,
-            "flags": [] if sex else ["sex_unknown"],
-        }
-
-
-def read_input(item: Input) -> bytes | InputProblem:
-    """The bytes of an input, or the problem of step read; transient errors were retried by storage."""
-    try:
-        return storage.read_bytes(item.uri)
-    except StorageError as error:
-        return InputProblem("read", error.reason, str(error))
-
-
-def _ages(records: list[Row]) -> list[list[Any]]:
-    return [[row["age_months"], row["sex"]] for row in records]
-
-
-def _problem_row(item: Input, problem: InputProblem) -> Row:
-    row = {"step": problem.step, "reason": problem.reason, "message": problem.message}
-    return {"input_uri": item.uri, "record_id": item.record_id, **row}
-
-
-def _unmatched_row(item: Unmatched) -> Row:
-    row = {"step": "list", "reason": item.reason, "message": item.message}
-    return {"input_uri": item.uri or None, "record_id": item.record_id, **row}
-
-
-def _write_rejected(out: str, rows: list[Row]) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(to_table(rows, rejected_schema()), buffer)
-    storage.write_bytes(storage.join(out, "rejected.parquet"), buffer.getvalue())
-
-
-def _manifest(
-    lines: list[dict[str, Any]], rejected: list[Row], source: str, mark: str, options: PrepareOptions
-) -> dict[str, Any]:
-    def of(split: Split) -> list[dict[str, Any]]:
-        return [line for line in lines if line["target"].startswith(f"{split}/")]
-
-    return {
+    place = storage.join(options.out, MANIFEST)
+    if storage.exists(place):
+        manifest: dict[str, Any] = storage.read_json(place)
+        parts.check_unchanged(listing, manifest["listed"])
+        storage.delete_tree(storage.join(options.out, CASES))
+        say("prepare: everything is there already")
+        return manifest
+    arguments = {"out": options.out, "image": options.image.model_dump(), "key": mark}
+    completed = parts.complete(
+        parts.Job("prepare", options.out, listing, (CASES,)), partial(run_cases, arguments=arguments)
+    )
+    cases = _read_cases(options.out, completed.lines)
+    _refuse_empty(cases, source)
+    manifest = _divide(cases, completed, options, given)
+    manifest = {
         "kind": "boneage-ray data",
         "package_version": __version__,
         "source": source,
         "fingerprint": mark,
+    } | manifest
+    storage.write_json(place, manifest)
+    storage.delete_tree(storage.join(options.out, CASES))
+    return manifest
+
+
+def _read_cases(out: str, lines: Sequence[dict[str, Any]]) -> pa.Table:
+    """The small columns of all cases, in order, with `part` and `row`: where the whole case stands."""
+    small = [name for name in case_schema().names if name not in _BIG]
+
+    def one(number: int) -> pa.Table:
+        with storage.open_read(storage.join(out, lines[number]["target"])) as file:
+            table = pq.read_table(file, columns=small).replace_schema_metadata(None)
+        where = pa.array([number] * len(table), pa.int32()), pa.array(range(len(table)), pa.int32())
+        return table.append_column("part", where[0]).append_column("row", where[1])
+
+    return pa.concat_tables(parts.prefetched(one, range(len(lines)), threads=8, ahead=32))
+
+
+def _refuse_empty(cases: pa.Table, source: str) -> None:
+    if cases["reason"].null_count == 0:
+        counts = Counter(cases["reason"].to_pylist()).most_common()
+        told = ", ".join(f"{reason} {count}" for reason, count in counts)
+        raise NoUsableInputError(f"{source}: none of {len(cases)} inputs could be prepared ({told})")
+
+
+def _divide(
+    cases: pa.Table, completed: parts.Completed, options: PrepareOptions, given: dict[str, Split] | None
+) -> dict[str, Any]:
+    """Split, shards, rejected rows; returns their part of the manifest."""
+    records = cases.filter(pc.is_null(cases["reason"]))
+    known = [_case(row) for row in records.select(_DECIDING).to_pylist()]
+    assignment = split_cases(known, options.split, given)
+    storage.write_text(storage.join(options.out, SPLIT_TABLE), write_splits(known, assignment))
+    if assignment.leaks:
+        say(f"prepare: {assignment.leaks} patients or exact copies are on several sides of the given split")
+    targets = [line["target"] for line in completed.lines]
+    shards = _write_shards(records, assignment, targets, options.out)
+    _write_rejected(options.out, completed.lines)
+    return {
         "image": options.image.model_dump(mode="json"),
-        "split_seed": options.split_seed,
-        "counts": {split: sum(line["rows"] for line in of(split)) for split in SPLITS} | {"rejected": len(rejected)},
-        "rejected_by_reason": dict(Counter(row["reason"] for row in rejected).most_common()),
-        "ages": {split: _age_table([pair for line in of(split) for pair in line["ages"]]) for split in SPLITS},
-        "parts": {split: [{"file": line["target"], "rows": line["rows"]} for line in of(split)] for split in SPLITS},
+        "split": options.split.model_dump(mode="json") | {"table": options.splits},
+        "split_seed": options.split.seed,
+        "listed": completed.marks,
+        "leaks": assignment.leaks,
+        **_counts(cases, records, assignment),
+        "parts": {
+            split: [{"file": line["target"], "rows": line["size"]} for line in shards.lines if line["split"] == split]
+            for split in SPLITS
+        },
     }
 
 
-def _age_table(pairs: list[list[Any]]) -> dict[str, dict[str, int]]:
-    """Two-year age bin -> sex -> count, youngest first."""
-    table: dict[str, Counter[str]] = {name: Counter() for name in AGE_BINS}
-    for age, sex in pairs:
-        table[age_bin(age)][sex or "unknown"] += 1
-    return {name: dict(counts) for name, counts in table.items() if counts}
+_DECIDING = ["record_id", "input_uri", "age_months", "sex", "source", "patient", "pixel_sha256", "split"]
+
+
+def _case(row: dict[str, Any]) -> Case:
+    patient = (f"patient {row['patient']}",) if row["patient"] else ()
+    same = (*patient, f"pixels {row['pixel_sha256']}")
+    named = {name: row[name] for name in ("record_id", "age_months", "sex", "source", "input_uri")}
+    return Case(**named, same=same, published=row["split"])
+
+
+def _counts(cases: pa.Table, records: pa.Table, assignment: Assignment) -> dict[str, Any]:
+    """Counts and overview of the manifest."""
+    refused = cases.filter(pc.is_valid(cases["reason"]))
+    at = cases.schema.get_field_index("split")
+    sided = [
+        records.set_column(at, "split", pa.array(assignment.splits, pa.string())),
+        refused.set_column(at, "split", pa.nulls(len(refused), pa.string())),
+    ]
+    divided = pa.concat_tables(sided)
+    seen = overview(divided)
+    rows = {split: assignment.splits.count(split) for split in SPLITS}
+    return {
+        "counts": rows | {"rejected": len(cases) - len(records)},
+        "rejected_by_reason": seen["rejected_by_reason"],
+        "ages": seen["ages"],
+        "overview": seen,
+        "duplicates": copies(divided),
+    }
+
+
+@dataclass(frozen=True)
+class ShardParts:
+    """The listing of the shards: which rows of which case parts go into each; [[case part, [row, ...]], ...] as its body."""
+
+    pieces: tuple[tuple[str, str, int], ...]  # target, body, size
+
+    def __call__(self) -> Iterator[parts.Part]:
+        """Every shard."""
+        return (parts.Part(*piece) for piece in self.pieces)
+
+
+def _write_shards(records: pa.Table, assignment: Assignment, targets: Sequence[str], out: str) -> parts.Completed:
+    where = list(zip(records["part"].to_pylist(), records["row"].to_pylist(), strict=True))
+    pieces = []
+    for split in SPLITS:
+        chosen = [place for place, side in zip(where, assignment.splits, strict=True) if side == split]
+        for number, start in enumerate(range(0, len(chosen), SHARD_ROWS)):
+            rows: dict[int, list[int]] = defaultdict(list)
+            for part, row in chosen[start : start + SHARD_ROWS]:
+                rows[part].append(row)
+            body = json.dumps([[targets[part], found] for part, found in rows.items()])
+            pieces.append((f"{split}/part-{number:05d}.parquet", body, sum(map(len, rows.values()))))
+    return parts.complete(parts.Job("shards", out, ShardParts(tuple(pieces)), SPLITS), partial(_run_shards, out=out))
+
+
+def _run_shards(rows: parts.Todo, resources: Resources, out: str) -> Iterator[dict[str, Any]]:
+    return run_parts(rows, ShardWorker, {"out": out}, resources)
+
+
+class ShardWorker:
+    """Gathers the records of one shard from the cases and commits them."""
+
+    def __init__(self, out: str) -> None:
+        self.out = out
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Commit the shard and return its line."""
+        part = parts.Part(**row)
+        tables = [self._rows(target, chosen) for target, chosen in json.loads(part.body)]
+        return parts.commit(self.out, part, pa.concat_tables(tables), {"split": part.target.partition("/")[0]})
+
+    def _rows(self, target: str, chosen: list[int]) -> pa.Table:
+        with storage.open_read(storage.join(self.out, target)) as file:
+            table = pq.read_table(file, columns=record_schema().names).replace_schema_metadata(None)
+        return table.take(pa.array(chosen))
+
+
+def _write_rejected(out: str, lines: Sequence[dict[str, Any]]) -> None:
+    """`rejected.parquet`, part by part."""
+    with storage.open_write(storage.join(out, REJECTED)) as file, pq.ParquetWriter(file, rejected_schema()) as writer:
+        for line in lines:
+            if line["rejected"]:
+                with storage.open_read(storage.join(out, line["target"])) as part:
+                    table = pq.read_table(part, columns=rejected_schema().names).replace_schema_metadata(None)
+                writer.write_table(table.filter(pc.is_valid(table["reason"])))
+
+
+def rejected_batches(out: str) -> Iterator[pa.RecordBatch]:
+    """The rows of `rejected.parquet`, some at a time: with their thumbnails they may be many."""
+    with storage.open_read(storage.join(out, REJECTED)) as file:
+        yield from pq.ParquetFile(file).iter_batches(batch_size=1024)

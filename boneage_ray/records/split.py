@@ -1,39 +1,173 @@
-"""Which record is for training, validation or test: seeded, and stratified by sex and age."""
+"""Which record is for training, validation or test: seeded, stratified, a patient or an exact copy never on two sides.
+
+split_cases([Case("1377", 180.0, "F"), ...], SplitConfig(seed=7)).splits    ["train", ...]
+"""
 
 from __future__ import annotations
 
+import csv
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
+import io
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from boneage_ray.anatomy.growth import Sex
+from pydantic import BaseModel, ConfigDict
+
+from boneage_ray.anatomy.growth import Sex, stage_of
+from boneage_ray.errors import UsageError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-FRACTIONS: dict[Split, float] = {"train": 0.70, "val": 0.15, "test": 0.15}
 AGE_BIN_MONTHS = 24.0
+TABLE_COLUMNS = ("record_id", "split", "group", "input_uri")
+_SHARES: dict[str, tuple[float, float, float]] = {"70/15/15": (0.70, 0.15, 0.15), "60/20/20": (0.60, 0.20, 0.20)}
 
 
-def split_records(cases: Sequence[tuple[str, float | None, Sex | None]], seed: int) -> list[Split]:
-    """A split for each case (record id, age in months, sex); depends on the ids and the seed, not on their order.
+class SplitConfig(BaseModel):
+    """Shares of train, val and test (`published`: as the archive itself says), and what is to be alike on all sides."""
 
-    Cases are ordered by stratum (sex, two-year age bin) and, inside it, by a seeded hash; each then goes to the split
-    that is furthest behind its share, so that every stratum and the whole are divided 70/15/15.
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shares: Literal["70/15/15", "60/20/20", "published"] = "70/15/15"
+    stratify: tuple[Literal["sex", "age", "three", "four", "source"], ...] = ("sex", "age")
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """What decides about a record. `same`: marks that it shares with what must be on its side (patient, pixels)."""
+
+    record_id: str
+    age_months: float | None = None
+    sex: Sex | None = None
+    source: str | None = None
+    same: tuple[str, ...] = ()
+    published: Split | None = None
+    input_uri: str = ""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """For each case, in the order given, its split and the number of its group; `leaks`: groups that are on several sides.
+
+    Only a published split, or one that was given back in, can leak.
     """
-    order = sorted(range(len(cases)), key=lambda i: (*_stratum(cases[i]), _hash(cases[i][0], seed)))
+
+    splits: list[Split]
+    groups: list[int]
+    leaks: int
+
+
+def split_cases(cases: Sequence[Case], config: SplitConfig, given: Mapping[str, Split] | None = None) -> Assignment:
+    """Assign every case; depends on ids and seed, not on the order. `given`: record id or URI -> split, from `read_splits`.
+
+    Raises `UsageError` when a given or the published split does not name every case.
+    """
+    groups = _groups(cases)
+    if given is not None:
+        splits = [given.get(case.input_uri) or given.get(case.record_id) for case in cases]
+        return _checked(cases, splits, groups, "the split table does not name")
+    if config.shares == "published":
+        splits = [case.published for case in cases]
+        return _checked(
+            cases, splits, groups, "split.shares=published, but neither labels nor folders name a split for"
+        )
+    return Assignment(_drawn(cases, groups, config), groups, 0)
+
+
+def _drawn(cases: Sequence[Case], groups: list[int], config: SplitConfig) -> list[Split]:
+    """Groups are ordered by stratum and, inside it, by a seeded hash; each goes to the split that is furthest behind its
+    share, so that every stratum and the whole are divided alike."""
+    shares = dict(zip(SPLITS, _SHARES[config.shares], strict=True))
+    members: dict[int, list[int]] = defaultdict(list)
+    hashes = [_hash(case.record_id, config.seed) for case in cases]
+    for i in sorted(range(len(cases)), key=lambda i: (hashes[i], cases[i].input_uri)):
+        members[groups[i]].append(i)
+    order = sorted(members.values(), key=lambda found: (_stratum(cases[found[0]], config), hashes[found[0]]))
     counts: Counter[Split] = Counter()
     chosen: list[Split] = ["train"] * len(cases)
-    for done, i in enumerate(order, start=1):
-        behind = max(SPLITS, key=lambda name: FRACTIONS[name] * done - counts[name])
-        counts[behind] += 1
-        chosen[i] = behind
+    done = 0
+    for found in order:
+        done += len(found)
+        behind = max(SPLITS, key=lambda name: shares[name] * done - counts[name])
+        counts[behind] += len(found)
+        for i in found:
+            chosen[i] = behind
     return chosen
 
 
-def _stratum(case: tuple[str, float | None, Sex | None]) -> tuple[str, int]:
-    _, age, sex = case
-    return sex or "", -1 if age is None else int(age // AGE_BIN_MONTHS)
+def _stratum(case: Case, config: SplitConfig) -> tuple[str | int, ...]:
+    age = case.age_months
+    known: dict[str, str | int] = {
+        "sex": case.sex or "",
+        "age": -1 if age is None else int(age // AGE_BIN_MONTHS),
+        "three": "" if age is None else stage_of(age, "three"),
+        "four": "" if age is None else stage_of(age, "four"),
+        "source": case.source or "",
+    }
+    return tuple(known[name] for name in config.stratify)
+
+
+def _groups(cases: Sequence[Case]) -> list[int]:
+    """Cases joined by any common mark have one number; numbers count up in the order of first appearance."""
+    parent = list(range(len(cases)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[str, int] = {}
+    for i, case in enumerate(cases):
+        for mark in case.same:
+            parent[root(i)] = root(first.setdefault(mark, i))
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(root(i), len(numbers)) for i in range(len(cases))]
+
+
+def _checked(cases: Sequence[Case], splits: Sequence[Split | None], groups: list[int], what: str) -> Assignment:
+    missing = [case.record_id for case, split in zip(cases, splits, strict=True) if split is None]
+    if missing:
+        raise UsageError(f"{what} {len(missing)} of {len(cases)} records ({', '.join(missing[:3])}, ...)")
+    known = [split for split in splits if split is not None]
+    sides: dict[int, set[str]] = defaultdict(set)
+    for group, split in zip(groups, known, strict=True):
+        sides[group].add(split)
+    return Assignment(known, groups, sum(len(found) > 1 for found in sides.values()))
+
+
+def write_splits(cases: Iterable[Case], assignment: Assignment) -> str:
+    """The split as CSV text, to be kept and to be given back in; groups are numbers, never patients."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(TABLE_COLUMNS)
+    for case, split, group in zip(cases, assignment.splits, assignment.groups, strict=True):
+        rows.writerow([case.record_id, split, group, case.input_uri])
+    return text.getvalue()
+
+
+def read_splits(text: str, origin: str) -> dict[str, Split]:
+    """Record id -> split and, where an id stands more than once, URI -> split. Raises `UsageError`."""
+    found: dict[str, Split] = {}
+    repeated: set[str] = set()
+    by_uri: dict[str, Split] = {}
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    if not {"record_id", "split"} <= set(rows.fieldnames or ()):
+        raise UsageError(f"{origin}: columns record_id and split are needed; found {rows.fieldnames}")
+    for row in rows:
+        split = next((name for name in SPLITS if name == row["split"]), None)
+        if split is None:
+            raise UsageError(
+                f"{origin}: split {row['split']!r} of {row['record_id']}: one of {', '.join(SPLITS)} is needed"
+            )
+        if found.setdefault(row["record_id"], split) != split:
+            repeated.add(row["record_id"])
+        if row.get("input_uri"):
+            by_uri[row["input_uri"]] = split
+    return {name: split for name, split in found.items() if name not in repeated} | by_uri
 
 
 def _hash(record_id: str, seed: int) -> str:

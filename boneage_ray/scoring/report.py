@@ -7,27 +7,10 @@ from typing import Any
 
 from boneage_ray.evaluation import figures
 from boneage_ray.evaluation.report import SEX_WORDS, Number, Page, Picture, Section, Status, Table, percent, render
+from boneage_ray.records.reasons import MEANINGS
 from boneage_ray.records.schema import Row
 from boneage_ray.scoring.summary import STATUSES
 
-MEANINGS = {
-    "not_found": "no file was there when it was to be read",
-    "permission_denied": "the storage refused access",
-    "unreadable": "the bytes could not be read or decoded",
-    "truncated": "the file ends too early",
-    "unsupported_format": "not a kind of image that is read",
-    "unsupported_transfer_syntax": "DICOM in a compression that is not read",
-    "no_pixels": "DICOM without an image",
-    "multi_frame": "several images in one file",
-    "too_large": "more bytes or pixels than are allowed",
-    "blank": "one shade of grey only",
-    "low_contrast": "too few shades of grey to see bones",
-    "too_small": "too few pixels",
-    "wrong_aspect": "far too wide or too tall for a radiograph of a hand",
-    "wrong_body_part": "not a radiograph of a hand",
-    "out_of_distribution": "unlike the radiographs that the model was trained on",
-    "internal_error": "a fault of the program or of the model",
-}
 _MEANT = {
     "scored": "read, accepted and given an age",
     "rejected": "readable, but must not be scored",

@@ -5,8 +5,10 @@ Killed anywhere, the same command continues: parts that are there are kept, part
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -14,9 +16,11 @@ import pyarrow.parquet as pq
 
 from boneage_ray import __version__, bundle, parts, storage
 from boneage_ray.archives.archive import Archive, Input
-from boneage_ray.cluster import choose_resources, run_parts
+from boneage_ray.archives.read import read_input
+from boneage_ray.cluster import Resources, run_parts
+from boneage_ray.errors import NoUsableInputError
+from boneage_ray.records.isolated import DecoderPool
 from boneage_ray.records.schema import Row, from_table, result_schema, to_table
-from boneage_ray.records.shards import read_input
 from boneage_ray.runs import say
 from boneage_ray.scoring.summary import add_up, part_counts
 
@@ -24,48 +28,57 @@ if TYPE_CHECKING:
     from boneage_ray.prediction.rows import Loaded
 
 RESULTS = "results"
-# Short parts first, so that the first results are there soon.
-LEAD_PART, SMALL_PART, LARGE_PART, MANY = 8, 64, 256, 8192
-SHOWN_PROBLEMS = 200
+SHOWN_PROBLEMS, SHOWN_NOTES = 200, 3
+READERS = 4
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
     """What the command line says about a scoring run."""
 
+    source: str
     model: str
     out: str
     overwrite: bool = False
     gpu: bool = False
 
 
-def plan_parts(archive: Archive) -> list[parts.Part]:
-    """Deterministic parts of an archive: small ones for few inputs, so that little is redone; larger ones for many."""
-    inputs = list(archive.inputs())
-    return parts.cut(inputs, RESULTS, SMALL_PART if len(inputs) <= MANY else LARGE_PART, lead=LEAD_PART)
-
-
 def score_archive(
-    plan: list[parts.Part], options: ScoreOptions, on_claimed: Callable[[], None] = lambda: None
+    archive: Archive, options: ScoreOptions, on_claimed: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
     """Score every input on the connected cluster and return the summary; its counts add up or it raises.
 
     `on_claimed` is called once OUT is this run's own.
     """
     _, sha256 = bundle.read_manifest(options.model)
-    mark = parts.fingerprint(plan, sha256, __version__)
+    mark = parts.fingerprint(options.source, sha256, __version__)
+    listing = parts.ArchiveParts(archive, RESULTS)
+    parts.check_not_empty(listing, options.source)
     parts.claim(options.out, mark, options.overwrite, "score")
     on_claimed()
-    lines = parts.complete(plan, options.out, "score", lambda todo: _run(todo, options))
-    return add_up(lines) | {"fingerprint": mark, "model_sha256": sha256}
+    job = parts.Job("score", options.out, listing, (RESULTS,), options.gpu)
+    completed = parts.complete(job, partial(_run, options=options))
+    summary = add_up(completed.lines)
+    if not summary["inputs"]:
+        raise NoUsableInputError(f"{options.source}: there is no file to score")
+    summary["metadata_warnings"] = metadata_warnings(completed.lines)
+    return summary | {"fingerprint": parts.fingerprint(mark, completed.marks), "model_sha256": sha256}
 
 
-def _run(todo: list[parts.Part], options: ScoreOptions) -> Iterator[dict[str, Any]]:
-    resources = choose_resources(len(todo), options.gpu)
-    say(f"scoring {sum(len(part.inputs) for part in todo)} inputs in {len(todo)} parts: {resources.describe()}")
+def metadata_warnings(lines: list[dict[str, Any]]) -> list[str]:
+    """What of the metadata could not be used, for people: a line for each reason, and the first rows in words."""
+    counts = Counter[str]()
+    for line in lines:
+        counts.update(line["metadata_notes"])
+    told = [text for line in lines for text in line["metadata_first"]][:SHOWN_NOTES]
+    return [*(f"metadata: {count} rows not used: {reason}" for reason, count in counts.items()), *told]
+
+
+def _run(rows: parts.Todo, resources: Resources, options: ScoreOptions) -> Iterator[dict[str, Any]]:
+    say(f"scoring: {resources.describe()}")
     gpu = resources.gpus_per_actor > 0
     arguments = {"model": options.model, "out": options.out, "threads": resources.threads, "gpu": gpu}
-    return run_parts([part.row() for part in todo], ScoreWorker, arguments, resources)
+    return run_parts(rows, ScoreWorker, arguments, resources)
 
 
 class ScoreWorker:
@@ -81,21 +94,26 @@ class ScoreWorker:
         torch.set_num_threads(threads)
         self.out, self.rows = out, rows
         self.predictor = Predictor(bundle.load(model), "cuda" if gpu else "cpu")
-        self.image = self.predictor.recipe.image
-        # Beside the model's own thread, enough to hide a store's latency and, with a GPU, to decode on every core.
-        self.readers = max(4, threads)
+        self.pool = DecoderPool(self.predictor.recipe.image, processes=threads)
+        # As many files on their way from storage as are in work.
+        self.readers = threads + READERS
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Commit the part's rows and return their counts."""
-        part = parts.read_part(row)
-        loaded = parts.prefetched(self._load, part.inputs, self.readers, ahead=2 * self.predictor.batch_size)
+        """Commit the part's rows and return their counts; what is no file (metadata that lead to none) is counted apart."""
+        part = parts.Part(**row)
+        inputs = parts.inputs_of(part)
+        files = [item for item in inputs if item.uri]
+        loaded = parts.prefetched(self._load, files, self.readers, ahead=2 * self.predictor.batch_size)
         rows = list(self.rows.score_rows(loaded, self.predictor))
-        line = {"target": part.target, **part_counts(rows)}
-        parts.commit(self.out, part.target, to_table(rows, result_schema()), line)
-        return line
+        notes = Counter(item.problem[0] for item in inputs if item.problem and not item.uri)
+        first = [f"{item.record_id}: {item.problem[1]}" for item in inputs if item.problem and not item.uri][
+            :SHOWN_NOTES
+        ]
+        line = part_counts(rows) | {"metadata_notes": dict(notes), "metadata_first": first}
+        return parts.commit(self.out, part, to_table(rows, result_schema()), line)
 
     def _load(self, item: Input) -> Loaded:
-        return self.rows.load_input(item, read_input(item), self.image)
+        return self.rows.load_input(item, read_input(item), self.pool.prepare)
 
 
 def results(out: str, columns: list[str] | None = None) -> Iterator[pa.Table]:

@@ -8,6 +8,8 @@ The line of one part, as `part_counts` makes it from the part's result rows::
      "ages": {"8-10 y": 30, "10-12 y": 31},          scored rows, by predicted age
      "sexes": {"F": 30, "M": 24, "unknown": 7}}      scored rows
 
+and, beside these, what of the metadata could not be used: `metadata_notes` {"no_image": 2} and `metadata_first`, some in words.
+
 `summary.json` holds the sum of all lines in the same form.
 """
 

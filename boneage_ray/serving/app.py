@@ -25,8 +25,9 @@ from boneage_ray.errors import BoneageError, MismatchError, UsageError
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.prediction.predictor import CPU_BATCH, Predictor
 from boneage_ray.prediction.rows import Loaded, load_input, score_rows
-from boneage_ray.records.decode import Radiograph
-from boneage_ray.records.prepare import Prepared, prepare_pixels
+from boneage_ray.records.isolated import DecoderPool
+from boneage_ray.records.prepare import prepare_radiograph
+from boneage_ray.records.radiograph import Radiograph
 from boneage_ray.records.schema import Row
 from boneage_ray.serving.placement import INGRESS_CPUS, ModelPlace, Placement, place
 from boneage_ray.serving.problems import OverloadedError, UnavailableError
@@ -54,20 +55,21 @@ class ModelReplica:
             raise MismatchError(f"{uri} was exchanged while it was served; restart the service")
         self.predictor = Predictor(loaded, "cuda" if placement.gpus else "cpu")
         self.image = self.predictor.recipe.image
+        self.pool = DecoderPool(self.image, threads)
         self.batch_sizes: list[int] = []
         self._score.set_max_batch_size(placement.batch_size)
         self._warm_up()
 
     def _warm_up(self) -> None:
         pixels = hand_phantom(0, 120, "F", 128).image
-        prepared = Prepared(*prepare_pixels(pixels, self.image), Radiograph(pixels))
+        prepared = prepare_radiograph(Radiograph(pixels), self.image)
         (row,) = score_rows([Loaded(Input("warm-up", "warm-up"), None, None, prepared)], self.predictor)
         if row["status"] != "scored":
             raise BoneageError(f"the model cannot predict: {row['reason']}: {row['message']}")
 
     async def predict(self, data: bytes, item: Input) -> Row:
         """The result row of one file; what is wrong with the file is in the row."""
-        loaded = await asyncio.to_thread(load_input, item, data, self.image)
+        loaded = await asyncio.to_thread(load_input, item, data, self.pool.prepare)
         row: Row = await self._score(loaded)
         return row
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
+import tracemalloc
+
 import pytest
 
+from boneage_ray import storage
 from boneage_ray.archives.files import FilesArchive
+from boneage_ray.archives.read import read_input
 from boneage_ray.errors import NoUsableInputError, StorageError
+from boneage_ray.storage import FileInfo
 
 
 @pytest.fixture
@@ -19,7 +25,15 @@ def folder(tmp_path):
 
 
 def names(archive):
-    return [item.uri.rsplit("/films/", 1)[1] for item in archive.inputs()]
+    return [item.uri.rsplit("/films/", 1)[1] for item in archive.inputs() if item.uri]
+
+
+def notes(archive):
+    """(id, reason) of what leads to no file; it comes last."""
+    items = list(archive.inputs())
+    last = [item for item in items if not item.uri]
+    assert items[len(items) - len(last) :] == last
+    return [(item.record_id, item.problem[0]) for item in last]
 
 
 def test_every_file_is_an_input_in_the_order_of_names(folder):
@@ -40,7 +54,7 @@ def test_metadata_names_a_file_by_stem_name_path_or_uri(folder, tmp_path, key):
     items = {item.record_id: item for item in archive.inputs()}
     assert (items["3"].sex, items["3"].sex_source, items["3"].pixel_spacing_mm) == ("F", "metadata", 0.2)
     assert items["1"].sex is None
-    assert archive.unmatched() == []
+    assert notes(archive) == []
 
 
 def test_the_table_itself_is_no_input_also_when_paths_are_relative(folder, monkeypatch):
@@ -48,16 +62,16 @@ def test_the_table_itself_is_no_input_also_when_paths_are_relative(folder, monke
     monkeypatch.chdir(folder.parent)
     archive = FilesArchive("films", "films/meta.csv")
     assert names(archive) == ["1.png", "2.png", "left/3.jpg", "notes.txt"]
-    assert [(m.record_id, m.reason) for m in archive.unmatched()] == [("absent", "no_image")]
+    assert notes(archive) == [("absent", "no_image")]
 
 
 def test_rows_that_contradict_each_other_leave_the_sex_unknown(folder, tmp_path):
     table = tmp_path / "metadata.csv"
     table.write_text("id,sex\n1,M\n1,F\n2,M\n2,M\n")
     archive = FilesArchive(str(folder), str(table))
-    sexes = {item.record_id: item.sex for item in archive.inputs()}
+    sexes = {item.record_id: item.sex for item in archive.inputs() if item.uri}
     assert (sexes["1"], sexes["2"]) == (None, "M")
-    assert [(m.record_id, m.reason) for m in archive.unmatched()] == [("1", "duplicate_id")]
+    assert notes(archive) == [("1", "duplicate_id")]
 
 
 def test_options_stand_over_metadata_and_say_so(folder, tmp_path):
@@ -77,3 +91,96 @@ def test_an_empty_folder_and_an_absent_one_are_refused(tmp_path):
         list(FilesArchive(str(tmp_path)).inputs())
     with pytest.raises(StorageError, match="absent"):
         list(FilesArchive(str(tmp_path / "absent")).inputs())
+
+
+def test_sizes_are_those_of_the_listing_and_too_large_is_a_problem(folder, monkeypatch):
+    assert [item.size_bytes for item in FilesArchive(str(folder)).inputs()] == [5] * 4
+    monkeypatch.setenv("BONEAGE_MAX_INPUT_MB", "1")
+    with (folder / "m.png").open("wb") as file:
+        file.truncate(2**20 + 1)
+    *_, large, other = FilesArchive(str(folder)).inputs()
+    assert (large.record_id, large.problem[0], other.problem) == ("m", "too_large", None)
+    assert large.problem[1] == "1048577 bytes; at most 1048576 are read (BONEAGE_MAX_INPUT_MB changes that)"
+
+
+def test_a_name_serves_the_first_folder_only_and_the_rest_is_told(folder, tmp_path):
+    (folder / "right").mkdir()
+    for name in ("left/3.dcm", "right/3.jpg", "right/3.png"):
+        (folder / name).write_bytes(b"bytes")
+    table = tmp_path / "metadata.csv"
+    table.write_text("id,sex\n3,F\n")
+    archive = FilesArchive(str(folder), str(table))
+    sexes = {item.uri.rsplit("/films/", 1)[-1]: item.sex for item in archive.inputs() if "3." in item.uri}
+    assert sexes == {"left/3.dcm": "F", "left/3.jpg": "F", "right/3.jpg": None, "right/3.png": None}
+    *_, note = archive.inputs()
+    assert (note.uri, note.record_id, note.problem) == (
+        "",
+        "3",
+        (
+            "duplicate_id",
+            f"2 more files of this name lie in other folders than {folder}/left and got no metadata; name files by their path",
+        ),
+    )
+
+
+def test_a_path_is_more_exact_than_a_name_and_may_be_written_as_on_windows(folder, tmp_path):
+    table = tmp_path / "metadata.csv"
+    table.write_text("id,sex\nleft\\3.jpg,F\n./1.png,M\n3,M\n")
+    archive = FilesArchive(str(folder), str(table))
+    assert {i.record_id: i.sex for i in archive.inputs() if i.sex} == {"3": "F"} | {"1": "M"}
+    assert notes(archive) == [("3", "no_image")]
+
+
+def test_cells_that_cannot_be_read_are_told_and_the_file_is_still_there(folder, tmp_path):
+    table = tmp_path / "metadata.csv"
+    table.write_text("id,sex,spacing\n1,xyz,abc\n")
+    items = list(FilesArchive(str(folder), str(table)).inputs())
+    assert (items[0].record_id, items[0].sex, items[0].pixel_spacing_mm) == ("1", None, None)
+    assert items[-1].record_id == "1"
+    assert items[-1].problem == ("bad_label", f"{table}: 'xyz', 'abc' cannot be read and counts as unknown")
+
+
+def test_patient_split_and_source_come_with_metadata(folder, tmp_path):
+    table = tmp_path / "metadata.csv"
+    table.write_text("id,patient,split,site\n1,p1,val,north\n")
+    item = next(iter(FilesArchive(str(folder), str(table)).inputs()))
+    assert (item.patient, item.split, item.source) == ("p1", "val", "north")
+
+
+def test_an_archive_travels_and_lists_the_same_again(folder):
+    archive = FilesArchive(str(folder))
+    assert list(pickle.loads(pickle.dumps(archive)).inputs()) == list(archive.inputs())
+
+
+def test_listing_is_lazy(folder, monkeypatch):
+    listed = []
+
+    def slowly(uri):
+        for number in range(1000):
+            listed.append(number)
+            yield FileInfo(f"{uri}/{number}.png", 1)
+
+    monkeypatch.setattr(storage, "list_files", slowly)
+    next(iter(FilesArchive(str(folder)).inputs()))
+    assert len(listed) <= 2
+
+
+def test_a_listing_holds_nothing(folder, monkeypatch):
+    monkeypatch.setattr(storage, "list_files", lambda uri: (FileInfo(f"{uri}/{k}.png", 1) for k in range(50_000)))
+    archive = FilesArchive(str(folder))
+    tracemalloc.start()
+    assert sum(1 for _ in archive.inputs()) == 50_000
+    assert tracemalloc.get_traced_memory()[1] < 200_000
+    tracemalloc.stop()
+
+
+def test_an_s3_prefix_reads_the_same(s3_bucket):
+    for name in ("b/2.png", "a.png"):
+        storage.write_bytes(f"{s3_bucket}/scans/{name}", b"12345")
+    storage.write_bytes(f"{s3_bucket}/scans/meta.csv", b"id,sex\n2,F\n")
+    items = list(FilesArchive(f"{s3_bucket}/scans/", f"{s3_bucket}/scans/meta.csv").inputs())
+    assert [(i.uri, i.sex, i.size_bytes) for i in items] == [
+        (f"{s3_bucket}/scans/a.png", None, 5),
+        (f"{s3_bucket}/scans/b/2.png", "F", 5),
+    ]
+    assert [read_input(item) for item in items] == [b"12345"] * 2

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+import zipfile
+
 import pytest
 
+from boneage_ray.archives.read import read_input
 from boneage_ray.archives.rsna import RsnaArchive
 from boneage_ray.errors import NoUsableInputError, UsageError
 
@@ -29,9 +33,10 @@ def archive(tmp_path):
 
 
 def read(archive):
-    """(labelled inputs, (id, reason) of what did not join)."""
-    found = [(i.record_id, i.age_months, i.sex) for i in archive.inputs()]
-    return found, [(m.record_id, m.reason) for m in archive.unmatched()]
+    """(labelled inputs, (id, reason) of what did not join, by id)."""
+    items = list(archive.inputs())
+    found = [(i.record_id, i.age_months, i.sex) for i in items if not i.problem]
+    return found, sorted((i.record_id, i.problem[0]) for i in items if i.problem)
 
 
 TABLE = "id,boneage,male\n1,12,True\n2,130.5,False\n3,228,\n"
@@ -48,9 +53,10 @@ def test_labels_and_images_that_stand_alone_are_listed(archive):
     made = archive(TABLE, images=("2", "9"))
     assert read(made) == ([("2", 130.5, "F")], [("1", "no_image"), ("3", "no_image"), ("9", "no_label")])
     assert read(made) == read(made), "a second reading must not double the list"
-    (alone,) = [m for m in made.unmatched() if m.record_id == "9"]
+    (alone,) = [i for i in made.inputs() if i.record_id == "9"]
     assert alone.uri.endswith("/9.png")
-    assert alone.message == f"no row of {made.labels} has this id"
+    assert alone.problem == ("no_label", f"no row of {made.labels} has this id")
+    assert [i.uri for i in made.inputs() if i.problem and i.problem[0] == "no_image"] == ["", ""]
 
 
 def test_ids_may_be_written_with_the_extension(archive):
@@ -82,13 +88,61 @@ def test_a_label_that_is_no_age_is_told_with_what_is_needed(archive, age):
     made = archive(f"id,boneage,male\n1,{age},True\n2,24,True\n", images=("1", "2"))
     assert read(made) == ([("2", 24.0, "M")], [("1", "bad_label")])
     shown = repr(age) if age else "None"
-    assert made.unmatched()[0].message == f"bone age {shown}; months in 0..240 are needed"
+    bad, _ = made.inputs()
+    assert (bad.record_id, bad.problem[1]) == ("1", f"bone age {shown}; months in 0..240 are needed")
+    assert bad.uri.endswith("/1.png"), "the image is accounted for once, with its label's problem"
 
 
-def test_endings_are_those_of_images_in_any_case(archive):
-    found, missed = read(archive(TABLE, images=("1.PNG", "2.jpeg", "3.tif", "notes.txt")))
+def test_any_name_may_be_an_image_and_nothing_vanishes(archive, tmp_path):
+    names = ("1.PNG", "2.dcm", "notes.txt", ".DS_Store", "Thumbs.db", "._1.png", "__MACOSX/x.png")
+    made = archive(TABLE, images=names)
+    (tmp_path / "rsna" / NAME / NAME / "3").write_bytes(b"DICOM without an ending")
+    found, missed = read(made)
     assert [record_id for record_id, _, _ in found] == ["1", "2", "3"]
-    assert missed == []
+    assert missed == [("notes", "no_label")]
+
+
+def test_the_table_itself_is_no_image(tmp_path):
+    (tmp_path / "labels.csv").write_text(TABLE)
+    (tmp_path / "other.csv").write_text("a,b\n")
+    (tmp_path / "1.png").write_bytes(b"pixels")
+    found, missed = read(RsnaArchive(str(tmp_path)))
+    assert (found, missed) == ([("1", 12.0, "M")], [("2", "no_image"), ("3", "no_image"), ("other", "no_label")])
+
+
+def test_the_table_says_the_split_and_else_the_top_folder(tmp_path):
+    for name in ("train/1.png", "validation/2.png", "other/3.png", "test/4.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"pixels")
+    table = tmp_path / "labels.csv"
+    table.write_text("id,boneage,split,patient\n1,10,,a\n2,10,test,b\n3,10,,\n4,10,,\n")
+    items = {i.record_id: (i.split, i.patient) for i in RsnaArchive(str(tmp_path)).inputs()}
+    assert items == {"1": ("train", "a"), "2": ("test", "b"), "3": (None, None), "4": ("test", None)}
+
+
+def test_images_may_come_in_a_zip_file_beside_their_table(tmp_path):
+    (tmp_path / f"{NAME}.csv").write_text(TABLE)
+    with zipfile.ZipFile(tmp_path / f"{NAME}.zip", "w") as made:
+        for name in (f"{NAME}/1.png", f"{NAME}/2.png", "__MACOSX/._1.png"):
+            made.writestr(name, b"pixels")
+    for source in (tmp_path, tmp_path / f"{NAME}.zip"):
+        archive = RsnaArchive(str(source))
+        assert read(archive) == ([("1", 12.0, "M"), ("2", 130.5, "F")], [("3", "no_image")])
+        assert read_input(next(iter(archive.inputs()))) == b"pixels"
+
+
+def test_an_image_with_a_problem_of_its_own_keeps_it_and_its_label_is_not_lost(tmp_path):
+    (tmp_path / "labels.csv").write_text(TABLE)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as made:
+        made.writestr("1.zip", b"")
+        made.writestr("2.png", b"pixels")
+        made.writestr("3.png", b"pixels")
+    assert read(RsnaArchive(str(tmp_path)))[1] == [("1", "unsupported_format")]
+
+
+def test_an_archive_travels(archive):
+    made = archive(TABLE)
+    assert list(pickle.loads(pickle.dumps(made)).inputs()) == list(made.inputs())
 
 
 def test_only_the_folder_named_like_the_table_is_read(archive, tmp_path):
@@ -111,9 +165,8 @@ def test_a_relative_path_reads_the_same(archive, tmp_path, monkeypatch):
 
 def test_an_archive_without_images_is_refused(archive):
     made = archive(TABLE, images=())
-    with pytest.raises(NoUsableInputError, match=r"holds no image \(\.png, "):
+    with pytest.raises(NoUsableInputError, match=r"holds no image"):
         list(made.inputs())
-    assert [m.reason for m in made.unmatched()] == ["no_image"] * 3
 
 
 def test_a_missing_table_says_what_it_should_hold(tmp_path):
@@ -130,6 +183,9 @@ def test_several_tables_have_to_be_chosen_from(archive, tmp_path):
 
 def test_a_table_without_ages_is_not_taken_for_labels(tmp_path):
     (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(NoUsableInputError, match="no label table"):
+        RsnaArchive(str(tmp_path))
+    (tmp_path / "notes.csv").write_text("name,boneage\n1,2\n")
     with pytest.raises(UsageError, match=r"no table in .* has an id and a bone age column"):
         RsnaArchive(str(tmp_path))
 

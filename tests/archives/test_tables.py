@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from boneage_ray.archives.tables import labelled, parse_age, parse_spacing, read_table
+from boneage_ray.archives.listing import Found
+from boneage_ray.archives.tables import (
+    check_table,
+    labelled,
+    parse_age,
+    parse_ratio,
+    parse_spacing,
+    parse_years,
+    read_table,
+    split_of_folder,
+)
 from boneage_ray.errors import StorageError, UsageError
 
 
@@ -58,7 +68,7 @@ def test_published_schemas_and_their_variants_say_the_same(table, text):
 def test_sex_unknown_is_never_female(table, header, cell, sex):
     (row,) = read_table(table(f"id,boneage,{header}\n1,100,{cell}\n"), needs_age=True)
     assert row.sex == sex
-    assert labelled("a/1.png", row).sex_source == ("metadata" if sex else "unknown")
+    assert labelled(Found("a/1.png", "1.png", "1", 5), row).sex_source == ("metadata" if sex else "unknown")
 
 
 def test_a_table_without_sex_leaves_it_unknown(table):
@@ -92,9 +102,9 @@ def test_a_missing_column_is_named_with_those_found(table):
 
 def test_ages_are_needed_only_where_asked_for(table):
     (row,) = read_table(table("stem,sex,spacing\n7,M,0.1\n"), needs_age=False)
-    made = labelled("a/7.png", row)
+    made = labelled(Found("a/7.png", "7.png", "7", 5), row)
     assert (made.record_id, made.age_months, made.sex, made.pixel_spacing_mm) == ("7", None, "M", 0.1)
-    assert made.pixel_spacing_source == "metadata"
+    assert (made.pixel_spacing_source, made.size_bytes) == ("metadata", 5)
 
 
 @pytest.mark.parametrize(
@@ -114,3 +124,64 @@ def test_an_absent_table_says_so(tmp_path):
 def test_short_and_long_rows_keep_what_they_say(table):
     rows = list(read_table(table("id,boneage,male\n1\n2,20\n3,30,True,more\n"), needs_age=True))
     assert [(r.record_id, r.age_text, r.sex) for r in rows] == [("1", None, None), ("2", "20", None), ("3", "30", "M")]
+
+
+@pytest.mark.parametrize("patient", ["patient", "Patient ID", "subject"])
+@pytest.mark.parametrize(
+    ("split", "cell", "name"), [("split", "Training", "train"), ("Set", "valid", "val"), ("fold", "test", "test")]
+)
+def test_patient_split_and_source_go_along(table, patient, split, cell, name):
+    (row,) = read_table(table(f"id,boneage,{patient},{split},site\n1,100,p7,{cell},north\n"), needs_age=True)
+    made = labelled(Found("a/1.png", "1.png", "1", 5), row)
+    assert (made.patient, made.split, made.source, row.unusable) == ("p7", name, "north", ())
+
+
+def test_a_number_of_a_fold_is_no_split_and_a_wrong_word_is_told(table):
+    rows = list(read_table(table("id,fold,sex,spacing\n1,3,M,0.1\n2,holdout,xyz,abc\n"), needs_age=False))
+    assert [(row.split, row.unusable) for row in rows] == [(None, ()), (None, ("xyz", "abc", "holdout"))]
+
+
+@pytest.mark.parametrize("name", ["px_per_cm", "Pixels per cm", "pixel-to-cm", "px/cm"])
+def test_pixels_per_centimetre_are_never_rounded(table, name):
+    (row,) = read_table(table(f"image;{name}\n001.jpg;84,6\n"), needs_age=False)
+    assert (row.image_id, row.spacing_mm) == ("001", 10 / 84.6)
+
+
+@pytest.mark.parametrize(
+    ("text", "mm"), [("100", 0.1), ("0", None), ("-5", None), ("0.01", None), ("inf", None), ("", None)]
+)
+def test_ratios_are_plausible_or_unknown(text, mm):
+    assert parse_ratio(text) == mm
+
+
+@pytest.mark.parametrize(
+    ("text", "months"), [("12.5", 150.0), ("0", 0.0), ("25", 300.0), ("150", None), ("-1", None), ("x", None)]
+)
+def test_years_become_months(text, months):
+    assert parse_years(text) == months
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [
+        ("train/1.png", "train"),
+        ("Training_2/a/1.png", "train"),
+        ("set/validation/1.png", "val"),
+        ("val1/1.png", "val"),
+        ("test.zip!/1.png", "test"),
+        ("testing/1.png", "test"),
+        ("boneage-training-dataset/1.png", None),
+        ("values/1.png", None),
+        ("trainee/1.png", None),
+        ("a/b/train/1.png", None),
+        ("train.png", None),
+    ],
+)
+def test_top_folders_may_say_the_split(path, split):
+    assert split_of_folder(path) == split
+
+
+def test_a_table_can_be_checked_before_work_begins(table):
+    check_table(table("id,boneage\n"), needs_age=True)
+    with pytest.raises(UsageError, match="no bone age column"):
+        check_table(table("id,sex\n"), needs_age=True)

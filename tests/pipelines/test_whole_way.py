@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,11 +12,12 @@ from pipelines.steps import SMALL, run
 from boneage_ray import bundle, storage
 from boneage_ray.anatomy.growth import stage_of
 from boneage_ray.archives.archive import Input
+from boneage_ray.archives.read import read_input
 from boneage_ray.commands import pipeline
 from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.prediction.rows import load_input, score_rows
-from boneage_ray.records.shards import read_input
+from boneage_ray.records.prepare import prepare
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -28,8 +30,8 @@ def places(s3_bucket, local_ray):
 
 
 def test_whole_way_on_s3(places, result_rows):
-    prepare = pipeline.PrepareArguments(places["hands"], "demo", places["data"], settings=SMALL)
-    answer = run(pipeline.prepare, prepare).answer
+    arguments = pipeline.PrepareArguments(places["hands"], "demo", places["data"], settings=SMALL)
+    answer = run(pipeline.prepare, arguments).answer
     rejected = pq.read_table(*arrow(places["data"] + "/rejected.parquet")).to_pylist()
     counts = {split: answer[split] for split in ("train", "val", "test")}
     # 48 good hands, and of the planted ones: inverted, 16-bit, RGBA and palette are readable.
@@ -69,7 +71,8 @@ def check_rows_against_predictor(rows, loaded):
     scored = [row for row in rows.values() if row["status"] == "scored"]
     for row in scored[:5]:
         item = Input(row["input_uri"], "any", sex="F", sex_source="option")
-        (alone,) = score_rows([load_input(item, read_input(item), loaded.recipe.image)], predictor)
+        prepared = partial(prepare, config=loaded.recipe.image)
+        (alone,) = score_rows([load_input(item, read_input(item), prepared)], predictor)
         assert alone == row
         assert row["stages"]["four"] == stage_of(row["age_months"], "four")
 

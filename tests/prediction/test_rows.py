@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from boneage_ray.archives.archive import Input
 from boneage_ray.errors import InputProblem
 from boneage_ray.prediction.rows import load_input, score_rows
 from boneage_ray.recipes import find_recipe
-from boneage_ray.records.prepare import ImageConfig
+from boneage_ray.records.prepare import ImageConfig, prepare
 from boneage_ray.records.schema import from_table, result_schema, to_table
 
 CONFIG = ImageConfig(size=64)
@@ -34,7 +35,7 @@ class Brightness:
 
 
 def loaded(data, name="1", **known):
-    return load_input(Input(f"s3://site/{name}.png", name, **known), data, CONFIG)
+    return load_input(Input(f"s3://site/{name}.png", name, **known), data, partial(prepare, config=CONFIG))
 
 
 def rows(cases, predictor=None):
@@ -97,7 +98,7 @@ def test_a_problem_row_keeps_what_was_known_and_has_no_prediction():
     (row,) = rows([loaded(b"text", sex="F", sex_source="option")])
     assert (row["status"], row["sex"], row["sex_source"], row["input_bytes"]) == ("failed", "F", "option", 4)
     assert (row["age_months"], row["stages"], row["flags"]) == (None, None, [])
-    assert row["message"] == "not one of PNG, JPEG, TIFF, BMP (told by content)"
+    assert row["message"] == "not one of DICOM, PNG, JPEG, TIFF, BMP (told by content) but plain text"
 
 
 def test_a_file_that_could_not_be_read_is_a_row_too():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 
@@ -122,20 +124,41 @@ def test_an_empty_file():
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "name"),
     [
-        b"This is a note, not a picture.\n",
-        b"\0" * 1000,
-        b"%PDF-1.7\n",
-        encoded(GRAY, "GIF"),
-        encoded(GRAY, "WEBP"),
-        encoded(GRAY, "PPM"),
-        b"\0" * 128 + b"DICM" + b"\0" * 100,
+        (b"This is a note, not a picture.\n", " but plain text"),
+        ("Röntgen: keine Auffälligkeiten\n".encode() * 30, " but plain text"),
+        (b'{"version": "5.4.1", "shapes": []}', " but JSON"),
+        (b'<?xml version="1.0"?><a/>', " but an XML document"),
+        (b"<!DOCTYPE html><html></html>", " but an HTML page"),
+        (b"\0" * 1000, ""),
+        (b"%PDF-1.7\n", " but a PDF document; export the radiograph from it as PNG or DICOM"),
+        (encoded(GRAY, "GIF"), " but a GIF; save it as PNG"),
+        (encoded(GRAY, "WEBP"), " but a WebP; save it as PNG"),
+        (encoded(GRAY, "PPM"), ""),
+        (b"PK\3\4" + bytes(50), " but a ZIP archive; name it .zip and it is opened"),
+        (bytes(257) + b"ustar" + bytes(250), " but a tar archive; name it .tar and it is opened"),
+        (b"\0\0\0\x18ftypheic" + bytes(30), " but a HEIC photo; save it as PNG or JPEG"),
+        (b"\0\0\0\x18ftypisom" + bytes(30), " but a video; one radiograph a file is needed"),
+        (b"\xff\x4f\xff\x51" + bytes(30), " but a bare JPEG 2000 codestream; it is read inside of DICOM only"),
+        (b"\x5c\x01\0\0" + bytes(340) + b"n+1\0", " but a NIfTI volume; a radiograph is one picture"),
     ],
-    ids=["text", "zeros", "pdf", "gif", "webp", "ppm", "dicom"],
 )
-def test_other_formats_are_told_by_content(data):
-    assert problem(data) == ("unsupported_format", "not one of PNG, JPEG, TIFF, BMP (told by content)")
+def test_other_formats_are_told_by_content(data, name):
+    assert problem(data) == ("unsupported_format", f"not one of DICOM, PNG, JPEG, TIFF, BMP (told by content){name}")
+
+
+def test_a_dicom_goes_through_the_other_door():
+    with pytest.raises(InputProblem) as caught:
+        decode(b"\0" * 128 + b"DICM" + b"\0" * 100)
+    assert caught.value.step == "decode"
+    assert "told by content" not in caught.value.message
+
+
+def test_pydicom_is_not_loaded_for_a_raster_image():
+    code = "import sys, boneage_ray.records.decode as d; d.decode(sys.stdin.buffer.read()); print('pydicom' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], input=encoded(GRAY), capture_output=True, check=True)
+    assert done.stdout == b"False\n"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])

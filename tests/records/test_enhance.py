@@ -73,6 +73,48 @@ def test_16_bit_pixels_are_stretched_from_their_own_minimum_and_maximum():
     assert enhance.to_uint8(np.array([[0, 65535]], np.uint16)).tolist() == [[0, 255]]
 
 
+def plain(pixels, low, high):
+    """The formula itself, on a float copy of the whole picture."""
+    return np.rint((pixels.astype(np.float32) - low) * (255.0 / (high - low))).astype(np.uint8)
+
+
+def deep_picture(high=4095):
+    return (picture(300, 240).astype(np.float64) / 255 * high).astype(np.uint16)
+
+
+def test_the_table_gives_what_the_formula_gives():
+    deep = np.random.default_rng(0).integers(700, 60000, (1500, 1100)).astype(np.uint16)
+    assert np.array_equal(enhance.to_uint8(deep), plain(deep, int(deep.min()), int(deep.max())))
+    assert np.array_equal(enhance.to_uint8(deep[::3, ::2]), enhance.to_uint8(np.ascontiguousarray(deep[::3, ::2])))
+
+
+def test_white_letters_in_a_12_bit_image_do_not_leave_it_black():
+    deep = deep_picture()
+    expected = plain(deep, int(deep.min()), int(deep.max()))
+    marked = deep.copy()
+    marked[10:40, 10:60] = 65535
+    made = enhance.to_uint8(marked)
+    assert (made[10:40, 10:60] == 255).all()
+    assert np.array_equal(made[60:], expected[60:])
+
+
+def test_a_black_frame_around_high_levels_is_no_part_of_the_range():
+    deep = deep_picture(2000) + np.uint16(30000)
+    framed = deep.copy()
+    framed[:12] = framed[:, :12] = 0
+    assert enhance.gray_range(framed) == (int(deep[12:, 12:].min()), int(deep[12:, 12:].max()))
+    framed[100:110, 100:130] = 65535
+    assert enhance.gray_range(framed)[1] < 33000
+
+
+def test_an_ordinary_image_keeps_its_whole_range():
+    deep = deep_picture(60000)
+    assert enhance.gray_range(deep) == (deep.min(), deep.max())
+    half = np.zeros((100, 100), np.uint16)
+    half[:, 50:] = 50000  # as many bright pixels are no letters
+    assert enhance.gray_range(half) == (0, 50000)
+
+
 def test_8_bit_pixels_are_not_stretched():
     image = np.array([[10, 20]], np.uint8)
     assert enhance.to_uint8(image) is image

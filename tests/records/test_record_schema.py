@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from boneage_ray.records.schema import (
+    case_schema,
     empty_result,
     from_table,
     record_schema,
@@ -38,10 +39,32 @@ def test_the_columns_of_a_result_row_keep_their_names_and_types():
 
 def test_the_columns_of_records_and_rejected_rows():
     assert record_schema().names == [
-        *("record_id", "input_uri", "input_sha256", "age_months", "sex", "pixel_spacing_mm"),
-        *("image", "height", "width", "to_original", "flags"),
+        *("record_id", "input_uri", "input_sha256", "pixel_sha256", "study_uid", "series_uid", "sop_uid"),
+        *("age_months", "sex", "sex_source", "pixel_spacing_mm", "pixel_spacing_source", "source"),
+        *(
+            "image",
+            "height",
+            "width",
+            "original_height",
+            "original_width",
+            "to_original",
+            "vertebral",
+            "facial",
+            "flags",
+        ),
     ]
-    assert rejected_schema().names == ["input_uri", "record_id", "step", "reason", "message"]
+    assert rejected_schema().names == ["input_uri", "record_id", "step", "reason", "message", "thumbnail"]
+
+
+def test_a_case_holds_what_a_record_and_a_rejected_row_hold():
+    names = case_schema().names
+    assert len(names) == len(set(names))
+    assert set(names) == {*record_schema().names, *rejected_schema().names, "patient", "split"}
+
+
+def test_nothing_that_names_a_person_is_a_column():
+    for name in {*record_schema().names, *rejected_schema().names, *result_schema().names}:
+        assert not {"patient", "name", "birth"} & set(name.split("_")), name
 
 
 def test_an_empty_result_has_every_column_and_shares_nothing():

@@ -7,7 +7,12 @@ from collections import Counter
 
 import pytest
 
-from boneage_ray.records.split import split_records
+from boneage_ray.errors import UsageError
+from boneage_ray.records.split import Assignment, Case, SplitConfig, read_splits, split_cases, write_splits
+
+
+def split_records(given, seed, **config):
+    return split_cases([Case(*case) for case in given], SplitConfig(seed=seed, **config)).splits
 
 
 def cases(count):
@@ -62,3 +67,74 @@ def test_unknown_ages_and_sexes_are_strata_of_their_own():
 
 def test_no_case_no_split():
     assert split_records([], 0) == []
+
+
+def test_shares_can_be_60_20_20():
+    assert Counter(split_records(cases(1000), 0, shares="60/20/20")) == {"train": 600, "val": 200, "test": 200}
+
+
+@pytest.mark.parametrize("stratify", [("source",), ("three",), ("four", "sex"), ("source", "age")])
+def test_every_stratum_asked_for_is_divided_alike(stratify):
+    rng = random.Random(5)
+    given = [
+        Case(str(k), float(rng.randint(1, 228)), rng.choice(["F", "M"]), rng.choice(["site-a", "site-b", None]))
+        for k in range(1500)
+    ]
+    found = split_cases(given, SplitConfig(stratify=stratify)).splits
+    strata = {}
+    for case, split in zip(given, found, strict=True):
+        three = "child" if case.age_months < 144 else "adolescent" if case.age_months <= 216 else "adult"
+        four = min(int(case.age_months // 60), 3)
+        known = {"source": case.source, "three": three, "four": four, "sex": case.sex, "age": case.age_months // 24}
+        strata.setdefault(tuple(known[name] for name in stratify), Counter())[split] += 1
+    for counts in strata.values():
+        assert abs(counts["train"] - 0.70 * counts.total()) <= 1.5
+        assert abs(counts["test"] - 0.15 * counts.total()) <= 1.5
+
+
+def test_a_patient_and_an_exact_copy_are_on_one_side_also_through_each_other():
+    given = [Case(str(k), 100.0, "F", same=(f"patient {k // 3}", f"pixels {k}")) for k in range(300)]
+    given += [Case("copy", 100.0, "F", same=("pixels 7",)), Case("again", 50.0, "M", same=("pixels 7", "patient 40"))]
+    found = split_cases(given, SplitConfig())
+    sides = {}
+    for case, split, group in zip(given, found.splits, found.groups, strict=True):
+        sides.setdefault(group, set()).add(split)
+        for mark in case.same:
+            sides.setdefault(mark, set()).add(split)
+    assert {len(splits) for splits in sides.values()} == {1}
+    assert found.groups[7] == found.groups[300] == found.groups[301] == found.groups[120]
+    assert found.leaks == 0
+    counts = Counter(found.splits)
+    assert abs(counts["train"] - 211) <= 6
+    assert abs(counts["val"] - 45) <= 6
+
+
+def test_the_published_split_is_kept_and_its_leaks_are_counted():
+    given = [
+        Case("a", same=("patient 1",), published="train"),
+        Case("b", same=("patient 1",), published="test"),
+        Case("c", same=("patient 2",), published="val"),
+    ]
+    assert split_cases(given, SplitConfig(shares="published")) == Assignment(["train", "test", "val"], [0, 0, 1], 1)
+    with pytest.raises(UsageError, match="1 of 4 records"):
+        split_cases([*given, Case("d")], SplitConfig(shares="published"))
+
+
+def test_a_split_that_was_written_can_be_given_back():
+    given = [Case(str(k), float(k), "F", input_uri=f"s3://a/{k}.png") for k in range(40)]
+    given.append(Case("7", 7.0, "M", input_uri="s3://b/7.png"))  # the same stem in another folder
+    first = split_cases(given, SplitConfig(seed=3))
+    text = write_splits(given, first)
+    assert text.splitlines()[0] == "record_id,split,group,input_uri"
+    again = split_cases(given, SplitConfig(seed=99), read_splits(text, "splits.csv"))
+    assert again.splits == first.splits
+    with pytest.raises(UsageError, match="does not name 1 of 42 records"):
+        split_cases([*given, Case("new")], SplitConfig(), read_splits(text, "splits.csv"))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("id,split\n1,train\n", "record_id and split"), ("record_id,split\n1,training\n", "'training'")]
+)
+def test_a_table_that_is_no_split_is_refused(text, told):
+    with pytest.raises(UsageError, match=told):
+        read_splits(text, "splits.csv")

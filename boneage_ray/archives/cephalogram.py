@@ -1,0 +1,207 @@
+"""Lateral cephalograms with annotations::
+
+    SOURCE/images/001.jpg       any image; zip and tar files too
+    SOURCE/vertebral/001.json   labelme, 13 points (labelme.py)
+    SOURCE/facial/001.txt       ISBI text, 19 points (isbi.py)
+    SOURCE/*.csv                optional, ","- or ";"-separated, joined by file name or stem: age (years, or age_months),
+                                sex, patient, source, split, pixel spacing (mm, or pixels per centimetre)
+
+Either kind of annotation may be absent, for some images or all. Other folders are not read; other files beside the tables are
+taken for images. A table with none of these columns (stages.csv) is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
+
+from boneage_ray import storage
+from boneage_ray.archives.archive import Archive, Input, Points, stem_of
+from boneage_ray.archives.isbi import read_isbi
+from boneage_ray.archives.labelme import read_labelme
+from boneage_ray.archives.listing import Found, files_below
+from boneage_ray.archives.member import is_litter, max_input_bytes
+from boneage_ray.archives.tables import (
+    TableRow,
+    check_table,
+    header_of,
+    labelled,
+    notes_on,
+    parse_age,
+    parse_years,
+    read_table,
+    split_of_folder,
+)
+from boneage_ray.errors import InputProblem, NoUsableInputError, Reason, StorageError
+
+IMAGES, VERTEBRAL, FACIAL = "images", "vertebral", "facial"
+
+
+class CephalogramArchive(Archive):
+    """Images in the order of their URIs, each with the points that its annotations give; then what could not be joined."""
+
+    def __init__(self, source: str, labels: str | None = None) -> None:
+        self.source = storage.absolute(source)
+        self.labels = storage.absolute(labels) if labels else None
+        if self.labels:
+            check_table(self.labels, needs_age=False)
+
+    @staticmethod
+    def is_here(source: str) -> bool:
+        """Whether a folder or prefix has this layout: `images/` beside `vertebral/` or `facial/`."""
+
+        def holds(name: str) -> bool:
+            return not storage.is_empty(storage.join(source, name))
+
+        return holds(IMAGES) and (holds(VERTEBRAL) or holds(FACIAL))
+
+    def inputs(self) -> Iterator[Input]:
+        """Images, then annotations and rows without an image. Raises `NoUsableInputError` at the end when no image is there."""
+        kinds = (
+            _Kind.find(self.source, VERTEBRAL, ".json", read_labelme),
+            _Kind.find(self.source, FACIAL, ".txt", read_isbi),
+        )
+        tables = _Tables.read(self.source, self.labels)
+        seen: set[str] = set()
+        for found in self._images():
+            item = tables.joined(found)
+            if found.stem in seen:
+                twice: tuple[Reason, str] = "duplicate_id", "another image of this id was taken already"
+                yield replace(item, problem=item.problem or twice)
+                continue
+            seen.add(found.stem)
+            vertebral, facial = (kind.points_of(found.stem) for kind in kinds)
+            yield replace(item, vertebral=vertebral, facial=facial)
+        if not seen:
+            raise NoUsableInputError(f"{self.source} holds no image")
+        for kind in kinds:
+            yield from kind.notes(seen)
+        yield from tables.notes(seen)
+
+    def _images(self) -> Iterator[Found]:
+        for found in files_below(storage.join(self.source, IMAGES)):
+            if not is_litter(found.path):
+                yield found
+        for info in storage.list_folder(self.source):
+            if not info.uri.lower().endswith(".csv") and not is_litter(info.uri):
+                yield from files_below(info.uri)
+
+
+@dataclass
+class _Kind:
+    """One folder of annotations: where each is, by stem, and what was wrong with those that were read."""
+
+    read: Callable[[bytes], Points]
+    uris: dict[str, str]
+    problems: list[Input] = field(default_factory=list)
+
+    @classmethod
+    def find(cls, source: str, folder: str, ending: str, read: Callable[[bytes], Points]) -> _Kind:
+        """List a folder, which may be absent."""
+        kind = cls(read, {})
+        where = storage.join(source, folder)
+        for info in () if storage.is_empty(where) else storage.list_files(where):
+            stem = stem_of(info.uri)
+            if is_litter(info.uri):
+                continue
+            if not info.uri.lower().endswith(ending):
+                kind._tell(stem, "bad_label", f"{info.uri}: no annotation; {folder}/ holds {ending} files")
+            elif info.size > max_input_bytes():
+                kind._tell(stem, "too_large", f"{info.uri}: {info.size} bytes are too large for an annotation")
+            elif stem in kind.uris:
+                kind._tell(stem, "duplicate_id", f"{info.uri}: another annotation of this id was taken already")
+            else:
+                kind.uris[stem] = info.uri
+        return kind
+
+    def points_of(self, stem: str) -> Points | None:
+        """The points of an image, or None when there is no annotation or it cannot be used."""
+        uri = self.uris.get(stem)
+        if uri is None:
+            return None
+        try:
+            return self.read(storage.read_bytes(uri))
+        except StorageError as error:
+            self._tell(stem, error.reason, str(error))
+        except InputProblem as problem:
+            self._tell(stem, problem.reason, f"{uri}: {problem.message}")
+        return None
+
+    def notes(self, seen: set[str]) -> Iterator[Input]:
+        """What could not be used, and annotations without an image; complete once every image was joined."""
+        yield from self.problems
+        for stem in sorted(self.uris.keys() - seen):
+            yield _note(stem, "no_image", f"{self.uris[stem]}: there is no image of this name")
+
+    def _tell(self, stem: str, reason: Reason, message: str) -> None:
+        self.problems.append(_note(stem, reason, message))
+
+
+@dataclass
+class _Tables:
+    """What all tables together say of an image; where two contradict each other, that image has no row."""
+
+    rows: dict[str, TableRow] = field(default_factory=dict)
+    contradictory: dict[str, str] = field(default_factory=dict)
+    named: set[str] = field(default_factory=set)
+
+    @classmethod
+    def read(cls, source: str, labels: str | None) -> _Tables:
+        """The tables in the folder, and `labels` if it lies elsewhere."""
+        inside = [info.uri for info in storage.list_folder(source) if info.uri.lower().endswith(".csv")]
+        tables = cls()
+        for uri in [*inside, *([labels] if labels and labels not in inside else [])]:
+            columns = header_of(storage.read_bytes(uri).decode("utf-8-sig", errors="replace"))
+            if uri == labels or ("record_id" in columns and len(columns) > 1):
+                tables._add(uri)
+        return tables
+
+    def _add(self, uri: str) -> None:
+        for row in read_table(uri, needs_age=False):
+            stem = row.image_id
+            merged = _merged(self.rows.get(stem), replace(row, record_id=stem))
+            if merged is None:
+                self.contradictory[stem] = uri
+            else:
+                self.rows[stem] = merged
+
+    def joined(self, found: Found) -> Input:
+        """An image with what its rows say."""
+        row = None if found.stem in self.contradictory else self.rows.get(found.stem)
+        item = labelled(found, row)
+        months = None if row is None else _months(row)
+        return replace(item, age_months=months, split=item.split or split_of_folder(found.path))
+
+    def notes(self, seen: set[str]) -> Iterator[Input]:
+        """Rows that contradict each other, have no image, or hold what cannot be read."""
+        for stem, uri in self.contradictory.items():
+            yield _note(stem, "duplicate_id", f"{uri}: its rows contradict each other or another table; none is used")
+        for stem in sorted(self.rows.keys() - seen):
+            yield _note(stem, "no_image", "a row of a table without an image")
+        for stem, row in self.rows.items():
+            age = row.age_text or row.years_text
+            if age and _months(row) is None:
+                need = "months in 0..240 (age_months), or years in 0..25 (age) are needed"
+                yield _note(stem, "bad_label", f"age {age!r} counts as unknown; {need}")
+        yield from notes_on(self.rows, "a table")
+
+
+def _months(row: TableRow) -> float | None:
+    return parse_age(row.age_text) if row.age_text else parse_years(row.years_text)
+
+
+def _merged(one: TableRow | None, two: TableRow) -> TableRow | None:
+    """Both rows as one, or None when they say different things."""
+    if one is None:
+        return two
+    values = {}
+    for name in (each.name for each in fields(TableRow)):
+        a, b = getattr(one, name), getattr(two, name)
+        if a and b and a != b and name != "unusable":
+            return None
+        values[name] = a or b
+    return TableRow(**{**values, "unusable": one.unusable + two.unusable})
+
+
+def _note(record_id: str, reason: Reason, message: str) -> Input:
+    return Input("", record_id, problem=(reason, message))

@@ -1,0 +1,79 @@
+"""The files below a folder or prefix, one after the other, those inside zip and tar files among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import NamedTuple
+
+from boneage_ray import storage
+from boneage_ray.archives.archive import stem_of
+from boneage_ray.archives.member import Member, is_packed, too_large
+from boneage_ray.archives.tars import tar_members
+from boneage_ray.archives.zips import zip_members
+from boneage_ray.errors import InputProblem, Reason, StorageError
+
+
+class Found(NamedTuple):
+    """One file. `path` leads to it from the folder, prefix, zip or tar file listed; `stem`: its name without extension."""
+
+    uri: str
+    path: str
+    stem: str
+    size_bytes: int | None
+    problem: tuple[Reason, str] | None = None
+    position: str | None = None
+
+
+def files_below(source: str) -> Iterator[Found]:
+    """Every file below `source`, or the one that it names; a zip or tar file stands for its members, `FILE.zip!/NAME`.
+
+    Lazy, in the order of their names' bytes, and within a zip or tar file in its own. One that cannot be listed, or not to
+    its end, is itself listed with its problem, after the members that were found. Raises `StorageError` if nothing is there.
+    """
+    source = storage.absolute(source)
+    for info in storage.list_files(source):
+        path = info.uri.removeprefix(source).lstrip("/")
+        if is_packed(info.uri):
+            yield from _opened(info, path)
+        else:
+            name = path or info.uri.rsplit("/", 1)[-1]
+            yield Found(info.uri, name, stem_of(info.uri), info.size, too_large(info.size))
+
+
+def members(uri: str) -> Iterator[tuple[str, Member]]:
+    """(name that is unique in this file, member) of a zip or tar file; the second "1.png" is called "1.png#2".
+
+    Raises `InputProblem` when it cannot be listed, or not to its end, and `StorageError` when it cannot be read.
+    """
+    times: dict[str, int] = {}
+    listed = zip_members(uri) if uri.lower().endswith(".zip") else tar_members(uri)
+    with closing(listed):  # type: ignore[type-var]  # a generator
+        for member in listed:
+            name = member.name
+            while name in times:
+                times[member.name] += 1
+                name = f"{member.name}#{times[member.name]}"
+            times[name] = 1
+            yield name, member
+
+
+def _opened(info: storage.FileInfo, path: str) -> Iterator[Found]:
+    before = f"{path}!/" if path else ""
+    try:
+        for name, member in members(info.uri):
+            stem, size = stem_of(member.name), member.size_bytes
+            yield Found(f"{info.uri}!/{name}", before + name, stem, size, member.problem, member.position)
+    except InputProblem as problem:
+        yield _as_a_whole(info, path, problem.reason, problem.message)
+    except StorageError as error:
+        yield _as_a_whole(info, path, error.reason, str(error))
+
+
+def _as_a_whole(info: storage.FileInfo, path: str, reason: Reason, message: str) -> Found:
+    return Found(info.uri, path or info.uri.rsplit("/", 1)[-1], stem_of(info.uri), info.size, (reason, message))
+
+
+def find_member(archive: str, name: str) -> Member | None:
+    """The member of a zip or tar file that `files_below` lists as `ARCHIVE!/NAME`; reads the archive up to it."""
+    return next((member for listed, member in members(archive) if listed == name), None)

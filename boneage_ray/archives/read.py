@@ -1,0 +1,63 @@
+"""From an input to its bytes: a file, or a member of a zip or tar file."""
+
+from __future__ import annotations
+
+from boneage_ray import storage
+from boneage_ray.archives.archive import Input
+from boneage_ray.archives.listing import find_member
+from boneage_ray.archives.member import max_input_bytes, split_member, too_large
+from boneage_ray.archives.spool import spool_of
+from boneage_ray.archives.zips import read_zip_member
+from boneage_ray.errors import InputProblem, StorageError
+
+
+def read_input(item: Input) -> bytes | InputProblem:
+    """The bytes of an input, or why there are none: step list when listing showed it, else step read. Threads may share it.
+
+    Transient errors were retried by storage. No more than `max_input_bytes()` and one are ever read or unpacked.
+    """
+    if item.problem:
+        return InputProblem("list", *item.problem)
+    if (item.size_bytes is not None) and (known := too_large(item.size_bytes)):
+        return InputProblem("read", *known)
+    try:
+        split = split_member(item.uri)
+        return _file(item) if split is None else _member(*split, item.position)
+    except StorageError as error:
+        return InputProblem("read", error.reason, str(error))
+    except InputProblem as problem:
+        return problem
+
+
+def _file(item: Input) -> bytes:
+    if item.size_bytes is not None:
+        return storage.read_bytes(item.uri)
+    with storage.open_read(item.uri) as file:
+        data = file.read(max_input_bytes() + 1)
+    if problem := too_large(len(data)):
+        raise InputProblem("read", *problem)
+    return data
+
+
+def _member(archive: str, name: str, position: str | None) -> bytes:
+    position = position or _position(archive, name)
+    if position.startswith("zip "):
+        return read_zip_member(archive, position)
+    offset, size = map(int, position.split()[1:])
+    if problem := too_large(size):
+        raise InputProblem("read", *problem)
+    if position.startswith("packed "):
+        return spool_of(archive).read(offset, size)
+    data = storage.read_range(archive, offset, size)
+    if len(data) < size:
+        raise InputProblem("read", "truncated", "the tar file ends within this member")
+    return data
+
+
+def _position(archive: str, name: str) -> str:
+    member = find_member(archive, name)
+    if member is None:
+        raise InputProblem("read", "not_found", f"{archive} holds no member of this name")
+    if member.problem:
+        raise InputProblem("read", *member.problem)
+    return member.position

@@ -1,0 +1,76 @@
+"""Compressed tar files, unpacked once in a process, as far as they were asked for, and then read in any order.
+
+TMPDIR says where; each process needs room for what its files unpack to.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import threading
+import weakref
+from contextlib import ExitStack
+from functools import lru_cache
+from typing import cast
+
+from boneage_ray import storage
+from boneage_ray.archives.member import MEBIBYTE, max_unpacked_bytes
+from boneage_ray.archives.tars import UNPACK_ERRORS, unpacked
+from boneage_ray.errors import InputProblem, Reason
+from boneage_ray.storage_errors import translated
+
+_MOST = 64  # open at once, each with two file descriptors
+
+
+class Spool:
+    """The unpacked bytes of one file, in an unnamed temporary file that grows as needed; threads may share it."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri, self._lock, self._length = uri, threading.Lock(), 0
+        with ExitStack() as stack:
+            file = stack.enter_context(storage.open_read(uri))
+            self._stream = cast(io.BufferedReader, unpacked(file))
+            with translated(tempfile.gettempdir()):
+                self._copy = stack.enter_context(tempfile.TemporaryFile(buffering=0))
+            # However this object ends, both files are closed.
+            weakref.finalize(self, stack.pop_all().close)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` unpacked bytes from `offset` on. Raises `InputProblem` when there are not that many."""
+        with self._lock:
+            self._grow(offset + size)
+        if self._length < offset + size:
+            raise InputProblem("read", "truncated", "the tar file ends within this member")
+        return os.pread(self._copy.fileno(), size, offset)
+
+    def _grow(self, length: int) -> None:
+        if length > max_unpacked_bytes():
+            need = "raise BONEAGE_MAX_UNPACKED_GB, or unpack the tar file"
+            raise InputProblem("read", "too_large", f"lies beyond {max_unpacked_bytes()} unpacked bytes; {need}")
+        while self._length < length:
+            try:
+                # What came before a break is returned; `read` would lose it.
+                data = self._stream.read1(MEBIBYTE)
+            except UNPACK_ERRORS as error:
+                reason: Reason = "truncated" if isinstance(error, EOFError) else "unreadable"
+                raise InputProblem("read", reason, f"the tar file cannot be unpacked up to here: {error}") from error
+            if not data:
+                return
+            with translated(tempfile.gettempdir()):
+                self._copy.write(data)
+            self._length += len(data)
+
+
+@lru_cache(maxsize=_MOST)
+def _spool(process: int, uri: str) -> Spool:
+    return Spool(uri)
+
+
+_opening = threading.Lock()
+
+
+def spool_of(uri: str) -> Spool:
+    """The spool of a compressed tar file in this process."""
+    with _opening:  # else two threads would open it twice
+        return _spool(os.getpid(), uri)

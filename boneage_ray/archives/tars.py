@@ -1,0 +1,179 @@
+"""Members of a tar file, plain or compressed: listed in one pass, read by where their bytes lie.
+
+A plain tar file is read with one ranged request a member. A compressed one can only be read front to back: a process unpacks
+it once, as far as it is asked for, into an unnamed temporary file (spool.py), so that members can be read in any order. Member
+names never become paths. Only headers of sane size are believed, and unpacking stops at a limit.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from boneage_ray import storage
+from boneage_ray.archives.member import (
+    MEBIBYTE,
+    Member,
+    is_litter,
+    is_packed,
+    max_unpacked_bytes,
+    printable_name,
+    too_large,
+)
+from boneage_ray.errors import InputProblem, Reason
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
+_XZ_MEMORY = 256 * MEBIBYTE
+_LONGEST_HEADER = 16 * MEBIBYTE
+# What the decompressors raise; a storage that fails raises StorageError.
+UNPACK_ERRORS = (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError)
+
+
+def tar_members(uri: str) -> Iterator[Member]:
+    """Files in a tar file, in its own order; folders, links, devices and litter are left out.
+
+    Raises `InputProblem` when it cannot be listed, or not to its end, and `StorageError` when it cannot be read.
+    """
+    with storage.open_read(uri) as file:
+        stream = unpacked(file)
+        kind, limit = ("tar", None) if stream is file else ("packed", max_unpacked_bytes())
+        forward = _Forward(stream, limit)
+        nothing = True
+        for info in _walk(forward):
+            nothing = False
+            name = printable_name(info.name)
+            if info.isreg() and not is_litter(name):
+                yield Member(name, info.size, f"{kind} {info.offset_data} {info.size}", _problem(info))
+        if nothing:
+            raise InputProblem("list", "unreadable", "the tar file is empty")
+
+
+def unpacked(file: BinaryIO) -> BinaryIO:
+    """What a compressed tar file holds, as a stream; a plain one is returned as it is. The first bytes decide, not the name."""
+    first = file.read(6)
+    file.seek(0)
+    if first.startswith(_GZIP):
+        return cast(BinaryIO, gzip.GzipFile(fileobj=file))
+    if first.startswith((_BZIP2, _XZ)):
+        return cast(BinaryIO, io.BufferedReader(_Unpacked(file, first.startswith(_XZ)), MEBIBYTE))
+    return file
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a bzip2 or xz file, which may be several one after the other; xz is held to a limit of memory."""
+
+    def __init__(self, file: BinaryIO, xz: bool) -> None:
+        self._file, self._xz = file, xz
+        self._unpacker = self._new()
+
+    def _new(self) -> bz2.BZ2Decompressor | lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(memlimit=_XZ_MEMORY) if self._xz else bz2.BZ2Decompressor()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)
+        while True:
+            packed = b""
+            if self._unpacker.eof:
+                packed = self._unpacker.unused_data.lstrip(b"\0") or self._file.read(MEBIBYTE).lstrip(b"\0")
+                if not packed:
+                    return 0
+                self._unpacker = self._new()
+            elif self._unpacker.needs_input:
+                packed = self._file.read(MEBIBYTE)
+                if not packed:
+                    raise EOFError("the compressed file ends too early")
+            if data := self._unpacker.decompress(packed, len(view)):
+                view[: len(data)] = data
+                return len(data)
+
+
+class _Forward:
+    """A stream for tarfile that never goes back, never reads much at once, and knows whether it ended too early."""
+
+    def __init__(self, stream: BinaryIO, limit: int | None) -> None:
+        self._stream, self._limit = stream, limit
+        self._at, self.short = 0, False
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, count: int) -> bytes:
+        if not 0 <= count <= _LONGEST_HEADER:
+            raise ValueError("a header of absurd size")
+        data = self._stream.read(count)
+        self._at += len(data)
+        self.short = self.short or len(data) < count
+        return data
+
+    def skip_to(self, offset: int) -> None:
+        if offset < self._at:
+            raise ValueError("a member of absurd size")
+        if self._limit is not None and offset > self._limit:
+            need = "raise BONEAGE_MAX_UNPACKED_GB, or unpack the file"
+            raise InputProblem("list", "too_large", f"unpacks to more than {self._limit} bytes; {need}")
+        if self._limit is None and offset - self._at > MEBIBYTE:
+            self._stream.seek(offset - 1)
+            self._at = offset - 1
+        while self._at < offset and not self.short:
+            self.read(min(MEBIBYTE, offset - self._at))
+
+
+class _Walk(tarfile.TarFile):
+    """tarfile's reading of headers with every error told: by itself it takes a damaged header for the end."""
+
+    def next(self) -> tarfile.TarInfo | None:
+        forward = cast(_Forward, self.fileobj)
+        forward.skip_to(self.offset)
+        try:
+            info = self.tarinfo.fromtarfile(self)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":  # the mark of the end: a block of zeros
+                return None
+            raise
+        if info.size < 0:
+            raise ValueError("a member of negative size")
+        return info
+
+
+def _walk(forward: _Forward) -> Iterator[tarfile.TarInfo]:
+    found = 0
+    try:
+        archive = _Walk(fileobj=cast(BinaryIO, forward), encoding="utf-8", errors="surrogateescape")
+        info: tarfile.TarInfo | None = archive.firstmember  # type: ignore[attr-defined]
+        while info is not None:
+            found += 1
+            yield info
+            info = archive.next()
+    except (tarfile.TarError, *UNPACK_ERRORS, IndexError, KeyError, RecursionError) as error:
+        raise _broken(forward, found, error) from error
+
+
+def _broken(forward: _Forward, found: int, error: Exception) -> InputProblem:
+    after = f"after {found} members"
+    if not found and forward.short and forward.tell() == 0:
+        return InputProblem("list", "unreadable", "the file is empty (0 bytes)")
+    if forward.short or isinstance(error, EOFError):
+        return InputProblem("list", "truncated", f"the tar file breaks off {after}; copy it again")
+    if not found:
+        return InputProblem("list", "unreadable", f"named like a tar file, but it is none, or damaged ({error})")
+    return InputProblem("list", "unreadable", f"the tar file is damaged {after} ({error})")
+
+
+def _problem(info: tarfile.TarInfo) -> tuple[Reason, str] | None:
+    if is_packed(info.name):
+        return "unsupported_format", "an archive inside an archive is not opened; unpack the outer one"
+    if info.issparse():
+        return "unsupported_format", "a sparse member of a tar file is not read; unpack the tar file"
+    return too_large(info.size)

@@ -1,0 +1,208 @@
+"""Members of a zip file: listed from its directory one by one, read with one ranged request each.
+
+Nothing is extracted to a disk, so a member's name can do no harm. What the directory declares is not believed: a member is
+inflated to its declared size and one byte, never further, and its checksum must fit. Layout: PKWARE APPNOTE 6.3.10, section 4.3.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import stat
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+from boneage_ray import storage
+from boneage_ray.archives.member import Member, is_litter, is_packed, max_input_bytes, printable_name, too_large
+from boneage_ray.errors import InputProblem, Reason
+
+_END = struct.Struct("<4s4H2LH")
+_LOCATOR = struct.Struct("<4sLQL")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_ENTRY = struct.Struct("<4s6H3L5H2L")
+_LOCAL_BYTES, _SLACK = 30, 512
+_STORED, _DEFLATED, _BZIP2, _LZMA = 0, 8, 12, 14
+_METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 93: "zstandard", 95: "xz", 98: "PPMd", 99: "AES"}
+
+
+class _Directory(NamedTuple):
+    """Where the list of members stands; `shift` is what was put before the zip file (a self-extractor)."""
+
+    start: int
+    size: int
+    members: int
+    shift: int
+
+
+class _Entry(NamedTuple):
+    name: str
+    flags: int
+    method: int
+    crc: int
+    packed: int
+    size: int
+    mode: int
+    offset: int
+
+
+def zip_members(uri: str) -> Iterator[Member]:
+    """Files in a zip file, in its own order; folders, links and litter are left out.
+
+    Raises `InputProblem` when it cannot be listed, or not to its end, and `StorageError` when it cannot be read.
+    """
+    with storage.open_read(uri) as file:
+        directory = _directory(file)
+        file.seek(directory.start)
+        for entry in _entries(file, directory):
+            name = printable_name(entry.name)
+            if name.endswith("/") or stat.S_ISLNK(entry.mode) or stat.S_ISDIR(entry.mode) or is_litter(name):
+                continue
+            where = (entry.offset, entry.packed, entry.size, entry.method, entry.crc)
+            yield Member(name, entry.size, " ".join(["zip", *map(str, where)]), _problem(entry, name))
+
+
+def read_zip_member(uri: str, position: str) -> bytes:
+    """The bytes of a member. Raises `InputProblem` for what the zip file got wrong, `StorageError` for the storage."""
+    offset, packed, size, method, crc = map(int, position.split()[1:])
+    if problem := _too_large(packed, size):
+        raise InputProblem("read", *problem)
+    head = storage.read_range(uri, offset, _LOCAL_BYTES + _SLACK + packed)
+    if len(head) < _LOCAL_BYTES:
+        raise InputProblem("read", "truncated", "the zip file ends before this member")
+    if not head.startswith(b"PK\3\4"):
+        raise InputProblem("read", "unreadable", "the zip file holds no member where its directory says")
+    start = _LOCAL_BYTES + sum(struct.unpack_from("<2H", head, 26))
+    body = head[start : start + packed]
+    if len(body) < packed:
+        body += storage.read_range(uri, offset + start + len(body), packed - len(body))
+    if len(body) < packed:
+        raise InputProblem("read", "truncated", "the zip file ends within this member")
+    data = _inflate(method, body, size)
+    if zlib.crc32(data) != crc:
+        raise InputProblem("read", "unreadable", "the checksum of this member of a zip file is wrong")
+    return data
+
+
+def _problem(entry: _Entry, name: str) -> tuple[Reason, str] | None:
+    if entry.flags & 1:
+        return "unreadable", "this member of a zip file is encrypted; unpack it with its password"
+    if is_packed(name):
+        return "unsupported_format", "an archive inside an archive is not opened; unpack the outer one"
+    if entry.method not in (_STORED, _DEFLATED, _BZIP2, _LZMA):
+        how = _METHODS.get(entry.method, f"number {entry.method}")
+        return "unsupported_format", f"compressed in a way that is not read ({how}); unpack the zip file"
+    return _too_large(entry.packed, entry.size)
+
+
+def _too_large(packed: int, size: int) -> tuple[Reason, str] | None:
+    # What cannot be compressed grows a little.
+    return too_large(size) or too_large(packed - max_input_bytes() // 1000)
+
+
+def _directory(file: BinaryIO) -> _Directory:
+    length = file.seek(0, 2)
+    file.seek(max(0, length - _END.size - 0xFFFF - _END64.size - _LOCATOR.size))
+    tail = file.read()
+    at = tail.rfind(b"PK\5\6", 0, max(0, len(tail) - _END.size + 4))
+    if at < 0:
+        file.seek(0)
+        raise _no_directory(length, file.read(4))
+    end = length - len(tail) + at
+    _, disk, _, _, count, size, offset, _ = _END.unpack_from(tail, at)
+    if at >= _LOCATOR.size and tail.startswith(b"PK\6\7", at - _LOCATOR.size):
+        at64 = at - _LOCATOR.size - _END64.size
+        if at64 < 0 or not tail.startswith(b"PK\6\6", at64):
+            raise InputProblem("list", "unreadable", "the end of the zip file is damaged")
+        *_, disk, _, _, count, size, offset = _END64.unpack_from(tail, at64)
+        end -= _LOCATOR.size + _END64.size
+    if disk:
+        raise InputProblem("list", "unsupported_format", "one part of a zip file in several parts; join or unpack it")
+    start = end - size
+    if start < offset:
+        raise InputProblem("list", "truncated", "the zip file is shorter than its directory says; copy it again")
+    if count == 0:
+        raise InputProblem("list", "unreadable", "the zip file is empty")
+    return _Directory(start, size, count, start - offset)
+
+
+def _no_directory(length: int, first: bytes) -> InputProblem:
+    if length == 0:
+        return InputProblem("list", "unreadable", "the file is empty (0 bytes)")
+    if first == b"PK\3\4":
+        return InputProblem("list", "truncated", "the zip file ends before its directory; copy it again")
+    return InputProblem("list", "unreadable", "named like a zip file, but it is none")
+
+
+def _entries(file: BinaryIO, directory: _Directory) -> Iterator[_Entry]:
+    found, left = 0, directory.size
+    while left >= _ENTRY.size:
+        fields = _ENTRY.unpack(file.read(_ENTRY.size))
+        if fields[0] != b"PK\1\2":
+            break
+        name, extra, comment = (file.read(count) for count in fields[10:13])
+        left -= _ENTRY.size + len(name) + len(extra) + len(comment)
+        found += 1
+        yield _entry(fields, name, extra, directory.shift)
+    # Some writers count modulo 65536 only.
+    if found % 0x10000 != directory.members % 0x10000:
+        said = f"the directory of the zip file is damaged: {found} of {directory.members} members could be listed"
+        raise InputProblem("list", "unreadable", said)
+
+
+def _entry(fields: tuple[Any, ...], name: bytes, extra: bytes, shift: int) -> _Entry:
+    _, made, _, flags, method, _, _, crc, packed, size, _, _, _, _, _, attributes, offset = fields
+    size, packed, offset = _wide(extra, [size, packed, offset])
+    # The upper half of the attributes is a file mode only where a Unix wrote it.
+    mode = attributes >> 16 if made >> 8 == 3 else 0
+    return _Entry(_text(name), flags, method, crc, packed, size, mode, offset + shift)
+
+
+def _wide(extra: bytes, values: list[int]) -> list[int]:
+    """Values that do not fit 32 bits stand in the extra field 1, in this order (APPNOTE 4.5.3)."""
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<2H", extra)
+        if kind == 1:
+            field = extra[4 : 4 + length]
+            for k, value in enumerate(values):
+                if value == 0xFFFFFFFF and len(field) >= 8:
+                    values[k], field = int.from_bytes(field[:8], "little"), field[8:]
+            break
+        extra = extra[4 + length :]
+    return values
+
+
+def _text(name: bytes) -> str:
+    """Many writers do not set the flag that says UTF-8, so what can be UTF-8 is taken for it."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return name.decode("cp437")
+
+
+def _inflate(method: int, body: bytes, size: int) -> bytes:
+    try:
+        data = _unpack(method, body, size + 1)
+    except (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError, struct.error) as error:
+        raise InputProblem("read", "unreadable", f"this member of a zip file cannot be unpacked: {error}") from error
+    if len(data) != size:
+        less = "less" if len(data) < size else "more"
+        raise InputProblem(
+            "read", "unreadable", f"this member of a zip file unpacks to {less} than the {size} bytes declared"
+        )
+    return data
+
+
+def _unpack(method: int, body: bytes, limit: int) -> bytes:
+    if method == _STORED:
+        return body
+    if method == _DEFLATED:
+        return zlib.decompressobj(-15).decompress(body, limit)
+    if method == _BZIP2:
+        return bz2.BZ2Decompressor().decompress(body, limit)
+    _, _, width, packed, dictionary = struct.unpack_from("<2BHBL", body)
+    packed, lc = divmod(packed, 9)
+    pb, lp = divmod(packed, 5)
+    options = {"id": lzma.FILTER_LZMA1, "lc": lc, "lp": lp, "pb": pb, "dict_size": min(dictionary, max(limit, 4096))}
+    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[options]).decompress(body[4 + width :], limit)

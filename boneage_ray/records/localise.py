@@ -1,0 +1,158 @@
+"""Where the hand is: a classical crop that needs no model. What is not found is said, and the whole image is used."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Gray = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.uint8]
+LOOK = 192
+_THRESHOLDS = 16
+_FRAME_REACH, _CANVAS_REACH = 0.35, 0.1
+_FRAME_PART, _FRAME_STEP = 0.7, 8
+_AREA, _FILLS = (0.03, 0.75), 0.85
+_TWO_HANDS = 0.6
+_ROUNDS = 3
+_SQUARE, _BAND = np.ones((3, 3), np.uint8), np.ones((3, 1), np.uint8)
+_LARGE = np.ones((5, 5), np.uint8)
+
+
+class Box(NamedTuple):
+    """x0 <= x < x1, y0 <= y < y1, in pixels."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+
+def find_hand(pixels: Gray) -> Box | None:
+    """The box around hand and wrist in a (height, width) uint8 radiograph, without margin; None when not certain.
+
+    The forearm belongs to it as far as it can be seen. Lead letters, film edges and bright or dark canvases around the film do
+    not. Two separate hands are not decided between: None.
+    """
+    factor = min(1.0, LOOK / max(pixels.shape))
+    small: Any = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    smooth = cv2.GaussianBlur(small, (0, 0), 1.0)
+    found = _search(smooth, Box(0, 0, small.shape[1], small.shape[0]))
+    if found is None:
+        return None
+    height, width = pixels.shape
+    x0, y0 = found.x0 - 1, found.y0 - 1  # smoothing and opening nibble at fingertips
+    x1, y1 = found.x1 + 1, found.y1 + 1
+    return Box(
+        max(0, int(x0 / factor)),
+        max(0, int(y0 / factor)),
+        min(width, int(np.ceil(x1 / factor))),
+        min(height, int(np.ceil(y1 / factor))),
+    )
+
+
+def widen(box: Box, margin: float, height: int, width: int) -> Box:
+    """The box with `margin` (a part of its longer side) on every side, as far as the (height, width) image reaches."""
+    more = round(margin * max(box.x1 - box.x0, box.y1 - box.y0))
+    return Box(max(0, box.x0 - more), max(0, box.y0 - more), min(width, box.x1 + more), min(height, box.y1 + more))
+
+
+def _search(picture: Gray, window: Box) -> Box | None:
+    """Look inside the film; when the piece found is itself a film on a canvas, look inside that one."""
+    best: Box | None = None
+    for _ in range(_ROUNDS):
+        film = _film(
+            picture[window.y0 : window.y1, window.x0 : window.x1], _FRAME_REACH if best is None else _CANVAS_REACH
+        )
+        field = Box(film.x0 + window.x0, film.y0 + window.y0, film.x1 + window.x0, film.y1 + window.y0)
+        if best is not None and field == window:
+            break
+        found = _hand_in(picture[field.y0 : field.y1, field.x0 : field.x1])
+        if found is None:
+            break
+        best = Box(found.x0 + field.x0, found.y0 + field.y0, found.x1 + field.x0, found.y1 + field.y0)
+        window = widen(best, 0.04, *picture.shape)
+    return best
+
+
+def _film(picture: Gray, reach: float) -> Box:
+    """The picture without straight frames: film edges, collimation, canvas."""
+    height, width = picture.shape
+    top, bottom = _frame_ends(picture, reach)
+    left, right = _frame_ends(np.ascontiguousarray(picture.T), reach)
+    if bottom - top < 0.25 * height or right - left < 0.25 * width:
+        return Box(0, 0, width, height)
+    return Box(left, top, right, bottom)
+
+
+def _frame_ends(picture: Gray, reach: float) -> tuple[int, int]:
+    """First and one past the last row between the innermost straight edges that run from side to side.
+
+    A forearm and a finger in line make a long edge too, but none that reaches both sides.
+    """
+    n, length = picture.shape
+    values = picture.astype(np.int16)
+    step = values[3:] - values[:-3]
+    end = max(1, length // 10)
+    parts = [cv2.dilate((sign * step > _FRAME_STEP).astype(np.uint8), _BAND) for sign in (1, -1)]
+    along = [[part.mean(axis=1) for part in parts], [part[:, :end].mean(axis=1) for part in parts]]
+    along.append([part[:, -end:].mean(axis=1) for part in parts])
+    least = np.minimum.reduce([np.abs(up - down) for up, down in along])  # bone texture steps up and down alike
+    hits = np.flatnonzero((least >= 0.5) & (np.abs(along[0][0] - along[0][1]) >= _FRAME_PART))
+    near, far = hits[hits < reach * n], hits[hits > n - 3 - reach * n]
+    return (int(near[-1]) + 3 if near.size else 0), (int(far[0]) + 1 if far.size else n)
+
+
+def _hand_in(picture: Gray) -> Box | None:
+    """Of the pieces that many thresholds cut out, the one with the sharpest outline and the largest area.
+
+    Outlines are judged on square roots of gray, where the edge of the skin is sharper than the edges of bones.
+    """
+    low, high = np.percentile(picture, (1, 92))
+    if high - low < 4:
+        return None
+    root = np.sqrt(np.clip((picture - low) / (high - low), 0, 1.5), dtype=np.float32)
+    slope = cv2.magnitude(cv2.Sobel(root, cv2.CV_32F, 1, 0), cv2.Sobel(root, cv2.CV_32F, 0, 1))
+    best: tuple[float, Box | None] = (0.0, None)
+    for threshold in np.linspace(0.08, 0.95, _THRESHOLDS):
+        found = _piece(root > threshold)
+        if found is not None:
+            piece, box = found
+            outline = piece - cv2.erode(piece, _SQUARE, borderValue=1)
+            sharp = cv2.mean(slope, outline)[0] * np.sqrt(cv2.countNonZero(piece) / piece.size)
+            best = max(best, (sharp, box), key=_first)
+    return best[1]
+
+
+def _first(rated: tuple[float, Box | None]) -> float:
+    return rated[0]
+
+
+def _piece(mask: npt.NDArray[np.bool_]) -> tuple[Mask, Box] | None:
+    """The largest piece of a mask and its box, if it may be a hand by size, place and shape; thin film edges cut off."""
+    for brush in (_SQUARE, _LARGE):
+        opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, brush)
+        _, labels, stats, centres = cv2.connectedComponentsWithStats(opened, connectivity=4)
+        if len(stats) < 2:
+            return None
+        order = 1 + np.argsort(stats[1:, cv2.CC_STAT_AREA])[::-1]
+        best = int(order[0])
+        x, y, w, h, area = (int(v) for v in stats[best])
+        sides = (x == 0) + (y == 0) + (x + w == mask.shape[1]) + (y + h == mask.shape[0])
+        if sides < 3:
+            break
+    middle = centres[best] / mask.shape[::-1]
+    if not (_AREA[0] < area / mask.size < _AREA[1] and area < _FILLS * w * h and np.abs(middle - 0.5).max() < 0.3):
+        return None
+    second = int(stats[order[1], cv2.CC_STAT_AREA]) if len(order) > 1 else 0
+    piece = (labels == best).astype(np.uint8)
+    if sides == 4 or second > _TWO_HANDS * area or _rim(piece) > 0.3:
+        return None
+    return piece, Box(x, y, x + w, y + h)
+
+
+def _rim(piece: Mask) -> float:
+    """The part of the picture's outermost pixels that a piece covers."""
+    return float(np.concatenate([piece[0], piece[-1], piece[:, 0], piece[:, -1]]).mean())

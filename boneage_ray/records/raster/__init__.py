@@ -1,0 +1,1 @@
+"""Raster image files to gray pixels: PNG, JPEG, TIFF and BMP."""

@@ -1,0 +1,43 @@
+"""What a raster file's header says of its pixels, the limits that it must keep, and the way to its problems."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from boneage_ray.errors import InputProblem, Reason
+
+MAX_BYTES_PER_PIXEL = 8  # four channels of 16 bits
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Size as stored, before `orientation` (1 to 8, as in EXIF and TIFF) makes the picture upright."""
+
+    width: int
+    height: int
+    channels: int = 1
+    bits: int = 8
+    orientation: int = 1
+
+
+def problem(reason: Reason, message: str) -> InputProblem:
+    """The problem of one file, ready to be raised."""
+    return InputProblem("decode", reason, message)
+
+
+def check_limits(layout: Layout, max_megapixels: float) -> None:
+    """Refuse what a header declares before anything is inflated. Raises `InputProblem`."""
+    width, height = layout.width, layout.height
+    if width < 1 or height < 1:
+        raise problem("unreadable", f"the header declares {width} x {height} pixels")
+    if width * height > max_megapixels * 1e6:
+        raise problem("too_large", f"{width} x {height} pixels; at most {max_megapixels:g} megapixels")
+    if layout.channels * ((layout.bits + 7) // 8) > MAX_BYTES_PER_PIXEL:
+        found = f"{layout.channels} channels of {layout.bits} bits"
+        raise problem("unsupported_format", f"{found}; at most {MAX_BYTES_PER_PIXEL} bytes a pixel are read")
+
+
+def one_page(pages: int) -> None:
+    """Which of several pages shows the hand is not for us to guess."""
+    if pages > 1:
+        raise problem("multi_frame", f"{pages} pages; one radiograph a file is needed")

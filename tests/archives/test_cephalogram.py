@@ -1,0 +1,147 @@
+"""The cephalogram layout: images joined with both kinds of annotation and with tables."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from boneage_ray import storage
+from boneage_ray.archives.cephalogram import CephalogramArchive
+from boneage_ray.archives.open import open_archive
+from boneage_ray.errors import NoUsableInputError
+from boneage_ray.phantoms.archive import image_seed, write_cephalogram_archive
+from boneage_ray.phantoms.cephalogram import cephalogram_phantom
+
+DATA = Path(os.environ.get("BONEAGE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")) / "cephalograms"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A small phantom archive and its answer sheet; not to be changed."""
+    root = tmp_path_factory.mktemp("heads")
+    return root, write_cephalogram_archive(str(root), 3, seed=5, size=256)
+
+
+@pytest.fixture
+def archive(written, tmp_path):
+    """A copy that a test may spoil."""
+    for info in storage.list_files(str(written[0])):
+        storage.write_bytes(f"{tmp_path}/{info.uri.removeprefix(f'{written[0]}/')}", storage.read_bytes(info.uri))
+    return tmp_path
+
+
+def notes(root, **options):
+    return [(i.record_id, i.problem[0]) for i in CephalogramArchive(str(root), **options).inputs() if not i.uri]
+
+
+def test_what_the_phantoms_write_is_read_back_exactly(written):
+    root, entries = written
+    items = list(open_archive(str(root)).inputs())
+    assert [item.uri for item in items] == [f"{root}/images/{entry.image}" for entry in entries]
+    for k, (item, entry) in enumerate(zip(items, entries, strict=True)):
+        phantom = cephalogram_phantom(image_seed(5, k), int(entry.stage[-1]), 256)
+        assert item.vertebral == tuple(map(tuple, phantom.vertebral.tolist()))
+        assert item.facial == tuple(map(tuple, phantom.facial.tolist()))
+        assert (item.pixel_spacing_mm, item.pixel_spacing_source) == (entry.pixel_spacing_mm, "metadata")
+        assert item.problem is None
+        assert item.size_bytes == (root / "images" / entry.image).stat().st_size
+
+
+def test_ages_in_years_and_ratios_join(archive):
+    (archive / "ages.csv").write_text("image;age;sex\n001.png;12,5;F\n002;150;M\n009;10;M\n")
+    (archive / "pixel_spacing.csv").write_text("image;px_per_cm\n001.png;84.6\n")
+    items = list(CephalogramArchive(str(archive)).inputs())
+    assert [(i.record_id, i.age_months, i.sex) for i in items[:3]] == [
+        ("001", 150.0, "F"),
+        ("002", None, "M"),
+        ("003", None, None),
+    ]
+    assert items[0].pixel_spacing_mm == 10 / 84.6
+    assert [(i.record_id, i.problem[0]) for i in items[3:]] == [("009", "no_image"), ("002", "bad_label")]
+    assert "age '150' counts as unknown" in items[-1].problem[1]
+
+
+def test_a_table_of_ages_may_lie_elsewhere_and_be_in_months(archive, tmp_path_factory):
+    table = tmp_path_factory.mktemp("tables") / "ages.csv"
+    table.write_text("id,age_months\n1,1\n001,150\n")
+    made = open_archive(str(archive), str(table))
+    assert isinstance(made, CephalogramArchive)
+    assert next(iter(pickle.loads(pickle.dumps(made)).inputs())).age_months == 150.0
+
+
+def test_tables_that_contradict_each_other_are_not_used(archive):
+    (archive / "more.csv").write_text("image,pixel_spacing_mm\n001.png,0.9\n")
+    items = list(CephalogramArchive(str(archive)).inputs())
+    assert [i.pixel_spacing_mm is None for i in items[:3]] == [True, False, False]
+    assert [(i.record_id, i.problem[0]) for i in items[3:]] == [("001", "duplicate_id")]
+
+
+def test_annotations_that_are_absent_bad_or_alone(archive):
+    (archive / "vertebral" / "001.json").unlink()
+    (archive / "facial" / "001.txt").unlink()
+    (archive / "facial" / "002.txt").write_text("1,2\n")
+    (archive / "vertebral" / "777.json").write_text("{}")
+    (archive / "vertebral" / "readme.md").write_text("notes")
+    (archive / "facial" / "sub").mkdir()
+    (archive / "facial" / "sub" / "003.txt").write_text("")
+    one, two, three, *rest = CephalogramArchive(str(archive)).inputs()
+    assert (one.vertebral, one.facial, one.problem) == (None, None, None)
+    assert (len(two.vertebral), two.facial, two.problem) == (13, None, None)
+    assert (len(three.vertebral), len(three.facial)) == (13, 19)
+    assert [(i.uri, i.record_id, i.problem[0]) for i in rest] == [
+        ("", "readme", "bad_label"),
+        ("", "777", "no_image"),
+        ("", "003", "duplicate_id"),
+        ("", "002", "bad_label"),
+    ]
+    assert rest[-1].problem[1] == f"{archive}/facial/002.txt: 19 lines x,y are needed, 1 were found"
+
+
+def test_the_second_image_of_a_name_and_one_beside_the_folders_are_accounted_for(archive):
+    (archive / "images" / "001.jpg").write_bytes(b"pixels")
+    (archive / "extra.png").write_bytes(b"pixels")
+    items = [(Path(i.uri).name, i.problem and i.problem[0]) for i in CephalogramArchive(str(archive)).inputs()]
+    assert items == [
+        ("001.jpg", None),
+        ("001.png", "duplicate_id"),
+        ("002.png", None),
+        ("003.png", None),
+        ("extra.png", None),
+    ]
+
+
+def test_one_kind_of_annotation_is_enough_and_no_image_is_refused(archive):
+    for file in (archive / "vertebral").iterdir():
+        file.unlink()
+    made = open_archive(str(archive))
+    assert isinstance(made, CephalogramArchive)
+    assert [len(i.facial) for i in made.inputs()] == [19] * 3
+    for file in (archive / "images").iterdir():
+        file.write_bytes(b"")
+        file.rename(file.with_name(f"._{file.name}"))
+    with pytest.raises(NoUsableInputError, match="holds no image"):
+        list(made.inputs())
+
+
+def test_the_same_on_s3(written, s3_bucket):
+    for info in storage.list_files(str(written[0])):
+        storage.write_bytes(
+            f"{s3_bucket}/heads/{info.uri.removeprefix(f'{written[0]}/')}", storage.read_bytes(info.uri)
+        )
+    local = list(open_archive(str(written[0])).inputs())
+    remote = list(open_archive(f"{s3_bucket}/heads").inputs())
+    assert [(i.vertebral, i.facial, i.pixel_spacing_mm) for i in remote] == [
+        (i.vertebral, i.facial, i.pixel_spacing_mm) for i in local
+    ]
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is absent")
+def test_the_real_set_is_read_whole():
+    items = list(open_archive(str(DATA)).inputs())
+    assert len(items) == 200
+    assert [item.problem for item in items] == [None] * 200
+    assert sum(item.vertebral is not None for item in items) == 60
+    assert all(len(item.facial) == 19 for item in items)
