@@ -19,6 +19,7 @@ from boneage_ray.records import enhance
 
 LOOK = 160
 _DEPTHS = (8, 10, 12, 14, 16)
+_SHUTTER_STEP = 0.3  # of the picture's range, over more than half of a side
 _INNER = 0.2  # a collimation border hides in what is left out
 _UPPER_LIMB = "HAND WRIST FINGER FINGERS THUMB CARPAL CARPUS"
 _HEAD = "SKULL HEAD FACE FACIAL JAW JAWS MAXILLA MANDIBLE TEETH TOOTH DENTAL TMJ ORBIT ORBITS SINUS SINUSES"
@@ -135,6 +136,19 @@ def _polarity(look: npt.NDArray[np.float32], certain: float) -> Literal["upright
     Laplacian is skewed, and bright spots stand out more than dark ones. Small dark films on a bright canvas have the layout of an
     inverted picture, but bright fine structure; they are told apart by it.
     """
+    score, skewness, inner = _layout(_without_collimation(look))
+    if abs(score) < certain:  # the shutter may have left too little to tell
+        score, skewness, inner = _layout(look)
+    if abs(score) < certain:
+        return "upright"
+    fine = np.sign(score) * np.array([skewness, _bright_spots(inner)])
+    if (fine < (-0.2, -0.1)).all():
+        return "uncertain"
+    return "upright" if score > 0 else "inverted"
+
+
+def _layout(look: npt.NDArray[np.float32]) -> tuple[float, float, npt.NDArray[np.float32]]:
+    """Score -1 to 1 (bone bright), skewness of the fine structure, and the normalised picture without its outermost tenth."""
     height, width = look.shape
     top, left = int(height * 0.1), int(width * 0.1)
     inner = _normalised(look[top : height - top, left : width - left])
@@ -144,13 +158,32 @@ def _polarity(look: npt.NDArray[np.float32], certain: float) -> Literal["upright
     medians, means = float(np.median(middle) - np.median(rim)), float(middle.mean() - rim.mean())
     lines = -cv2.Laplacian(cv2.GaussianBlur(inner, (0, 0), 1.0), cv2.CV_32F)[3:-3, 3:-3]
     skewness = float((lines**3).mean() / ((lines**2).mean() ** 1.5 + 1e-9))
-    score = np.clip([medians / 0.4, means / 0.3, skewness / 0.8], -1, 1).mean()
-    if abs(score) < certain:
-        return "upright"
-    fine = np.sign(score) * np.array([skewness, _bright_spots(inner)])
-    if (fine < (-0.2, -0.1)).all():
-        return "uncertain"
-    return "upright" if score > 0 else "inverted"
+    return float(np.clip([medians / 0.4, means / 0.3, skewness / 0.8], -1, 1).mean()), skewness, inner
+
+
+def _without_collimation(look: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Cut off what shutters left unexposed: an even strip along a side that ends in one straight step.
+
+    Such strips are white on a radiograph of the right polarity and may cover half of it; air never ends in a step.
+    """
+    low, high = np.percentile(look, (1, 99))
+    scale = max(float(high - low), 1e-6)
+    for _ in range(4):
+        look = np.rot90(look)
+        look = look[_shutter(look, scale) :]
+    return np.ascontiguousarray(look)
+
+
+def _shutter(look: npt.NDArray[np.float32], scale: float) -> int:
+    """How many rows at the top are outside the shutter; 0 without one."""
+    steps = np.median(np.abs(look[4:] - look[:-4]), axis=1) / scale  # step of row k + 2
+    most = int(0.45 * len(look)) - 2
+    for row in reversed(np.flatnonzero(steps[: max(most, 0)] > _SHUTTER_STEP)):
+        outside = look[: row + 1]
+        low, high = np.percentile(outside, (10, 90))
+        if float(high - low) / scale < _SHUTTER_STEP:
+            return int(row) + 4
+    return 0
 
 
 def _bright_spots(picture: npt.NDArray[np.float32]) -> float:

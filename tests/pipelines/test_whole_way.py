@@ -36,7 +36,7 @@ def test_whole_way_on_s3(places, result_rows):
     counts = {split: answer[split] for split in ("train", "val", "test")}
     # 48 good hands, and of the planted ones: inverted, 16-bit, RGBA and palette are readable.
     assert sum(counts.values()) == 52
-    assert counts == {"train": 35, "val": 9, "test": 8}
+    assert counts == {"train": 36, "val": 8, "test": 8}
     reasons = sorted(row["reason"] for row in rejected)
     assert reasons == ["blank", "no_image", "no_label", "truncated", "truncated", "unsupported_format"]
 

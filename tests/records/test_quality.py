@@ -190,3 +190,20 @@ def test_a_thumbnail_is_a_small_png(shape, dtype):
     assert small.dtype == np.uint8
     assert small.ndim == 2
     assert max(small.shape) <= 96
+
+
+@pytest.mark.parametrize("sides", [("left", "right"), ("top",), ("left", "bottom")])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_wide_shutters_do_not_hide_which_way_round_a_picture_is(sides, inverted):
+    """A leg between two unexposed strips that cover half of the film looks inverted to a rule that trusts the rim."""
+    hand = hand_phantom(3, 120, "F", 200).image
+    strip = 90
+    pads = {"left": (0, 1), "right": (1, 1), "top": (0, 0), "bottom": (1, 0)}
+    widths = [[0, 0], [0, 0]]
+    for side in sides:
+        end, axis = pads[side]
+        widths[axis][end] = strip
+    film = np.pad(hand, widths, constant_values=250)
+    pixels, flags = check_quality(255 - film if inverted else film, QualityConfig())
+    assert flags == (("inverted_corrected",) if inverted else ())
+    assert np.array_equal(pixels, film)
