@@ -20,10 +20,11 @@ def offline(local_ray, hands, tiny_model, tmp_path_factory):
     """offline(sex, spacing) -> file name -> the row that `score` writes."""
 
     def score(sex=None, spacing=None):
-        from boneage_ray.scoring.score import ScoreOptions, plan_parts, results, score_archive
+        from boneage_ray.scoring.score import ScoreOptions, results, score_archive
 
         out = str(tmp_path_factory.mktemp("scores"))
-        score_archive(plan_parts(FilesArchive(str(hands[0]), None, sex, spacing)), ScoreOptions(tiny_model, out))
+        archive = FilesArchive(str(hands[0]), None, sex, spacing)
+        score_archive(archive, ScoreOptions(str(hands[0]), tiny_model, out))
         return {row["input_uri"].rsplit("/", 1)[-1]: row for table in results(out) for row in from_table(table)}
 
     return score
