@@ -1,8 +1,9 @@
 """The door to DICOM: bytes of one file to a gray radiograph, or the reason why not.
 
 Which part does what: dicom_start.py knows DICOM from other formats, dicom_file.py parses and tells objects without pixels
-apart, dicom_pixels.py and dicom_codestream.py turn every transfer syntax into stored values, dicom_gray.py turns these into gray,
-dicom_tags.py reads spacing, sex and ids.
+apart, dicom_layout.py reads how the pixels are stored, dicom_pixels.py with dicom_tail.py (items, and what follows the pixels),
+dicom_codestream.py, dicom_rle.py and dicom_bits.py turns every transfer syntax into stored values, dicom_gray.py turns these into
+gray, dicom_tags.py reads spacing, sex and ids.
 
 No message names anything but sizes, syntaxes, object kinds and element keywords: what a file says of its patient is never quoted.
 """
@@ -42,17 +43,16 @@ def _decode(data: bytes, max_megapixels: float, voi: Literal["file", "none"]) ->
     # Here, not above: an archive without DICOM does without pydicom.
     from boneage_ray.records import dicom_gray, dicom_pixels, dicom_tags
     from boneage_ray.records.dicom_file import read_file
+    from boneage_ray.records.dicom_layout import read_layout
 
     file = read_file(data, max_megapixels)
-    layout = dicom_pixels.read_layout(file, max_megapixels)
-    frame = dicom_pixels.decode_frame(file, layout)
+    frame = dicom_pixels.decode_frame(file, read_layout(file, max_megapixels))
+    pixels, layout = frame.pixels, frame.layout
     flags: tuple[str, ...] = dicom_gray.COLOUR_FLAGS
-    if layout.samples == 3:
-        pixels = frame
-    elif layout.photometric == "PALETTE COLOR":
-        pixels = dicom_gray.from_palette(file, frame, layout)
-    else:
-        pixels, flags = dicom_gray.from_stored(file, frame, layout, voi)
+    if layout.photometric == "PALETTE COLOR":
+        pixels = dicom_gray.from_palette(file, pixels, layout)
+    elif layout.samples == 1:
+        pixels, flags = dicom_gray.from_stored(file, pixels, layout, voi)
     spacing = dicom_tags.read_spacing(file.tags)
     return Radiograph(
         pixels=pixels,
@@ -62,5 +62,5 @@ def _decode(data: bytes, max_megapixels: float, voi: Literal["file", "none"]) ->
         uids=dicom_tags.read_uids(file.tags),
         patient=dicom_tags.read_patient(file.tags),
         body_part=dicom_tags.read_body_part(file.tags),
-        flags=(*flags, *spacing.flags),
+        flags=(*flags, *frame.flags, *spacing.flags),
     )

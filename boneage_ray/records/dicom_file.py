@@ -28,9 +28,9 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 _WITHOUT_META = {"implicit": IMPLICIT_LITTLE, "explicit": EXPLICIT_LITTLE, "big": EXPLICIT_BIG, None: EXPLICIT_LITTLE}
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _MEDIA_CLASS, _SYNTAX = (2, 2), (2, 0x10)
-_UNDEFINED = 0xFFFFFFFF
-_LONG_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
-_FIRST_PIXEL_TAG, _LAST_PIXEL_TAG = 0x7FE00008, 0x7FE00010  # float, double float, integer pixels
+UNDEFINED = 0xFFFFFFFF
+LONG_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
+_FIRST_PIXEL_TAG, LAST_PIXEL_TAG = 0x7FE00008, 0x7FE00010  # float, double float, integer pixels
 _HEADER_ROOM = 16 << 20  # bytes that header and trailing elements of a deflated file may inflate to
 
 # What pydicom logs can quote element values, those of the patient too.
@@ -39,12 +39,16 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
 @dataclass(frozen=True)
 class PixelElement:
-    """The pixel data element: `data` is its value as far as the file has it, `length` what it declares (None: undefined)."""
+    """The pixel data element: `data` is its value as far as the file has it, `length` what it declares (None: undefined).
+
+    `rest`: what follows it in the file; nothing where `length` is None, for then `data` goes to the end.
+    """
 
     keyword: str
     vr: str | None
     data: memoryview
     length: int | None
+    rest: memoryview
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def _meta_elements(data: bytes, at: int) -> Iterator[tuple[tuple[int, int], tupl
     while data[at : at + 2] == b"\x02\0" and len(data) >= at + 12:
         element = int.from_bytes(data[at + 2 : at + 4], "little")
         vr = data[at + 4 : at + 6].decode("latin-1")
-        if vr in _LONG_VRS:
+        if vr in LONG_VRS:
             start, length = at + 12, int.from_bytes(data[at + 8 : at + 12], "little")
         elif vr.isalpha():
             start, length = at + 8, int.from_bytes(data[at + 6 : at + 8], "little")
@@ -131,13 +135,14 @@ def _parse(data: bytes, at: int, syntax: str) -> tuple[Dataset, PixelElement | N
         return int(tag) >= _FIRST_PIXEL_TAG
 
     tags = read_dataset(source, syntax == IMPLICIT_LITTLE, syntax != EXPLICIT_BIG, stop_when=stop)
-    if not stopped or stopped[-1][0] > _LAST_PIXEL_TAG:
+    if not stopped or stopped[-1][0] > LAST_PIXEL_TAG:
         return tags, None, source.cut
     tag, vr, length = stopped[-1]
-    start = source.tell() + (12 if vr in _LONG_VRS else 8)
-    end = len(data) if length == _UNDEFINED else start + length
-    declared = None if length == _UNDEFINED else length
-    return tags, PixelElement(keyword_for_tag(tag), vr, memoryview(data)[start:end], declared), False
+    start = source.tell() + (12 if vr in LONG_VRS else 8)
+    end = len(data) if length == UNDEFINED else start + length
+    declared = None if length == UNDEFINED else length
+    view = memoryview(data)
+    return tags, PixelElement(keyword_for_tag(tag), vr, view[start:end], declared, view[end:]), False
 
 
 def _inflate(packed: memoryview, max_megapixels: float) -> bytes:
@@ -156,6 +161,8 @@ def _inflate(packed: memoryview, max_megapixels: float) -> bytes:
         raise InputProblem("decode", "too_large", "the deflated data set inflates to more than its header declares")
     if not inflater.eof:
         raise InputProblem("decode", "truncated", "the deflated DICOM data set ends too early")
+    if inflater.unused_data.strip(b"\0"):
+        raise InputProblem("decode", "unreadable", "bytes follow the deflated DICOM data set, which ends too early")
     return head + rest
 
 

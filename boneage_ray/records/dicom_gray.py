@@ -26,7 +26,7 @@ from pydicom.dataset import Dataset
 
 from boneage_ray.errors import InputProblem
 from boneage_ray.records.dicom_file import DicomFile
-from boneage_ray.records.dicom_pixels import Layout
+from boneage_ray.records.dicom_layout import Layout
 from boneage_ray.records.dicom_values import numbers, text, words
 
 Table = npt.NDArray[np.float64]

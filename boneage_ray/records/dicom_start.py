@@ -6,7 +6,7 @@ from typing import Literal
 
 PREFIX = b"DICM"
 PREAMBLE_LENGTH = 128
-_VRS = frozenset(
+VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
 )
 _FIRST_GROUPS = (2, 4, 8)  # file meta, directory, identification: no DICOM object begins later
@@ -24,7 +24,7 @@ def first_element(data: bytes, at: int) -> Literal["explicit", "implicit", "big"
     """How the element at `at` is written, if it can be the first of an object (explicit and implicit are little endian)."""
     if len(data) < at + 8:
         return None
-    explicit = data[at + 4 : at + 6] in _VRS
+    explicit = data[at + 4 : at + 6] in VRS
     little, big = (int.from_bytes(data[at : at + 2], order) for order in ("little", "big"))
     if explicit:
         return "explicit" if little in _FIRST_GROUPS else "big" if big in _FIRST_GROUPS else None

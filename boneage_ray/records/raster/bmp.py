@@ -1,6 +1,7 @@
 """BMP (Windows bitmaps of every header size, and those of OS/2).
 
-Rows are laid out plainly, so they are taken as they lie, and none may be missing.
+Rows are laid out plainly, so they are taken as they lie, and none may be missing. A BMP has no checksum; what tells of damage
+is that header, colour table, rows and end of file must meet: bytes left over mean that the header is wrong or bytes were put in.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from boneage_ray.records.raster.gray import gray_of, gray_of_palette
 from boneage_ray.records.raster.layout import Layout, check_limits, problem
 
 _HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
+_PADDING = 3  # bytes after the last row that some writers leave; less than the shortest row
+_PROFILED = 124  # the one header that may have a colour profile after the rows
 _PLAIN, _RLE8, _RLE4, _MASKS, _ALPHA_MASKS = 0, 1, 2, 3, 6
 
 
 class _Header(NamedTuple):
+    file_size: int  # as the file says; 0 or wrong from some writers
     start: int  # of the pixels
     size: int  # of this header
     width: int
@@ -49,7 +53,7 @@ def decode_bmp(data: bytes, max_megapixels: float) -> tuple[npt.NDArray[Any], in
 
 def _header(data: bytes) -> _Header:
     try:
-        start, size = struct.unpack_from("<II", data, 10)
+        file_size, _, start, size = struct.unpack_from("<4I", data, 2)
         if size == 12:
             width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
             compression = colours = 0
@@ -64,18 +68,37 @@ def _header(data: bytes) -> _Header:
     allowed = {_PLAIN: (1, 4, 8, 16, 24, 32), _RLE8: (8,), _RLE4: (4,), _MASKS: (16, 32), _ALPHA_MASKS: (16, 32)}
     if bits not in allowed.get(compression, ()):
         raise problem("unsupported_format", f"BMP of {bits} bits a pixel and compression {compression}")
-    return _Header(start, size, width, height, bits, compression, colours)
+    return _Header(file_size, start, size, width, height, bits, compression, colours)
+
+
+def _palette_end(header: _Header) -> int:
+    """Where the colour table ends by its header, or the header itself where there is none."""
+    table = 14 + header.size
+    if header.bits > 8:
+        return table
+    return table + (3 if header.size == 12 else 4) * min(header.colours or 1 << header.bits, 1 << header.bits)
 
 
 def _palette(data: bytes, header: _Header) -> npt.NDArray[np.uint8]:
     """(n, 3) RGB."""
     entry = 3 if header.size == 12 else 4
-    start = 14 + header.size
-    count = min(header.colours or 2**header.bits, 2**header.bits, max(0, header.start - start) // entry)
-    if count == 0 or start + count * entry > len(data):
-        raise problem("unreadable", "BMP without its colour table")
-    table = np.frombuffer(data, np.uint8, count * entry, start).reshape(count, entry)
+    start, end = 14 + header.size, _palette_end(header)
+    if end == start or end > min(len(data), header.start):
+        raise problem("unreadable", "BMP without its whole colour table before its pixels")
+    table = np.frombuffer(data, np.uint8, end - start, start).reshape(-1, entry)
     return table[:, 2::-1]
+
+
+def _check_end(data: bytes, header: _Header, end: int) -> None:
+    """Refuse a file that goes on after its pixels, which end at `end`."""
+    if header.size == _PROFILED and len(data) >= 14 + _PROFILED:
+        offset, size = struct.unpack_from("<II", data, 14 + 112)
+        if offset and size and 14 + offset >= end:
+            end = 14 + offset + size
+    surplus = len(data) - end
+    # Where the file's own size agrees with its header, not one byte may be left.
+    if surplus > (0 if header.file_size == end else _PADDING):
+        raise problem("unreadable", f"BMP with {surplus} bytes more than its header and pixels account for")
 
 
 def _plain(data: bytes, header: _Header) -> npt.NDArray[Any]:
@@ -86,6 +109,7 @@ def _plain(data: bytes, header: _Header) -> npt.NDArray[Any]:
         raise problem("truncated", f"BMP ends before its last {missing} rows")
     if header.start < 14 + header.size:
         raise problem("unreadable", "BMP whose pixels would begin inside its header")
+    _check_end(data, header, header.start + stride * height)
     rows = np.frombuffer(data, np.uint8, stride * height, header.start).reshape(height, stride)
     if header.bits <= 8:
         return gray_of_palette(_indices(rows, header.bits)[:, :width], _palette(data, header))
@@ -138,6 +162,9 @@ def _run_lengths(data: bytes, header: _Header) -> npt.NDArray[np.uint8]:
             x, y = 0, y + 1
             continue
         elif value == 1:
+            if y < len(out) - 1:
+                raise problem("truncated", f"BMP whose run lengths end {len(out) - 1 - y} rows too early")
+            _check_end(data, header, at)
             return out
         elif value == 2 and at + 2 <= len(data):
             x, y, at = x + data[at], y + data[at + 1], at + 2

@@ -1,13 +1,15 @@
 """PNG (W3C Recommendation, third edition) by libpng.
 
 Only the four chunks that hold the picture reach the decoder: a text or profile chunk, which may be a bomb, is never inflated.
-libpng refuses a chunk whose CRC is wrong and data that end early, so a damaged picture is never filled up.
+libpng refuses a chunk whose CRC is wrong and data that end early, so a damaged picture is never filled up. Data for more rows
+than the header declares it only warns of, under a name in `logging`; here they refuse the file, for its header is wrong.
 """
 
 from __future__ import annotations
 
 import logging
 import struct
+import threading
 import zlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +24,8 @@ from boneage_ray.records.raster.layout import Layout, check_limits, one_page, pr
 START = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type
 _PICTURE = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))  # of Adam7
+_SURPLUS = "Too much image data"
 
 
 @dataclass
@@ -31,6 +35,23 @@ class _Chunks:
     orientation: int = 1
     frames: int = 1
     others: bool = False
+
+
+class _Warnings(logging.Filter):
+    """Keeps libpng's warnings off stderr, and notes for the thread that caused it the one that tells of surplus data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted = threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if _SURPLUS in message:
+            self.noted.surplus = True
+        return not message.startswith("PNG")
+
+
+_WARNINGS = _Warnings()
 
 
 def decode_png(data: bytes, max_megapixels: float) -> tuple[npt.NDArray[Any], int]:
@@ -47,17 +68,47 @@ def decode_png(data: bytes, max_megapixels: float) -> tuple[npt.NDArray[Any], in
         raise problem(
             "unreadable", "PNG with far less data than its pixels need"
         )  # deflate gains at most a factor of 1032
-    # What is wrong with a file is told by its row, not by lines on stderr.
-    logging.getLogger("imagecodecs").setLevel(logging.CRITICAL)
     if chunks.others:
         data = START + b"".join(data[start:end] for start, end in chunks.pieces)
     try:
-        pixels = imagecodecs.png_decode(data)
+        pixels, surplus = _decoded(data)
     except (imagecodecs.PngError, ValueError) as error:
         raise problem("unreadable", "PNG could not be decoded; its data are damaged") from error
+    if surplus:
+        raise problem("unreadable", "PNG with data for more rows than its header declares")
     if pixels.shape[:2] != (layout.height, layout.width) or pixels.dtype not in (np.uint8, np.uint16):
         raise problem("unreadable", "PNG could not be decoded; its pixels are not those of its header")
     return gray_of(pixels), chunks.orientation
+
+
+def _decoded(data: bytes) -> tuple[npt.NDArray[Any], bool]:
+    """The pixels, and whether the data hold more than these."""
+    import imagecodecs
+
+    logger = logging.getLogger("imagecodecs")
+    logger.addFilter(_WARNINGS)  # once, however often it is called
+    logger.setLevel(logging.WARNING)
+    _WARNINGS.noted.surplus = False
+    pixels = imagecodecs.png_decode(data)
+    if logger.isEnabledFor(logging.WARNING):
+        return pixels, _WARNINGS.noted.surplus
+    # The program has switched all logging off (logging.disable); then only inflating once more can tell.
+    packed = b"".join(
+        data[start + 8 : end - 4] for start, end in _walk(data).pieces if data[start + 4 : start + 8] == b"IDAT"
+    )
+    needed = _inflated_bytes(data)
+    return pixels, len(zlib.decompressobj().decompress(packed, needed + 1)) > needed
+
+
+def _inflated_bytes(data: bytes) -> int:
+    """Bytes of all filtered rows that the header declares, each with its filter byte."""
+    width, height = struct.unpack_from(">II", data, 16)
+    passes = _PASSES if data[28] else ((0, 0, 1, 1),)
+    total = 0
+    for top, left, down, right in passes:
+        rows, columns = -(-max(0, height - top) // down), -(-max(0, width - left) // right)
+        total += rows * (1 + (columns * _stored_bits(data) + 7) // 8) if columns else 0
+    return total
 
 
 def _header(data: bytes) -> Layout:

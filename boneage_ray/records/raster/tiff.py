@@ -1,7 +1,8 @@
 """TIFF (6.0, with BigTIFF, and the Adobe supplements for deflate and predictors): gray, palette, RGB, CMYK and YCbCr in JPEG.
 
 Strips and tiles are decoded here one by one: by way of OpenCV libtiff takes a damaged LZW or deflate strip for whole, by way of
-imagecodecs a cut JPEG strip, and everywhere it leaves the checksum of a deflated one unread. A strip must give all of its rows.
+imagecodecs a cut JPEG strip, and everywhere it leaves the checksum of a deflated one unread. A strip must give all of its rows,
+and no more: what is left over tells of a directory that makes the picture smaller than it is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from boneage_ray.records.raster import jpeg
 from boneage_ray.records.raster import tiff_directory as tag
 from boneage_ray.records.raster.gray import full_scale, gray_of, gray_of_ink, gray_of_palette
 from boneage_ray.records.raster.layout import Layout, check_limits, one_page, problem
-from boneage_ray.records.raster.tiff_directory import Tags, one, pages_of
+from boneage_ray.records.raster.tiff_directory import Extents, Tags, one, pages_of
 
 _NONE, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 1, 5, 7, 8, 32946, 32773
 _MOST_GAIN = {
@@ -26,6 +27,7 @@ _MOST_GAIN = {
     _OLD_DEFLATE: 1100,
     _PACKBITS: 70,
 }  # bytes that one byte can become, at the very most
+_MORE = 8  # bytes of room beyond a full strip, so that one that is too long shows
 _READ = {_NONE, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _INK: 4, _YCBCR: 3}
@@ -50,7 +52,10 @@ class _Page:
 
 
 class _Block(NamedTuple):
-    """A strip or tile: its bytes, its full size, the rows that it must give, and where they go."""
+    """A strip or tile: its bytes, its full size, the rows that it must give, and where they go.
+
+    `height`: that of a full one; the last of several strips may be filled up to it.
+    """
 
     data: bytes
     width: int
@@ -63,11 +68,32 @@ class _Block(NamedTuple):
 
 def decode_tiff(data: bytes, max_megapixels: float) -> tuple[npt.NDArray[Any], int]:
     """Gray pixels as stored, and their orientation. Raises `InputProblem`."""
-    order, pages = pages_of(data)
+    order, pages, extents = pages_of(data)
     page = _page(pages[0], order)
     check_limits(page.layout, max_megapixels)
     one_page(len(pages))
+    _check_places(data, pages[0], extents)
     return _gray(_pixels(data, pages[0], page), page, pages[0]), page.layout.orientation
+
+
+def _check_places(data: bytes, tags: Tags, extents: Extents) -> None:
+    """Refuse strips and tiles that lie over a directory, and bytes after the last one that belong to nothing.
+
+    A TIFF has no checksum: that all its parts meet is what tells that none was moved, and that no bytes were put in.
+    """
+    tiled = tag.TILE_OFFSETS in tags
+    starts = tags.get(tag.TILE_OFFSETS if tiled else tag.STRIP_OFFSETS)
+    sizes = tags.get(tag.TILE_BYTES if tiled else tag.STRIP_BYTES)
+    if starts is None or sizes is None or starts.size != sizes.size or not starts.size:
+        return  # told by name where the strips are read
+    blocks = [(int(start), int(start) + int(size)) for start, size in zip(starts, sizes, strict=True)]
+    low, high = min(start for start, _ in blocks), max(end for _, end in blocks)
+    for start, end in extents:
+        if start < high and low < end and any(first < end and start < last for first, last in blocks):
+            raise problem("unreadable", "TIFF with a strip or tile that lies over its directory")
+    aligned = high % 2 == 1 and data[high:] == b"\0"
+    if not any(start >= high for start, _ in extents) and len(data) > high and not aligned:
+        raise problem("unreadable", f"TIFF with {len(data) - high} bytes that belong to nothing in it")
 
 
 def _page(tags: Tags, order: str) -> _Page:
@@ -134,8 +160,12 @@ def _blocks(data: bytes, tags: Tags, page: _Page) -> Iterator[_Block]:
     )
     if offsets is None or not places:
         raise problem("no_pixels" if offsets is None else "unreadable", "TIFF without all of its strips or tiles")
+    if offsets.size > len(places):
+        raise problem("unreadable", f"TIFF of {offsets.size} strips or tiles, where its size needs {len(places)}")
     if sizes is None and len(places) == 1:  # an old writer's: the one strip reaches to the end
         sizes = np.array([len(data) - int(offsets[0])])
+        if page.compression == _NONE:
+            sizes = np.minimum(sizes, _stride(across, page) * down)
     if sizes is None or sizes.size < len(places):
         raise problem("unreadable", "TIFF that does not tell the size of its strips or tiles")
     for k, (x, y, plane) in enumerate(places):
@@ -169,13 +199,13 @@ def _pixels(data: bytes, tags: Tags, page: _Page) -> npt.NDArray[Any]:
 def _jpeg_block(block: _Block, page: _Page) -> npt.NDArray[np.uint8]:
     adobe = {_RGB: _AS_RGB, _YCBCR: _AS_YCBCR}.get(page.photometric, b"")
     stream = b"\xff\xd8" + adobe + page.tables[2:-2] + block.data[2:]
-    markers = jpeg.walk(stream, max_megapixels=block.width * block.height / 1e6)
+    markers = jpeg.walk(stream, max_megapixels=block.width * block.height / 1e6 + 1e-3)
     if markers.layout is None or not markers.ended or any(markers.missing.values()):
         raise problem("truncated", "TIFF with a JPEG strip or tile that ends too early")
     if markers.layout.channels != page.layout.channels:
         raise problem("unreadable", "TIFF with a JPEG strip or tile of another number of channels")
     pixels = jpeg.gray_jpeg(stream, markers.layout, 255 if markers.adobe else 0)
-    if pixels.shape[0] < block.rows or pixels.shape[1] != block.width:
+    if pixels.shape[0] not in (block.rows, block.height) or pixels.shape[1] != block.width:
         raise problem("unreadable", "TIFF with a JPEG strip or tile of another size")
     return pixels[:, :, None]
 
@@ -183,12 +213,12 @@ def _jpeg_block(block: _Block, page: _Page) -> npt.NDArray[np.uint8]:
 def _plain_block(block: _Block, page: _Page) -> npt.NDArray[Any]:
     """(rows, width, channels of this block)."""
     bits, channels = page.layout.bits, 1 if page.separate else page.layout.channels
-    stride = (block.width * channels * bits + 7) // 8
-    # Some writers fill up the last strip: there may be more than its rows, but never more than a full strip.
+    stride = _stride(block.width, page)
     data = _inflated(block.data, page.compression, stride * block.height)
     if len(data) < stride * block.rows:
         found = f"{len(data)} bytes where {stride * block.rows} are needed"
         raise problem("truncated", f"TIFF with a strip or tile of {found}")
+    _check_surplus(data, stride, block)
     shape = (block.rows, block.width, channels)
     if bits in (8, 16):
         pixels = np.frombuffer(data, page.order + f"u{bits // 8}", block.rows * block.width * channels).reshape(shape)
@@ -199,19 +229,42 @@ def _plain_block(block: _Block, page: _Page) -> npt.NDArray[Any]:
     return np.asarray(numbers, page.dtype).reshape(shape)
 
 
+def _stride(width: int, page: _Page) -> int:
+    """Bytes of one row of a strip or tile."""
+    return (width * (1 if page.separate else page.layout.channels) * page.layout.bits + 7) // 8
+
+
+def _check_surplus(data: bytes, stride: int, block: _Block) -> None:
+    """Refuse a strip of more than its rows, unless it is the last one of several and filled up.
+
+    Filled up means: to the size of a full strip, with one value or with copies of the last row. A few bytes at the end are
+    tolerated too, where they are fewer than one column.
+    """
+    needed = stride * block.rows
+    surplus = len(data) - needed
+    if surplus < max(1, min(4, block.rows)):
+        return
+    filling = data[needed:]
+    last = data[needed - stride : needed]
+    constant = filling.count(filling[0]) == len(filling)
+    if surplus == stride * (block.height - block.rows) and (constant or filling == last * (len(filling) // stride)):
+        return
+    raise problem("unreadable", f"TIFF with a strip or tile of {len(data)} bytes, {needed} are needed")
+
+
 def _inflated(data: bytes, compression: int, size: int) -> bytes:
-    """What a strip or tile holds, up to `size` bytes."""
+    """What a strip or tile holds: `size` bytes, or a few more where it holds too many."""
     import imagecodecs
 
     if size > _MOST_GAIN.get(compression, 1) * (len(data) + 64) and compression != _NONE:
         raise problem("truncated", "TIFF with a strip or tile of far less data than its pixels need")
     try:
         if compression == _LZW:
-            return bytes(imagecodecs.lzw_decode(data, out=size))
+            return bytes(imagecodecs.lzw_decode(data, out=size + _MORE))
         if compression in (_DEFLATE, _OLD_DEFLATE):
-            return bytes(imagecodecs.zlib_decode(data, out=size))
+            return bytes(imagecodecs.zlib_decode(data, out=size + _MORE))
         if compression == _PACKBITS:
-            return bytes(imagecodecs.packbits_decode(data, out=size))
+            return bytes(imagecodecs.packbits_decode(data, out=size + _MORE))
     except (RuntimeError, ValueError) as error:
         raise problem("unreadable", "TIFF could not be decoded; a strip or tile is damaged") from error
     return data

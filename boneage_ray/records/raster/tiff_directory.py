@@ -36,10 +36,14 @@ _WANTED = frozenset(
     | {EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES}
 )
 _TYPES = {1: "u1", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
+_SIZES = {kind: np.dtype(name).itemsize for kind, name in _TYPES.items()} | {5: 8, 10: 8, 11: 4, 12: 8}
 _REDUCED, _MASK, _OLD_REDUCED = 1, 4, 2  # bits of NewSubfileType, and a value of SubfileType
 _MAX_PAGES = 1000
 
+_POINTERS = frozenset((330, 34665, 34853, 40965))  # to directories of their own: SubIFDs, EXIF, GPS, interoperability
+
 Tags = dict[int, npt.NDArray[Any]]
+Extents = list[tuple[int, int]]  # start and end of what the directories take up in the file
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class _File:
     data: bytes
     order: str  # < or >
     big: bool
+    extents: Extents
 
     def number(self, code: str, at: int) -> int:
         if at + struct.calcsize(code) > len(self.data):
@@ -54,10 +59,14 @@ class _File:
         return int(struct.unpack_from(self.order + code, self.data, at)[0])
 
 
-def pages_of(data: bytes) -> tuple[str, list[Tags]]:
-    """Byte order, and the tags of each page; thumbnails and masks are no pages. Raises `InputProblem`."""
+def pages_of(data: bytes) -> tuple[str, list[Tags], Extents]:
+    """Byte order, the tags of each page, and where the directories lie; thumbnails and masks are no pages.
+
+    Raises `InputProblem`.
+    """
     order = "<" if data[:1] == b"I" else ">"
-    file = _File(data, order, data[2:4] in (b"+\0", b"\0+"))
+    file = _File(data, order, data[2:4] in (b"+\0", b"\0+"), [])
+    file.extents.append((0, 16 if file.big else 8))
     at = file.number("Q", 8) if file.big else file.number("I", 4)
     seen: set[int] = set()
     pages: list[Tags] = []
@@ -70,7 +79,7 @@ def pages_of(data: bytes) -> tuple[str, list[Tags]]:
         (others if _is_no_page(tags) else pages).append(tags)
     if not pages and not others:
         raise problem("no_pixels", "TIFF without a page")
-    return order, pages or others[:1]
+    return order, pages or others[:1], file.extents
 
 
 def one(tags: Tags, tag: int, default: int) -> int:
@@ -89,13 +98,15 @@ def _directory(file: _File, at: int) -> tuple[Tags, int]:
     at += struct.calcsize(count_code)
     if at + count * entry > len(file.data):
         raise problem("truncated", "TIFF ends inside its directory")
+    file.extents.append((at - struct.calcsize(count_code), at + count * entry + struct.calcsize(number)))
     tags: Tags = {}
     for k in range(count):
         here = at + k * entry
         tag, kind = file.number("H", here), file.number("H", here + 2)
+        length = file.number(number, here + 4)
+        _note_extent(file, tag, length * _SIZES.get(kind, 1), here + entry - inline, inline)
         if tag not in _WANTED or kind not in _TYPES:
             continue
-        length = file.number(number, here + 4)
         dtype = np.dtype(file.order + _TYPES[kind])
         where = here + entry - inline
         if length * dtype.itemsize > inline:
@@ -104,3 +115,10 @@ def _directory(file: _File, at: int) -> tuple[Tags, int]:
             raise problem("truncated", f"TIFF ends before the values of tag {tag}")
         tags[tag] = np.frombuffer(file.data, dtype, length, where)
     return tags, file.number(number, at + count * entry)
+
+
+def _note_extent(file: _File, tag: int, size: int, at: int, inline: int) -> None:
+    """Note where the values of an entry lie, if outside of it, or the directories that it points to."""
+    if size > inline or tag in _POINTERS:
+        start = file.number("Q" if file.big else "I", at)
+        file.extents.append((start, start + size))
