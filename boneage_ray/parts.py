@@ -144,12 +144,12 @@ def fingerprint(*settings: object) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def commit(out: str, part: Part, table: pa.Table, line: dict[str, Any]) -> dict[str, Any]:
+def commit(out: str, part: Part, table: pa.Table, line: dict[str, Any], compression: str = "zstd") -> dict[str, Any]:
     """Write one part's rows, with its line of counts inside, in a single atomic step; returns the whole line."""
     whole = {"target": part.target, "mark": part.mark, "size": part.size, **line}
     buffer = io.BytesIO()
     with_line = table.replace_schema_metadata({_META: json.dumps(whole).encode()})
-    pq.write_table(with_line, buffer, compression="zstd", compression_level=1)
+    pq.write_table(with_line, buffer, compression=compression)
     storage.write_bytes(storage.join(out, part.target), buffer.getvalue())
     return whole
 

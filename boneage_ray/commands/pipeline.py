@@ -40,6 +40,7 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     source, out = storage.absolute(arguments.source), storage.absolute(arguments.out)
     labels = storage.absolute(arguments.labels) if arguments.labels else None
     splits = storage.absolute(arguments.splits) if arguments.splits else None
+    _refuse_inside(source, out)
     archive = open_archive(source, labels)
     options = PrepareOptions(out, recipe.image, recipe.split, splits, arguments.overwrite)
     run.note(recipe=recipe.model_dump(mode="json"), source=source, labels=labels)
@@ -224,6 +225,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
         storage.absolute(arguments.out),
     )
     metadata = storage.absolute(arguments.metadata) if arguments.metadata else None
+    _refuse_inside(source, out)
     archive = FilesArchive(source, metadata, cast(Sex | None, arguments.sex), arguments.pixel_spacing_mm)
     options = ScoreOptions(source, model, out, arguments.overwrite, arguments.gpu)
     _connect(run)
@@ -255,6 +257,12 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     lost = summary["rejected"] + summary["failed"]
     if arguments.strict and lost:
         raise StrictError(f"{lost} of {summary['inputs']} inputs were rejected or failed, see {out}/report.html")
+
+
+def _refuse_inside(source: str, out: str) -> None:
+    """What a run writes must not become its own input."""
+    if f"{out}/".startswith(f"{source.rstrip('/')}/"):
+        raise UsageError(f"--out {out} lies inside SOURCE {source}: give a place outside, or its files would be inputs")
 
 
 def _connect(run: Run) -> float:

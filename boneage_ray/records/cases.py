@@ -42,7 +42,8 @@ class CaseWorker:
         inputs = parts.inputs_of(part)
         cases = list(parts.prefetched(self._case, inputs, self.readers, ahead=2 * self.readers))
         rejected = sum(case["reason"] is not None for case in cases)
-        return parts.commit(self.out, part, to_table(cases, case_schema()), {"rejected": rejected})
+        # They are read once more and removed: quick matters more than small.
+        return parts.commit(self.out, part, to_table(cases, case_schema()), {"rejected": rejected}, "lz4")
 
     def _case(self, item: Input) -> Row:
         data = read_input(item)

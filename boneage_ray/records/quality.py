@@ -152,13 +152,20 @@ def _layout(look: npt.NDArray[np.float32]) -> tuple[float, float, npt.NDArray[np
     height, width = look.shape
     top, left = int(height * 0.1), int(width * 0.1)
     inner = _normalised(look[top : height - top, left : width - left])
-    rows, columns = (np.abs(np.arange(n) + 0.5 - n / 2) / (n / 2) for n in inner.shape)
-    distance = np.maximum(rows[:, None], columns[None, :])
-    middle, rim = inner[distance < 0.5], inner[distance > 0.75]
+    middle, rim = _middle_and_rim(inner)
     medians, means = float(np.median(middle) - np.median(rim)), float(middle.mean() - rim.mean())
     lines = -cv2.Laplacian(cv2.GaussianBlur(inner, (0, 0), 1.0), cv2.CV_32F)[3:-3, 3:-3]
-    skewness = float((lines**3).mean() / ((lines**2).mean() ** 1.5 + 1e-9))
+    squares = lines * lines
+    skewness = float((squares * lines).mean() / (squares.mean() ** 1.5 + 1e-9))
     return float(np.clip([medians / 0.4, means / 0.3, skewness / 0.8], -1, 1).mean()), skewness, inner
+
+
+def _middle_and_rim(picture: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The levels of the inner half of both sides, and of the outermost eighth along each side."""
+    (top, bottom), (left, right) = ((-(-n // 4), n - -(-n // 4)) for n in picture.shape)
+    (high, low), (near, far) = ((n // 8, n - n // 8) for n in picture.shape)
+    around = (picture[:high], picture[low:], picture[high:low, :near], picture[high:low, far:])
+    return picture[top:bottom, left:right].ravel(), np.concatenate([part.ravel() for part in around])
 
 
 def _without_collimation(look: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -166,8 +173,8 @@ def _without_collimation(look: npt.NDArray[np.float32]) -> npt.NDArray[np.float3
 
     Such strips are white on a radiograph of the right polarity and may cover half of it; air never ends in a step.
     """
-    low, high = np.percentile(look, (1, 99))
-    scale = max(float(high - low), 1e-6)
+    low, high = _levels(look, 1, 99)
+    scale = max(high - low, 1e-6)
     for _ in range(4):
         look = np.rot90(look)
         look = look[_shutter(look, scale) :]
@@ -176,12 +183,11 @@ def _without_collimation(look: npt.NDArray[np.float32]) -> npt.NDArray[np.float3
 
 def _shutter(look: npt.NDArray[np.float32], scale: float) -> int:
     """How many rows at the top are outside the shutter; 0 without one."""
-    steps = np.median(np.abs(look[4:] - look[:-4]), axis=1) / scale  # step of row k + 2
-    most = int(0.45 * len(look)) - 2
-    for row in reversed(np.flatnonzero(steps[: max(most, 0)] > _SHUTTER_STEP)):
-        outside = look[: row + 1]
-        low, high = np.percentile(outside, (10, 90))
-        if float(high - low) / scale < _SHUTTER_STEP:
+    most = int(0.45 * len(look)) + 2
+    steps = np.abs(look[4:most] - look[: most - 4]) > _SHUTTER_STEP * scale  # of row k + 2
+    for row in reversed(np.flatnonzero(np.count_nonzero(steps, axis=1) > 0.5 * look.shape[1])):
+        low, high = _levels(look[: row + 1], 10, 90)
+        if high - low < _SHUTTER_STEP * scale:
             return int(row) + 4
     return 0
 
@@ -220,15 +226,24 @@ def _full_scale(pixels: npt.NDArray[Any]) -> float:
 
 
 def _span(picture: npt.NDArray[np.float32], percent: float) -> float:
-    smooth = cv2.blur(picture, (3, 3))
-    low, high = np.percentile(smooth, (percent, 100 - percent))
-    return float(high - low)
+    low, high = _levels(cv2.blur(picture, (3, 3)), percent, 100 - percent)
+    return high - low
+
+
+def _levels(picture: npt.NDArray[np.float32], low: float, high: float) -> tuple[float, float]:
+    """Two percentiles, to 1/4096 of the range; ten times faster than by sorting."""
+    least, most, _, _ = cv2.minMaxLoc(picture)
+    step = max(most - least, 1e-9) / 4095
+    counts = np.cumsum(np.bincount(((picture.ravel() - np.float32(least)) / np.float32(step)).astype(np.intp)))
+    wanted = np.array([low, high]) / 100 * (counts[-1] - 1)
+    below, above = np.searchsorted(counts, wanted, side="right")
+    return least + float(below) * step, least + float(above) * step
 
 
 def _normalised(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """5th percentile at -0.5, 95th at 0.5; what lies far outside is cut."""
-    low, high = np.percentile(picture, (5, 95))
-    scaled = (picture - low) / max(float(high - low), 1e-6)
+    low, high = _levels(picture, 5, 95)
+    scaled = (picture - np.float32(low)) * np.float32(1 / max(high - low, 1e-6))
     return np.asarray(np.clip(scaled, -0.3, 1.3) - 0.5, np.float32)
 
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from boneage_ray import __version__, parts, storage
 from boneage_ray.archives.archive import Archive
 from boneage_ray.cluster import Resources, run_parts
-from boneage_ray.errors import NoUsableInputError
+from boneage_ray.errors import MismatchError, NoUsableInputError
 from boneage_ray.records.cases import CASES, run_cases
 from boneage_ray.records.overview import copies, overview
 from boneage_ray.records.prepare import ImageConfig
@@ -36,6 +36,7 @@ from boneage_ray.records.split import (
     SplitConfig,
     read_splits,
     split_cases,
+    split_warnings,
     write_splits,
 )
 from boneage_ray.runs import say
@@ -64,19 +65,17 @@ def prepare_archive(
     `on_claimed` is called once OUT is this run's own.
     """
     given = read_splits(storage.read_text(options.splits), options.splits) if options.splits else None
-    settings = (source, options.image.model_dump(mode="json"), options.split.model_dump(mode="json"), given)
-    mark = parts.fingerprint(*settings, __version__)
+    # The cases do not depend on the split: when one is refused, another goes on with what was decoded.
+    mark = parts.fingerprint(source, options.image.model_dump(mode="json"), __version__)
+    whole_mark = parts.fingerprint(mark, options.split.model_dump(mode="json"), given)
     listing = parts.ArchiveParts(archive, CASES)
     parts.check_not_empty(listing, source)
     parts.claim(options.out, mark, options.overwrite, "prepare")
+    finished = _finished(options.out, listing, whole_mark)
     on_claimed()
-    place = storage.join(options.out, MANIFEST)
-    if storage.exists(place):
-        manifest: dict[str, Any] = storage.read_json(place)
-        parts.check_unchanged(listing, manifest["listed"])
-        storage.delete_tree(storage.join(options.out, CASES))
+    if finished is not None:
         say("prepare: everything is there already")
-        return manifest
+        return finished
     arguments = {"out": options.out, "image": options.image.model_dump(), "key": mark}
     completed = parts.complete(
         parts.Job("prepare", options.out, listing, (CASES,)), partial(run_cases, arguments=arguments)
@@ -88,10 +87,23 @@ def prepare_archive(
         "kind": "boneage-ray data",
         "package_version": __version__,
         "source": source,
-        "fingerprint": mark,
+        "fingerprint": whole_mark,
     } | manifest
-    storage.write_json(place, manifest)
+    storage.write_json(storage.join(options.out, MANIFEST), manifest)
     storage.delete_tree(storage.join(options.out, CASES))
+    return manifest
+
+
+def _finished(out: str, listing: parts.Listing, mark: str) -> dict[str, Any] | None:
+    """The manifest of the same run, if it came to its end. Raises `MismatchError` when archive or split are others."""
+    place = storage.join(out, MANIFEST)
+    if not storage.exists(place):
+        return None
+    manifest: dict[str, Any] = storage.read_json(place)
+    if manifest["fingerprint"] != mark:
+        raise MismatchError(f"{out} holds this archive with another split: give another --out, or --overwrite")
+    parts.check_unchanged(listing, manifest["listed"])
+    storage.delete_tree(storage.join(out, CASES))
     return manifest
 
 
@@ -123,6 +135,8 @@ def _divide(
     known = [_case(row) for row in records.select(_DECIDING).to_pylist()]
     assignment = split_cases(known, options.split, given)
     storage.write_text(storage.join(options.out, SPLIT_TABLE), write_splits(known, assignment))
+    for warning in split_warnings(assignment):
+        say(f"prepare: {warning}")
     if assignment.leaks:
         say(f"prepare: {assignment.leaks} patients or exact copies are on several sides of the given split")
     targets = [line["target"] for line in completed.lines]

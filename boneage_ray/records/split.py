@@ -22,6 +22,11 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 AGE_BIN_MONTHS = 24.0
 TABLE_COLUMNS = ("record_id", "split", "group", "input_uri")
+_WORDS: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test",),
+}
 _SHARES: dict[str, tuple[float, float, float]] = {"70/15/15": (0.70, 0.15, 0.15), "60/20/20": (0.60, 0.20, 0.20)}
 
 
@@ -139,6 +144,20 @@ def _checked(cases: Sequence[Case], splits: Sequence[Split | None], groups: list
     return Assignment(known, groups, sum(len(found) > 1 for found in sides.values()))
 
 
+def split_warnings(assignment: Assignment) -> list[str]:
+    """What is odd about a split, for people: a patient who is a fifth of all records is rather a name that many share."""
+    total, found = len(assignment.splits), []
+    largest = max(Counter(assignment.groups).values(), default=0)
+    if largest > max(10, total / 5):
+        found.append(
+            f"{largest} of {total} records count as one patient or as copies; is one patient id shared by many?"
+        )
+    empty = [name for name in SPLITS if name not in assignment.splits]
+    if empty and total:
+        found.append(f"no record is in {' and '.join(empty)}")
+    return found
+
+
 def write_splits(cases: Iterable[Case], assignment: Assignment) -> str:
     """The split as CSV text, to be kept and to be given back in; groups are numbers, never patients."""
     text = io.StringIO()
@@ -154,15 +173,16 @@ def read_splits(text: str, origin: str) -> dict[str, Split]:
     found: dict[str, Split] = {}
     repeated: set[str] = set()
     by_uri: dict[str, Split] = {}
-    rows = csv.DictReader(io.StringIO(text, newline=""))
+    text = text.removeprefix("\ufeff")  # as spreadsheets save it, also with semicolons
+    delimiter = ";" if ";" in text.partition("\n")[0] else ","
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     if not {"record_id", "split"} <= set(rows.fieldnames or ()):
         raise UsageError(f"{origin}: columns record_id and split are needed; found {rows.fieldnames}")
     for row in rows:
-        split = next((name for name in SPLITS if name == row["split"]), None)
+        said = (row["split"] or "").strip().lower()
+        split = next((name for name, words in _WORDS.items() if said in words), None)
         if split is None:
-            raise UsageError(
-                f"{origin}: split {row['split']!r} of {row['record_id']}: one of {', '.join(SPLITS)} is needed"
-            )
+            raise UsageError(f"{origin}: split {said!r} of {row['record_id']}: one of {', '.join(SPLITS)} is needed")
         if found.setdefault(row["record_id"], split) != split:
             repeated.add(row["record_id"])
         if row.get("input_uri"):

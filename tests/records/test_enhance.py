@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from pictures import centroid, dot, picture
@@ -143,3 +144,27 @@ def test_steps_leave_their_input_alone():
     enhance.clahe(image, 2.0, 8)
     enhance.sharpen(image, 0.5)
     assert np.array_equal(image, before)
+
+
+@pytest.mark.parametrize("shape", [(2044, 1514), (2043, 1511), (1023, 4097), (8001, 3003)])
+def test_large_images_are_halved_first_and_come_out_as_by_area_alone(shape):
+    rng = np.random.default_rng(3)
+    coarse = rng.integers(0, 256, (shape[0] // 40 + 2, shape[1] // 40 + 2), dtype=np.uint8)
+    image = cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC)
+    made, (s, tx, ty) = enhance.square(image, 256)
+    assert s == max(shape) / 256
+    plain = cv2.resize(image, None, fx=1 / s, fy=1 / s, interpolation=cv2.INTER_AREA)
+    top, left = round((0.5 - 0.5 / s - ty / s), 0), round((0.5 - 0.5 / s - tx / s), 0)
+    inside = made[int(top) : int(top) + plain.shape[0], int(left) : int(left) + plain.shape[1]]
+    assert made.shape == (256, 256)
+    assert np.abs(inside.astype(int) - plain)[2:-2, 2:-2].max() <= 8
+    assert np.abs(inside.astype(int) - plain).mean() < 1  # each halving rounds halves up
+
+
+@pytest.mark.parametrize("shape", [(2044, 1514), (2043, 1511)])
+def test_a_dot_on_a_large_image_is_found_where_the_mapping_says(shape):
+    image = dot(*shape, shape[1] * 0.7, shape[0] * 0.31, 20)
+    made, (s, tx, ty) = enhance.square(image, 256)
+    x, y = centroid(made)
+    assert abs(s * x + tx - shape[1] * 0.7) < 0.15 * s
+    assert abs(s * y + ty - shape[0] * 0.31) < 0.15 * s

@@ -8,7 +8,15 @@ from collections import Counter
 import pytest
 
 from boneage_ray.errors import UsageError
-from boneage_ray.records.split import Assignment, Case, SplitConfig, read_splits, split_cases, write_splits
+from boneage_ray.records.split import (
+    Assignment,
+    Case,
+    SplitConfig,
+    read_splits,
+    split_cases,
+    split_warnings,
+    write_splits,
+)
 
 
 def split_records(given, seed, **config):
@@ -132,8 +140,28 @@ def test_a_split_that_was_written_can_be_given_back():
         split_cases([*given, Case("new")], SplitConfig(), read_splits(text, "splits.csv"))
 
 
+def test_a_split_table_may_come_from_a_spreadsheet():
+    text = "\ufeffrecord_id;split\n1;Train\n2;validation\n3; TEST \n"
+    assert read_splits(text, "splits.csv") == {"1": "train", "2": "val", "3": "test"}
+
+
+def test_one_id_for_all_patients_is_noticed():
+    given = [Case(str(k), 100.0, "F", same=("patient 0",)) for k in range(30)]
+    found = split_warnings(split_cases(given, SplitConfig()))
+    assert found == [
+        "30 of 30 records count as one patient or as copies; is one patient id shared by many?",
+        "no record is in val and test",
+    ]
+    assert split_warnings(split_cases([Case(str(k)) for k in range(30)], SplitConfig())) == []
+
+
 @pytest.mark.parametrize(
-    ("text", "told"), [("id,split\n1,train\n", "record_id and split"), ("record_id,split\n1,training\n", "'training'")]
+    ("text", "told"),
+    [
+        ("id,split\n1,train\n", "record_id and split"),
+        ("record_id,split\n1,exam\n", "'exam'"),
+        ("record_id,split\n1\n", "''"),
+    ],
 )
 def test_a_table_that_is_no_split_is_refused(text, told):
     with pytest.raises(UsageError, match=told):
