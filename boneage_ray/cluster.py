@@ -17,6 +17,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -266,8 +267,8 @@ class _PartActor:
         import cv2
 
         cv2.setNumThreads(threads)
-        self.worker, self.arguments = worker, arguments
-        self.run: PartWorker | None = None
+        # While the first part is still being listed; an error is told by the first call.
+        self.run = ThreadPoolExecutor(1).submit(worker, **arguments)
 
     def __call__(self, part: pa.Table) -> pa.Table:
         try:
@@ -275,8 +276,7 @@ class _PartActor:
             row = json.loads(text)
             if "line" in row:
                 return pa.table({"line": [json.dumps(row["line"])]})
-            self.run = self.run or self.worker(**self.arguments)
-            line = self.run(row)
+            line = self.run.result()(row)
         except Exception as error:  # noqa: BLE001  raised again in the driver
             line = {"failure": asdict(Failure.of(error))}
         return pa.table({"line": [json.dumps(line)]})

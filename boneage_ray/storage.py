@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import tempfile
 import uuid
@@ -24,8 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from boneage_ray import storage_local, storage_s3
-from boneage_ray.errors import StorageError
-from boneage_ray.storage_errors import Guarded, storage_exceptions, translated
+from boneage_ray.errors import Reason, StorageError
+from boneage_ray.storage_errors import ABSENT, Guarded, storage_exceptions, translated
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -46,10 +47,11 @@ class Location:
 
 
 class FileInfo(NamedTuple):
-    """One listed file; size in bytes."""
+    """One listed file; size in bytes. `problem`: (reason, message), when listing showed that it must not be opened."""
 
     uri: str
     size: int
+    problem: tuple[Reason, str] | None = None
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -241,8 +243,10 @@ def exists(uri: str) -> bool:
             else:
                 location = locate(uri)
                 location.fs.info(location.path)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        except OSError as error:
+            if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno in ABSENT:
+                return False
+            raise
         return True
 
 
@@ -250,9 +254,9 @@ def list_files(uri: str) -> Iterator[FileInfo]:
     """All files below a folder or prefix, in the order of their names' bytes; a file lists itself.
 
     Lazy: folder by folder, or one request for each 1000 objects. Hidden files are listed. Links are followed,
-    but not back into a folder that is being listed; a dangling link is listed with size 0. Left out: folders,
-    the empty objects "folder/" by which S3 consoles mark them, pipes and devices.
-    Raises StorageError (not_found) if nothing is there.
+    but not back into a folder that is being listed; a link that leads nowhere is listed with size 0. Pipes,
+    sockets, devices and local folders that cannot be listed have a `problem`. Left out: other folders, and
+    the empty objects "folder/" by which S3 consoles mark them. Raises StorageError (not_found) if nothing is there.
     """
     location = locate(uri)
     folder = location.uri if location.uri.endswith("/") else f"{location.uri}/"
@@ -260,11 +264,11 @@ def list_files(uri: str) -> Iterator[FileInfo]:
         if location.scheme == "file":
             found = storage_local.list_files(Path(location.path))
         elif location.scheme in _S3:
-            found = storage_s3.list_objects(location.fs, location.path)
+            found = ((*item, None) for item in storage_s3.list_objects(location.fs, location.path))
         else:
-            found = _find(location.fs, location.path)
-        for name, size in found:
-            yield FileInfo(f"{folder}{name}" if name else location.uri, size)
+            found = ((*item, None) for item in _find(location.fs, location.path))
+        for name, size, problem in found:
+            yield FileInfo(f"{folder}{name}" if name else location.uri, size, problem)
 
 
 def _find(fs: AbstractFileSystem, path: str) -> Iterator[tuple[str, int]]:
@@ -282,12 +286,15 @@ def list_folder(uri: str) -> list[FileInfo]:
     folder = location.path.rstrip("/") + "/"
     with translated(uri):
         try:
-            entries = location.fs.ls(location.path, detail=True)
+            if location.scheme == "file":
+                below = dict(storage_local.list_folder(Path(location.path)))
+            else:
+                entries = location.fs.ls(location.path, detail=True)
+                below = {e["name"].removeprefix(folder): int(e["size"]) for e in entries if e["type"] == "file"}
         except (FileNotFoundError, NotADirectoryError):
             return []
-    below = {e["name"].removeprefix(folder): int(e["size"]) for e in entries if e["type"] == "file"}
     # A file is listed as itself, and a console's mark of the folder as "": neither is in the folder.
-    names = sorted((name for name in below if name and "/" not in name), key=str.encode)
+    names = sorted((name for name in below if name and "/" not in name), key=os.fsencode)
     return [FileInfo(join(location.uri, name), below[name]) for name in names]
 
 

@@ -60,7 +60,11 @@ _BY_CLASS: dict[str, _Cause] = {
     "PermissionError": ("permission_denied", "access denied; check who may read and write here"),
     "TimeoutError": ("unreadable", "the storage did not answer in time; try again"),
 }
+# Nothing can be where these errors are met.
+ABSENT = (errno.ELOOP, errno.ENAMETOOLONG)
 _BY_ERRNO: dict[int | None, _Cause] = {
+    errno.ELOOP: ("not_found", "this link leads to itself"),
+    errno.ENAMETOOLONG: ("not_found", "this name is too long for a file to have"),
     errno.ENOSPC: ("unreadable", "no space is left on the device"),
     errno.EROFS: ("permission_denied", "the file system is read-only"),
 }

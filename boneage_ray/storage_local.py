@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from boneage_ray.errors import Reason
+
+Problem = tuple[Reason, str]
+Listed = tuple[str, int, Problem | None]
+
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+_DEEPEST = 200
+_DEEP: Problem = "unreadable", f"this folder lies {_DEEPEST} folders deep and is not listed; move it further up"
+# Why one folder below the one that is listed cannot be, where the rest can; other errors end the listing.
+_DENIED: Problem = "permission_denied", "this folder cannot be listed: access denied; check who may read here"
+_CLOSED: dict[int | None, Problem] = {
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.ENOENT: ("not_found", "this folder was there a moment ago, but is no more"),
+    errno.ENAMETOOLONG: ("unreadable", "this folder cannot be listed: its path is too long; move it further up"),
+}
 
 
 def absolute(path: str) -> Path:
@@ -17,35 +40,74 @@ def absolute(path: str) -> Path:
     return found.absolute()
 
 
-def list_files(path: Path) -> Iterator[tuple[str, int]]:
-    """(name, bytes) of the files below a folder, or of the file `path` itself; names are relative to it."""
+def list_files(path: Path) -> Iterator[Listed]:
+    """(name, bytes, why it cannot be read) of what lies below a folder, or of `path` itself; names are relative to it.
+
+    A file whose state cannot be told, a link to itself among them, counts 0 bytes: reading it says why.
+    """
     if path.is_dir():
         return _walk(path, "", ())
-    return iter([("", path.stat().st_size)])
+    return iter([("", *_measured(path.stat()))])
 
 
-def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, int]]:
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
+def list_folder(path: Path) -> list[tuple[str, int]]:
+    """(name, bytes) of the files directly in a folder, and of links to files; no folders, pipes or links to nothing."""
+    with os.scandir(path) as entries:
+        return [(entry.name, entry.stat().st_size) for entry in entries if _is_file(entry)]
+
+
+def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Listed]:
+    if len(above) == _DEEPEST:
+        yield prefix.rstrip("/"), 0, _DEEP
         return
-    with os.scandir(folder) as entries:
-        # The order that S3 has: by the bytes of the whole name, so "a.png" stands before "a/b.png".
-        names = sorted((entry.name + "/" * entry.is_dir() for entry in entries), key=os.fsencode)
+    try:
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        names = _names(folder) if here not in above else []
+    except OSError as error:
+        if not above or error.errno not in _CLOSED:
+            raise
+        yield prefix.rstrip("/"), 0, _CLOSED[error.errno]
+        return
     for name in names:
         if name.endswith("/"):
             yield from _walk(folder / name, f"{prefix}{name}", (*above, here))
-        elif (size := _size(f"{folder}/{name}")) is not None:
-            yield f"{prefix}{name}", size
+        else:
+            yield f"{prefix}{name}", *_state(f"{folder}/{name}")
 
 
-def _size(path: str) -> int | None:
-    """Bytes of a file; 0 for a link that leads nowhere, or a file that is gone again; None for pipes and devices."""
+def _names(folder: Path) -> list[str]:
+    """In the order that S3 has: by the bytes of the whole name, so "a.png" stands before "a/b.png"."""
+    with os.scandir(folder) as entries:
+        return sorted((entry.name + "/" * _is_folder(entry) for entry in entries), key=os.fsencode)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        status = Path(path).stat()
-    except FileNotFoundError:
-        return 0
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into a folder that is closed
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _state(path: str) -> tuple[int, Problem | None]:
+    try:
+        return _measured(Path(path).stat())
+    except OSError:
+        return 0, None
+
+
+def _measured(status: os.stat_result) -> tuple[int, Problem | None]:
+    if stat.S_ISREG(status.st_mode):
+        return status.st_size, None
+    kind = next((kind for holds, kind in _KINDS if holds(status.st_mode)), "something else")
+    return 0, ("unsupported_format", f"{kind}, not a file")
 
 
 def delete(path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,17 +69,17 @@ def test_listing_is_in_byte_order_with_sizes_and_hidden_files(folder):
     for size, name in reversed(list(enumerate(names))):
         storage.write_bytes(f"{folder}/{name}", b"." * size)
     storage.write_bytes(f"{folder}2/other", b"not below")
-    expected = [(f"{folder}/{name}", size) for size, name in enumerate(names)]
+    expected = [(f"{folder}/{name}", size, None) for size, name in enumerate(names)]
     expected = sorted(expected, key=lambda item: item[0].encode())
     assert list(storage.list_files(folder)) == expected
     assert list(storage.list_files(f"{folder}/")) == expected
-    assert list(storage.list_files(f"{folder}/aa")) == [(f"{folder}/aa", 4)]
+    assert list(storage.list_files(f"{folder}/aa")) == [(f"{folder}/aa", 4, None)]
 
 
 def test_list_folder_is_flat(folder):
     for name in ("b", "a/c", ".d", "é"):
         storage.write_bytes(f"{folder}/{name}", b"12")
-    expected = [(f"{folder}/{name}", 2) for name in (".d", "b", "é")]
+    expected = [(f"{folder}/{name}", 2, None) for name in (".d", "b", "é")]
     assert storage.list_folder(folder) == expected
     assert storage.list_folder(f"{folder}/b") == []
     assert storage.list_folder(f"{folder}/none") == []
@@ -211,10 +214,97 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (root / "linked").symlink_to(tmp_path / "elsewhere")
     (root / "linked" / "back").symlink_to(root)
     (root / "dangling").symlink_to(tmp_path / "gone")
-    os.mkfifo(root / "pipe")
-    assert list(storage.list_files(str(root))) == [(f"{root}/dangling", 0), (f"{root}/linked/f", 4)]
+    (root / "self").symlink_to("self")
+    assert list(storage.list_files(str(root))) == [
+        (f"{root}/dangling", 0, None),
+        (f"{root}/linked/f", 4, None),
+        (f"{root}/self", 0, None),
+    ]
     storage.delete_tree(str(root))
     assert (tmp_path / "elsewhere" / "f").exists()
+
+
+def test_a_link_to_itself_and_a_name_too_long_are_absent(tmp_path, refusal):
+    link = tmp_path / "self"
+    link.symlink_to(link)
+    assert not storage.exists(str(link))
+    assert storage.is_empty(str(link))
+    assert refusal(storage.read_bytes, str(link)) == ("not_found", f"{link}: this link leads to itself")
+    assert not storage.exists(f"{tmp_path}/{'n' * 256}")
+    assert storage.is_empty(f"{tmp_path}/{'n' * 256}")
+    said = refusal(storage.read_bytes, f"{tmp_path}/{'n' * 256}")
+    assert (said[0], said[1].rpartition(": ")[2]) == ("not_found", "this name is too long for a file to have")
+
+
+def test_what_is_no_file_has_a_problem(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo(tmp_path / "a")
+    (tmp_path / "b").symlink_to("/dev/null")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("c")  # the whole path may be too long for it
+    assert [info.problem for info in storage.list_files(str(tmp_path))] == [
+        ("unsupported_format", f"{kind}, not a file") for kind in ("a named pipe", "a device", "a socket")
+    ]
+    (alone,) = storage.list_files(str(tmp_path / "a"))
+    assert alone == (f"{tmp_path}/a", 0, ("unsupported_format", "a named pipe, not a file"))
+    assert storage.list_folder(str(tmp_path)) == []
+
+
+def test_list_folder_follows_links_to_files_only(tmp_path):
+    (tmp_path / "f").write_bytes(b"1234")
+    (tmp_path / "folder").mkdir()
+    for name, target in (("l", "f"), ("m", "folder"), ("gone", "nothing"), ("self", "self")):
+        (tmp_path / name).symlink_to(target)
+    assert storage.list_folder(str(tmp_path)) == [(f"{tmp_path}/f", 4, None), (f"{tmp_path}/l", 4, None)]
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(errno.EACCES, "permission_denied"), (errno.ENOENT, "not_found"), (errno.ENAMETOOLONG, "unreadable")],
+)
+def test_a_folder_that_cannot_be_listed_does_not_end_the_listing(tmp_path, monkeypatch, refusal, number, reason):
+    for name in ("a/1", "b/2", "c"):
+        storage.write_bytes(f"{tmp_path}/{name}", b"12")
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("/a"):
+            raise OSError(number, "closed", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    listed = [(info.uri, info.size, info.problem and info.problem[0]) for info in storage.list_files(str(tmp_path))]
+    assert listed == [(f"{tmp_path}/a", 0, reason), (f"{tmp_path}/b/2", 2, None), (f"{tmp_path}/c", 2, None)]
+    assert refusal(lambda: list(storage.list_files(f"{tmp_path}/a")))[1].startswith(f"{tmp_path}/a: ")
+
+
+def test_a_file_whose_state_is_refused_is_still_listed(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "b").write_bytes(b"12")
+    state = Path.stat
+
+    def refused(self, **options):
+        if self.name == "a":
+            raise PermissionError(errno.EACCES, "refused", str(self))
+        return state(self, **options)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    assert list(storage.list_files(str(tmp_path))) == [(f"{tmp_path}/a", 0, None), (f"{tmp_path}/b", 2, None)]
+
+
+def test_folders_nested_without_end_are_listed_to_a_depth(tmp_path):
+    deep = tmp_path
+    for _ in range(250):
+        deep = deep / "d"
+    deep.mkdir(parents=True)
+    (tmp_path / "z").write_bytes(b"1")
+    first, second = storage.list_files(str(tmp_path))
+    assert first == (
+        f"{tmp_path}{'/d' * 200}",
+        0,
+        ("unreadable", "this folder lies 200 folders deep and is not listed; move it further up"),
+    )
+    assert second.uri == f"{tmp_path}/z"
 
 
 def test_local_files_get_the_usual_mode(tmp_path):

@@ -27,8 +27,7 @@ from boneage_ray.archives.tables import (
     header_of,
     labelled,
     notes_on,
-    parse_age,
-    parse_years,
+    notes_on_ages,
     read_table,
     split_of_folder,
 )
@@ -79,9 +78,7 @@ class CephalogramArchive(Archive):
         yield from tables.notes(seen)
 
     def _images(self) -> Iterator[Found]:
-        for found in files_below(storage.join(self.source, IMAGES)):
-            if not is_litter(found.path):
-                yield found
+        yield from files_below(storage.join(self.source, IMAGES))
         for info in storage.list_folder(self.source):
             if not info.uri.lower().endswith(".csv") and not is_litter(info.uri):
                 yield from files_below(info.uri)
@@ -104,7 +101,9 @@ class _Kind:
             stem = stem_of(info.uri)
             if is_litter(info.uri):
                 continue
-            if not info.uri.lower().endswith(ending):
+            if info.problem:
+                kind._tell(stem, info.problem[0], f"{info.uri}: {info.problem[1]}")
+            elif not info.uri.lower().endswith(ending):
                 kind._tell(stem, "bad_label", f"{info.uri}: no annotation; {folder}/ holds {ending} files")
             elif info.size > max_input_bytes():
                 kind._tell(stem, "too_large", f"{info.uri}: {info.size} bytes are too large for an annotation")
@@ -151,7 +150,7 @@ class _Tables:
         inside = [info.uri for info in storage.list_folder(source) if info.uri.lower().endswith(".csv")]
         tables = cls()
         for uri in [*inside, *([labels] if labels and labels not in inside else [])]:
-            columns = header_of(storage.read_bytes(uri).decode("utf-8-sig", errors="replace"))
+            columns = header_of(storage.read_bytes(uri).decode("utf-8-sig", errors="replace"), uri)
             if uri == labels or ("record_id" in columns and len(columns) > 1):
                 tables._add(uri)
         return tables
@@ -169,8 +168,7 @@ class _Tables:
         """An image with what its rows say."""
         row = None if found.stem in self.contradictory else self.rows.get(found.stem)
         item = labelled(found, row)
-        months = None if row is None else _months(row)
-        return replace(item, age_months=months, split=item.split or split_of_folder(found.path))
+        return replace(item, split=item.split or split_of_folder(found.path))
 
     def notes(self, seen: set[str]) -> Iterator[Input]:
         """Rows that contradict each other, have no image, or hold what cannot be read."""
@@ -178,16 +176,8 @@ class _Tables:
             yield _note(stem, "duplicate_id", f"{uri}: its rows contradict each other or another table; none is used")
         for stem in sorted(self.rows.keys() - seen):
             yield _note(stem, "no_image", "a row of a table without an image")
-        for stem, row in self.rows.items():
-            age = row.age_text or row.years_text
-            if age and _months(row) is None:
-                need = "months in 0..240 (age_months), or years in 0..25 (age) are needed"
-                yield _note(stem, "bad_label", f"age {age!r} counts as unknown; {need}")
+        yield from notes_on_ages(self.rows, "a table")
         yield from notes_on(self.rows, "a table")
-
-
-def _months(row: TableRow) -> float | None:
-    return parse_age(row.age_text) if row.age_text else parse_years(row.years_text)
 
 
 def _merged(one: TableRow | None, two: TableRow) -> TableRow | None:

@@ -29,7 +29,7 @@ def is_dicomdir(uri: str) -> bool:
     if is_packed(name):
         return False
     only = next(storage.list_files(uri), None)
-    if only is None or only.uri != storage.absolute(uri):
+    if only is None or only.problem or only.uri != storage.absolute(uri):
         return False
     head = storage.read_range(uri, 0, min(_HEAD_BYTES, only.size))
     return name.upper() == "DICOMDIR" or (head[128:132] == b"DICM" and _SOP_CLASS in head)
@@ -99,18 +99,18 @@ def _refusal(parts: list[str]) -> tuple[Reason, str] | None:
     return None
 
 
-def _listed(folder: str, wanted: set[str]) -> dict[str, dict[str, int]]:
-    """Path in one case -> (path as written -> size) of those files below a folder that are referenced."""
-    listed: dict[str, dict[str, int]] = {}
+def _listed(folder: str, wanted: set[str]) -> dict[str, dict[str, storage.FileInfo]]:
+    """Path in one case -> (path as written -> file) of those files below a folder that are referenced."""
+    listed: dict[str, dict[str, storage.FileInfo]] = {}
     start = len(folder) + 1
     for info in storage.list_files(folder) if wanted else ():
         path = info.uri[start:]
         if path.casefold() in wanted:
-            listed.setdefault(path.casefold(), {})[path] = info.size
+            listed.setdefault(path.casefold(), {})[path] = info
     return listed
 
 
-def _found(folder: str, path: str, listed: dict[str, dict[str, int]]) -> Found:
+def _found(folder: str, path: str, listed: dict[str, dict[str, storage.FileInfo]]) -> Found:
     spellings = listed.get(path.casefold(), {})
     if not spellings:
         return _lost(folder, path, ("not_found", "the DICOMDIR references this file, but it is not there"))
@@ -118,7 +118,8 @@ def _found(folder: str, path: str, listed: dict[str, dict[str, int]]) -> Found:
     uri = f"{folder}/{exact}"
     if not _is_inside(folder, uri):
         return _lost(folder, path, ("permission_denied", "this link of the archive leads out of it"))
-    return Found(uri, exact, stem_of(uri), spellings[exact], too_large(spellings[exact]))
+    info = spellings[exact]
+    return Found(uri, exact, stem_of(uri), info.size, info.problem or too_large(info.size))
 
 
 def _is_inside(folder: str, uri: str) -> bool:

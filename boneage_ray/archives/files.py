@@ -16,12 +16,15 @@ from boneage_ray.anatomy.growth import Sex
 from boneage_ray.archives.archive import Archive, Input
 from boneage_ray.archives.dicomdir import dicomdir_files, is_dicomdir
 from boneage_ray.archives.listing import Found, files_below
-from boneage_ray.archives.tables import TableRow, check_table, labelled, notes_on, read_table
+from boneage_ray.archives.tables import TableRow, check_table, labelled, notes_on, notes_on_ages, read_table
 from boneage_ray.errors import NoUsableInputError, Reason
 
 
 class FilesArchive(Archive):
-    """Every file below `source`, in the order of its URIs; only the metadata table itself is no input."""
+    """Every file below `source`, in the order of its URIs; only the metadata table and litter (member.py) are no input.
+
+    Ages come from the metadata, by the rule of tables.py: `boneage` or `age_months` in months, else `age` in years.
+    """
 
     def __init__(
         self, source: str, metadata: str | None = None, sex: Sex | None = None, spacing_mm: float | None = None
@@ -102,6 +105,7 @@ class _Metadata:
         for name, count in sorted(self.refused.items()):
             said = f"{count} more files of this name lie in other folders than {self.used[name]} and got no metadata"
             yield self._note(name, "duplicate_id", f"{said}; name files by their path")
+        yield from notes_on_ages(self.rows, self.table)
         yield from notes_on(self.rows, self.table)
 
     def _note(self, name: str, reason: Reason, message: str) -> Input:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from boneage_ray import storage
 from boneage_ray.archives.archive import stem_of
-from boneage_ray.archives.member import Member, is_packed, too_large
+from boneage_ray.archives.member import Member, is_litter, is_packed, too_large
 from boneage_ray.archives.tars import tar_members
 from boneage_ray.archives.zips import zip_members
 from boneage_ray.errors import InputProblem, Reason, StorageError
@@ -25,16 +25,22 @@ class Found(NamedTuple):
     position: str | None = None
 
 
-def files_below(source: str) -> Iterator[Found]:
+def files_below(source: str, but: str | None = None) -> Iterator[Found]:
     """Every file below `source`, or the one that it names; a zip or tar file stands for its members, `FILE.zip!/NAME`.
 
-    Lazy, in the order of their names' bytes, and within a zip or tar file in its own. One that cannot be listed, or not to
-    its end, is itself listed with its problem, after the members that were found. Raises `StorageError` if nothing is there.
+    Left out are what operating systems leave behind (member.py, `is_litter`) and what lies below the folder `but`. Pipes,
+    sockets and devices are listed with that problem, and so are local folders that cannot be listed. Lazy, in the order of
+    their names' bytes, and within a zip or tar file in its own. One that cannot be listed, or not to its end, is itself listed
+    with its problem, after the members that were found. Raises `StorageError` if nothing is there.
     """
     source = storage.absolute(source)
     for info in storage.list_files(source):
         path = info.uri.removeprefix(source).lstrip("/")
-        if is_packed(info.uri):
+        if is_litter(path) or (but and f"{info.uri}/".startswith(f"{but}/")):
+            continue
+        if info.problem:
+            yield _as_a_whole(info, path, *info.problem)
+        elif is_packed(info.uri):
             yield from _opened(info, path)
         else:
             name = path or info.uri.rsplit("/", 1)[-1]

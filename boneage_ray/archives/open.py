@@ -7,16 +7,17 @@ from boneage_ray.archives.archive import Archive
 from boneage_ray.archives.cephalogram import CephalogramArchive
 from boneage_ray.archives.files import FilesArchive
 from boneage_ray.archives.rsna import RsnaArchive, label_table
+from boneage_ray.archives.tables import is_metadata
 from boneage_ray.errors import StorageError
 
 
 def open_archive(source: str, labels: str | None = None) -> Archive:
     """The archive at `source`; nothing but the first names and the label table is read yet.
 
-    A folder `images/` beside `vertebral/` or `facial/`: cephalograms, `labels` then being a table of ages. Else, with labels,
-    given or found beside or inside: the RSNA layout. Else every file, without ages: a folder, a prefix, a zip or tar file, a
-    DICOMDIR, a single file. Raises `StorageError` when nothing is there, and `UsageError` for tables that cannot be chosen from
-    or read.
+    A folder `images/` beside `vertebral/` or `facial/`: cephalograms, `labels` then being a table of ages. Else, with labels of
+    bone age, given or found beside or inside: the RSNA layout. Else every file, be it a folder, a prefix, a zip or tar file, a
+    DICOMDIR, a single file: `labels` then is metadata of sex, spacing, or age in years. Raises `StorageError` when nothing is
+    there, and `UsageError` for tables that cannot be chosen from or read.
     """
     source = storage.absolute(source)
     if not storage.exists(source):
@@ -24,4 +25,6 @@ def open_archive(source: str, labels: str | None = None) -> Archive:
     if CephalogramArchive.is_here(source):
         return CephalogramArchive(source, labels)
     labels = labels or label_table(source)
-    return RsnaArchive(source, labels) if labels else FilesArchive(source)
+    if labels is None or is_metadata(labels):
+        return FilesArchive(source, labels)
+    return RsnaArchive(source, labels)

@@ -1,15 +1,19 @@
-"""RSNA Pediatric Bone Age 2017 layout: `<name>.csv` with labels beside a folder `<name>/` of `<id>.png`, nested or not."""
+"""RSNA Pediatric Bone Age 2017 layout: `<name>.csv` with labels beside a folder `<name>/` of `<id>.png`, nested or not.
+
+All else below the source is listed as well, after that folder: where another file has the same id, the one in it is used.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from boneage_ray import storage
 from boneage_ray.archives.archive import Archive, Input
 from boneage_ray.archives.listing import Found, files_below
-from boneage_ray.archives.member import PACKED_ENDINGS, is_litter
+from boneage_ray.archives.member import PACKED_ENDINGS
 from boneage_ray.archives.tables import (
     TableRow,
     check_table,
@@ -19,6 +23,7 @@ from boneage_ray.archives.tables import (
     parse_age,
     read_table,
     split_of_folder,
+    years_for_months,
 )
 from boneage_ray.errors import NoUsableInputError, Reason, StorageError, UsageError
 
@@ -38,7 +43,10 @@ class RsnaArchive(Archive):
         check_table(self.labels, needs_age=True)
 
     def inputs(self) -> Iterator[Input]:
-        """Images in the order of their URIs, then labels. Raises `NoUsableInputError` at the end when no image is there."""
+        """Images in the order of their URIs, those in the folder named like the table first; then labels.
+
+        Raises `NoUsableInputError` at the end when no image is there.
+        """
         labels = _Labels.read(self.labels)
         nothing = True
         for found in self._files():
@@ -50,10 +58,10 @@ class RsnaArchive(Archive):
 
     def _files(self) -> Iterator[Found]:
         named = self.labels.rsplit(".", 1)[0]
-        inside = named.startswith(self.source + "/") and storage.exists(named)
-        for found in files_below(named if inside else self.source):
-            if found.uri != self.labels and not is_litter(found.path):
-                yield found
+        inside = named.startswith(self.source + "/") and not storage.is_empty(named)
+        first = files_below(named) if inside else ()
+        rest = files_below(self.source, but=named if inside else None)
+        return (found for found in chain(first, rest) if found.uri != self.labels)
 
 
 @dataclass
@@ -112,6 +120,8 @@ class _Labels:
                 yield _note(record_id, *self.bad[record_id])
             if record_id in lost:
                 yield _note(record_id, "no_image", f"{self.table} names it, but {source} holds no such image")
+        if problem := years_for_months(self.rows.values()):
+            yield _note(self.table.rpartition("/")[2], *problem)
         yield from notes_on(self.rows, self.table)
 
 
@@ -138,7 +148,7 @@ def label_table(source: str) -> str | None:
     if storage.exists(beside):
         return beside
     tables = [info.uri for info in storage.list_folder(source) if info.uri.lower().endswith(".csv")]
-    columns = {uri: header_of(storage.read_bytes(uri).decode("utf-8-sig", errors="replace")) for uri in tables}
+    columns = {uri: header_of(storage.read_bytes(uri).decode("utf-8-sig", errors="replace"), uri) for uri in tables}
     fitting = [uri for uri, known in columns.items() if "record_id" in known and "age" in known]
     if len(fitting) > 1:
         raise UsageError(f"{source} holds several label tables ({', '.join(fitting)}); choose one with --labels CSV")

@@ -1,4 +1,8 @@
-"""CSV tables beside images: headers in any case, order and spelling that the published sets use."""
+"""CSV tables beside images: headers in any case, order and spelling that the published sets use.
+
+Ages: `boneage`, `age_months` and their spellings are months, 0 to 240; `age`, `years` and theirs are years, 0 to 25, and used
+where a row has no months. Numbers have no thousands separators: "8,5" is 8.5, and "1,200", which may be 1200 or 1.2, is none.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +18,7 @@ from boneage_ray import storage
 from boneage_ray.anatomy.growth import MAX_AGE_MONTHS, MONTHS_PER_YEAR, Sex, parse_male
 from boneage_ray.archives.archive import IMAGE_ENDINGS, Input, stem_of
 from boneage_ray.archives.listing import Found
-from boneage_ray.errors import UsageError
+from boneage_ray.errors import Reason, UsageError
 
 Column = Literal["record_id", "age", "years", "sex", "spacing", "ratio", "patient", "source", "split"]
 # After `_plain`. The three published RSNA schemas and common variants; the first name that a table has is used.
@@ -37,6 +41,12 @@ NAMES: dict[Column, tuple[str, ...]] = {
     "source": ("source", "site", "dataset"),
     "split": ("split", "set", "fold"),
 }
+# Two columns of one of these groups in one table say the same thing twice; which is meant cannot be told.
+_SAME = (NAMES["age"][:3], NAMES["sex"], NAMES["spacing"], NAMES["ratio"])
+_BREAK, _QUOTED = re.compile(r"[\r\n]"), re.compile(r'"[^"]*"')
+_ANY_AGE = re.compile(r"(?<!im)(?<!p)age|month")
+_DECIMAL = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+_THOUSANDS = re.compile(r"[+-]?0*[1-9][0-9]*,[0-9]{3}")
 UNKNOWN_SEX = ("u", "unknown", "o", "other", "n/a", "na", "none", "0", "9")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 RATIOS = (1.0, 10_000.0)  # pixels per cm; outside, the column means something else
@@ -70,9 +80,9 @@ class TableRow:
         return stem_of(self.record_id) if self.record_id.lower().endswith(IMAGE_ENDINGS) else self.record_id
 
 
-def header_of(text: str) -> dict[Column, str]:
-    """The known columns of a CSV text, each with the name that it has there."""
-    plain = {_plain(name): name for name in reversed(_reader(text).fieldnames or [])}
+def header_of(text: str, uri: str = "the table") -> dict[Column, str]:
+    """The known columns of a CSV text, each with the name that it has there. Raises `UsageError` where it is no CSV text."""
+    plain = {_plain(name): name for name in reversed(_names(text, uri))}
     return {
         column: plain[next(name for name in names if name in plain)]
         for column, names in NAMES.items()
@@ -82,16 +92,38 @@ def header_of(text: str) -> dict[Column, str]:
 
 def check_table(uri: str, needs_age: bool) -> None:
     """Raise what `read_table` would for this table, before work begins: `UsageError` or `StorageError`."""
-    _columns(uri, _text(uri), needs_age)
+    for _ in read_table(uri, needs_age):
+        pass
+
+
+def is_metadata(uri: str) -> bool:
+    """Whether a table tells of images, but not of their bone age, nor seems to: it has no column `boneage` or the like."""
+    text = _text(uri)
+    known = header_of(text, uri)
+    others = [name for name in _names(text, uri) if name not in known.values()]
+    doubtful = any(_ANY_AGE.search(_plain(name)) for name in others)
+    return "record_id" in known and len(known) > 1 and "age" not in known and not doubtful
 
 
 def read_table(uri: str, needs_age: bool) -> Iterator[TableRow]:
-    """Rows of a CSV at a URI. Raises `UsageError` naming the missing column and those found."""
+    """Rows of a CSV at a URI.
+
+    Raises `UsageError` for a missing column, naming those found; for two columns that mean the same; for a table without rows;
+    and, naming the line, for what is no CSV, above all a quote that is opened and not closed.
+    """
     text = _text(uri)
     columns = _columns(uri, text, needs_age)
-    for row in _reader(text):
+    nothing = True
+    for line, row in _lines(text, uri):
         cells = {column: _cell(row, name) for column, name in columns.items()}
+        # A quote that is closed further down by another one hides the rows between.
+        torn = next((columns[column] for column, cell in cells.items() if cell and _BREAK.search(cell)), None)
+        if torn:
+            raise UsageError(f"{uri}, line {line}: the cell {torn!r} runs over several lines; is a quote missing?")
+        nothing = False
         yield _row(cells, columns.get("sex", ""))
+    if nothing:
+        raise UsageError(f"{uri} holds no row, only a header")
 
 
 def parse_age(text: str | None) -> float | None:
@@ -104,6 +136,19 @@ def parse_years(text: str | None) -> float | None:
     """Months from years in 0..25, or None when the cell is not such a number."""
     value = _number(text)
     return value * MONTHS_PER_YEAR if value is not None and 0 <= value <= OLDEST_YEARS else None
+
+
+def months_of(row: TableRow) -> float | None:
+    """The age in months that a row tells, in months or else in years; None when there is none or it cannot be read."""
+    return parse_age(row.age_text) if row.age_text else parse_years(row.years_text)
+
+
+def years_for_months(rows: Iterable[TableRow]) -> tuple[Reason, str] | None:
+    """The problem of a table whose bone ages, taken for months, are most likely years: 3 at least, none above 20, 2 apart."""
+    ages = [age for row in rows if (age := parse_age(row.age_text)) is not None]
+    if len(ages) < 3 or max(ages) > MAX_AGE_MONTHS / MONTHS_PER_YEAR or max(ages) - min(ages) <= 2:
+        return None
+    return "bad_label", f"the largest bone age is {max(ages):g}: are these years? months are needed"
 
 
 def parse_spacing(text: str | None) -> float | None:
@@ -126,7 +171,7 @@ def labelled(found: Found, row: TableRow | None) -> Input:
     return Input(
         uri=plain.uri,
         record_id=plain.record_id,
-        age_months=parse_age(row.age_text),
+        age_months=months_of(row),
         sex=row.sex,
         pixel_spacing_mm=row.spacing_mm,
         sex_source="metadata" if row.sex else "unknown",
@@ -148,6 +193,15 @@ def notes_on(rows: dict[str, TableRow], table: str) -> Iterator[Input]:
             yield Input("", name, problem=("bad_label", f"{table}: {cells} cannot be read and counts as unknown"))
 
 
+def notes_on_ages(rows: dict[str, TableRow], table: str) -> Iterator[Input]:
+    """One note for each row with an age that cannot be read."""
+    for name, row in rows.items():
+        age = row.age_text or row.years_text
+        if age and months_of(row) is None:
+            need = "months in 0..240 (age_months), or years in 0..25 (age) are needed"
+            yield Input("", name, problem=("bad_label", f"{table}: age {age!r} counts as unknown; {need}"))
+
+
 def split_of_folder(path: str) -> str | None:
     """The split that one of the two top folders of a path says: "train/1.png", "set/validation_2/1.png", "test.zip!/1.png"."""
     folders = path.split("/")[:-1][:2]
@@ -166,13 +220,23 @@ def _text(uri: str) -> str:
 
 
 def _columns(uri: str, text: str, needs_age: bool) -> dict[Column, str]:
-    columns = header_of(text)
-    found = ", ".join(_reader(text).fieldnames or ["none"])
+    columns = header_of(text, uri)
+    names = _names(text, uri)
+    found = ", ".join(names or ["none"])
     if "record_id" not in columns:
         raise UsageError(f"{uri} has no id column (found: {found}); name it id, Image ID or Case ID")
     if needs_age and "age" not in columns:
         raise UsageError(f"{uri} has no bone age column (found: {found}); name it boneage, in months")
+    if twice := _twice(names):
+        raise UsageError(f"{uri} says the same in the columns {', '.join(map(repr, twice))}; keep one of them")
     return columns
+
+
+def _twice(names: Sequence[str]) -> list[str]:
+    """Columns that mean the same: of one name, as far as it is known, or of one group."""
+    groups = [*_SAME, *((name,) for known in NAMES.values() for name in known)]
+    same = ([name for name in names if _plain(name) in group] for group in groups)
+    return next((found for found in same if len(found) > 1), [])
 
 
 def _row(cells: dict[Column, str | None], sex_column: str) -> TableRow:
@@ -208,17 +272,42 @@ def _sex(column: str, text: str | None) -> Sex | None:
 
 
 def _number(text: str | None) -> float | None:
-    try:
-        value = float((text or "").replace(",", "."))  # a comma in a cell can only be a decimal one
-    except ValueError:
+    text = (text or "").strip()
+    if not _DECIMAL.fullmatch(text) or _THOUSANDS.fullmatch(text):
         return None
+    value = float(text.replace(",", "."))
     return value if math.isfinite(value) else None
 
 
 def _reader(text: str) -> csv.DictReader[str]:
-    first_line = text.split("\n", 1)[0]
+    first_line = _QUOTED.sub("", _BREAK.split(text, maxsplit=1)[0])
     delimiter = ";" if first_line.count(";") > first_line.count(",") else ","
-    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+
+
+def _names(text: str, uri: str) -> Sequence[str]:
+    try:
+        return _reader(text).fieldnames or []
+    except csv.Error as error:
+        raise _no_csv(uri, 1, error) from error
+
+
+def _lines(text: str, uri: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """(number of the line in which it begins, row) of each row."""
+    reader = _reader(text)
+    begins = 1
+    try:
+        if reader.fieldnames:
+            begins = reader.line_num + 1
+        for row in reader:
+            yield begins, row
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise _no_csv(uri, begins, error) from error
+
+
+def _no_csv(uri: str, line: int, error: csv.Error) -> UsageError:
+    return UsageError(f"{uri}, line {line}: this row cannot be read ({error}); is a quote missing?")
 
 
 def _cell(row: dict[str, str], column: str) -> str | None:

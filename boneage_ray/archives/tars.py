@@ -33,26 +33,31 @@ if TYPE_CHECKING:
 
 _GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
 _XZ_MEMORY = 256 * MEBIBYTE
+# Folders, GNU's lists of what is in a folder, and labels of volumes.
+_NO_FILES = (tarfile.DIRTYPE, b"D", b"V")
 _LONGEST_HEADER = 16 * MEBIBYTE
 # What the decompressors raise; a storage that fails raises StorageError.
 UNPACK_ERRORS = (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError)
 
 
 def tar_members(uri: str) -> Iterator[Member]:
-    """Files in a tar file, in its own order; folders, links, devices and litter are left out.
+    """Files in a tar file, in its own order; folders and litter are left out.
 
-    Raises `InputProblem` when it cannot be listed, or not to its end, and `StorageError` when it cannot be read.
+    A hard link is read where the file that it leads to lies, which stands before it; symbolic links, devices and pipes have a
+    problem. Raises `InputProblem` when it cannot be listed, or not to its end, and `StorageError` when it cannot be read.
     """
     with storage.open_read(uri) as file:
         stream = unpacked(file)
         kind, limit = ("tar", None) if stream is file else ("packed", max_unpacked_bytes())
         forward = _Forward(stream, limit)
         nothing = True
+        before: dict[str, Member] = {}
         for info in _walk(forward):
             nothing = False
-            name = printable_name(info.name)
-            if info.isreg() and not is_litter(name):
-                yield Member(name, info.size, f"{kind} {info.offset_data} {info.size}", _problem(info))
+            member = _member(info, kind, before)
+            if info.type not in _NO_FILES and not is_litter(member.name):
+                before[member.name] = member
+                yield member
         if nothing:
             raise InputProblem("list", "unreadable", "the tar file is empty")
 
@@ -171,9 +176,29 @@ def _broken(forward: _Forward, found: int, error: Exception) -> InputProblem:
     return InputProblem("list", "unreadable", f"the tar file is damaged {after} ({error})")
 
 
+def _member(info: tarfile.TarInfo, kind: str, before: dict[str, Member]) -> Member:
+    name = printable_name(info.name)
+    if info.isreg():
+        return Member(name, info.size, f"{kind} {info.offset_data} {info.size}", _problem(info))
+    if not info.islnk():
+        what = "a symbolic link" if info.issym() else "a device, named pipe or the like"
+        return Member(name, 0, "", ("unsupported_format", f"{what} in a tar file, not a file"))
+    target = before.get(printable_name(info.linkname))
+    if target is None:
+        said = "a hard link in a tar file to a file that does not stand before it; unpack the tar file"
+        return Member(name, 0, "", ("not_found", said))
+    return target._replace(name=name, problem=target.problem or _problem_of_name(name))
+
+
 def _problem(info: tarfile.TarInfo) -> tuple[Reason, str] | None:
-    if is_packed(info.name):
-        return "unsupported_format", "an archive inside an archive is not opened; unpack the outer one"
+    if problem := _problem_of_name(info.name):
+        return problem
     if info.issparse():
         return "unsupported_format", "a sparse member of a tar file is not read; unpack the tar file"
     return too_large(info.size)
+
+
+def _problem_of_name(name: str) -> tuple[Reason, str] | None:
+    if is_packed(name):
+        return "unsupported_format", "an archive inside an archive is not opened; unpack the outer one"
+    return None

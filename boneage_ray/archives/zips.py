@@ -48,7 +48,7 @@ class _Entry(NamedTuple):
 
 
 def zip_members(uri: str) -> Iterator[Member]:
-    """Files in a zip file, in its own order; folders, links and litter are left out.
+    """Files in a zip file, in its own order; folders and litter are left out, links have a problem.
 
     Raises `InputProblem` when it cannot be listed, or not to its end, and `StorageError` when it cannot be read.
     """
@@ -57,7 +57,7 @@ def zip_members(uri: str) -> Iterator[Member]:
         file.seek(directory.start)
         for entry in _entries(file, directory):
             name = printable_name(entry.name)
-            if name.endswith("/") or stat.S_ISLNK(entry.mode) or stat.S_ISDIR(entry.mode) or is_litter(name):
+            if name.endswith("/") or stat.S_ISDIR(entry.mode) or is_litter(name):
                 continue
             where = (entry.offset, entry.packed, entry.size, entry.method, entry.crc)
             yield Member(name, entry.size, " ".join(["zip", *map(str, where)]), _problem(entry, name))
@@ -86,6 +86,8 @@ def read_zip_member(uri: str, position: str) -> bytes:
 
 
 def _problem(entry: _Entry, name: str) -> tuple[Reason, str] | None:
+    if stat.S_ISLNK(entry.mode):
+        return "unsupported_format", "a symbolic link in a zip file, not a file"
     if entry.flags & 1:
         return "unreadable", "this member of a zip file is encrypted; unpack it with its password"
     if is_packed(name):

@@ -226,7 +226,7 @@ def _full_scale(pixels: npt.NDArray[Any]) -> float:
 
 
 def _span(picture: npt.NDArray[np.float32], percent: float) -> float:
-    low, high = _levels(cv2.blur(picture, (3, 3)), percent, 100 - percent)
+    low, high = _levels(np.asarray(cv2.blur(picture, (3, 3)), np.float32), percent, 100 - percent)
     return high - low
 
 

@@ -85,6 +85,7 @@ def test_annotations_that_are_absent_bad_or_alone(archive):
     (archive / "facial" / "002.txt").write_text("1,2\n")
     (archive / "vertebral" / "777.json").write_text("{}")
     (archive / "vertebral" / "readme.md").write_text("notes")
+    os.mkfifo(archive / "facial" / "888.txt")
     (archive / "facial" / "sub").mkdir()
     (archive / "facial" / "sub" / "003.txt").write_text("")
     one, two, three, *rest = CephalogramArchive(str(archive)).inputs()
@@ -94,6 +95,7 @@ def test_annotations_that_are_absent_bad_or_alone(archive):
     assert [(i.uri, i.record_id, i.problem[0]) for i in rest] == [
         ("", "readme", "bad_label"),
         ("", "777", "no_image"),
+        ("", "888", "unsupported_format"),
         ("", "003", "duplicate_id"),
         ("", "002", "bad_label"),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import tracemalloc
 
@@ -138,6 +139,59 @@ def test_cells_that_cannot_be_read_are_told_and_the_file_is_still_there(folder, 
     assert (items[0].record_id, items[0].sex, items[0].pixel_spacing_mm) == ("1", None, None)
     assert items[-1].record_id == "1"
     assert items[-1].problem == ("bad_label", f"{table}: 'xyz', 'abc' cannot be read and counts as unknown")
+
+
+def test_ages_in_months_stand_before_years_and_bad_ones_are_told(folder, tmp_path):
+    table = tmp_path / "metadata.csv"
+    table.write_text("id,age,age_months\n1,10,121\n2,10,\n3,150,\nnotes,,300\n")
+    items = list(FilesArchive(str(folder), str(table)).inputs())
+    assert [(i.record_id, i.age_months) for i in items if i.uri] == [
+        ("1", 121),
+        ("2", 120),
+        ("3", None),
+        ("notes", None),
+    ]
+    need = "counts as unknown; months in 0..240 (age_months), or years in 0..25 (age) are needed"
+    assert [(i.record_id, i.problem) for i in items if not i.uri] == [
+        ("3", ("bad_label", f"{table}: age '150' {need}")),
+        ("notes", ("bad_label", f"{table}: age '300' {need}")),
+    ]
+
+
+def test_litter_is_no_input(folder):
+    for name in (".DS_Store", "Thumbs.db", "left/desktop.ini", "._1.png", "__MACOSX/1.png", "._scans.zip"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"litter")
+    assert names(FilesArchive(str(folder))) == ["1.png", "2.png", "left/3.jpg", "notes.txt"]
+    assert names(FilesArchive(str(folder / "Thumbs.db"))) == ["Thumbs.db"], "named, it is what is meant"
+
+
+def test_no_file_ends_the_listing_or_hangs_the_reading(folder):
+    (folder / "self.png").symlink_to("self.png")
+    (folder / "gone.png").symlink_to("nothing.png")
+    os.mkfifo(folder / "pipe.png")
+    os.mkfifo(folder / "pipe.zip")
+    made = list(FilesArchive(str(folder)).inputs())
+    answers = {i.record_id: read_input(i) for i in made if i.record_id in ("self", "gone", "pipe")}
+    assert {name: (a.step, a.reason) for name, a in answers.items()} == {
+        "self": ("read", "not_found"),
+        "gone": ("read", "not_found"),
+        "pipe": ("list", "unsupported_format"),
+    }
+    assert answers["pipe"].message == "a named pipe, not a file"
+    assert len(made) == 8
+    (alone,) = FilesArchive(str(folder / "pipe.png")).inputs()
+    assert alone.problem == ("unsupported_format", "a named pipe, not a file")
+
+
+def test_linked_folders_outside_are_read_and_circles_end(folder, tmp_path):
+    (tmp_path / "mounted").mkdir()
+    (tmp_path / "mounted" / "7.png").write_bytes(b"bytes")
+    (tmp_path / "mounted" / "back").symlink_to(folder)
+    (folder / "left" / "outside").symlink_to(tmp_path / "mounted")
+    (folder / "left" / "up").symlink_to(folder)
+    (folder / "left" / "here").symlink_to(folder / "left")
+    assert names(FilesArchive(str(folder))) == ["1.png", "2.png", "left/3.jpg", "left/outside/7.png", "notes.txt"]
 
 
 def test_patient_split_and_source_come_with_metadata(folder, tmp_path):

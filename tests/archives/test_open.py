@@ -54,6 +54,26 @@ def test_a_table_of_ages_that_cannot_be_used_is_not_passed_over(folder):
         open_archive(str(folder))
 
 
+@pytest.mark.parametrize(
+    ("header", "cells", "months"),
+    [("stem,sex,spacing", "1,F,0.1", None), ("uri,age,sex", "1.png,12.5,F", 150.0), ("id,male,years", "1,0,9", 108.0)],
+)
+def test_a_table_without_bone_ages_is_metadata(folder, tmp_path, header, cells, months):
+    (tmp_path / "md.csv").write_text(f"{header}\n{cells}\n")
+    (folder / "2.png").write_bytes(b"")
+    made = open_archive(str(folder), str(tmp_path / "md.csv"))
+    assert isinstance(made, FilesArchive)
+    items = [(i.record_id, i.age_months, i.sex, i.problem) for i in made.inputs()]
+    assert items == [("1", months, "F", None), ("2", None, None, None)]
+
+
+@pytest.mark.parametrize("header", ["id,bonage,male", "id,bone_months,male", "id,note"])
+def test_a_table_that_seems_to_tell_bone_ages_or_nothing_is_refused(folder, tmp_path, header):
+    (tmp_path / "md.csv").write_text(f"{header}\n1,12,0\n")
+    with pytest.raises(UsageError, match=rf"no bone age column \(found: {', '.join(header.split(','))}\)"):
+        open_archive(str(folder), str(tmp_path / "md.csv"))
+
+
 def test_nothing_there_is_said(tmp_path):
     for labels in (None, "labels.csv"):
         with pytest.raises(StorageError, match=r"absent: there is no such file or folder"):

@@ -145,12 +145,51 @@ def test_an_archive_travels(archive):
     assert list(pickle.loads(pickle.dumps(made)).inputs()) == list(made.inputs())
 
 
-def test_only_the_folder_named_like_the_table_is_read(archive, tmp_path):
+def test_the_folder_named_like_the_table_comes_first_and_the_rest_is_listed_too(archive, tmp_path):
     made = archive(TABLE)
-    other = tmp_path / "rsna" / "boneage-test-dataset"
-    other.mkdir()
-    (other / "4360.png").write_bytes(b"pixels")
-    assert read(made)[1] == []
+    for name in ("a-test-dataset/4360.png", "full-size/2.png", "notes.csv", f"{NAME}.txt"):
+        path = tmp_path / "rsna" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"pixels")
+    items = [(i.uri.rsplit("/rsna/", 1)[1], i.problem and i.problem[0]) for i in made.inputs()]
+    assert items == [
+        (f"{NAME}/{NAME}/1.png", None),
+        (f"{NAME}/{NAME}/2.png", None),
+        (f"{NAME}/{NAME}/3.png", None),
+        ("a-test-dataset/4360.png", "no_label"),
+        (f"{NAME}.txt", "no_label"),
+        ("full-size/2.png", "duplicate_id"),
+        ("notes.csv", "no_label"),
+    ]
+
+
+def test_a_file_named_like_the_table_is_listed_once(tmp_path):
+    (tmp_path / "labels.csv").write_text(TABLE)
+    (tmp_path / "labels").write_bytes(b"text")
+    (tmp_path / "1.png").write_bytes(b"pixels")
+    items = [i.uri.rpartition("/")[2] for i in RsnaArchive(str(tmp_path)).inputs() if i.uri]
+    assert items == ["labels", "1.png"]
+
+
+def test_a_table_may_be_a_link(tmp_path):
+    (tmp_path / "hands").mkdir()
+    (tmp_path / "hands" / "1.png").write_bytes(b"pixels")
+    (tmp_path / "elsewhere.csv").write_text("id,boneage\n1,12\n")
+    (tmp_path / "hands" / "labels.csv").symlink_to(tmp_path / "elsewhere.csv")
+    assert read(RsnaArchive(str(tmp_path / "hands"))) == ([("1", 12.0, None)], [])
+
+
+@pytest.mark.parametrize(
+    ("ages", "noted"),
+    [((4, 9.5, 15), True), ((4, 9.5, 21), False), ((4, 15), False), ((3, 4, 5), False), (("x", 9, 15), False)],
+)
+def test_bone_ages_that_look_like_years_are_asked_about(archive, ages, noted):
+    made = archive("id,boneage\n" + "".join(f"{k},{age}\n" for k, age in enumerate(ages, start=1)))
+    notes = [i for i in made.inputs() if not i.uri and i.problem[0] == "bad_label"]
+    asked = ("bad_label", "the largest bone age is 15: are these years? months are needed")
+    assert [(i.record_id, i.problem) for i in notes] == ([(f"{NAME}.csv", asked)] if noted else [])
+    records = [i.age_months for i in made.inputs() if not i.problem]
+    assert records == [float(age) for age in ages if age != "x"], "the images stay records"
 
 
 def test_a_relative_path_reads_the_same(archive, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from boneage_ray.archives.listing import Found
@@ -182,6 +184,92 @@ def test_top_folders_may_say_the_split(path, split):
 
 
 def test_a_table_can_be_checked_before_work_begins(table):
-    check_table(table("id,boneage\n"), needs_age=True)
+    check_table(table("id,boneage\n1,2\n"), needs_age=True)
     with pytest.raises(UsageError, match="no bone age column"):
         check_table(table("id,sex\n"), needs_age=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("8,5", 8.5),
+        ("100,25", 100.25),
+        ("0,143", 0.143),
+        (",5", 0.5),
+        (" 12. ", 12.0),
+        ("+7", 7.0),
+        ("1,200", None),
+        ("12,000", None),
+        ("10_0", None),
+        ("1,2,3", None),
+        ("1.234,5", None),
+        ("\u0661\u0662", None),
+        ("0x10", None),
+    ],
+)
+def test_numbers_are_plain_decimals(text, value):
+    assert parse_age(text) == value
+    assert parse_spacing(text) == value
+
+
+@pytest.mark.parametrize(
+    ("header", "both"),
+    [
+        ("id,boneage,boneage", "'boneage', 'boneage'"),
+        ("id,boneage,Bone Age", "'boneage', 'Bone Age'"),
+        ("id,boneage,Bone Age (months)", "'boneage', 'Bone Age (months)'"),
+        ("id,ID,boneage", "'id', 'ID'"),
+        ("id,boneage,male,sex", "'male', 'sex'"),
+        ("id,boneage,spacing,pixel_spacing_mm", "'spacing', 'pixel_spacing_mm'"),
+    ],
+)
+def test_two_columns_of_one_meaning_are_refused(table, header, both):
+    with pytest.raises(UsageError, match=f"says the same in the columns {re.escape(both)}; keep one of them"):
+        check_table(table(f"{header}\n1,2,3,4\n"), needs_age=True)
+
+
+def test_columns_of_other_meaning_or_none_may_stand_together(table):
+    (row,) = read_table(table("id,image,boneage,age,note,note\n1,x.png,100,8,a,b\n"), needs_age=True)
+    assert (row.record_id, row.age_text, row.years_text) == ("1", "100", "8")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('id,boneage,male\n1,10,True\n2,"20,True\n3,30,True\n4,40,True\n', 3),
+        ('id,boneage,male\n1,10,True\n2,"20,True\n3,30",True\n4,40,True\n', 3),
+        ('id,boneage,male\n1,10,True\n2,"20"x,True\n', 3),
+        ('id,boneage,note\n1,10,"a\nb"\n2,20,"c\n3,30,d\n', 4),
+        ("id,boneage,note\n1,10," + "x" * 140_000 + "\n", 2),
+        ('id,"boneage,male\n1,10,True\n', 1),
+        ("id,boneage," + "x" * 140_000 + "\n1,10\n", 1),
+    ],
+    ids=["to the end", "to another", "text after", "multi-line note before", "long cell", "header", "long header"],
+)
+def test_what_is_no_csv_is_told_with_its_line(table, text, line):
+    uri = table(text)
+    with pytest.raises(UsageError, match=rf"labels\.csv, line {line}: .*is a quote missing\?"):
+        check_table(uri, needs_age=True)
+    with pytest.raises(UsageError, match=rf"labels\.csv, line {line}: "):
+        list(read_table(uri, needs_age=True))
+
+
+@pytest.mark.parametrize("text", ["id,boneage\n", "id,boneage", "id,boneage\n\n\n"])
+def test_a_table_without_rows_is_refused(table, text):
+    with pytest.raises(UsageError, match=r"labels\.csv holds no row, only a header"):
+        check_table(table(text), needs_age=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"id","boneage","male"\r\n"1377","180","False"\r\n',
+        '\ufeff"id";"Bone Age (months)";"male"\r\n1377;"180,0";False\r\n',
+        '\ufeff"id";"boneage";"a, note, quoted, with, commas";"male"\n1377;180;x;False\n',
+        'id, "boneage", male\n1377, "180", False\n',
+        '"id";"boneage";"a, b";"male"\r1377;180;;False\r',
+    ],
+)
+def test_quoted_headers_in_every_spelling(table, text):
+    (row,) = read_table(table(text), needs_age=True)
+    assert (row.record_id, parse_age(row.age_text), row.sex) == ("1377", 180.0, "F")

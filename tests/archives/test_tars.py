@@ -84,9 +84,12 @@ def test_only_files_count(tmp_path):
     with tarfile.open(path, "w") as made:
         for kind, name in (
             (tarfile.DIRTYPE, "a"),
+            (b"V", "volume"),
             (tarfile.SYMTYPE, "s.png"),
+            (tarfile.SYMTYPE, "._s.png"),
             (tarfile.LNKTYPE, "l.png"),
             (tarfile.FIFOTYPE, "f"),
+            (tarfile.CHRTYPE, "c"),
         ):
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, "/etc/passwd"
@@ -97,11 +100,31 @@ def test_only_files_count(tmp_path):
         made.addfile(tarfile.TarInfo("../../2\n.png"))
         made.addfile(tarfile.TarInfo("inner.tar"))
     assert listed(path) == [
+        ("s.png", "unsupported_format"),
+        ("l.png", "not_found"),
+        ("f", "unsupported_format"),
+        ("c", "unsupported_format"),
         ("1.png", None),
         ("1.png#2", None),
         ("../../2\\n.png", None),
         ("inner.tar", "unsupported_format"),
     ]
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+def test_hard_links_are_read_where_they_lead_to(tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    with tarfile.open(path, f"w:{ENDINGS[ending]}") as made:
+        for name, target in (("./1.png", None), ("2.png", "./1.png"), ("b.tar", "1.png"), ("3.png", "2.png")):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = (tarfile.LNKTYPE, target) if target else (tarfile.REGTYPE, "")
+            info.size = 0 if target else len(PIXELS)
+            made.addfile(info, None if target else io.BytesIO(PIXELS))
+    assert listed(path) == [("1.png", None), ("2.png", None), ("b.tar", "unsupported_format"), ("3.png", None)]
+    assert contents(path) == [PIXELS, PIXELS, ("list", "unsupported_format"), PIXELS]
+    items = list(FilesArchive(str(path)).inputs())
+    assert [(i.record_id, i.size_bytes) for i in items] == [(k, len(PIXELS)) for k in ("1", "2", "b", "3")]
+    assert read_input(Input(items[3].uri, "3")) == PIXELS, "the URI alone is enough"
 
 
 @pytest.mark.parametrize("ending", ["tar", "tar.gz", "tar.xz"])

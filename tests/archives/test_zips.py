@@ -80,7 +80,7 @@ def test_metadata_names_members(packed, tmp_path):
     assert [i.sex for i in FilesArchive(str(path), str(table)).inputs()] == ["F", "M", "F"]
 
 
-def test_folders_links_and_litter_are_left_out(packed, tmp_path):
+def test_folders_and_litter_are_left_out_and_links_told(packed, tmp_path):
     path = packed(
         {
             "a/": b"",
@@ -95,7 +95,8 @@ def test_folders_links_and_litter_are_left_out(packed, tmp_path):
     link.create_system, link.external_attr = 3, 0o120777 << 16
     with zipfile.ZipFile(path, "a") as made:
         made.writestr(link, "/etc/passwd")
-    assert listed(path) == [("a/1.png", None)]
+    assert listed(path) == [("a/1.png", None), ("link.png", "unsupported_format")]
+    assert contents(path) == [b"1", ("list", "unsupported_format")]
 
 
 def test_names_can_be_printed_and_never_touch_a_disk(packed):
