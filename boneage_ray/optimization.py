@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+
+if TYPE_CHECKING:  # naming a recipe does not load torch
+    from torch import nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LambdaLR
 
 
 class Stage(BaseModel):
@@ -39,6 +40,8 @@ class Stage(BaseModel):
 
 def build_optimizer(stage: Stage, parameters: Iterable[nn.Parameter]) -> Optimizer:
     """The stage's optimizer over parameters that require gradients."""
+    import torch
+
     chosen = [p for p in parameters if p.requires_grad]
     if stage.optimizer == "adam":
         return torch.optim.Adam(chosen, lr=stage.lr, weight_decay=stage.weight_decay)
@@ -51,6 +54,8 @@ def build_optimizer(stage: Stage, parameters: Iterable[nn.Parameter]) -> Optimiz
 
 def build_schedule(stage: Stage, optimizer: Optimizer, steps_per_epoch: int) -> LambdaLR:
     """A schedule to be stepped once after every optimizer step."""
+    from torch.optim.lr_scheduler import LambdaLR
+
     total = max(1, stage.epochs * steps_per_epoch)
     warm = stage.warmup * total
     floor = stage.final_lr / stage.lr

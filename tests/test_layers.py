@@ -210,8 +210,9 @@ def test_most_of_the_package_runs_without_ray():
     assert run(told) == "False\n"
 
 
-def test_preparing_and_listing_need_no_torch():
-    told = "import sys\nfrom boneage_ray.records import shards\nfrom boneage_ray.archives import rsna, files\n"
+def test_preparing_listing_and_naming_a_recipe_need_no_torch():
+    told = "import sys\nfrom boneage_ray import recipes\nfrom boneage_ray.records import shards\n"
+    told += "from boneage_ray.archives import open\nfrom boneage_ray.evaluation import data_report\n"
     assert run(told + "print(sorted({'torch', 'ray', 'timm', 'kornia'} & set(sys.modules)))") == "[]\n"
 
 

@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from boneage_ray import storage
 from boneage_ray.errors import MismatchError, UsageError
-
-
-class BackboneConfig(BaseModel):
-    """Which encoder and where its first weights come from.
-
-    `weights`: "none" (random), "timm" (timm's pretrained ones, needs the network), or the URI of a safetensors file with
-    the encoder's own parameter names; `weights_sha256` is then checked.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    name: str = "resnet18"
-    weights: Literal["none", "timm"] | str = "none"
-    weights_sha256: str | None = None
+from boneage_ray.models.config import BackboneConfig
 
 
 def build_backbone(config: BackboneConfig, channels: int, with_weights: bool) -> nn.Module:

@@ -5,36 +5,19 @@ Axis letters: B batch, H height, W width, F features, C classes.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from boneage_ray.anatomy.growth import SCHEMES, SchemeName
+from boneage_ray.anatomy.growth import SCHEMES
 from boneage_ray.errors import UsageError
-from boneage_ray.models.backbone import BackboneConfig, build_backbone, fixed_size
+from boneage_ray.models.backbone import build_backbone, fixed_size
+from boneage_ray.models.config import RegressorConfig
 
 # ImageNet statistics (Deng et al. 2009), for encoders that were trained with them.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 # The mean and spread of ages in the published training set: a head that starts there learns from the first step.
 AGE_MEAN_YEARS, AGE_SD_YEARS = 10.6, 3.4
-
-
-class RegressorConfig(BaseModel):
-    """A bone age regressor; `stage_heads` adds a classifier for each named stage scheme."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    backbone: BackboneConfig = BackboneConfig()
-    channels: Literal[1, 3] = Field(
-        default=3, description="3: gray repeated, ImageNet normalisation; 1: gray in [0, 1]"
-    )
-    stage_heads: tuple[SchemeName, ...] = ()
-    sex_features: int = Field(default=0, ge=0, description="width of the sex embedding; 0: sex is not an input")
-    hidden: tuple[int, ...] = ()
-    dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
 class Regressor(nn.Module):

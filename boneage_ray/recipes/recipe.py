@@ -13,13 +13,13 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from boneage_ray.augment.pipeline import AugmentConfig
+from boneage_ray.augment.config import AugmentConfig
 from boneage_ray.errors import UsageError
-from boneage_ray.models.regressor import RegressorConfig
+from boneage_ray.models.config import RegressorConfig
 from boneage_ray.optimization import Stage
 from boneage_ray.records.prepare import ImageConfig
 from boneage_ray.records.split import SplitConfig
-from boneage_ray.tasks.age import AgeTaskConfig
+from boneage_ray.tasks.config import AgeTaskConfig
 
 
 class Recipe(BaseModel):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from boneage_ray.augment.pipeline import AugmentConfig
-from boneage_ray.models.backbone import BackboneConfig
-from boneage_ray.models.regressor import RegressorConfig
+from boneage_ray.augment.config import AugmentConfig
+from boneage_ray.models.config import BackboneConfig, RegressorConfig
 from boneage_ray.optimization import Stage
 from boneage_ray.recipes.recipe import Recipe
 

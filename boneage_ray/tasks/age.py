@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal, final
+from typing import final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from boneage_ray.anatomy.growth import MONTHS_PER_YEAR, SCHEMES, SchemeName, stage_of
 from boneage_ray.datasets.batch import Batch
+from boneage_ray.tasks.config import AgeTaskConfig
 from boneage_ray.tasks.losses import absolute_error, cross_entropy, huber
 from boneage_ray.tasks.metrics import age_metrics, stage_metrics
 from boneage_ray.tasks.task import Columns, Task
-
-
-class AgeTaskConfig(BaseModel):
-    """Loss of the age in years, and the weight of each stage head's cross-entropy."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    loss: Literal["l1", "huber"] = "l1"
-    huber_delta_years: float = Field(default=1.25, gt=0)
-    age_weight: float = Field(default=1.0, ge=0)
-    stage_weight: float = Field(default=1.0, ge=0)
 
 
 @final

@@ -6,7 +6,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from boneage_ray.augment.pipeline import Augment, AugmentConfig
+from boneage_ray.augment.config import AugmentConfig
+from boneage_ray.augment.pipeline import Augment
 
 HEIGHT, WIDTH, CASES = 96, 128, 8
 DOTS = torch.tensor([[40.0, 30.0], [75.0, 60.0], [60.0, 45.0]])

@@ -11,7 +11,8 @@ from safetensors.torch import save
 
 from boneage_ray import storage
 from boneage_ray.errors import MismatchError, UsageError
-from boneage_ray.models.backbone import BackboneConfig, build_backbone, fixed_size, load_checked
+from boneage_ray.models.backbone import build_backbone, fixed_size, load_checked
+from boneage_ray.models.config import BackboneConfig
 
 TINY = "test_resnet"
 

@@ -7,8 +7,8 @@ import torch
 from pydantic import ValidationError
 
 from boneage_ray.errors import UsageError
-from boneage_ray.models.backbone import BackboneConfig
-from boneage_ray.models.regressor import AGE_MEAN_YEARS, Regressor, RegressorConfig
+from boneage_ray.models.config import BackboneConfig, RegressorConfig
+from boneage_ray.models.regressor import AGE_MEAN_YEARS, Regressor
 
 TINY = BackboneConfig(name="test_resnet")
 IMAGE = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -9,11 +9,13 @@ import torch
 from plain_world import cases, part, tiny_recipe
 from torch import nn
 
-from boneage_ray.augment.pipeline import Augment, AugmentConfig
+from boneage_ray.augment.config import AugmentConfig
+from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.optimization import Stage, build_optimizer, build_schedule
-from boneage_ray.tasks.age import AgeTask, AgeTaskConfig
+from boneage_ray.tasks.age import AgeTask
+from boneage_ray.tasks.config import AgeTaskConfig
 from boneage_ray.training.step import (
     Learner,
     NonFiniteLossError,

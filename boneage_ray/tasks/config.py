@@ -1,0 +1,18 @@
+"""What a recipe says of its task. Apart from the tasks, so that naming a recipe does not load torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class AgeTaskConfig(BaseModel):
+    """Loss of the age in years, and the weight of each stage head's cross-entropy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    loss: Literal["l1", "huber"] = "l1"
+    huber_delta_years: float = Field(default=1.25, gt=0)
+    age_weight: float = Field(default=1.0, ge=0)
+    stage_weight: float = Field(default=1.0, ge=0)
