@@ -44,7 +44,7 @@ class FilesArchive(Archive):
             nothing = False
             yield self._chosen(labelled(found, metadata.row_of(found)))
         if nothing:
-            raise NoUsableInputError(f"{self.source} holds no file to score")
+            raise NoUsableInputError(f"{self.source} holds no file to work on")
         yield from metadata.notes()
 
     def _files(self) -> Iterator[Found]:

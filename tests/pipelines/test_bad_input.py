@@ -92,9 +92,9 @@ def test_errors_for_a_person(archive, model, prepared, local_ray, tmp_path):
     empty.mkdir()
     (tmp_path / "file").write_text("")
     out = str(tmp_path / "out")
-    with pytest.raises(NoUsableInputError, match="holds no label table"):
+    with pytest.raises(NoUsableInputError, match="holds no file to work on"):
         run(pipeline.prepare, pipeline.PrepareArguments(str(empty), "demo", out))
-    with pytest.raises(NoUsableInputError, match="holds no file to score"):
+    with pytest.raises(NoUsableInputError, match="holds no file to work on"):
         run(pipeline.score, pipeline.ScoreArguments(str(empty), model, out))
     with pytest.raises(StorageError, match="nowhere"):
         run(pipeline.score, pipeline.ScoreArguments(str(tmp_path / "nowhere"), model, out))
@@ -115,8 +115,8 @@ def test_errors_for_a_person(archive, model, prepared, local_ray, tmp_path):
 
 def test_missing_column_names_what_was_found(archive, local_ray, tmp_path):
     table = tmp_path / "labels.csv"
-    table.write_text("id,years\n1,3\n")
-    with pytest.raises(UsageError, match=r"no bone age column \(found: id, years\)"):
+    table.write_text("id,colour\n1,3\n")
+    with pytest.raises(UsageError, match=r"no bone age column \(found: id, colour\)"):
         run(pipeline.prepare, pipeline.PrepareArguments(archive, "demo", str(tmp_path / "d"), labels=str(table)))
 
 
@@ -128,8 +128,10 @@ def test_metadata_that_cannot_be_used_is_told(archive, model, tmp_path, capsys):
     arguments = pipeline.ScoreArguments(f"{archive}/{HAND_FOLDER}", model, str(tmp_path / "out"), metadata=str(table))
     run(pipeline.score, arguments)
     err = capsys.readouterr().err
-    assert f"1 rows hold values that count as unknown ({names[1]}: X, abc)" in err
-    assert "1 rows are not used (ghost)" in err
+    assert "metadata: 1 rows not used: bad_label" in err
+    assert "metadata: 1 rows not used: no_image" in err
+    assert f"{names[1]}: " in err
+    assert "ghost: " in err
 
 
 def test_damaged_manifest_is_told(prepared, model, tmp_path):
