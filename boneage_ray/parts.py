@@ -31,6 +31,7 @@ PLAN = "plan.json"
 # Short parts first, so that the first results are there soon; long ones when there are many, so that files stay few.
 LEAD_PARTS, LEAD_SIZE = 8, 8
 SMALL_PARTS, SMALL_SIZE, LARGE_SIZE = 128, 64, 256
+INPUTS_AN_ACTOR = 32
 T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
@@ -201,8 +202,10 @@ def complete(job: Job, work: Callable[[Todo, Resources], Iterator[dict[str, Any]
     if lines:
         say(f"{title}: {len(lines)} parts are there already; continuing")
     todo = Todo(job.listing, {target: line["mark"] for target, line in lines.items()})
-    waiting = sum("line" not in row for row in islice(todo(), offered_cpus()))
-    resources = choose_resources(max(1, waiting), job.gpu)
+    ahead = [row["size"] for row in islice(todo(), LEAD_PARTS + offered_cpus()) if "line" not in row]
+    waiting = len(ahead)
+    # Starting an actor takes longer than a few inputs do.
+    resources = choose_resources(max(1, min(waiting, sum(ahead) // INPUTS_AN_ACTOR)), job.gpu)
     done = sum(line["size"] for line in lines.values())
     end: dict[str, Any] = {}
     with Progress(title, None) as bar:
