@@ -159,7 +159,7 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     with timed(run, "evaluate"):
         rows = job.predict_split(model, prepared, split, arguments.gpu)
     job.write_predictions(out, rows)
-    predictions = job.as_predictions(rows, loaded.recipe.model.stage_heads)
+    predictions = job.as_predictions(rows, getattr(loaded.recipe.model, "stage_heads", ()))
     analysis = analyse(predictions, job.median_age(prepared))
     storage.write_json(storage.join(out, "metrics.json"), analysis)
     facts = {

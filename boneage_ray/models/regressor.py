@@ -5,6 +5,8 @@ Axis letters: B batch, H height, W width, F features, C classes.
 
 from __future__ import annotations
 
+from typing import final
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from boneage_ray.anatomy.growth import SCHEMES
 from boneage_ray.errors import UsageError
 from boneage_ray.models.backbone import build_backbone, fixed_size
 from boneage_ray.models.config import RegressorConfig
+from boneage_ray.models.model import Model
 
 # ImageNet statistics (Deng et al. 2009), for encoders that were trained with them.
 _MEAN = (0.485, 0.456, 0.406)
@@ -20,7 +23,8 @@ _STD = (0.229, 0.224, 0.225)
 AGE_MEAN_YEARS, AGE_SD_YEARS = 10.6, 3.4
 
 
-class Regressor(nn.Module):
+@final
+class Regressor(Model):
     """image_B1HW float in [0, 1], sex_B int64 (0 F, 1 M, 2 unknown) -> age_years (B,), stage_<scheme> logits (B, C)."""
 
     mean: Tensor
@@ -65,10 +69,6 @@ class Regressor(nn.Module):
             return features_BF
         index_B = sex_B if sex_B is not None else torch.full((len(image),), 2, device=image.device)
         return torch.cat([features_BF, self.sex(index_B).to(features_BF.dtype)], dim=1)
-
-    def head_parameters(self) -> list[nn.Parameter]:
-        """Everything behind the encoder, for stages that train only the head."""
-        return [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
 
 
 def _trunk(width: int, hidden: tuple[int, ...], dropout: float) -> tuple[nn.Sequential, int]:

@@ -10,8 +10,8 @@ import torch
 from boneage_ray.bundle import Bundle
 from boneage_ray.datasets.batch import Batch, as_float, make_batch
 from boneage_ray.models.backbone import load_checked
-from boneage_ray.models.regressor import Regressor
-from boneage_ray.tasks.age import AgeTask
+from boneage_ray.models.build import build_model
+from boneage_ray.tasks.build import build_task
 from boneage_ray.tasks.task import Columns
 from boneage_ray.training.step import choose_precision
 
@@ -25,10 +25,10 @@ class Predictor:
     def __init__(self, bundle: Bundle, device: str | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.recipe, self.sha256 = bundle.recipe, bundle.sha256
-        model = Regressor(self.recipe.model, with_weights=False)
+        model = build_model(self.recipe.model, with_weights=False)
         load_checked(model, bundle.weights, f"the bundle {self.recipe.name}")
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self.task = AgeTask(self.recipe.task)
+        self.task = build_task(self.recipe.task)
         self.precision = choose_precision(self.recipe.precision, self.device)
         self.batch_size = GPU_BATCH if self.device.type == "cuda" else CPU_BATCH
 

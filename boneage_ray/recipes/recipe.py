@@ -8,18 +8,20 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from boneage_ray.augment.config import AugmentConfig
 from boneage_ray.errors import UsageError
-from boneage_ray.models.config import RegressorConfig
+from boneage_ray.models.config import ModelConfig, RegressorConfig
 from boneage_ray.optimization import Stage
 from boneage_ray.records.prepare import ImageConfig
 from boneage_ray.records.split import SplitConfig
-from boneage_ray.tasks.config import AgeTaskConfig
+from boneage_ray.tasks.config import AgeTaskConfig, TaskConfig
+
+_TAGS = ("regressor", "hand-mask", "age", "mask")  # pydantic names the member of a union inside a key
 
 
 class Recipe(BaseModel):
@@ -31,8 +33,8 @@ class Recipe(BaseModel):
     summary: str
     image: ImageConfig = ImageConfig()
     augment: AugmentConfig = AugmentConfig()
-    model: RegressorConfig = RegressorConfig()
-    task: AgeTaskConfig = AgeTaskConfig()
+    model: ModelConfig = RegressorConfig()
+    task: TaskConfig = AgeTaskConfig()
     stages: tuple[Stage, ...] = Field(default=(Stage(),), min_length=1)
     batch_size: int = Field(default=32, ge=1, description="over all workers together")
     best_by: Literal["val_mae_months", "val_loss"] = "val_mae_months"
@@ -55,7 +57,7 @@ def build(values: Mapping[str, Any], origin: str) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = [str(part) for part in first["loc"]]
+        place = [str(part) for k, part in enumerate(first["loc"]) if k != 1 or str(part) not in _TAGS]
         key = ".".join(place)
         if first["type"] == "extra_forbidden":
             near = _nearest(place[:-1], place[-1])
@@ -125,12 +127,18 @@ def known_keys() -> list[str]:
     def walk(model: type[BaseModel], prefix: str) -> None:
         for name, info in model.model_fields.items():
             found.append(prefix + name)
-            inner = Stage if name == "stages" else info.annotation
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
+            for inner in _configs(info.annotation):
                 walk(inner, f"{prefix}{name}.")
 
     walk(Recipe, "")
-    return found
+    return list(dict.fromkeys(found))
+
+
+def _configs(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401
+    """The configs that a field may hold: itself, the members of a union, the entries of a tuple."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [config for inner in get_args(annotation) for config in _configs(inner)]
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from boneage_ray.datasets.batch import Batch
 from boneage_ray.datasets.load import Prepared, batches, open_prepared
 from boneage_ray.datasets.plan import ordered_slices, training_slices
 from boneage_ray.errors import MismatchError
-from boneage_ray.models.regressor import Regressor
+from boneage_ray.models.build import build_model
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.runs import Progress as ProgressLine
 from boneage_ray.runs import say
@@ -56,8 +56,8 @@ def run_training(recipe: Recipe, prepared: Prepared, options: TrainOptions) -> t
     total = sum(stage.epochs for stage in recipe.stages)
     if not checkpoint.epochs(run_uri):
         # Here first: a wrong name, file or hash, or a hub out of reach, is told before any worker starts.
-        say(f"building {recipe.model.backbone.name} with weights: {recipe.model.backbone.weights}")
-        Regressor(recipe.model)
+        say(f"building {recipe.model.describe()}")
+        build_model(recipe.model)
     with _progress_line(total, prepared.rows("train")) as board:
         _fit(recipe, options, mark, board)
     found = checkpoint.load_latest(run_uri, mark)

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from boneage_ray import storage
 from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import Batch
-from boneage_ray.models.regressor import Regressor
+from boneage_ray.models.build import build_model
+from boneage_ray.models.model import Model
 from boneage_ray.optimization import Stage, build_optimizer, build_schedule
 from boneage_ray.recipes.recipe import Recipe
-from boneage_ray.tasks.age import AgeTask
+from boneage_ray.tasks.build import build_task
 from boneage_ray.training import checkpoint
 from boneage_ray.training.step import (
     Learner,
@@ -72,7 +73,7 @@ def train(job: Job, world: World) -> checkpoint.Progress:
     found = checkpoint.load_latest(job.run_uri, job.fingerprint)
     progress = found[0] if found else checkpoint.Progress()
     torch.manual_seed(job.recipe.seed)
-    raw = Regressor(job.recipe.model, with_weights=found is None).to(world.device)
+    raw = build_model(job.recipe.model, with_weights=found is None).to(world.device)
     raw = raw.to(memory_format=torch.channels_last)
     if found:
         raw.load_state_dict(checkpoint.model_weights(found[1]))
@@ -89,7 +90,7 @@ def train(job: Job, world: World) -> checkpoint.Progress:
 
 
 def _learner(
-    job: Job, world: World, raw: Regressor, progress: checkpoint.Progress, tensors: dict[str, Tensor] | None
+    job: Job, world: World, raw: Model, progress: checkpoint.Progress, tensors: dict[str, Tensor] | None
 ) -> Learner:
     """The optimizer and schedule of the present stage, with their saved state if there is one."""
     stage = job.recipe.stages[min(progress.stage, len(job.recipe.stages) - 1)]
@@ -103,7 +104,7 @@ def _learner(
     return Learner(
         model=world.wrap(raw),
         raw=raw,
-        task=AgeTask(job.recipe.task),
+        task=build_task(job.recipe.task),
         augment=Augment(job.recipe.augment),
         device=world.device,
         precision=choose_precision(job.recipe.precision, world.device),
@@ -114,7 +115,7 @@ def _learner(
     )
 
 
-def _one_epoch(job: Job, world: World, raw: Regressor, learner: Learner, progress: checkpoint.Progress) -> None:
+def _one_epoch(job: Job, world: World, raw: Model, learner: Learner, progress: checkpoint.Progress) -> None:
     """Train, validate over all workers, and extend the history by one line."""
     started = time.monotonic()
     # Reseeded from (seed, epoch, rank): a resumed epoch draws what the unbroken one drew, on any worker.
@@ -157,7 +158,7 @@ def _validation(learner: Learner, parts: list[Any]) -> dict[str, float | None]:
     return {f"val_{name}": value if math.isfinite(value) else None for name, value in found.items()}
 
 
-def _note_best(job: Job, world: World, raw: Regressor, progress: checkpoint.Progress, score: float | None) -> None:
+def _note_best(job: Job, world: World, raw: Model, progress: checkpoint.Progress, score: float | None) -> None:
     """A score that is not finite (None) is never better than one that is."""
     progress.since_best += 1
     first = progress.best_epoch == 0
@@ -172,13 +173,13 @@ def _stage_is_over(stage: Stage, progress: checkpoint.Progress) -> bool:
     return progress.epoch_in_stage >= stage.epochs or not patient
 
 
-def _commit(job: Job, world: World, raw: Regressor, learner: Learner, progress: checkpoint.Progress) -> None:
+def _commit(job: Job, world: World, raw: Model, learner: Learner, progress: checkpoint.Progress) -> None:
     if world.rank == 0:
         progress.steps_in_stage = learner.schedule.last_epoch
         checkpoint.save(job.run_uri, job.fingerprint, progress, raw.state_dict(), learner.optimizer)
 
 
-def _set_trainable(raw: Regressor, stage: Stage) -> None:
+def _set_trainable(raw: Model, stage: Stage) -> None:
     for parameter in raw.parameters():
         parameter.requires_grad = stage.trainable == "all"
     for parameter in raw.head_parameters():
