@@ -1,7 +1,8 @@
 """The model bundle on disk or S3: weights, recipe, metrics and a card, hashed, never a pickle.
 
-`MODEL/weights.safetensors recipe.json calibration.json metrics.json MODEL_CARD.md`, and `manifest.json` with the SHA-256 of
-each. The manifest is written last: a bundle without one is not a bundle. `model_sha256` is the hash of the manifest.
+`MODEL/weights.safetensors recipe.json calibration.json metrics.json MODEL_CARD.md`, for a recipe with a blend also `trees.json`
+(XGBoost's own format), and `manifest.json` with the SHA-256 of each. The manifest is written last: a bundle without one is not a
+bundle. `model_sha256` is the hash of the manifest.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ WEIGHTS, RECIPE, CALIBRATION, METRICS, CARD = (
     "MODEL_CARD.md",
 )
 FILES = (WEIGHTS, RECIPE, CALIBRATION, METRICS, CARD)
+TREES = "trees.json"
 MANIFEST = "manifest.json"
 
 
@@ -39,12 +41,19 @@ class Bundle:
     metrics: dict[str, Any]
     calibration: dict[str, Any]
     sha256: str
+    trees: bytes | None = None  # as models/ensemble.py reads them
 
 
-def save(uri: str, recipe: Recipe, weights: dict[str, Tensor], metrics: dict[str, Any]) -> str:
-    """Write a bundle and return its `model_sha256`."""
+def save(
+    uri: str, recipe: Recipe, weights: dict[str, Tensor], metrics: dict[str, Any], trees: bytes | None = None
+) -> str:
+    """Write a bundle and return its `model_sha256`. Raises `UsageError` unless `trees` come with a recipe that blends them."""
     from safetensors.torch import save as save_safetensors
 
+    if recipe.blend is None and trees is not None:
+        raise UsageError(f"recipe {recipe.name} has no blend, but trees were given")
+    if recipe.blend is not None and trees is None:
+        raise UsageError(f"recipe {recipe.name} has a blend, but its trees are missing")
     state = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     contents = {
         WEIGHTS: save_safetensors(state),
@@ -53,6 +62,8 @@ def save(uri: str, recipe: Recipe, weights: dict[str, Tensor], metrics: dict[str
         METRICS: _json(metrics),
         CARD: _card(recipe, metrics).encode(),
     }
+    if trees is not None:
+        contents[TREES] = trees
     for name, data in contents.items():
         storage.write_bytes(storage.join(uri, name), data)
     manifest = _json(
@@ -80,7 +91,8 @@ def load(uri: str) -> Bundle:
     except SafetensorError as error:
         raise UsageError(f"{uri}/{WEIGHTS} is not a safetensors file: {error}") from None
     recipe = build(json.loads(contents[RECIPE]), f"{uri}/{RECIPE}")
-    return Bundle(recipe, weights, json.loads(contents[METRICS]), json.loads(contents[CALIBRATION]), sha256)
+    trees = _verified(uri, TREES, manifest["sha256"]) if recipe.blend is not None else None
+    return Bundle(recipe, weights, json.loads(contents[METRICS]), json.loads(contents[CALIBRATION]), sha256, trees)
 
 
 def read_manifest(uri: str) -> tuple[dict[str, Any], str]:
@@ -102,6 +114,8 @@ def read_manifest(uri: str) -> tuple[dict[str, Any], str]:
 
 
 def _verified(uri: str, name: str, hashes: dict[str, str]) -> bytes:
+    if name not in hashes:
+        raise MismatchError(f"{uri}/{MANIFEST} does not vouch for {name}")
     data = storage.read_bytes(storage.join(uri, name))
     digest = hashlib.sha256(data).hexdigest()
     if digest != hashes[name]:
@@ -117,6 +131,9 @@ def _json(value: object) -> bytes:
 
 def _card(recipe: Recipe, metrics: dict[str, Any]) -> str:
     shown = "\n".join(f"- {key}: {value:.4g}" for key, value in metrics.items() if isinstance(value, int | float))
+    if blend := metrics.get("blend"):
+        ages = ", ".join(f"{name} {value:.4g}" for name, value in blend["val_mae_months"].items())
+        shown += f"\n- val_mae_months of the blend's parts: {ages}\n\n{blend['note']}"
     return (
         f"# {recipe.name}\n\n{recipe.summary}\n\nFor research, not a medical device. Trained by boneage-ray {__version__}.\n\n"
         f"## On the validation split\n\n{shown}\n\n## Recipe\n\n```toml\n{recipe.to_toml()}```\n"

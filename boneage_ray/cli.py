@@ -22,7 +22,13 @@ app = typer.Typer(
 
 RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe name (see `boneage recipes`) or TOML file.")]
 OutOption = Annotated[str, typer.Option("--out", help="Where the results go: a folder or s3://bucket/prefix.")]
-ModelOption = Annotated[str, typer.Option("--model", help="Model bundle: a folder or s3://bucket/prefix.")]
+ModelsOption = Annotated[
+    list[str],
+    typer.Option("--model", help="Model bundle: a folder or s3://bucket/prefix; several count as one ensemble."),
+]
+DatasOption = Annotated[
+    list[str], typer.Option("--data", help="Prepared data; repeat it where the models want different images.")
+]
 DataOption = Annotated[str, typer.Option("--data", help="Prepared data, made by `boneage prepare`.")]
 SetOption = Annotated[
     list[str], typer.Option("--set", help="Override one recipe field: key=value, e.g. stage.epochs=3.")
@@ -99,6 +105,9 @@ def train(
     recipe: RecipeOption,
     data: DataOption,
     out: OutOption,
+    pretrain_data: Annotated[
+        str | None, typer.Option("--pretrain-data", help="Prepared data for a recipe's pretraining stages.")
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Data-parallel workers (DDP).")] = 1,
     gpu: GpuOption = False,
     set_: SetOption = [],  # noqa: B006  typer copies it
@@ -111,14 +120,14 @@ def train(
     """Prepared data -> model bundle."""
     from boneage_ray.commands import pipeline
 
-    arguments = pipeline.TrainArguments(recipe, data, out, workers, gpu, set_, resume, overwrite, wandb)
+    arguments = pipeline.TrainArguments(recipe, data, out, pretrain_data, workers, gpu, set_, resume, overwrite, wandb)
     _execute("train", pipeline.train, arguments, json, debug)
 
 
 @app.command()
 def evaluate(
-    model: ModelOption,
-    data: DataOption,
+    model: ModelsOption,
+    data: DatasOption,
     out: OutOption,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
     max_mae: Annotated[
@@ -139,7 +148,7 @@ def evaluate(
 @app.command()
 def score(
     source: Annotated[str, typer.Argument(help="Folder or s3:// prefix; every file in it becomes one row.")],
-    model: ModelOption,
+    model: ModelsOption,
     out: OutOption,
     metadata: Annotated[str | None, typer.Option("--metadata", help="CSV: uri or stem, sex, age, spacing.")] = None,
     sex: Annotated[str | None, typer.Option("--sex", help="F or M, for every input.")] = None,
@@ -157,6 +166,21 @@ def score(
 
     arguments = pipeline.ScoreArguments(source, model, out, metadata, sex, pixel_spacing_mm, gpu, overwrite, strict)
     _execute("score", pipeline.score, arguments, json, debug)
+
+
+@app.command()
+def ensemble(
+    model: ModelsOption,
+    out: OutOption,
+    name: Annotated[str, typer.Option("--name", help="What the result rows call it.")] = "ensemble",
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Several bundles -> one bundle that answers their mean and spread."""
+    from boneage_ray.commands import ensemble as command
+
+    _execute("ensemble", command.join, command.EnsembleArguments(model, out, name, overwrite), json, debug)
 
 
 @app.command()
@@ -195,13 +219,14 @@ def phantoms(
     seed: Annotated[int, typer.Option("--seed")] = 0,
     bad: Annotated[bool, typer.Option("--bad", help="Add planted bad inputs.")] = False,
     dicom: Annotated[bool, typer.Option("--dicom", help="DICOM in all encodings instead of PNG.")] = False,
+    masks: Annotated[bool, typer.Option("--masks", help="Add the true mask of each hand: masks/ID.png.")] = False,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """A synthetic archive with known answers."""
     from boneage_ray.commands import tools
 
-    arguments = tools.PhantomArguments(out, kind, count, size, seed, bad, dicom)
+    arguments = tools.PhantomArguments(out, kind, count, size, seed, bad, dicom, masks)
     _execute("phantoms", tools.phantoms, arguments, json, debug)
 
 

@@ -25,6 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from boneage_ray.environment import whole
 from boneage_ray.errors import BoneageError, ExitCode, UsageError
 
 ACTOR_CPUS, LISTING_CPUS = 0.5, 0.25
@@ -95,10 +96,7 @@ def joins() -> bool:
 
 
 def _asked_cpus() -> int | None:
-    text = os.environ.get("BONEAGE_CPUS", "")
-    if text and not (text.isdigit() and int(text) > 0):
-        raise UsageError(f"BONEAGE_CPUS={text}: a whole number of CPUs, 1 or more, is needed")
-    return int(text) if text else None
+    return whole("BONEAGE_CPUS", 0, "CPUs") or None
 
 
 @contextmanager

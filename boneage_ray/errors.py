@@ -72,7 +72,7 @@ class StorageError(UsageError):
 
 
 Status = Literal["scored", "rejected", "failed"]
-Step = Literal["list", "read", "decode", "quality", "predict"]
+Step = Literal["list", "read", "decode", "quality", "mask", "predict"]
 Reason = Literal[
     "not_found",
     "permission_denied",
@@ -90,6 +90,7 @@ Reason = Literal[
     "wrong_aspect",
     "wrong_body_part",
     "out_of_distribution",
+    "no_mask",
     "internal_error",
     # Preparation only: an image and its label could not be brought together.
     "no_label",

@@ -117,6 +117,58 @@ def test_a_manifest_has_to_vouch_for_every_file(saved):
         bundle.load(str(folder))
 
 
+BLENDED = RECIPE.derive(name="tiny-blend", blend={"rounds": 3})
+TREES = b'{"learner": {}}'
+
+
+def test_a_recipe_with_a_blend_has_its_trees_in_the_bundle_and_hashed(tmp_path, weights):
+    sha256 = bundle.save(str(tmp_path), BLENDED, weights, METRICS, TREES)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert set(manifest["sha256"]) == {*bundle.FILES, "trees.json"}
+    assert manifest["sha256"]["trees.json"] == hashlib.sha256(TREES).hexdigest()
+    loaded = bundle.load(str(tmp_path))
+    assert (loaded.recipe, loaded.trees, loaded.sha256) == (BLENDED, TREES, sha256)
+    assert bundle.save(str(tmp_path), BLENDED, weights, METRICS, TREES + b" ") != sha256
+
+
+def test_a_bundle_without_a_blend_has_no_trees(saved):
+    assert bundle.load(str(saved[0])).trees is None
+
+
+def test_trees_and_blend_go_together(tmp_path, weights):
+    with pytest.raises(UsageError, match=r"recipe tiny-blend has a blend, but its trees are missing"):
+        bundle.save(str(tmp_path / "a"), BLENDED, weights, METRICS)
+    with pytest.raises(UsageError, match=r"recipe tiny has no blend, but trees were given"):
+        bundle.save(str(tmp_path / "b"), RECIPE, weights, METRICS, TREES)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_manifest_has_to_vouch_for_the_trees(tmp_path, weights):
+    bundle.save(str(tmp_path), BLENDED, weights, METRICS, TREES)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    del manifest["sha256"]["trees.json"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(MismatchError, match=r"does not vouch for trees.json"):
+        bundle.load(str(tmp_path))
+
+
+def test_damaged_or_lost_trees_are_named(tmp_path, weights):
+    bundle.save(str(tmp_path), BLENDED, weights, METRICS, TREES)
+    (tmp_path / "trees.json").write_bytes(TREES[:-1])
+    with pytest.raises(MismatchError, match=r"trees.json has SHA-256 .*: damaged or exchanged"):
+        bundle.load(str(tmp_path))
+    (tmp_path / "trees.json").unlink()
+    with pytest.raises(UsageError, match=r"trees.json"):
+        bundle.load(str(tmp_path))
+
+
+def test_the_card_tells_what_was_blended(tmp_path, weights):
+    blend = {"val_mae_months": {"cnn": 12.5, "trees": 13.25, "blend": 12.0}, "note": "Only the test split counts."}
+    bundle.save(str(tmp_path), BLENDED, weights, METRICS | {"blend": blend}, TREES)
+    text = (tmp_path / "MODEL_CARD.md").read_text()
+    assert "of the blend's parts: cnn 12.5, trees 13.25, blend 12\n\nOnly the test split counts." in text
+
+
 class Bomb:
     """Unpickling it would write a file."""
 

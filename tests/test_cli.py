@@ -26,9 +26,10 @@ PROMISED = {
     "train": ["--recipe", "--data", "--out", "--workers", "--gpu", "--set", "--resume", "--wandb"],
     "evaluate": ["--model", "--data", "--split", "--out", "--max-mae"],
     "score": ["--model", "--out", "--metadata", "--sex", "--pixel-spacing-mm", "--strict", "--overwrite"],
+    "ensemble": ["--model", "--out", "--name", "--overwrite"],
     "serve": ["--model", "--host", "--port"],
     "submit": ["--address", "--follow"],
-    "phantoms": ["--kind", "--count", "--out", "--bad", "--dicom", "--seed", "--size"],
+    "phantoms": ["--kind", "--count", "--out", "--bad", "--dicom", "--masks", "--seed", "--size"],
     "doctor": ["--model", "--storage"],
 }
 

@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 
 # A module imports only from layers above its own, or from its own.
 LAYERS = (
-    *("errors", "anatomy", "storage", "cluster", "runs", "archives", "parts", "records", "phantoms", "datasets"),
-    *("augment", "models", "tasks", "optimization", "recipes", "bundle", "training", "prediction", "evaluation"),
-    *("scoring", "serving", "commands", "cli", "__main__"),
+    *("errors", "environment", "anatomy", "storage", "cluster", "runs", "archives", "parts", "records", "phantoms"),
+    *("datasets", "augment", "models", "tasks", "optimization", "recipes", "bundle", "training", "prediction"),
+    *("evaluation", "scoring", "serving", "commands", "cli", "__main__"),
 )
 RAY_MODULES = {"cluster", "datasets.load", "training.driver", "serving.app", "commands.service", "commands.jobs"}
 FREE_OF_RAY = {"anatomy", "archives", "records", "augment", "models", "tasks", "datasets", "prediction", "recipes"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from boneage_ray.optimization import Stage, build_optimizer, build_schedule
+from boneage_ray.optimization import Stage, build_optimizer, build_schedule, parameter_groups, plateau_factor
 
 
 def rates(stage, steps_per_epoch, steps):
@@ -84,3 +84,56 @@ def test_only_what_is_trainable_is_optimised():
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValidationError):
         Stage(**wrong)
+
+
+def test_warm_restarts_double_their_length():
+    found = rates(Stage(epochs=7, lr=1.0, schedule="restarts", restart_epochs=1), 4, 28)
+    assert found[:4] == pytest.approx([1.0, 0.853553, 0.5, 0.146447], abs=1e-6)
+    assert found[4] == found[12] == 1.0
+    assert found[8] == pytest.approx(0.5)
+    assert found[20] == pytest.approx(0.5)
+    assert [k for k, rate in enumerate(found) if rate == 1.0] == [0, 4, 12]
+
+
+def test_a_plateau_lowers_the_rate_after_its_patience():
+    stage = Stage(lr=1e-2, schedule="plateau", plateau_patience=1, gamma=0.5, final_lr=2e-3)
+    assert plateau_factor(stage, []) == 1.0
+    assert plateau_factor(stage, [5.0, 4.0, 4.5]) == 1.0
+    assert plateau_factor(stage, [5.0, 4.0, 4.5, 4.0]) == 0.5
+    assert plateau_factor(stage, [5.0, None, None, 4.0]) == 0.5
+    assert plateau_factor(stage, [1.0] * 20) == pytest.approx(0.2), "not below final_lr"
+
+
+def test_a_plateau_schedule_multiplies_by_what_it_is_told():
+    stage, told = Stage(lr=0.1, schedule="plateau"), [1.0]
+    optimizer = build_optimizer(stage, [torch.nn.Parameter(torch.zeros(1))])
+    schedule = build_schedule(stage, optimizer, 2, lambda: told[0])
+    told[0] = 0.25
+    optimizer.step()
+    schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.025)
+
+
+def parameters(count):
+    return [torch.nn.Parameter(torch.zeros(1)) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("trainable", "expected"),
+    [
+        ("head", [0.1]),
+        (1, [0.1, 0.05]),
+        (2, [0.1, 0.05, 0.01]),
+        ("all", [0.1, 0.05, 0.01, 0.002]),
+        (9, [0.1, 0.05, 0.01, 0.002]),
+    ],
+)
+def test_blocks_from_the_top_learn_at_falling_rates(trainable, expected):
+    head, blocks = parameters(2), [parameters(1), parameters(1), parameters(1)]
+    stage = Stage(lr=0.1, trainable=trainable, backbone_lr_scale=0.5, block_lr_decay=0.2)
+    groups = parameter_groups(stage, head, blocks)
+    assert [group["lr"] for group in groups] == pytest.approx(expected)
+    assert groups[0]["params"] == head
+    assert [group["params"] for group in groups[1:]] == blocks[::-1][: len(expected) - 1]
+    optimizer = build_optimizer(stage, groups)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected)

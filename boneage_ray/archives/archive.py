@@ -26,7 +26,8 @@ class Input:
     `split`: where a published split puts it. Points are (x, y) in pixels of the original image, in the order of
     anatomy/cephalometry.py.
     `problem`: (reason, message), when listing showed already that it cannot be used. `position`: for a member of a zip or tar
-    file, where its bytes lie, as archives/zips.py and archives/tars.py write it.
+    file, where its bytes lie, as archives/zips.py and archives/tars.py write it. `mask`: the URI of its hand mask
+    (archives/masks.py).
     """
 
     uri: str
@@ -44,6 +45,12 @@ class Input:
     facial: Points | None = None
     problem: tuple[Reason, str] | None = None
     position: str | None = None
+    mask: str | None = None
+
+
+def note(record_id: str, reason: Reason, message: str) -> Input:
+    """The row of what belongs to no file: a label or an annotation that cannot be used, or leads to none."""
+    return Input("", record_id, problem=(reason, message))
 
 
 class Archive(ABC):

@@ -6,8 +6,8 @@
     SOURCE/*.csv                optional, ","- or ";"-separated, joined by file name or stem: age (years, or age_months),
                                 sex, patient, source, split, pixel spacing (mm, or pixels per centimetre)
 
-Either kind of annotation may be absent, for some images or all. Other folders are not read; other files beside the tables are
-taken for images. A table with none of these columns (stages.csv) is left out.
+Either kind of annotation may be absent, for some images or all. Other files beside the tables are taken for images; what lies in
+other folders is listed, but not used. A table with none of these columns (stages.csv) is left out.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 
 from boneage_ray import storage
-from boneage_ray.archives.archive import Archive, Input, Points, stem_of
+from boneage_ray.archives.archive import Archive, Input, Points, note, stem_of
 from boneage_ray.archives.isbi import read_isbi
 from boneage_ray.archives.labelme import read_labelme
 from boneage_ray.archives.listing import Found, files_below
-from boneage_ray.archives.member import is_litter, max_input_bytes
+from boneage_ray.archives.member import is_litter, is_packed, max_input_bytes
 from boneage_ray.archives.tables import (
     TableRow,
     check_table,
@@ -62,13 +62,18 @@ class CephalogramArchive(Archive):
         )
         tables = _Tables.read(self.source, self.labels)
         seen: set[str] = set()
-        for found in self._images():
-            item = tables.joined(found)
-            if found.stem in seen:
-                twice: tuple[Reason, str] = "duplicate_id", "another image of this id was taken already"
-                yield replace(item, problem=item.problem or twice)
+        taken: set[str] = set()  # not by what listing showed to be of no use
+        for found, folder in self._files():
+            if folder:
+                yield _unread(found, folder)
                 continue
+            item = tables.joined(found)
             seen.add(found.stem)
+            if found.problem or found.stem in taken:
+                twice: tuple[Reason, str] = "duplicate_id", "another image of this id was taken already"
+                yield replace(item, problem=found.problem or twice)
+                continue
+            taken.add(found.stem)
             vertebral, facial = (kind.points_of(found.stem) for kind in kinds)
             yield replace(item, vertebral=vertebral, facial=facial)
         if not seen:
@@ -77,11 +82,28 @@ class CephalogramArchive(Archive):
             yield from kind.notes(seen)
         yield from tables.notes(seen)
 
-    def _images(self) -> Iterator[Found]:
-        yield from files_below(storage.join(self.source, IMAGES))
-        for info in storage.list_folder(self.source):
-            if not info.uri.lower().endswith(".csv") and not is_litter(info.uri):
-                yield from files_below(info.uri)
+    def _files(self) -> Iterator[tuple[Found, str]]:
+        """What lies in `images/`, then all else but tables and annotations, each with the folder where images are not read."""
+        images, *annotations = (storage.join(self.source, name) for name in (IMAGES, VERTEBRAL, FACIAL))
+        yield from ((found, "") for found in files_below(images))
+        tables = {self.labels, *_tables_in(self.source)}
+        rest = files_below(self.source, images, *annotations)
+        yield from ((found, _folder(found)) for found in rest if found.uri not in tables)
+
+
+def _folder(found: Found) -> str:
+    """The top folder in which a file lies, if any; a zip or tar file is none."""
+    folder, _, rest = found.path.partition("/")
+    return folder if rest and not (folder.endswith("!") and is_packed(folder[:-1])) else ""
+
+
+def _unread(found: Found, folder: str) -> Input:
+    said = f"lies in {folder}/, which is not read; images belong into {IMAGES}/, and tables beside it"
+    return replace(labelled(found, None), problem=found.problem or ("no_label", said))
+
+
+def _tables_in(source: str) -> list[str]:
+    return [info.uri for info in storage.list_folder(source) if info.uri.lower().endswith(".csv")]
 
 
 @dataclass
@@ -130,10 +152,10 @@ class _Kind:
         """What could not be used, and annotations without an image; complete once every image was joined."""
         yield from self.problems
         for stem in sorted(self.uris.keys() - seen):
-            yield _note(stem, "no_image", f"{self.uris[stem]}: there is no image of this name")
+            yield note(stem, "no_image", f"{self.uris[stem]}: there is no image of this name")
 
     def _tell(self, stem: str, reason: Reason, message: str) -> None:
-        self.problems.append(_note(stem, reason, message))
+        self.problems.append(note(stem, reason, message))
 
 
 @dataclass
@@ -142,17 +164,19 @@ class _Tables:
 
     rows: dict[str, TableRow] = field(default_factory=dict)
     contradictory: dict[str, str] = field(default_factory=dict)
-    named: set[str] = field(default_factory=set)
+    nameless: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, source: str, labels: str | None) -> _Tables:
         """The tables in the folder, and `labels` if it lies elsewhere."""
-        inside = [info.uri for info in storage.list_folder(source) if info.uri.lower().endswith(".csv")]
+        inside = _tables_in(source)
         tables = cls()
         for uri in [*inside, *([labels] if labels and labels not in inside else [])]:
             columns = header_of(storage.read_bytes(uri).decode("utf-8-sig", errors="replace"), uri)
             if uri == labels or ("record_id" in columns and len(columns) > 1):
                 tables._add(uri)
+            elif columns and "record_id" not in columns:
+                tables.nameless.append(uri)
         return tables
 
     def _add(self, uri: str) -> None:
@@ -171,11 +195,14 @@ class _Tables:
         return replace(item, split=item.split or split_of_folder(found.path))
 
     def notes(self, seen: set[str]) -> Iterator[Input]:
-        """Rows that contradict each other, have no image, or hold what cannot be read."""
+        """Tables without ids; rows that contradict each other, have no image, or hold what cannot be read."""
+        for uri in self.nameless:
+            said = f"{uri} has no id column and is not used; name it id, image or file"
+            yield note(uri.rpartition("/")[2], "bad_label", said)
         for stem, uri in self.contradictory.items():
-            yield _note(stem, "duplicate_id", f"{uri}: its rows contradict each other or another table; none is used")
+            yield note(stem, "duplicate_id", f"{uri}: its rows contradict each other or another table; none is used")
         for stem in sorted(self.rows.keys() - seen):
-            yield _note(stem, "no_image", "a row of a table without an image")
+            yield note(stem, "no_image", "a row of a table without an image")
         yield from notes_on_ages(self.rows, "a table")
         yield from notes_on(self.rows, "a table")
 
@@ -191,7 +218,3 @@ def _merged(one: TableRow | None, two: TableRow) -> TableRow | None:
             return None
         values[name] = a or b
     return TableRow(**{**values, "unusable": one.unusable + two.unusable})
-
-
-def _note(record_id: str, reason: Reason, message: str) -> Input:
-    return Input("", record_id, problem=(reason, message))

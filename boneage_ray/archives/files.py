@@ -13,43 +13,55 @@ from dataclasses import dataclass, field, replace
 
 from boneage_ray import storage
 from boneage_ray.anatomy.growth import Sex
-from boneage_ray.archives.archive import Archive, Input
+from boneage_ray.archives.archive import Archive, Input, note
 from boneage_ray.archives.dicomdir import dicomdir_files, is_dicomdir
 from boneage_ray.archives.listing import Found, files_below
+from boneage_ray.archives.masks import FOLDER, Masks
 from boneage_ray.archives.tables import TableRow, check_table, labelled, notes_on, notes_on_ages, read_table
-from boneage_ray.errors import NoUsableInputError, Reason
+from boneage_ray.errors import NoUsableInputError
 
 
 class FilesArchive(Archive):
     """Every file below `source`, in the order of its URIs; only the metadata table and litter (member.py) are no input.
 
-    Ages come from the metadata, by the rule of tables.py: `boneage` or `age_months` in months, else `age` in years.
+    `masks`: what lies in SOURCE/masks are hand masks (masks.py), and no inputs. Ages come from the metadata, by the rule of
+    tables.py: `boneage` or `age_months` in months, else `age` in years.
     """
 
     def __init__(
-        self, source: str, metadata: str | None = None, sex: Sex | None = None, spacing_mm: float | None = None
+        self,
+        source: str,
+        metadata: str | None = None,
+        sex: Sex | None = None,
+        spacing_mm: float | None = None,
+        masks: bool = False,
     ) -> None:
         # Absolute, as listings are: else the table would not be known for itself among the files.
         self.source = storage.absolute(source)
         self.metadata = storage.absolute(metadata) if metadata else None
-        self.sex, self.spacing_mm = sex, spacing_mm
+        self.sex, self.spacing_mm, self.masks = sex, spacing_mm, masks
         if self.metadata:
             check_table(self.metadata, needs_age=False)
 
     def inputs(self) -> Iterator[Input]:
         """Files with the metadata that names them, then metadata without a file. Raises `NoUsableInputError` without a file."""
         metadata = _Metadata.read(self.metadata) if self.metadata else _Metadata("")
+        masks = Masks.below(self.source) if self.masks else Masks(self.source)
         nothing = True
         for found in self._files():
             nothing = False
-            yield self._chosen(labelled(found, metadata.row_of(found)))
+            yield replace(self._chosen(labelled(found, metadata.row_of(found))), mask=masks.of(found))
         if nothing:
             raise NoUsableInputError(f"{self.source} holds no file to work on")
         yield from metadata.notes()
+        yield from masks.notes()
 
     def _files(self) -> Iterator[Found]:
-        listed = dicomdir_files(self.source) if is_dicomdir(self.source) else files_below(self.source)
+        listed = dicomdir_files(self.source) if is_dicomdir(self.source) else self._listed()
         return (found for found in listed if found.uri != self.metadata)
+
+    def _listed(self) -> Iterator[Found]:
+        return files_below(self.source, *([storage.join(self.source, FOLDER)] if self.masks else []))
 
     def _chosen(self, item: Input) -> Input:
         if self.sex:
@@ -99,14 +111,11 @@ class _Metadata:
     def notes(self) -> Iterator[Input]:
         """Rows that could not be used, or not for all that they name; complete once every file was seen."""
         for name in sorted(self.rows.keys() - self.used.keys()):
-            yield self._note(name, "no_image", "metadata without a file")
+            yield note(name, "no_image", "metadata without a file")
         for name in self.contradictory:
-            yield self._note(name, "duplicate_id", f"rows of {self.table} contradict each other: none is used")
+            yield note(name, "duplicate_id", f"rows of {self.table} contradict each other: none is used")
         for name, count in sorted(self.refused.items()):
             said = f"{count} more files of this name lie in other folders than {self.used[name]} and got no metadata"
-            yield self._note(name, "duplicate_id", f"{said}; name files by their path")
+            yield note(name, "duplicate_id", f"{said}; name files by their path")
         yield from notes_on_ages(self.rows, self.table)
         yield from notes_on(self.rows, self.table)
-
-    def _note(self, name: str, reason: Reason, message: str) -> Input:
-        return Input("", name, problem=(reason, message))

@@ -25,18 +25,19 @@ class Found(NamedTuple):
     position: str | None = None
 
 
-def files_below(source: str, but: str | None = None) -> Iterator[Found]:
+def files_below(source: str, *but: str) -> Iterator[Found]:
     """Every file below `source`, or the one that it names; a zip or tar file stands for its members, `FILE.zip!/NAME`.
 
-    Left out are what operating systems leave behind (member.py, `is_litter`) and what lies below the folder `but`. Pipes,
+    Left out are what operating systems leave behind (member.py, `is_litter`) and what lies below the folders `but`. Pipes,
     sockets and devices are listed with that problem, and so are local folders that cannot be listed. Lazy, in the order of
     their names' bytes, and within a zip or tar file in its own. One that cannot be listed, or not to its end, is itself listed
     with its problem, after the members that were found. Raises `StorageError` if nothing is there.
     """
     source = storage.absolute(source)
+    left_out = tuple(f"{folder}/" for folder in but)
     for info in storage.list_files(source):
         path = info.uri.removeprefix(source).lstrip("/")
-        if is_litter(path) or (but and f"{info.uri}/".startswith(f"{but}/")):
+        if is_litter(path) or f"{info.uri}/".startswith(left_out):
             continue
         if info.problem:
             yield _as_a_whole(info, path, *info.problem)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import NamedTuple
 
+from boneage_ray.environment import whole
 from boneage_ray.errors import Reason
 
 PACKED_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -47,13 +47,16 @@ def printable_name(name: str) -> str:
 
 
 def max_input_bytes() -> int:
-    """The largest file that is read, and the largest member that is unpacked: BONEAGE_MAX_INPUT_MB, else 512 MiB."""
-    return _setting("BONEAGE_MAX_INPUT_MB", 512) * MEBIBYTE
+    """The largest file that is read, and the largest member that is unpacked: BONEAGE_MAX_INPUT_MB, else 512 MiB.
+
+    Raises `UsageError`, as `max_unpacked_bytes` does, when the variable holds no such number.
+    """
+    return whole("BONEAGE_MAX_INPUT_MB", 512, "MiB") * MEBIBYTE
 
 
 def max_unpacked_bytes() -> int:
     """How far a compressed tar file is unpacked, in bytes: BONEAGE_MAX_UNPACKED_GB, else 64 GiB."""
-    return _setting("BONEAGE_MAX_UNPACKED_GB", 64) * GIBIBYTE
+    return whole("BONEAGE_MAX_UNPACKED_GB", 64, "GiB") * GIBIBYTE
 
 
 def too_large(size: int) -> tuple[Reason, str] | None:
@@ -62,8 +65,3 @@ def too_large(size: int) -> tuple[Reason, str] | None:
     if size <= limit:
         return None
     return "too_large", f"{size} bytes; at most {limit} are read (BONEAGE_MAX_INPUT_MB changes that)"
-
-
-def _setting(name: str, default: int) -> int:
-    text = os.environ.get(name, "")
-    return int(text) if text.isdecimal() and int(text) else default

@@ -26,5 +26,5 @@ def open_archive(source: str, labels: str | None = None) -> Archive:
         return CephalogramArchive(source, labels)
     labels = labels or label_table(source)
     if labels is None or is_metadata(labels):
-        return FilesArchive(source, labels)
+        return FilesArchive(source, labels, masks=True)
     return RsnaArchive(source, labels)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from boneage_ray import storage
-from boneage_ray.archives.archive import Archive, Input
+from boneage_ray.archives.archive import Archive, Input, note
 from boneage_ray.archives.listing import Found, files_below
+from boneage_ray.archives.masks import FOLDER, Masks
 from boneage_ray.archives.member import PACKED_ENDINGS
 from boneage_ray.archives.tables import (
     TableRow,
@@ -32,8 +33,9 @@ class RsnaArchive(Archive):
     """Images joined with their labels by id. Any file may be an image, whatever its name; a file that no label names is listed
     with that problem, and so are labels without an image at the end.
 
-    Left out are the label table and what operating systems leave behind (member.py, `is_litter`). Where the table does not say
-    it, a top folder whose name begins with train, val or test decides the split.
+    Hand masks may come along in SOURCE/masks (masks.py). Left out are the label table and what operating systems leave behind
+    (member.py, `is_litter`). Where the table does not say it, a top folder whose name begins with train, val or test decides
+    the split.
     """
 
     def __init__(self, source: str, labels: str | None = None) -> None:
@@ -47,20 +49,21 @@ class RsnaArchive(Archive):
 
         Raises `NoUsableInputError` at the end when no image is there.
         """
-        labels = _Labels.read(self.labels)
+        labels, masks = _Labels.read(self.labels), Masks.below(self.source)
         nothing = True
         for found in self._files():
             nothing = False
-            yield labels.joined(found)
+            yield replace(labels.joined(found), mask=masks.of(found))
         if nothing:
             raise NoUsableInputError(f"{self.source} holds no image")
         yield from labels.notes(self.source)
+        yield from masks.notes()
 
     def _files(self) -> Iterator[Found]:
         named = self.labels.rsplit(".", 1)[0]
         inside = named.startswith(self.source + "/") and not storage.is_empty(named)
         first = files_below(named) if inside else ()
-        rest = files_below(self.source, but=named if inside else None)
+        rest = files_below(self.source, storage.join(self.source, FOLDER), *([named] if inside else []))
         return (found for found in chain(first, rest) if found.uri != self.labels)
 
 
@@ -117,16 +120,12 @@ class _Labels:
         for record_id in sorted({*self.bad, *lost}):
             # An image whose only label is bad has said so itself.
             if record_id in self.bad and not (record_id in self.met and record_id not in self.rows):
-                yield _note(record_id, *self.bad[record_id])
+                yield note(record_id, *self.bad[record_id])
             if record_id in lost:
-                yield _note(record_id, "no_image", f"{self.table} names it, but {source} holds no such image")
+                yield note(record_id, "no_image", f"{self.table} names it, but {source} holds no such image")
         if problem := years_for_months(self.rows.values()):
-            yield _note(self.table.rpartition("/")[2], *problem)
+            yield note(self.table.rpartition("/")[2], *problem)
         yield from notes_on(self.rows, self.table)
-
-
-def _note(record_id: str, reason: Reason, message: str) -> Input:
-    return Input("", record_id, problem=(reason, message))
 
 
 def find_labels(source: str) -> str:

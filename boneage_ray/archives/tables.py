@@ -11,12 +11,12 @@ import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from boneage_ray import storage
 from boneage_ray.anatomy.growth import MAX_AGE_MONTHS, MONTHS_PER_YEAR, Sex, parse_male
-from boneage_ray.archives.archive import IMAGE_ENDINGS, Input, stem_of
+from boneage_ray.archives.archive import IMAGE_ENDINGS, Input, note, stem_of
 from boneage_ray.archives.listing import Found
 from boneage_ray.errors import Reason, UsageError
 
@@ -168,20 +168,16 @@ def labelled(found: Found, row: TableRow | None) -> Input:
     plain = Input(found.uri, found.stem, size_bytes=found.size_bytes, problem=found.problem, position=found.position)
     if row is None:
         return plain
-    return Input(
-        uri=plain.uri,
-        record_id=plain.record_id,
+    return replace(
+        plain,
         age_months=months_of(row),
         sex=row.sex,
         pixel_spacing_mm=row.spacing_mm,
         sex_source="metadata" if row.sex else "unknown",
         pixel_spacing_source="metadata" if row.spacing_mm else None,
-        size_bytes=plain.size_bytes,
         patient=row.patient,
         source=row.source,
         split=row.split,
-        problem=plain.problem,
-        position=plain.position,
     )
 
 
@@ -190,7 +186,7 @@ def notes_on(rows: dict[str, TableRow], table: str) -> Iterator[Input]:
     for name, row in rows.items():
         if row.unusable:
             cells = ", ".join(map(repr, row.unusable))
-            yield Input("", name, problem=("bad_label", f"{table}: {cells} cannot be read and counts as unknown"))
+            yield note(name, "bad_label", f"{table}: {cells} cannot be read and counts as unknown")
 
 
 def notes_on_ages(rows: dict[str, TableRow], table: str) -> Iterator[Input]:
@@ -199,7 +195,7 @@ def notes_on_ages(rows: dict[str, TableRow], table: str) -> Iterator[Input]:
         age = row.age_text or row.years_text
         if age and months_of(row) is None:
             need = "months in 0..240 (age_months), or years in 0..25 (age) are needed"
-            yield Input("", name, problem=("bad_label", f"{table}: age {age!r} counts as unknown; {need}"))
+            yield note(name, "bad_label", f"{table}: age {age!r} counts as unknown; {need}")
 
 
 def split_of_folder(path: str) -> str | None:

@@ -161,6 +161,10 @@ def _walk(forward: _Forward) -> Iterator[tarfile.TarInfo]:
             found += 1
             yield info
             info = archive.next()
+        # As in tar files that were joined end to end: nothing behind the first end mark is listed.
+        if forward.read(MEBIBYTE).strip(b"\0"):
+            said = f"more follows behind the end mark of the tar file, after {found} members; pack it anew"
+            raise InputProblem("list", "unreadable", said)
     except (tarfile.TarError, *UNPACK_ERRORS, IndexError, KeyError, RecursionError) as error:
         raise _broken(forward, found, error) from error
 

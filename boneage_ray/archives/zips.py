@@ -57,7 +57,10 @@ def zip_members(uri: str) -> Iterator[Member]:
         file.seek(directory.start)
         for entry in _entries(file, directory):
             name = printable_name(entry.name)
-            if name.endswith("/") or stat.S_ISDIR(entry.mode) or is_litter(name):
+            # Not every name that ends like a folder's is one: "\\" becomes "/", and bytes are never passed over.
+            if (name.endswith("/") or stat.S_ISDIR(entry.mode)) and not entry.size:
+                continue
+            if is_litter(name):
                 continue
             where = (entry.offset, entry.packed, entry.size, entry.method, entry.crc)
             yield Member(name, entry.size, " ".join(["zip", *map(str, where)]), _problem(entry, name))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from boneage_ray import bundle, cluster, parts, storage
+from boneage_ray import cluster, parts, storage
 from boneage_ray.anatomy.growth import Sex
 from boneage_ray.archives.files import FilesArchive
+from boneage_ray.commands.words import absolute, line, model_facts, model_notes, quoted
 from boneage_ray.errors import GateMissedError, StrictError, UsageError
 from boneage_ray.records.split import SPLITS, Split
 from boneage_ray.runs import Run, say, timed
@@ -49,8 +50,8 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
         manifest = prepare_archive(archive, source, options, on_claimed=lambda: setattr(run, "out", out))
     counts = manifest["counts"]
     run.note(counts=counts, fingerprint=manifest["fingerprint"])
-    command = _line("boneage prepare", source, recipe=arguments.recipe, labels=labels, split=splits, out=out)
-    command = " ".join([command, *(f"--set {_quoted(text)}" for text in arguments.settings)])
+    command = line("boneage prepare", source, recipe=arguments.recipe, labels=labels, split=splits, out=out)
+    command = " ".join([command, *(f"--set {quoted(text)}" for text in arguments.settings)])
     facts = {"Archive": source, "Recipe": recipe.name, "Data": f"{out} {manifest['fingerprint']}"}
     excluded = pick_excluded(rejected_batches(out))
     page = data_page(manifest, excluded, facts, command, manifest["duplicates"])
@@ -60,7 +61,7 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     run.finish(
         {**counts, "rejected_by_reason": manifest["rejected_by_reason"]},
         f"Data: {out}  Report: {out}/report.html  Rejected: {out}/rejected.parquet",
-        f"Next: boneage train --recipe {_quoted(arguments.recipe)} --data {_quoted(out)} --out MODEL",
+        f"Next: boneage train --recipe {quoted(arguments.recipe)} --data {quoted(out)} --out MODEL",
     )
     if arguments.strict and counts["rejected"]:
         raise StrictError(f"{counts['rejected']} inputs were rejected, see {out}/rejected.parquet")
@@ -73,6 +74,7 @@ class TrainArguments:
     recipe: str
     data: str
     out: str
+    pretrain_data: str | None = None
     workers: int = 1
     gpu: bool = False
     settings: list[str] = field(default_factory=list)
@@ -84,10 +86,11 @@ class TrainArguments:
 def train(run: Run, arguments: TrainArguments) -> None:
     """Prepared data -> model bundle."""
     run.to_continue = "give the command again with --resume"
+    from boneage_ray.commands import ensemble
     from boneage_ray.datasets.load import open_prepared
     from boneage_ray.recipes import find_recipe
     from boneage_ray.recipes.recipe import override
-    from boneage_ray.training.driver import TrainOptions, fingerprint, run_training
+    from boneage_ray.training.driver import TrainOptions, check_pretraining, fingerprint, run_training
 
     recipe = override(find_recipe(arguments.recipe), arguments.settings)
     data, out = storage.absolute(arguments.data), storage.absolute(arguments.out)
@@ -96,39 +99,43 @@ def train(run: Run, arguments: TrainArguments) -> None:
     for split in SPLITS[:2]:
         prepared.shards(split)
     run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed, workers=arguments.workers)
-    mark = fingerprint(recipe, prepared, arguments.workers)
+    pretrain = storage.absolute(arguments.pretrain_data) if arguments.pretrain_data else None
+    check_pretraining(recipe, pretrain)
+    options = TrainOptions(data, out, pretrain, arguments.workers, arguments.gpu, arguments.wandb)
+    mark = fingerprint(recipe, prepared, options)
     if parts.claim(out, mark, arguments.overwrite, "train") and not arguments.resume:
         raise parts.held_by_same_run(out)
     run.out = out
     cpus = _connect(run)
     cluster.check_workers(arguments.workers, arguments.gpu, cpus)
-    options = TrainOptions(data, out, arguments.workers, arguments.gpu, arguments.wandb)
+    if recipe.members > 1:
+        ensemble.train_members(run, recipe, prepared, options)
+        return
     with timed(run, "train"):
         progress, sha256 = run_training(recipe, prepared, options)
     best = progress.history[progress.best_epoch - 1]
     seconds = sum(line["train_seconds"] for line in progress.history)
-    rate = prepared.rows("train") * len(progress.history) / max(seconds, 1e-9)
+    rate = sum(line["train_cases"] for line in progress.history) / max(seconds, 1e-9)
     run.note(model_sha256=sha256, data_fingerprint=prepared.manifest["fingerprint"])
     run.finish(
         {
             "epochs": progress.epoch,
             "best_epoch": progress.best_epoch,
-            "val_mae_months": best["val_mae_months"],
-            "val_loss": best["val_loss"],
+            **{name: best[name] for name in ("val_mae_months", "val_dice_mean", "val_loss") if name in best},
             "images_per_second": round(rate, 1),
             "model_sha256": sha256,
         },
         f"Model: {out}",
-        f"Next: boneage evaluate --model {_quoted(out)} --data {_quoted(data)} --split test --out EVALUATION",
+        f"Next: boneage evaluate --model {quoted(out)} --data {quoted(data)} --split test --out EVALUATION",
     )
 
 
 @dataclass(frozen=True)
 class EvaluateArguments:
-    """Flags of `boneage evaluate`."""
+    """Flags of `boneage evaluate`; `model` and `data`: one place, or several."""
 
-    model: str
-    data: str
+    model: str | list[str]
+    data: str | list[str]
     out: str
     split: str = "test"
     gpu: bool = False
@@ -137,45 +144,54 @@ class EvaluateArguments:
 
 
 def evaluate(run: Run, arguments: EvaluateArguments) -> None:
-    """Bundle + prepared split -> metrics, figures, page."""
+    """Bundles + prepared split -> metrics, figures, page. Several bundles are evaluated as one."""
+    from boneage_ray.commands import masks
     from boneage_ray.datasets.load import open_prepared
     from boneage_ray.evaluation import evaluate as job
     from boneage_ray.evaluation.analysis import analyse
     from boneage_ray.evaluation.report import evaluation_page
+    from boneage_ray.prediction.members import resolve
 
     split = _split(arguments.split)
-    model, data, out = (
-        storage.absolute(arguments.model),
-        storage.absolute(arguments.data),
-        storage.absolute(arguments.out),
-    )
-    loaded, prepared = bundle.load(model), open_prepared(data)
-    prepared.check_image(loaded.recipe.image)
-    prepared.shards(split)
-    mark = parts.fingerprint([], loaded.sha256, prepared.manifest["fingerprint"], split)
+    model, data, out = absolute(arguments.model), absolute(arguments.data), storage.absolute(arguments.out)
+    models, datasets = resolve(model), [open_prepared(uri) for uri in dict.fromkeys(data)]
+    datasets = job.match_data(models, datasets)
+    for prepared in datasets:
+        prepared.shards(split)
+    job.check_same_cases(datasets, split)
+    if models.predicts_masks:
+        masks.refuse_max_mae(arguments.max_mae)
+    prints = [prepared.manifest["fingerprint"] for prepared in datasets]
+    mark = parts.fingerprint([], models.sha256, prints, split)
     parts.claim(out, mark, arguments.overwrite, "evaluate")
     run.out = out
+    command = line("boneage evaluate", model=model, data=data, split=split, out=out, gpu=arguments.gpu or None)
     _connect(run)
+    if models.predicts_masks:
+        figures = masks.evaluate(run, models, datasets[0], masks.Evaluation(split, out, arguments.gpu, command))
+        run.note(data_fingerprint=prints[0], split=split, **model_notes(models))
+        following = "Next: " + line("boneage score", "ARCHIVE", model=model, out="SCORES")
+        run.finish(figures, f"Report: {out}/report.html", following)
+        return
     with timed(run, "evaluate"):
-        rows = job.predict_split(model, prepared, split, arguments.gpu)
+        rows = job.predict_split(models, datasets, split, arguments.gpu)
     job.write_predictions(out, rows)
-    predictions = job.as_predictions(rows, getattr(loaded.recipe.model, "stage_heads", ()))
-    analysis = analyse(predictions, job.median_age(prepared))
+    predictions = job.as_predictions(rows, models.heads)
+    analysis = analyse(predictions, job.median_age(datasets[0]))
     storage.write_json(storage.join(out, "metrics.json"), analysis)
     facts = {
-        "Model": f"{loaded.recipe.name} {loaded.sha256[:12]}",
-        "Data": f"{data} {prepared.manifest['fingerprint']}",
+        **model_facts(models),
+        "Data": ", ".join(f"{data.uri} {mark}" for data, mark in zip(datasets, prints, strict=True)),
         "Split": split,
     }
-    command = _line("boneage evaluate", model=model, data=data, split=split, out=out, gpu=arguments.gpu or None)
-    page = evaluation_page(analysis, predictions, facts, loaded.metrics.get("history", []), command)
+    history = models.members[0].metrics.get("history", []) if len(models.members) == 1 else []
+    page = evaluation_page(analysis, predictions, facts, history, command)
     storage.write_text(storage.join(out, "report.html"), page)
-    run.note(model_sha256=loaded.sha256, data_fingerprint=prepared.manifest["fingerprint"], split=split)
-    run.note(recipe=loaded.recipe.model_dump(mode="json"), seed=loaded.recipe.seed)
+    run.note(data_fingerprint=prints[0] if len(prints) == 1 else prints, split=split, **model_notes(models))
     run.finish(
         headline(analysis),
         f"Report: {out}/report.html",
-        f"Next: boneage score ARCHIVE --model {_quoted(model)} --out SCORES",
+        "Next: " + line("boneage score", "ARCHIVE", model=model, out="SCORES"),
     )
     if arguments.max_mae is not None and analysis["mae_months"] > arguments.max_mae:
         raise GateMissedError(f"MAE {analysis['mae_months']:.2f} months is above --max-mae {arguments.max_mae:g}")
@@ -192,6 +208,8 @@ def headline(analysis: dict[str, Any]) -> dict[str, Any]:
         "bias_months": analysis["bias_months"],
         "r2": analysis["r2"],
     }
+    for part in analysis["parts"]:
+        shown[f"mae_months of {part['name']}"] = part["mae_months"]
     if analysis.get("baseline"):
         shown["always_median_mae_months"] = analysis["baseline"]["mae_months"]
     return shown
@@ -199,10 +217,10 @@ def headline(analysis: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ScoreArguments:
-    """Flags of `boneage score`."""
+    """Flags of `boneage score`; `model`: one place, or several that are scored as one."""
 
     source: str
-    model: str
+    model: str | list[str]
     out: str
     metadata: str | None = None
     sex: str | None = None
@@ -213,20 +231,20 @@ class ScoreArguments:
 
 
 def score(run: Run, arguments: ScoreArguments) -> None:
-    """Bundle + archive -> one result row for every input file."""
+    """Bundles + archive -> one result row for every input file."""
+    from boneage_ray.commands import masks
+    from boneage_ray.prediction.members import resolve
     from boneage_ray.scoring.report import score_page
     from boneage_ray.scoring.score import ScoreOptions, problems, score_archive
 
     if arguments.sex not in (None, "F", "M"):
         raise UsageError(f"--sex {arguments.sex}: F or M is needed; leave it out where it is unknown")
-    source, model, out = (
-        storage.absolute(arguments.source),
-        storage.absolute(arguments.model),
-        storage.absolute(arguments.out),
-    )
+    source, model, out = storage.absolute(arguments.source), absolute(arguments.model), storage.absolute(arguments.out)
     metadata = storage.absolute(arguments.metadata) if arguments.metadata else None
     _refuse_inside(source, out)
-    archive = FilesArchive(source, metadata, cast(Sex | None, arguments.sex), arguments.pixel_spacing_mm)
+    models = resolve(model)
+    mask_files = any(image.mask == "file" for image in models.scored_images)
+    archive = FilesArchive(source, metadata, cast(Sex | None, arguments.sex), arguments.pixel_spacing_mm, mask_files)
     options = ScoreOptions(source, model, out, arguments.overwrite, arguments.gpu)
     _connect(run)
     with timed(run, "score"):
@@ -234,7 +252,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     for warning in summary["metadata_warnings"]:
         say(warning)
     storage.write_json(storage.join(out, "summary.json"), summary)
-    command = _line(
+    command = line(
         "boneage score",
         source,
         model=model,
@@ -244,19 +262,26 @@ def score(run: Run, arguments: ScoreArguments) -> None:
         pixel_spacing_mm=arguments.pixel_spacing_mm,
         gpu=arguments.gpu or None,
     )
-    facts = {"Archive": source, "Model": f"{model} {summary['model_sha256'][:12]}"}
-    storage.write_text(storage.join(out, "report.html"), score_page(summary, problems(out), facts, command))
-    recipe = storage.read_json(storage.join(model, bundle.RECIPE))
-    run.note(counts=summary, source=source, model=model, model_sha256=summary["model_sha256"])
-    run.note(inputs_fingerprint=summary["fingerprint"], recipe=recipe, seed=recipe["seed"])
+    facts = {"Archive": source, "Place": " ".join(model), **model_facts(models)}
+    given = "mask" if models.predicts_masks else "age"
+    storage.write_text(storage.join(out, "report.html"), score_page(summary, problems(out), facts, command, given))
+    run.note(counts=summary, source=source, model=model[0] if len(model) == 1 else model)
+    run.note(inputs_fingerprint=summary["fingerprint"], **model_notes(models))
     run.finish(
         {name: summary[name] for name in ("inputs", "scored", "rejected", "failed", "reasons")},
         f"Results: {out}/results/  Report: {out}/report.html",
-        f"Next: boneage serve --model {_quoted(model)}",
+        masks.after_score(source, out) if models.predicts_masks else _after_score(model),
     )
     lost = summary["rejected"] + summary["failed"]
     if arguments.strict and lost:
         raise StrictError(f"{lost} of {summary['inputs']} inputs were rejected or failed, see {out}/report.html")
+
+
+def _after_score(model: list[str]) -> str:
+    """The service answers with one model at a time: what was given by flags is served once it is one bundle."""
+    if len(model) == 1:
+        return f"Next: boneage serve --model {quoted(model[0])}"
+    return "Next: " + line("boneage ensemble", model=model, out="MODEL") + " && boneage serve --model MODEL"
 
 
 def _refuse_inside(source: str, out: str) -> None:
@@ -277,20 +302,3 @@ def _split(name: str) -> Split:
         if split == name:
             return split
     raise UsageError(f"--split {name}: one of {', '.join(SPLITS)} is needed")
-
-
-def _line(*words: str, **flags: object) -> str:
-    """A command as it can be pasted; flags that are None are left out, True is a flag without a value."""
-    import shlex
-
-    given = [word for word in words[1:] if word]
-    for name, value in flags.items():
-        if value is not None:
-            given += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
-    return " ".join([words[0], shlex.join(given)])
-
-
-def _quoted(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from boneage_ray import cluster, storage
+from boneage_ray.environment import number
 from boneage_ray.errors import UsageError
 from boneage_ray.runs import Run, say
 
@@ -95,13 +96,7 @@ def _tokens() -> list[str]:
 def _web_config(tokens: list[str]) -> WebConfig:
     from boneage_ray.serving.web import WebConfig, token_hash
 
-    text = os.environ.get(UPLOAD_MB, "64")
-    try:
-        megabytes = float(text)
-    except ValueError:
-        megabytes = 0.0
-    if not 0 < megabytes <= 2048:
-        raise UsageError(f"{UPLOAD_MB}={text}: a number of MiB from above 0 to 2048 is needed")
+    megabytes = number(UPLOAD_MB, 64, "MiB", most=2048)
     return WebConfig(tuple(token_hash(token) for token in tokens), int(megabytes * 2**20))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from boneage_ray import bundle, cluster, storage
 from boneage_ray.errors import BoneageError, UsageError
+from boneage_ray.prediction.members import resolve
 from boneage_ray.runs import Run, versions
 
 
@@ -39,23 +40,30 @@ class PhantomArguments:
     seed: int
     bad: bool
     dicom: bool
+    masks: bool = False
 
 
 def phantoms(run: Run, arguments: PhantomArguments) -> None:
     """Write a synthetic archive."""
-    from boneage_ray.phantoms.archive import write_cephalogram_archive, write_hand_archive
+    from boneage_ray.phantoms.archive import write_cephalogram_archive, write_hand_archive, write_hand_masks
 
     out = storage.absolute(arguments.out)
     if arguments.kind not in ("hand", "cephalogram"):
         raise UsageError(f"--kind {arguments.kind}: hand or cephalogram is needed")
     if arguments.bad and arguments.kind != "hand":
         raise UsageError("--bad is offered for --kind hand")
+    if arguments.masks and arguments.kind != "hand":
+        raise UsageError("--masks is offered for --kind hand")
     if not storage.is_empty(out):
         raise UsageError(f"{out} is not empty; give another --out")
     run.out = out
     if arguments.kind == "hand":
-        write_hand_archive(out, arguments.count, arguments.seed, arguments.size, arguments.bad, arguments.dicom)
-        following = f"Next: boneage prepare {shlex.quote(out)} --recipe demo --out DATA"
+        size, seed = arguments.size, arguments.seed
+        entries = write_hand_archive(out, arguments.count, seed, size, arguments.bad, arguments.dicom)
+        if arguments.masks:
+            write_hand_masks(out, entries, seed, size)
+        recipe = "hand-mask" if arguments.masks else "demo"
+        following = f"Next: boneage prepare {shlex.quote(out)} --recipe {recipe} --out DATA"
     else:
         write_cephalogram_archive(out, arguments.count, arguments.seed, arguments.size, arguments.dicom)
         following = f"Annotations: {out}/vertebral (13 points), {out}/facial (19 points)"
@@ -114,5 +122,7 @@ def _storage(uri: str) -> str:
 
 
 def _model(uri: str) -> str:
-    loaded = bundle.load(uri)
-    return f"{loaded.recipe.name} {loaded.sha256[:12]}, hashes verified, {len(loaded.weights)} tensors"
+    models = resolve([uri])
+    tensors = sum(len(bundle.load(member.uri).weights) for member in models.members)
+    count = f", {len(models.members)} members" if len(models.members) > 1 else ""
+    return f"{models.name} {models.sha256[:12]}{count}, hashes verified, {tensors} tensors"

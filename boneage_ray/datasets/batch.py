@@ -16,6 +16,7 @@ from torch import Tensor
 
 from boneage_ray.anatomy.growth import Sex
 
+NO_MASK = 255  # all over the mask of a case that has none
 # Index of the sex embedding; unknown has its own place and is never taken for female.
 SEX_INDEX: dict[Sex | None, int] = {"F": 0, "M": 1, None: 2}
 
@@ -25,25 +26,28 @@ class Batch:
     """Prepared images with what is known of them.
 
     image_B1HW: uint8 as prepared, or float32 in [0, 1] after `as_float`. sex_B: int64, 0 female, 1 male, 2 unknown.
-    age_B: float32 months, NaN where there is no label. ids: record ids.
+    age_B: float32 months, NaN where there is no label. ids: record ids. mask_B1HW: uint8, 1 on the hand, 0 elsewhere, NO_MASK all
+    over a case without one; None where no case has one.
     """
 
     image_B1HW: Tensor
     sex_B: Tensor
     age_B: Tensor
     ids: tuple[str, ...] = ()
+    mask_B1HW: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.image_B1HW.shape[0])
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device; copies to a GPU do not wait."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "ids"}
+        tensors: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ids"}
+        moved: dict[str, Any] = {k: t if t is None else t.to(device, non_blocking=True) for k, t in tensors.items()}
         return Batch(**moved, ids=self.ids)
 
-    def with_image(self, image_B1HW: Tensor) -> Batch:
-        """The same cases with other pixels."""
-        return Batch(image_B1HW, self.sex_B, self.age_B, self.ids)
+    def with_image(self, image_B1HW: Tensor, mask_B1HW: Tensor | None = None) -> Batch:
+        """The same cases with other pixels, and the mask that belongs to them."""
+        return Batch(image_B1HW, self.sex_B, self.age_B, self.ids, mask_B1HW)
 
 
 def as_float(image_B1HW: Tensor) -> Tensor:
@@ -68,4 +72,13 @@ def collate(columns: Mapping[str, Sequence[Any]]) -> Batch:
         sex_B=torch.tensor([SEX_INDEX[sex] for sex in columns["sex"]]),
         age_B=torch.tensor(ages, dtype=torch.float32),
         ids=tuple(columns["record_id"]),
+        mask_B1HW=_masks(columns.get("mask", ()), height, width),
     )
+
+
+def _masks(masks: Sequence[bytes | None], height: int, width: int) -> Tensor | None:
+    if all(mask is None for mask in masks):
+        return None
+    none = bytes([NO_MASK]) * (height * width)
+    pixels = np.frombuffer(b"".join(none if mask is None else mask for mask in masks), np.uint8)
+    return torch.from_numpy(pixels.reshape(-1, 1, height, width).copy())

@@ -40,7 +40,8 @@ class Prepared:
 
     def check_image(self, config: ImageConfig) -> None:
         """Raise `MismatchError` unless the data were prepared as a recipe asks."""
-        made, asked = _flat(self.manifest["image"]), _flat(config.model_dump(mode="json"))
+        defaults = _flat(ImageConfig().model_dump(mode="json"))  # what older data do not name was not there yet
+        made, asked = defaults | _flat(self.manifest["image"]), _flat(config.model_dump(mode="json"))
         differing = sorted(name for name in made.keys() | asked.keys() if made.get(name) != asked.get(name))
         if differing:
             told = ", ".join(f"{name} {made.get(name)} instead of {asked.get(name)}" for name in differing)

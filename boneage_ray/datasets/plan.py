@@ -8,7 +8,8 @@ left out.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -22,11 +23,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows start..stop (stop excluded) of one shard."""
+    """Rows start..stop (stop excluded) of one shard; or just `chosen` of its rows, some perhaps several times."""
 
     uri: str
     start: int
     stop: int
+    chosen: tuple[int, ...] | None = None
 
 
 def training_slices(shards: Sequence[Shard], seed: int, epoch: int, rank: int, world: int) -> list[Slice]:
@@ -39,10 +41,44 @@ def training_slices(shards: Sequence[Shard], seed: int, epoch: int, rank: int, w
     return _cut(order * rounds, rank * share, (rank + 1) * share)
 
 
+def inverse_frequency(counts: Mapping[str, int]) -> dict[str, float]:
+    """Weights of categories proportional to 1 / count, with the sum 1: counts 1, 1, 2 give 0.4, 0.4, 0.2."""
+    inverse = {name: 1.0 / count for name, count in counts.items() if count}
+    total = sum(inverse.values())
+    return {name: value / total for name, value in inverse.items()}
+
+
+def balanced_slices(
+    shards: Sequence[Shard], categories: Sequence[str | None], draw: str, rank: int, world: int
+) -> list[Slice]:
+    """As many rows as there are, drawn with replacement so that each category comes equally often; cut for `rank`.
+
+    `categories`: one a row, in the order of the shards; rows of category None are never drawn. `draw`: the seed of this epoch.
+    """
+    weights = inverse_frequency(Counter(name for name in categories if name is not None))
+    each = [0.0 if name is None else weights[name] for name in categories]
+    share = -(-len(each) // world)
+    drawn = sorted(random.Random(draw).choices(range(len(each)), each, k=share * world))
+    mine = drawn[rank::world]
+    found, at = [], 0
+    for shard in shards:
+        rows = tuple(row - at for row in mine if at <= row < at + shard.rows)
+        if rows:
+            found.append(Slice(shard.uri, 0, shard.rows, rows))
+        at += shard.rows
+    random.Random(draw).shuffle(found)
+    return found
+
+
 def ordered_slices(shards: Sequence[Shard], rank: int, world: int) -> list[Slice]:
     """The rows of worker `rank` for validation: in order, every row exactly once over all workers."""
     total = sum(shard.rows for shard in shards)
     return _cut(shards, total * rank // world, total * (rank + 1) // world)
+
+
+def rows_between(shards: Sequence[Shard], start: int, stop: int) -> list[Slice]:
+    """Rows start..stop (stop excluded) of all shards laid end to end."""
+    return _cut(shards, start, stop)
 
 
 def _cut(shards: Sequence[Shard], start: int, stop: int) -> list[Slice]:

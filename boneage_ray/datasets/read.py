@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from boneage_ray import storage
-from boneage_ray.datasets.plan import Slice
+from boneage_ray.datasets.plan import Shard, Slice
 
-TRAINING_COLUMNS = ["record_id", "image", "height", "width", "sex", "age_months"]
+TRAINING_COLUMNS = ["record_id", "image", "mask", "height", "width", "sex", "age_months"]
 
 
 def read_slice(part: Slice) -> pa.Table:
     """The rows of a slice, every column."""
     with storage.open_read(part.uri) as file:
-        return pq.read_table(file).slice(part.start, part.stop - part.start)
+        table = pq.read_table(file)
+    return table.slice(part.start, part.stop - part.start) if part.chosen is None else table.take(list(part.chosen))
+
+
+def read_labels(shard: Shard) -> list[dict[str, Any]]:
+    """age_months and sex of every row of a shard, without its images."""
+    with storage.open_read(shard.uri) as file:
+        rows: list[dict[str, Any]] = pq.read_table(file, columns=["age_months", "sex"]).to_pylist()
+    return rows
 
 
 def read_rows(plan: pa.Table) -> pa.Table:
     """A table of slices (uri, start, stop) to their rows, training columns only; runs as a Ray Data task."""
-    return pa.concat_tables([read_slice(Slice(**row)) for row in plan.to_pylist()]).select(TRAINING_COLUMNS)
+    return pa.concat_tables([_chosen(read_slice(Slice(**row))) for row in plan.to_pylist()])
+
+
+def _chosen(table: pa.Table) -> pa.Table:
+    if "mask" not in table.column_names:  # prepared before there were masks
+        table = table.append_column("mask", pa.nulls(len(table), pa.binary()))
+    return table.select(TRAINING_COLUMNS)

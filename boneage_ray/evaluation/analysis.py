@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,10 @@ class Predictions:
     # Scheme -> predicted class: from the model's head for the schemes in `direct`, else from the predicted age.
     stages: Sequence[Mapping[str, str]]
     direct: Collection[str] = ()
+    # The single opinions that the prediction was made of: name -> ages of all cases; members of an ensemble, parts of a blend.
+    parts: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    # How far the members of an ensemble lie apart: their sample standard deviation.
+    spread_months: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         columns = (
@@ -47,6 +51,8 @@ class Predictions:
             self.true_months,
             self.predicted_months,
             self.stages,
+            *self.parts.values(),
+            *([] if self.spread_months is None else [self.spread_months]),
         )
         if len({len(column) for column in columns}) > 1:
             raise ValueError(f"columns of unequal length: {[len(column) for column in columns]}")
@@ -78,6 +84,8 @@ def analyse(predictions: Predictions, train_median_months: float | None, seed: i
         "by_age": _by_age(predictions),
         "stages": {scheme: _stage(predictions, scheme) for scheme in SCHEMES},
         "largest_residuals": _largest(predictions),
+        "parts": part_figures(predictions, seed),
+        "spread": spread_figures(predictions),
     }
     cleaned: dict[str, Any] = _clean(found)
     return cleaned
@@ -111,6 +119,73 @@ def sex_gap(predictions: Predictions, rng: np.random.Generator) -> dict[str, Any
     }
 
 
+def part_figures(predictions: Predictions, seed: int = 0) -> list[dict[str, Any]]:
+    """MAE of each part on the same cases, and how much more it errs than the whole, each with its 95 % interval.
+
+    The same resamples for every part: the differences are of pairs. Empty for a single model.
+    """
+    true = np.asarray(predictions.true_months, np.float64)
+    whole = np.abs(predictions.errors)
+    found = []
+    for name, ages in predictions.parts.items():
+        errors = np.asarray(ages, np.float64) - true
+        size = np.abs(errors)
+        found.append(
+            {
+                "name": name,
+                "mae_months": float(size.mean()),
+                "mae_interval_months": bootstrap_interval(size, np.random.default_rng(seed)),
+                "bias_months": float(errors.mean()),
+                "minus_whole_months": float((size - whole).mean()),
+                "minus_whole_interval_months": bootstrap_interval(size - whole, np.random.default_rng(seed)),
+            }
+        )
+    return found
+
+
+def spread_figures(predictions: Predictions) -> dict[str, Any] | None:
+    """How the spread of an ensemble goes with its error: Spearman's rank correlation, and the MAE in thirds by spread.
+
+    None without a spread. The correlation is not defined (None) where all spreads or all errors are equal.
+    """
+    if predictions.spread_months is None:
+        return None
+    spread, size = np.asarray(predictions.spread_months, np.float64), np.abs(predictions.errors)
+    thirds = np.array_split(np.argsort(spread, kind="stable"), 3)
+    return {
+        "mean_months": float(spread.mean()),
+        "spearman_with_abs_error": spearman(spread, size),
+        "thirds": [
+            {
+                "n": len(chosen),
+                "largest_spread_months": float(spread[chosen].max()),
+                "mae_months": float(size[chosen].mean()),
+            }
+            for chosen in thirds
+            if len(chosen)
+        ],
+    }
+
+
+def spearman(first: Floats, second: Floats) -> float | None:
+    """Rank correlation with mean ranks for ties; None where it is not defined.
+
+    >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 30.0, 20.0]))
+    0.5
+    """
+    a, b = _ranks(first), _ranks(second)
+    a, b = a - a.mean(), b - b.mean()
+    scale = math.sqrt(float((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / scale if scale else None
+
+
+def _ranks(values: Floats) -> Floats:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    ranks: Floats = (last - (counts - 1) / 2)[inverse]
+    return ranks
+
+
 def _interval(means: Floats) -> list[float]:
     low, high = np.percentile(means, INTERVAL_PERCENT)
     return [float(low), float(high)]
@@ -123,6 +198,7 @@ def _check(predictions: Predictions) -> None:
     for what, column in (
         ("true ages", predictions.true_months),
         ("predictions", predictions.predicted_months),
+        *((f"predictions of {name}", ages) for name, ages in predictions.parts.items()),
     ):
         wrong = [record for record, age in zip(predictions.record_id, column, strict=True) if not math.isfinite(age)]
         if wrong:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from boneage_ray.evaluation import data_figures as figures
-from boneage_ray.evaluation.report import (
+from boneage_ray.evaluation.page import (
     SEX_WORDS,
     Number,
     Page,

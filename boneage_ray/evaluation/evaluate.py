@@ -1,9 +1,13 @@
-"""The evaluation job: bundle + prepared shards -> predictions, metrics, figures and a page."""
+"""The evaluation job: bundles + prepared shards -> predictions, metrics, figures and a page.
+
+Members of an ensemble may want different images of the same radiographs; then the same split is read from several prepared
+data side by side, row by row.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -11,14 +15,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from boneage_ray import bundle, storage
+from boneage_ray import storage
 from boneage_ray.cluster import choose_resources, run_parts
 from boneage_ray.datasets.load import Prepared
-from boneage_ray.datasets.plan import Slice, ordered_slices
+from boneage_ray.datasets.plan import Slice, ordered_slices, rows_between
 from boneage_ray.datasets.read import read_slice
+from boneage_ray.errors import MismatchError
 from boneage_ray.evaluation.analysis import Predictions
-from boneage_ray.prediction.predictor import Predictor
+from boneage_ray.prediction import ensemble, members
+from boneage_ray.prediction.members import Models
+from boneage_ray.records.prepare import ImageConfig
 from boneage_ray.records.schema import to_table
 from boneage_ray.records.split import Split
 from boneage_ray.runs import Progress, say
@@ -31,40 +39,122 @@ PREDICTIONS = pa.schema(
         ("true_months", pa.float64()),
         ("predicted_months", pa.float64()),
         ("stages", pa.map_(pa.string(), pa.string())),
+        ("spread_months", pa.float64()),
+        ("parts", pa.map_(pa.string(), pa.float64())),
     ]
 )
 
 
-def predict_split(model: str, prepared: Prepared, split: Split, gpu: bool = False) -> list[dict[str, Any]]:
-    """Predictions for every labelled record of a split, in the order of its shards."""
-    slices = ordered_slices(prepared.shards(split), 0, 1)
-    resources = choose_resources(len(slices), gpu)
-    say(f"evaluating {prepared.rows(split)} records in {len(slices)} parts: {resources.describe()}")
-    arguments = {"model": model, "threads": resources.threads, "gpu": resources.gpus_per_actor > 0}
-    found: dict[str, list[dict[str, Any]]] = {}
-    with Progress("evaluate", prepared.rows(split)) as bar:
-        rows = partial(iter, [asdict(part) for part in slices])
-        for line in run_parts(rows, EvaluateWorker, arguments, resources):
-            found[line["uri"]] = line["predictions"]
+def match_data(models: Models, datasets: Sequence[Prepared]) -> list[Prepared]:
+    """The prepared data of each of `models.images`, whatever the order they were given in. Raises `MismatchError`."""
+    images = models.images
+    if len(datasets) == len(images) == 1:
+        datasets[0].check_image(images[0])
+        return list(datasets)
+    found = []
+    for image in images:
+        fitting = [prepared for prepared in datasets if _fits(prepared, image)]
+        if len(fitting) != 1:
+            names = ", ".join(member.name for member in models.members if member.recipe.image == image)
+            raise MismatchError(
+                f"{len(fitting)} of {len(datasets)} --data were prepared as {names} asks (image {image.size} px, crop "
+                f"{image.crop}); the models want {len(images)} different images: give --data once for each of them"
+            )
+        found += fitting
+    if unused := [prepared.uri for prepared in datasets if prepared not in found]:
+        raise MismatchError(f"--data {unused[0]} was prepared as none of the models asks; leave it out")
+    return found
+
+
+def _fits(prepared: Prepared, image: ImageConfig) -> bool:
+    try:
+        prepared.check_image(image)
+    except MismatchError:
+        return False
+    return True
+
+
+def check_same_cases(datasets: Sequence[Prepared], split: Split) -> None:
+    """Raise `MismatchError` unless the split holds the same records with the same ages in the same order everywhere."""
+    first, *others = datasets
+    if not others:
+        return
+    expected = _labels(first, split)
+    for other in others:
+        found = _labels(other, split)
+        differing = sum(a != b for a, b in zip(expected, found, strict=False)) + abs(len(expected) - len(found))
+        if differing:
+            raise MismatchError(
+                f"the {split} splits of {first.uri} ({len(expected)} records) and {other.uri} ({len(found)}) differ in "
+                f"{differing} records or their ages; prepare both from one archive, the second with --split of the first"
+            )
+
+
+def _labels(prepared: Prepared, split: Split) -> list[tuple[str, float | None]]:
+    """Record id and age in months of every record of a split, in order."""
+    found: list[tuple[str, float | None]] = []
+    for shard in prepared.shards(split):
+        with storage.open_read(shard.uri) as file:
+            table = pq.read_table(file, columns=["record_id", "age_months"])
+        found += zip(table["record_id"].to_pylist(), table["age_months"].to_pylist(), strict=True)
+    return found
+
+
+def predict_split(
+    models: Models, datasets: Sequence[Prepared], split: Split, gpu: bool = False
+) -> list[dict[str, Any]]:
+    """Predictions for every labelled record of a split, in the order of its shards; `datasets` as `match_data` gives them."""
+    work = _work(datasets, split)
+    total = datasets[0].rows(split)
+    resources = choose_resources(len(work), gpu)
+    say(f"evaluating {total} records in {len(work)} parts: {resources.describe()}")
+    arguments = {
+        "models": [member.uri for member in models.members],
+        "sha256": models.sha256,
+        "threads": resources.threads,
+        "gpu": resources.gpus_per_actor > 0,
+    }
+    found: dict[int, list[dict[str, Any]]] = {}
+    with Progress("evaluate", total) as bar:
+        for line in run_parts(partial(iter, work), EvaluateWorker, arguments, resources):
+            found[line["number"]] = line["predictions"]
             bar.update(sum(map(len, found.values())))
-    return [row for part in slices for row in found[part.uri]]
+    return [row for number in range(len(work)) for row in found[number]]
+
+
+def _work(datasets: Sequence[Prepared], split: Split) -> list[dict[str, Any]]:
+    """A row for every shard of the first data: its slice, and the slices with the same records in the others."""
+    shards = [prepared.shards(split) for prepared in datasets]
+    work, at = [], 0
+    for number, part in enumerate(ordered_slices(shards[0], 0, 1)):
+        rows = part.stop - part.start
+        slices = [[asdict(piece) for piece in rows_between(each, at, at + rows)] for each in shards]
+        work.append({"number": number, "slices": slices})
+        at += rows
+    return work
 
 
 class EvaluateWorker:
     """Predicts the records of one shard."""
 
-    def __init__(self, model: str, threads: int, gpu: bool) -> None:
+    def __init__(self, models: list[str], sha256: str, threads: int, gpu: bool) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self.predictor = Predictor(bundle.load(model), "cuda" if gpu else "cpu")
+        found = members.resolve(models)
+        if found.sha256 != sha256:
+            raise MismatchError(f"{' '.join(models)} was exchanged while it was in use; give the command again")
+        self.predictor = ensemble.load(found, "cuda" if gpu else "cpu")
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The predictions of the shard's labelled records."""
-        part = Slice(**row)
-        rows = [row for row in read_slice(part).to_pylist() if row["age_months"] is not None]
-        images = [np.frombuffer(r["image"], np.uint8).reshape(r["height"], r["width"]) for r in rows]
-        columns = self.predictor({"image": images, "sex": [row["sex"] for row in rows]}) if rows else {}
+        tables = [pa.concat_tables([read_slice(Slice(**part)) for part in parts]) for parts in row["slices"]]
+        sides = [[record for record in table.to_pylist() if record["age_months"] is not None] for table in tables]
+        given = {ensemble.image_column(number): [_image(r) for r in side] for number, side in enumerate(sides)}
+        rows = sides[0]
+        columns = self.predictor(given | {"sex": [row["sex"] for row in rows]}) if rows else {}
+        nothing = [None] * len(rows)
+        spreads, parts = (columns.get(name, nothing) for name in ("age_spread_months", "age_parts"))
         predictions = [
             {
                 "record_id": row["record_id"],
@@ -73,10 +163,16 @@ class EvaluateWorker:
                 "true_months": row["age_months"],
                 "predicted_months": columns["age_months"][k],
                 "stages": columns["stages"][k],
+                "spread_months": spreads[k],
+                "parts": parts[k],
             }
             for k, row in enumerate(rows)
         ]
-        return {"uri": part.uri, "predictions": predictions}
+        return {"number": row["number"], "predictions": predictions}
+
+
+def _image(record: dict[str, Any]) -> NDArray[np.uint8]:
+    return np.frombuffer(record["image"], np.uint8).reshape(record["height"], record["width"])
 
 
 def write_predictions(out: str, rows: list[dict[str, Any]]) -> None:
@@ -96,15 +192,18 @@ def as_predictions(rows: list[dict[str, Any]], direct: Iterable[str]) -> Predict
         predicted_months=[row["predicted_months"] for row in rows],
         stages=[row["stages"] for row in rows],
         direct=tuple(direct),
+        parts=_parts(rows),
+        spread_months=None if any(row["spread_months"] is None for row in rows) else [r["spread_months"] for r in rows],
     )
+
+
+def _parts(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Part name -> its ages, for the parts that every case has."""
+    names = list(rows[0]["parts"] or ()) if rows else []
+    return {name: [row["parts"][name] for row in rows] for name in names}
 
 
 def median_age(prepared: Prepared) -> float | None:
     """The median label of the training split, in months: what always guessing would answer."""
-    ages: list[float] = []
-    for shard in prepared.shards("train"):
-        with storage.open_read(shard.uri) as file:
-            ages += [
-                age for age in pq.read_table(file, columns=["age_months"])["age_months"].to_pylist() if age is not None
-            ]
+    ages = [age for _, age in _labels(prepared, "train") if age is not None]
     return float(np.median(ages)) if ages else None

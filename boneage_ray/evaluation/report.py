@@ -1,134 +1,28 @@
-"""One page for every job: facts, status, key numbers, tables and figures in a single HTML file.
-
-The page needs no script and no other file, prints on A4, follows the reader's light or dark setting, and carries its
-figures as JSON in `<script type="application/json" id="data">`. Whatever comes from outside is escaped.
-"""
+"""The page of `boneage evaluate`: what evaluation/analysis.py found, in words, tables and figures."""
 
 from __future__ import annotations
 
-import base64
-import html
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Literal
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
-
-from boneage_ray import __version__
 from boneage_ray.anatomy.growth import years_and_months
 from boneage_ray.evaluation import figures
 from boneage_ray.evaluation.analysis import Predictions
+from boneage_ray.evaluation.page import (
+    SEX_WORDS,
+    Number,
+    Page,
+    Picture,
+    Section,
+    Status,
+    Table,
+    percent,
+    render,
+    shown,
+)
 
-_PNG = b"\x89PNG"
 # Below this, an interval over cases says little about a group.
 FEW_CASES, FEW_IN_BIN = 100, 20
-SEX_WORDS = {"F": "girls", "M": "boys", "unknown": "sex unknown"}
-
-
-@dataclass(frozen=True)
-class Status:
-    """The box on top: how it went, in words and in colour."""
-
-    level: Literal["good", "caution", "bad"]
-    headline: str
-    details: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Number:
-    """A key number: what it is, its value with the unit, and a note such as its interval."""
-
-    label: str
-    value: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as text; the first `text_columns` are set left, the others right as numbers are."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-    text_columns: int = 1
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An SVG of evaluation/figures.py or a PNG; `alt` says what it shows to those who cannot see it.
-
-    It takes half the width of the page, or all of it if `wide`.
-    """
-
-    data: bytes
-    alt: str
-    caption: str
-    wide: bool = False
-
-    def markup(self) -> Markup:
-        """The picture as HTML: SVG inline, in the page's text colour; PNG as a data URI."""
-        alt = html.escape(self.alt, quote=True)
-        if self.data.startswith(_PNG):
-            return Markup(f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(self.data).decode()}">')
-        svg = self.data.decode("utf-8").replace(figures.INK, "currentColor")
-        return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{alt}" ', 1))
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page; `command` is the line that makes it again."""
-
-    title: str
-    text: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    pictures: Sequence[Picture] = ()
-    command: str = ""
-
-
-@dataclass(frozen=True)
-class Page:
-    """All that a page says. `facts`: what, when, model and hash, recipe, data; `data`: any JSON value to embed."""
-
-    title: str
-    facts: Mapping[str, str]
-    status: Status
-    numbers: Sequence[Number]
-    sections: Sequence[Section]
-    data: Any = field(default_factory=dict)
-
-
-def render(page: Page) -> str:
-    """The page as one HTML document. Raises ValueError if `data` holds NaN or infinity."""
-    return _template().render(page=page, data=_embedded(page.data), version=__version__)
-
-
-@cache
-def _template() -> Template:
-    loader = PackageLoader("boneage_ray.evaluation", ".")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("report.html")
-
-
-def _embedded(data: object) -> Markup:
-    """JSON for a script tag: no "<" is left that could end the tag or open a comment."""
-    return Markup(json.dumps(data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))
-
-
-def shown(value: float | None, digits: int = 1, sign: bool = False) -> str:
-    """A number for people; what is not defined is a dash."""
-    if value is None:
-        return "-"
-    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
-
-
-def percent(part: float, whole: float = 1.0) -> str:
-    """A share in percent with one decimal; a dash when there is no whole."""
-    return f"{part / whole:.1%}" if whole else "-"
 
 
 def evaluation_page(
@@ -142,6 +36,7 @@ def evaluation_page(
     sections = [
         _agreement(analysis, predictions, command),
         _groups(analysis, predictions, command),
+        *([_parts(analysis, command)] if analysis["parts"] else []),
         *(_stages(name, found, command) for name, found in analysis["stages"].items()),
         *([_training(history, command)] if history else []),
         _largest(analysis, command),
@@ -269,6 +164,42 @@ def _gap_words(gap: Mapping[str, Any]) -> str:
     difference = shown(gap["female_minus_male_months"], 2, sign=True)
     ends = _range(gap["interval_months"], 2, sign=True)
     return f"MAE of girls minus MAE of boys is {difference} months, 95 % interval {ends}, {verdict}."
+
+
+def _parts(analysis: Mapping[str, Any], command: str) -> Section:
+    whole = [_mae("all together", analysis), *(_mae(part["name"], part) for part in analysis["parts"])]
+    caption = (
+        "Mean absolute error on the same cases, months; the last column compares case by case, + is worse than together"
+    )
+    columns = ["MAE", "95 % interval", "bias", "MAE minus that of all together"]
+    tables = [Table(["prediction", *columns], whole, caption)]
+    text = ["Several predictions were made for each case and joined into one."]
+    if spread := analysis["spread"]:
+        rho = shown(spread["spearman_with_abs_error"], 2, sign=True)
+        text.append(
+            f"Their spread (standard deviation) is {shown(spread['mean_months'])} months on average. Rank correlation with the "
+            f"size of the error (Spearman): {rho}; +1 would mean that a large spread always tells of a large error."
+        )
+        thirds = [
+            [name, str(third["n"]), shown(third["largest_spread_months"]), shown(third["mae_months"])]
+            for name, third in zip(("smallest third", "middle third", "largest third"), spread["thirds"], strict=False)
+        ]
+        tables.append(Table(["spread", "cases", "up to, months", "MAE, months"], thirds, "Cases by their spread"))
+    return Section("The parts and the whole", text, tables, command=command)
+
+
+def _mae(name: str, row: Mapping[str, Any]) -> list[str]:
+    interval, behind = row["mae_interval_months"], "-"
+    if "minus_whole_months" in row:
+        ends = row["minus_whole_interval_months"]
+        behind = shown(row["minus_whole_months"], 2, sign=True) + (f" ({_range(ends, 2, sign=True)})" if ends else "")
+    return [
+        name,
+        shown(row["mae_months"], 2),
+        _range(interval, 2) if interval else "-",
+        shown(row["bias_months"], sign=True),
+        behind,
+    ]
 
 
 def _stages(name: str, found: Mapping[str, Any], command: str) -> Section:

@@ -14,27 +14,56 @@ from torch import Tensor, nn
 from boneage_ray import storage
 from boneage_ray.errors import MismatchError, UsageError
 from boneage_ray.models.config import BackboneConfig
+from boneage_ray.runs import say
 
 
-def build_backbone(config: BackboneConfig, channels: int, with_weights: bool) -> nn.Module:
+def build_backbone(config: BackboneConfig, channels: int, with_weights: bool, size: int | None = None) -> nn.Module:
     """An encoder (B, channels, H, W) -> features (B, F), F in `.num_features`.
 
-    `with_weights=False` leaves it random, for weights that a bundle or a checkpoint will bring.
+    `with_weights=False` leaves it random, for weights that a bundle or a checkpoint will bring. `size`: side of the images in
+    pixels, for encoders that are built for one size.
     """
     import timm
 
     if not timm.is_model(config.name):
         near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
         raise UsageError(f"timm has no model {config.name!r}; nearest: {', '.join(near) or 'none'}")
+    model = _create(config, channels, size)
     if with_weights and config.weights == "timm":
-        return _from_hub(config.name, channels)
-    try:
-        model: nn.Module = timm.create_model(config.name, pretrained=False, num_classes=0, in_chans=channels)
-    except RuntimeError as error:  # a tag that timm does not know, as in resnet18.unheard_of
-        raise UsageError(f"timm cannot build {config.name!r}: {error}") from None
-    if with_weights and config.weights not in ("none", "timm"):
+        _load_from_hub(model, config, size)
+    elif with_weights and config.weights != "none":
         _load_file(model, config)
     return model
+
+
+def _create(config: BackboneConfig, channels: int, size: int | None, pretrained: bool = False) -> nn.Module:
+    import timm
+
+    more: dict[str, Any] = {}
+    if config.attention != "none":
+        more["block_args"] = {"attn_layer": config.attention}
+    if size is not None and _has_one_size(config.name):
+        more["img_size"] = size
+    try:
+        model: nn.Module = timm.create_model(
+            config.name, pretrained=pretrained, num_classes=0, in_chans=channels, **more
+        )
+    except RuntimeError as error:  # a tag that timm does not know, as in resnet18.unheard_of
+        raise UsageError(f"timm cannot build {config.name!r}: {error}") from None
+    except TypeError as error:
+        if "block_args" in more:
+            raise UsageError(
+                f"{config.name} has no ResNet blocks that attention={config.attention} could go into: {error}"
+            ) from None
+        return _create(config, channels, None, pretrained)  # it takes no other size, and will say so when it is used
+    return model
+
+
+def _has_one_size(name: str) -> bool:
+    import timm
+
+    told = timm.get_pretrained_cfg(name)
+    return bool(told and told.fixed_input_size)
 
 
 def fixed_size(model: nn.Module) -> tuple[int, int] | None:
@@ -42,21 +71,21 @@ def fixed_size(model: nn.Module) -> tuple[int, int] | None:
     told: dict[str, Any] = getattr(model, "pretrained_cfg", {})
     if not told.get("fixed_input_size"):
         return None
-    _, height, width = told["input_size"]
+    built = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    height, width = built or told["input_size"][1:]
     return int(height), int(width)
 
 
-def _from_hub(name: str, channels: int) -> nn.Module:
-    import timm
-
+def _load_from_hub(model: nn.Module, config: BackboneConfig, size: int | None) -> None:
+    plain = config.model_copy(update={"attention": "none"})
     try:
-        model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, in_chans=channels)
+        source = _create(plain, 3, size, pretrained=True)
     except Exception as error:  # the hub raises many kinds; all mean that there are no weights to start from
         raise UsageError(
-            f"the pretrained weights of {name} could not be fetched ({type(error).__name__}); connect to the hub, or "
+            f"the pretrained weights of {config.name} could not be fetched ({type(error).__name__}); connect to the hub, or "
             "give --set model.backbone.weights=none or =URI of a safetensors file"
         ) from error
-    return model
+    _load_state(model, source.state_dict(), config, f"timm's {config.name}")
 
 
 def _load_file(model: nn.Module, config: BackboneConfig) -> None:
@@ -68,7 +97,28 @@ def _load_file(model: nn.Module, config: BackboneConfig) -> None:
         state = load_safetensors(data)
     except SafetensorError as error:
         raise UsageError(f"{config.weights} is not a safetensors file: {error}") from None
-    load_checked(model, adapt_first_convolution(model, state), config.weights)
+    _load_state(model, _encoder_of(state), config, config.weights)
+
+
+def _encoder_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The encoder's part of a model bundle's weights; an encoder's own weights as they are."""
+    part = {name.removeprefix("backbone."): v for name, v in state.items() if name.startswith("backbone.")}
+    return part or state
+
+
+def _load_state(model: nn.Module, state: dict[str, Tensor], config: BackboneConfig, origin: str) -> None:
+    """Load what fits; only the layers that the recipe added may be missing, and they are named."""
+    state = adapt_first_convolution(model, state)
+    added = _added(model, state) if config.attention != "none" else []
+    own = model.state_dict()
+    load_checked(model, state | {name: own[name] for name in added}, origin)
+    if added:
+        say(f"{origin} has no {config.attention} layers: {len(added)} tensors start at random ({added[0]}, ...)")
+
+
+def _added(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
+    """Names of the attention layers' tensors that `state` lacks; timm calls these layers `se`."""
+    return [name for name in model.state_dict() if ".se." in name and name not in state]
 
 
 def adapt_first_convolution(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from boneage_ray.models.config import HandMaskConfig, RegressorConfig
+from boneage_ray.models.handmask import HandMask
 from boneage_ray.models.model import Model
 from boneage_ray.models.regressor import Regressor
 
 
-def build_model(config: RegressorConfig | HandMaskConfig, with_weights: bool = True) -> Model:
-    """`with_weights=False` leaves it random, for weights that a bundle or a checkpoint will bring."""
+def build_model(config: RegressorConfig | HandMaskConfig, with_weights: bool = True, size: int | None = None) -> Model:
+    """`with_weights=False` leaves it random, for weights that a bundle or a checkpoint will bring; `size`: side of the images."""
     if isinstance(config, HandMaskConfig):
-        raise NotImplementedError
-    return Regressor(config, with_weights)
+        return HandMask(config, with_weights)
+    return Regressor(config, with_weights, size)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from boneage_ray.anatomy.growth import SchemeName
+
+Positive = Annotated[int, Field(ge=1)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class BackboneConfig(BaseModel):
     """Which encoder and where its first weights come from.
 
-    `weights`: "none" (random), "timm" (timm's pretrained ones, needs the network), or the URI of a safetensors file with
-    the encoder's own parameter names; `weights_sha256` is then checked.
+    `weights`: "none" (random), "timm" (timm's pretrained ones, needs the network), or the URI of a safetensors file: an
+    encoder's, with its own parameter names, or the `weights.safetensors` of a model bundle, of which the encoder is taken.
+    `weights_sha256` is then checked. `attention="cbam"`: a channel and spatial attention module in every block (Woo et al.
+    2018; channel reduction 16, 7 x 7 spatial kernel), for encoders of ResNet blocks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -21,6 +26,7 @@ class BackboneConfig(BaseModel):
     name: str = "resnet18"
     weights: Literal["none", "timm"] | str = "none"
     weights_sha256: str | None = None
+    attention: Literal["none", "cbam"] = "none"
 
 
 class RegressorConfig(BaseModel):
@@ -35,16 +41,35 @@ class RegressorConfig(BaseModel):
     )
     stage_heads: tuple[SchemeName, ...] = ()
     sex_features: int = Field(default=0, ge=0, description="width of the sex embedding; 0: sex is not an input")
-    hidden: tuple[int, ...] = ()
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    sex_hidden: tuple[Positive, ...] = Field(default=(), description="layers behind the embedding of sex")
+    hidden: tuple[Positive, ...] = ()
+    dropout: Dropout | tuple[Dropout, ...] = Field(
+        default=0.0, description="behind each hidden layer: one, or one each"
+    )
+    mirror: bool = Field(default=False, description="predict the mean over an image and its mirror image")
+
+    @model_validator(mode="after")
+    def _a_dropout_for_each_layer(self) -> RegressorConfig:
+        if isinstance(self.dropout, tuple) and len(self.dropout) != len(self.hidden):
+            raise ValueError(
+                f"{len(self.dropout)} dropouts for {len(self.hidden)} hidden layers: give one, or one each"
+            )
+        if self.sex_hidden and not self.sex_features:
+            raise ValueError("sex_hidden needs sex_features above 0")
+        return self
 
     def describe(self) -> str:
         """Encoder and first weights, for people."""
-        return f"{self.backbone.name} with weights: {self.backbone.weights}"
+        attention = "" if self.backbone.attention == "none" else f" with {self.backbone.attention}"
+        return f"{self.backbone.name}{attention}, weights: {self.backbone.weights}"
 
 
 class HandMaskConfig(BaseModel):
-    """A U-Net that tells hand from background on square patches; larger images are stitched from overlapping ones."""
+    """A U-Net that tells hand from background on square patches; larger images are stitched from overlapping ones.
+
+    Patches lie on a grid of `stride`; in training `patches` of each image are drawn at a time, a part `foreground` of them from
+    those with hand.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -53,10 +78,39 @@ class HandMaskConfig(BaseModel):
     weights: Literal["none", "imagenet"] = "none"
     patch: int = Field(default=256, ge=32, le=1024, multiple_of=32)
     stride: int = Field(default=128, ge=16)
+    patches: int = Field(default=4, ge=1)
+    foreground: float = Field(default=0.5, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _no_gaps(self) -> HandMaskConfig:
+        if self.stride > self.patch:
+            raise ValueError(f"a stride of {self.stride} leaves gaps between patches of {self.patch} pixels (lower it first)")
+        return self
 
     def describe(self) -> str:
         """Encoder and first weights, for people."""
         return f"a U-Net on {self.encoder} with weights: {self.weights}"
+
+
+class BlendConfig(BaseModel):
+    """Gradient-boosted trees (XGBoost) on the features of clean training images, blended with the CNN's own age.
+
+    Trees learn the age in years, up to `rounds` of them, until `early_stop` more did not help on the validation split.
+    `cnn_weight` times the CNN's age is added to the rest times the trees'; "validation" chooses it there, in steps of 0.05.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    rounds: int = Field(default=500, ge=1)
+    depth: int = Field(default=6, ge=1, le=16)
+    eta: float = Field(default=0.05, gt=0, le=1)
+    subsample: float = Field(default=0.8, gt=0, le=1)
+    colsample: float = Field(default=0.8, gt=0, le=1)
+    gamma: float = Field(default=0.1, ge=0)
+    alpha: float = Field(default=0.1, ge=0)
+    reg_lambda: float = Field(default=1.0, ge=0)
+    early_stop: int = Field(default=20, ge=1)
+    cnn_weight: Annotated[float, Field(ge=0, le=1)] | Literal["validation"] = 0.7
 
 
 ModelConfig = Annotated[

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from boneage_ray.datasets.batch import Batch
+
 
 class Model(nn.Module, ABC):
     """Tensors in, named tensors out. `backbone` is the encoder that a recipe's stages may freeze."""
@@ -16,6 +18,20 @@ class Model(nn.Module, ABC):
     def forward(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> dict[str, Tensor]:
         """image_B1HW float in [0, 1], sex_B int64 (0 F, 1 M, 2 unknown); never sees a batch."""
 
+    def training_batch(self, batch: Batch) -> Batch:
+        """What the network is trained on, of an augmented batch: the batch itself, or patches of it."""
+        return batch
+
     def head_parameters(self) -> list[nn.Parameter]:
         """Everything behind the encoder, for stages that train only the head."""
         return [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
+
+    def blocks(self) -> list[list[nn.Parameter]]:
+        """The encoder's parameters in blocks, from the stem to the top, as timm groups them."""
+        from timm.models import group_parameters
+
+        named = dict(self.backbone.named_parameters())
+        if not hasattr(self.backbone, "group_matcher"):
+            return [list(named.values())]
+        groups = group_parameters(self.backbone, self.backbone.group_matcher(coarse=True))  # type: ignore[operator]
+        return [[named[name] for name in groups[key]] for key in sorted(groups)]

@@ -30,13 +30,14 @@ class Regressor(Model):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: RegressorConfig, with_weights: bool = True) -> None:
+    def __init__(self, config: RegressorConfig, with_weights: bool = True, size: int | None = None) -> None:
         super().__init__()
-        self.channels = config.channels
-        self.backbone = build_backbone(config.backbone, config.channels, with_weights)
+        self.channels, self.mirror = config.channels, config.mirror
+        self.backbone = build_backbone(config.backbone, config.channels, with_weights, size)
         self.backbone_name, self.fixed_size = config.backbone.name, fixed_size(self.backbone)
-        self.sex = nn.Embedding(3, config.sex_features) if config.sex_features else None
-        width = int(self.backbone.num_features) + config.sex_features  # type: ignore[arg-type]
+        self.sex, sex_width = _sex_layers(config)
+        width = int(self.backbone.num_features) + sex_width  # type: ignore[arg-type]
+        self.feature_count = width
         self.trunk, width = _trunk(width, config.hidden, config.dropout)
         self.age = nn.Linear(width, 1)
         self.stages = nn.ModuleDict({name: nn.Linear(width, len(SCHEMES[name].classes)) for name in config.stage_heads})
@@ -45,7 +46,19 @@ class Regressor(Model):
 
     def forward(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> dict[str, Tensor]:
         """Named outputs; sex that is not given counts as unknown."""
+        return self.with_features(image_B1HW, sex_B)[1]
+
+    def with_features(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """(the features (B, F) of the image as it is given, the named outputs), from one pass."""
         features_BF = self.features(image_B1HW, sex_B)
+        outputs = self.heads(features_BF)
+        if self.training or not self.mirror:
+            return features_BF, outputs
+        mirrored = self.heads(self.features(image_B1HW.flip(-1), sex_B))
+        return features_BF, {name: (value + mirrored[name]) / 2 for name, value in outputs.items()}
+
+    def heads(self, features_BF: Tensor) -> dict[str, Tensor]:
+        """What `features` found (B, F) to named outputs."""
         # The heads in float32 also under autocast: a bfloat16 age comes in steps of a month.
         with torch.autocast(features_BF.device.type, enabled=False):
             trunk_BF = self.trunk(features_BF.float())
@@ -71,11 +84,23 @@ class Regressor(Model):
         return torch.cat([features_BF, self.sex(index_B).to(features_BF.dtype)], dim=1)
 
 
-def _trunk(width: int, hidden: tuple[int, ...], dropout: float) -> tuple[nn.Sequential, int]:
+def _sex_layers(config: RegressorConfig) -> tuple[nn.Module | None, int]:
+    """Sex (B,) to features, and how many; a plain embedding keeps the name that its weights had from the beginning."""
+    if not config.sex_features:
+        return None, 0
+    embedding = nn.Embedding(3, config.sex_features)
+    if not config.sex_hidden:
+        return embedding, config.sex_features
+    layers, width = _trunk(config.sex_features, config.sex_hidden, 0.0)
+    return nn.Sequential(embedding, nn.ReLU(inplace=True), *layers), width
+
+
+def _trunk(width: int, hidden: tuple[int, ...], dropout: float | tuple[float, ...]) -> tuple[nn.Sequential, int]:
     layers: list[nn.Module] = []
-    for size in hidden:
+    rates = dropout if isinstance(dropout, tuple) else (dropout,) * len(hidden)
+    for size, rate in zip(hidden, rates, strict=True):
         layers += [nn.Linear(width, size), nn.ReLU(inplace=True)]
-        if dropout:
-            layers.append(nn.Dropout(dropout))
+        if rate:
+            layers.append(nn.Dropout(rate))
         width = size
     return nn.Sequential(*layers), width

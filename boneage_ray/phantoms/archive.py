@@ -4,6 +4,7 @@ Hand archive (RSNA layout)::
 
     URI/boneage-training-dataset.csv                                id,boneage,male
     URI/boneage-training-dataset/boneage-training-dataset/1000.png
+    URI/masks/1000.png         255 on hand and forearm, else 0; on request
 
 Cephalogram archive::
 
@@ -19,7 +20,7 @@ As DICOM the images end in .dcm and come in all encodings of phantoms.dicom, one
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -103,6 +104,14 @@ def write_hand_archive(
     rows = [f"{e.id},{e.age_months},{e.sex == 'M'}" for e in entries if e.labelled]
     write_bytes(join(uri, HAND_CSV), _lines(["id,boneage,male", *rows]))
     return entries
+
+
+def write_hand_masks(uri: str, entries: Sequence[HandEntry], seed: int, size: int) -> None:
+    """Add the true masks of the hands that `write_hand_archive` wrote with this seed and size, and gave back."""
+    for k, entry in enumerate(entries):
+        if entry.stored:
+            mask = hand_phantom(image_seed(seed, k), entry.age_months, entry.sex, size).mask
+            write_bytes(join(uri, "masks", f"{entry.id}.png"), encode_png(mask))
 
 
 def write_cephalogram_archive(

@@ -6,11 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from boneage_ray.bundle import Bundle
+from boneage_ray.anatomy.growth import MONTHS_PER_YEAR
+from boneage_ray.bundle import TREES, Bundle
 from boneage_ray.datasets.batch import Batch, as_float, make_batch
+from boneage_ray.errors import UsageError
 from boneage_ray.models.backbone import load_checked
 from boneage_ray.models.build import build_model
+from boneage_ray.models.ensemble import Trees, read_trees
+from boneage_ray.models.model import Model
+from boneage_ray.models.regressor import Regressor
 from boneage_ray.tasks.build import build_task
 from boneage_ray.tasks.task import Columns
 from boneage_ray.training.step import choose_precision
@@ -24,16 +30,20 @@ class Predictor:
 
     def __init__(self, bundle: Bundle, device: str | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.recipe, self.sha256 = bundle.recipe, bundle.sha256
-        model = build_model(self.recipe.model, with_weights=False)
+        self.name, self.recipe, self.sha256 = bundle.recipe.name, bundle.recipe, bundle.sha256
+        model = build_model(self.recipe.model, with_weights=False, size=self.recipe.image.size)
         load_checked(model, bundle.weights, f"the bundle {self.recipe.name}")
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.blended = _blended(bundle, model)
         self.task = build_task(self.recipe.task)
         self.precision = choose_precision(self.recipe.precision, self.device)
         self.batch_size = GPU_BATCH if self.device.type == "cuda" else CPU_BATCH
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> Columns:
-        """`image`: (H, W) uint8 arrays as prepared; `sex`: F, M or None. Returns the task's columns, a value a case."""
+        """`image`: (H, W) uint8 arrays as prepared; `sex`: F, M or None. Returns the task's columns, a value a case.
+
+        With trees, `age_months` is the blend and `age_parts` says what was blended: {"cnn": months, "trees": months}.
+        """
         out: Columns = {}
         images, sexes = columns["image"], columns["sex"]
         for start in range(0, len(images), self.batch_size):
@@ -46,5 +56,30 @@ class Predictor:
     def _predict(self, batch: Batch) -> Columns:
         batch = batch.to(self.device)
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
-            outputs = self.model(as_float(batch.image_B1HW), batch.sex_B)
-        return self.task.predict(outputs)
+            if self.blended is None:
+                outputs = self.model(as_float(batch.image_B1HW), batch.sex_B)
+                return self.task.predict(outputs)
+            regressor, trees = self.blended
+            features_BF, outputs = regressor.with_features(as_float(batch.image_B1HW), batch.sex_B)
+        outputs, parts = trees.blend(features_BF, outputs)
+        return self.task.predict(outputs) | {"age_parts": _months(parts)}
+
+
+def _blended(bundle: Bundle, model: Model) -> tuple[Regressor, Trees] | None:
+    """The model of a recipe with a blend, and its boosted trees.
+
+    Raises `UsageError` when the trees are missing, damaged or of another model.
+    """
+    if bundle.recipe.blend is None:
+        return None
+    if bundle.trees is None or not isinstance(model, Regressor):
+        raise UsageError(f"the bundle {bundle.recipe.name} has no trees for its blend")
+    origin = f"{TREES} of the bundle {bundle.recipe.name}"
+    return model, read_trees(bundle.trees, model.feature_count, torch.get_num_threads(), origin)
+
+
+def _months(parts: Mapping[str, Tensor]) -> list[dict[str, float]]:
+    """Ages in years by name to one dict of months a case."""
+    columns = {name: values.float().cpu().tolist() for name, values in parts.items()}
+    rows = zip(*columns.values(), strict=True)
+    return [{name: round(years * MONTHS_PER_YEAR, 3) for name, years in zip(columns, row, strict=True)} for row in rows]

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from boneage_ray import __version__
 from boneage_ray.archives.archive import Input
 from boneage_ray.errors import InputProblem
-from boneage_ray.prediction.predictor import Predictor
+from boneage_ray.prediction.ensemble import Scorer, image_column
+from boneage_ray.records.known import Known, known_of
 from boneage_ray.records.prepare import Prepared
 from boneage_ray.records.schema import Row, empty_result
+from boneage_ray.tasks.task import Columns
 
 # Labels of the published sets end at 228 months; an age outside was never seen in training.
 AGE_RANGE_MONTHS = (0.0, 228.0)
@@ -20,95 +22,111 @@ AGE_RANGE_MONTHS = (0.0, 228.0)
 
 @dataclass(frozen=True)
 class Loaded:
-    """An input with its prepared image, or with the problem that it met."""
+    """An input with its prepared image, or with the problem that it met.
+
+    `others`: the images of the further configs, where members of an ensemble want different ones (`Models.images`).
+    """
 
     item: Input
     sha256: str | None
     size: int | None
     outcome: Prepared | InputProblem
+    others: tuple[Prepared, ...] = ()
 
 
-def load_input(item: Input, data: bytes | InputProblem, prepare: Callable[[bytes], Prepared]) -> Loaded:
-    """Decode and prepare one input by `prepare`; never raises for what is in the file."""
+Add = Callable[[Row, Row, Loaded], None]  # the row, what was predicted, and for what
+
+
+def load_input(item: Input, data: bytes | InputProblem, *prepares: Callable[[bytes], Prepared]) -> Loaded:
+    """Decode and prepare one input, once by each of `prepares`; never raises for what is in the file.
+
+    What one of them refuses is refused for all: a mean over some of the members would be another model's answer.
+    """
     if isinstance(data, InputProblem):
         return Loaded(item, None, None, data)
     digest = hashlib.sha256(data).hexdigest()
     try:
-        return Loaded(item, digest, len(data), prepare(data))
+        first, *others = [prepare(data) for prepare in prepares]
     except InputProblem as problem:
         return Loaded(item, digest, len(data), problem)
+    return Loaded(item, digest, len(data), first, tuple(others))
 
 
-def score_rows(loaded: Iterable[Loaded], predictor: Predictor) -> Iterator[Row]:
-    """Result rows in the order of the inputs."""
+def score_rows(loaded: Iterable[Loaded], predictor: Scorer, add: Add | None = None) -> Iterator[Row]:
+    """Result rows in the order of the inputs; `add` says in a row what was predicted, unless it is an age."""
     waiting: list[Loaded] = []
     for case in loaded:
         waiting.append(case)
         if sum(isinstance(c.outcome, Prepared) for c in waiting) >= predictor.batch_size:
-            yield from _rows(waiting, predictor)
+            yield from _rows(waiting, predictor, add or _add_age)
             waiting = []
-    yield from _rows(waiting, predictor)
+    yield from _rows(waiting, predictor, add or _add_age)
 
 
-def _rows(cases: list[Loaded], predictor: Predictor) -> Iterator[Row]:
-    sexes = [_sex(case)[0] for case in cases if isinstance(case.outcome, Prepared)]
-    images = [case.outcome.pixels for case in cases if isinstance(case.outcome, Prepared)]
-    predicted = predictor({"image": images, "sex": sexes}) if images else {}
+def _rows(cases: list[Loaded], predictor: Scorer, add: Add) -> Iterator[Row]:
+    columns = _columns(cases)
+    predicted = predictor(columns) if columns["sex"] else {}
     scored = 0
     for case in cases:
         row = _common(case, predictor)
         if isinstance(case.outcome, InputProblem):
-            _add_problem(row, case.outcome)
+            add_problem(row, case.outcome)
         else:
             values = {name: column[scored] for name, column in predicted.items()}
             scored += 1
-            _add_prediction(row, values)
+            add(row, values, case)
         yield row
 
 
-def _common(case: Loaded, predictor: Predictor) -> Row:
+def _columns(cases: list[Loaded]) -> Columns:
+    """What the predictor is asked: the usable cases, with an image column for each config."""
+    columns: Columns = {"sex": []}
+    for case in cases:
+        if isinstance(case.outcome, Prepared):
+            columns["sex"].append(_known(case).sex)
+            for number, prepared in enumerate((case.outcome, *case.others)):
+                columns.setdefault(image_column(number), []).append(prepared.pixels)
+    return columns
+
+
+def _common(case: Loaded, predictor: Scorer) -> Row:
     """What every row says, scored or not."""
-    sex, sex_source = _sex(case)
-    spacing, spacing_source = case.item.pixel_spacing_mm, case.item.pixel_spacing_source
+    known = _known(case)
     row = empty_result()
     if isinstance(case.outcome, Prepared):
-        source = case.outcome.source
-        row |= source.uids
-        if spacing is None and source.pixel_spacing_mm is not None:
-            spacing, spacing_source = source.pixel_spacing_mm, source.pixel_spacing_source
-        unknown = ["sex_unknown"] * (sex is None) + ["spacing_unknown"] * (spacing is None)
-        row["flags"] = [*case.outcome.flags, *unknown]
+        row |= case.outcome.source.uids
+        seen = [flag for prepared in (case.outcome, *case.others) for flag in prepared.flags]
+        row["flags"] = [*dict.fromkeys(seen), *known.flags]
     return row | {
         "input_uri": case.item.uri,
         "input_sha256": case.sha256,
         "input_bytes": case.size,
-        "sex": sex,
-        "sex_source": sex_source,
-        "pixel_spacing_mm": spacing,
-        "pixel_spacing_source": spacing_source,
-        "model": predictor.recipe.name,
+        "sex": known.sex,
+        "sex_source": known.sex_source,
+        "pixel_spacing_mm": known.pixel_spacing_mm,
+        "pixel_spacing_source": known.pixel_spacing_source,
+        "model": predictor.name,
         "model_sha256": predictor.sha256,
         "package_version": __version__,
     }
 
 
-def _sex(case: Loaded) -> tuple[str | None, str]:
-    """Said on the command line or in the metadata, else by the file, else unknown."""
-    if case.item.sex is None and isinstance(case.outcome, Prepared) and case.outcome.source.sex:
-        return case.outcome.source.sex, "dicom"
-    return case.item.sex, case.item.sex_source
+def _known(case: Loaded) -> Known:
+    return known_of(case.item, case.outcome.source if isinstance(case.outcome, Prepared) else None)
 
 
-def _add_problem(row: Row, problem: InputProblem) -> None:
+def add_problem(row: Row, problem: InputProblem) -> None:
+    """Say in a row why it has no prediction."""
     row |= {"status": problem.status, "step": problem.step, "reason": problem.reason, "message": problem.message}
 
 
-def _add_prediction(row: Row, values: Row) -> None:
+def _add_age(row: Row, values: Row, _: Loaded) -> None:
     if not math.isfinite(values["age_months"]):
-        _add_problem(
+        add_problem(
             row, InputProblem("predict", "internal_error", "the model answered with a number that is not finite")
         )
         return
-    row |= {"status": "scored", **values}
+    # The single opinions are for evaluation; a row says how far they lie apart.
+    row |= {"status": "scored"} | {name: value for name, value in values.items() if name != "age_parts"}
     if not AGE_RANGE_MONTHS[0] <= values["age_months"] <= AGE_RANGE_MONTHS[1]:
         row["flags"] = [*row["flags"], "out_of_age_range"]

@@ -7,12 +7,32 @@ import tomllib
 
 from boneage_ray import storage
 from boneage_ray.errors import UsageError
+from boneage_ray.recipes.deep_ensemble import DEEP_ENSEMBLE
 from boneage_ray.recipes.demo import DEMO
+from boneage_ray.recipes.densenet121 import DENSENET121
+from boneage_ray.recipes.efficientnet_b0_sex import EFFICIENTNET_B0_SEX
+from boneage_ray.recipes.hand_mask import HAND_MASK
 from boneage_ray.recipes.recipe import Recipe, build
-from boneage_ray.recipes.resnet_multitask import RESNET18_MULTITASK
+from boneage_ray.recipes.resnet18_hand import RESNET18_HAND, RESNET18_PHANTOMS
+from boneage_ray.recipes.resnet34_cbam import RESNET34_CBAM
+from boneage_ray.recipes.resnet34_masked import RESNET34_MASKED
+from boneage_ray.recipes.resnet_multitask import RESNET18_MULTITASK, RESNET50_MULTITASK
 from boneage_ray.recipes.timm_regressor import TIMM_REGRESSOR
 
-RECIPES: tuple[Recipe, ...] = (RESNET18_MULTITASK, TIMM_REGRESSOR, DEMO)
+RECIPES: tuple[Recipe, ...] = (
+    DENSENET121,
+    RESNET34_CBAM,
+    RESNET34_MASKED,
+    RESNET18_MULTITASK,
+    RESNET50_MULTITASK,
+    EFFICIENTNET_B0_SEX,
+    RESNET18_HAND,
+    RESNET18_PHANTOMS,
+    HAND_MASK,
+    TIMM_REGRESSOR,
+    DEEP_ENSEMBLE,
+    DEMO,
+)
 
 
 def find_recipe(name: str) -> Recipe:

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from boneage_ray.augment.config import AugmentConfig
 from boneage_ray.errors import UsageError
-from boneage_ray.models.config import ModelConfig, RegressorConfig
+from boneage_ray.models.config import BlendConfig, ModelConfig, RegressorConfig
 from boneage_ray.optimization import Stage
 from boneage_ray.records.prepare import ImageConfig
 from boneage_ray.records.split import SplitConfig
@@ -35,12 +35,26 @@ class Recipe(BaseModel):
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = RegressorConfig()
     task: TaskConfig = AgeTaskConfig()
+    blend: BlendConfig | None = None
     stages: tuple[Stage, ...] = Field(default=(Stage(),), min_length=1)
     batch_size: int = Field(default=32, ge=1, description="over all workers together")
     best_by: Literal["val_mae_months", "val_loss"] = "val_mae_months"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    balance: Literal["none", "three", "four", "sex", "sex_four"] = Field(
+        default="none", description="draw training cases by inverse frequency of this stage scheme, sex, or both"
+    )
+    compile: bool = Field(default=False, description="torch.compile the network for training")
+    deterministic: bool = Field(default=False, description="only algorithms that repeat to the last bit")
     split: SplitConfig = SplitConfig()
     seed: int = 0
+    members: int = Field(default=1, ge=1, le=100, description="trained from seeds seed, seed + 1 ... and scored as one")
+
+    @field_validator("blend")
+    @classmethod
+    def _trees_need_an_age(cls, blend: BlendConfig | None, told: ValidationInfo) -> BlendConfig | None:
+        if blend is not None and not isinstance(told.data.get("model", RegressorConfig()), RegressorConfig):
+            raise ValueError("only a regressor's age can be blended with trees")
+        return blend
 
     def derive(self, **changes: Any) -> Recipe:  # noqa: ANN401  any field of any config below
         """Another recipe that differs in the given fields; nested dicts change nested fields only."""
@@ -87,6 +101,8 @@ def _override_one(recipe: Recipe, key: str, value: object) -> Recipe:
 
 
 def _assign(values: Any, parts: list[str], value: object, key: str) -> None:  # noqa: ANN401  dicts and lists nested
+    if len(parts) > 1 and isinstance(values, dict) and parts[0] in values and values[parts[0]] is None:
+        raise UsageError(f"--set {key}: this recipe has no {parts[0]}; give --set {parts[0]}={{}} before it to add one")
     if not parts or (len(parts) > 1 and not isinstance(_child(values, parts[0]), dict | list | tuple)):
         near = _nearest([], parts[0]) if parts else ""
         raise UsageError(f"--set {key}: no such field{near}")

@@ -16,3 +16,9 @@ RESNET18_MULTITASK = Recipe(
     batch_size=32,
     best_by="val_loss",
 )
+
+RESNET50_MULTITASK = RESNET18_MULTITASK.derive(
+    name="resnet50-multitask",
+    summary="ResNet50, ImageNet weights, age and three stages together, 256 px",
+    model={"backbone": {"name": "resnet50"}},
+)

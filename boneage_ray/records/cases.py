@@ -11,15 +11,16 @@ from typing import Any
 
 from boneage_ray import parts
 from boneage_ray.archives.archive import Input
+from boneage_ray.archives.masks import mask_data
 from boneage_ray.archives.read import read_input
 from boneage_ray.cluster import Resources, run_parts
 from boneage_ray.errors import InputProblem
 from boneage_ray.records.isolated import DecoderPool
+from boneage_ray.records.known import known_of
 from boneage_ray.records.prepare import ImageConfig, Prepared
 from boneage_ray.records.schema import Row, case_schema, to_table
 
 CASES = "cases"
-READERS = 4
 
 
 def run_cases(rows: parts.Todo, resources: Resources, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -32,15 +33,14 @@ class CaseWorker:
 
     def __init__(self, out: str, image: dict[str, Any], key: str, processes: int) -> None:
         self.out, self.key = out, key
-        self.pool = DecoderPool(ImageConfig.model_validate(image), processes)
-        # As many files on their way from storage as are in work.
-        self.readers = processes + READERS
+        config = ImageConfig.model_validate(image)
+        self.pool, self.mask_files = DecoderPool(config, processes), config.mask == "file"
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Commit the part and return its counts."""
         part = parts.Part(**row)
         inputs = parts.inputs_of(part)
-        cases = list(parts.prefetched(self._case, inputs, self.readers, ahead=2 * self.readers))
+        cases = list(parts.prefetched(self._case, inputs, self.pool.readers, ahead=2 * self.pool.readers))
         rejected = sum(case["reason"] is not None for case in cases)
         # They are read once more and removed: quick matters more than small.
         return parts.commit(self.out, part, to_table(cases, case_schema()), {"rejected": rejected}, "lz4")
@@ -51,19 +51,15 @@ class CaseWorker:
         try:
             if isinstance(data, InputProblem):
                 raise data
-            return case | self._record(item, data, self.pool.prepare(data))
+            mask = mask_data(item) if self.mask_files else None
+            return case | self._record(item, data, self.pool.prepare(data, mask))
         except InputProblem as problem:
             told = {"step": problem.step, "reason": problem.reason, "message": problem.message}
             return case | told | {"thumbnail": problem.thumbnail}
 
     def _record(self, item: Input, data: bytes, prepared: Prepared) -> Row:
         source = prepared.source
-        sex, sex_source = (
-            (item.sex, item.sex_source) if item.sex else (source.sex, "dicom" if source.sex else "unknown")
-        )
-        spacing, spacing_source = item.pixel_spacing_mm, item.pixel_spacing_source
-        if spacing is None:
-            spacing, spacing_source = source.pixel_spacing_mm, source.pixel_spacing_source
+        known = known_of(item, source)
         height, width = prepared.original_size
         _check_points(item, height, width)
         return {
@@ -71,12 +67,13 @@ class CaseWorker:
             "input_sha256": hashlib.sha256(data).hexdigest(),
             "pixel_sha256": prepared.pixel_sha256,
             "age_months": item.age_months,
-            "sex": sex,
-            "sex_source": sex_source,
-            "pixel_spacing_mm": spacing,
-            "pixel_spacing_source": spacing_source,
+            "sex": known.sex,
+            "sex_source": known.sex_source,
+            "pixel_spacing_mm": known.pixel_spacing_mm,
+            "pixel_spacing_source": known.pixel_spacing_source,
             "source": item.source,
             "image": prepared.pixels.tobytes(),
+            "mask": None if prepared.mask is None else prepared.mask.tobytes(),
             "height": prepared.pixels.shape[0],
             "width": prepared.pixels.shape[1],
             "original_height": height,
@@ -84,7 +81,7 @@ class CaseWorker:
             "to_original": prepared.to_original,
             "vertebral": item.vertebral,
             "facial": item.facial,
-            "flags": [*prepared.flags, *(["sex_unknown"] if sex is None else [])],
+            "flags": [*prepared.flags, *known.flags],
             "patient": self._keyed(item.patient or source.patient),
             "split": item.split,
         }

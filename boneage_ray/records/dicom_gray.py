@@ -28,11 +28,11 @@ from boneage_ray.errors import InputProblem
 from boneage_ray.records.dicom_file import DicomFile
 from boneage_ray.records.dicom_layout import Layout
 from boneage_ray.records.dicom_values import numbers, text, words
+from boneage_ray.records.lookup import look_up, row_blocks
 
 Table = npt.NDArray[np.float64]
 COLOUR_FLAGS = ("colour_converted",)
 _WEIGHTS = {"Red": 0.299, "Green": 0.587, "Blue": 0.114}  # ITU-R BT.601
-_BLOCK = 1 << 18  # pixels that are looked up at a time: numpy holds their indices in 8 bytes each
 
 
 def from_stored(
@@ -56,7 +56,7 @@ def from_stored(
     gray = 1.0 - gray if inverted else gray
     table = np.rint(gray * top).astype(np.uint16 if deep else np.uint8)
     table[padding] = 0
-    return _look_up(table, frame), flags if clear else (*flags, "polarity_unclear")
+    return look_up(table, frame), flags if clear else (*flags, "polarity_unclear")
 
 
 def stored_values(stored: int, signed: bool) -> Table:
@@ -136,7 +136,7 @@ def from_palette(file: DicomFile, frame: npt.NDArray[Any], layout: Layout) -> np
             raise InputProblem("decode", "unsupported_format", "a colour palette that is missing, segmented or damaged")
         entries, first, top = table
         gray += weight * entries[np.clip(values - _signed(first, layout.signed), 0, len(entries) - 1).astype(int)] / top
-    pixels: npt.NDArray[np.uint8] = _look_up(np.rint(np.clip(gray, 0, 1) * 255).astype(np.uint8), frame)
+    pixels: npt.NDArray[np.uint8] = look_up(np.rint(np.clip(gray, 0, 1) * 255).astype(np.uint8), frame)
     return pixels
 
 
@@ -180,9 +180,9 @@ def _padding(tags: Dataset, layout: Layout, values: Table, big_endian: bool) -> 
 
 def _present(frame: npt.NDArray[Any], count: int) -> npt.NDArray[np.bool_]:
     """Which bit patterns occur in the frame."""
-    present, flat = np.zeros(count, bool), frame.reshape(-1)
-    for at in range(0, len(flat), _BLOCK):
-        present[flat[at : at + _BLOCK]] = True
+    present = np.zeros(count, bool)
+    for rows in row_blocks(frame):
+        present[frame[rows]] = True
     return present
 
 
@@ -195,10 +195,3 @@ def _full_range(values: Table, counted: Table) -> Table:
     """Values to 0..1, over the range of those that count."""
     low, high = (counted.min(), counted.max()) if counted.size else (0.0, 0.0)
     return np.asarray(np.clip((values - low) / ((high - low) or 1.0), 0, 1))
-
-
-def _look_up(table: npt.NDArray[Any], frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    flat, pixels = frame.reshape(-1), np.empty(frame.size, table.dtype)
-    for at in range(0, len(flat), _BLOCK):
-        np.take(table, flat[at : at + _BLOCK], out=pixels[at : at + _BLOCK], mode="clip")
-    return pixels.reshape(frame.shape)

@@ -8,27 +8,23 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from boneage_ray.records.lookup import look_up
+
 Gray = npt.NDArray[np.uint8]
-_BLOCK = 1 << 20  # pixels looked up at a time
 _BINS, _NEARLY_NONE, _ANNOTATION = 64, 2e-4, 0.25
 
 
 def to_uint8(pixels: npt.NDArray[Any]) -> Gray:
     """8-bit pixels as they are; 16-bit pixels stretched from `gray_range` to 0..255, what lies outside cut.
 
-    Scanners store 10 to 14 significant bits in 16: dividing by 256 would leave such an image black. A table of all levels
-    and blocks of rows keep the extra memory at a few MiB, however large the image.
+    Scanners store 10 to 14 significant bits in 16: dividing by 256 would leave such an image black.
     """
     if pixels.dtype == np.uint8:
         return pixels
     low, high = gray_range(pixels)
     levels = np.arange(65536, dtype=np.float32)
     table = np.clip(np.rint((levels - low) * (255.0 / max(high - low, 1))), 0, 255).astype(np.uint8)
-    result: Gray = np.empty(pixels.shape, np.uint8)
-    rows = max(1, _BLOCK // pixels.shape[1])
-    for row in range(0, pixels.shape[0], rows):
-        np.take(table, pixels[row : row + rows], out=result[row : row + rows], mode="clip")
-    return result
+    return look_up(table, pixels)
 
 
 def gray_range(pixels: npt.NDArray[Any]) -> tuple[int, int]:

@@ -24,13 +24,16 @@ from typing import IO, Any
 
 import numpy as np
 
+from boneage_ray.environment import number
 from boneage_ray.errors import BoneageError, InputProblem, Reason, UsageError
 from boneage_ray.records import isolated_child as child
 from boneage_ray.records.isolated_child import Answer, Settings
+from boneage_ray.records.masking import no_mask_file
 from boneage_ray.records.prepare import ImageConfig, Prepared
 from boneage_ray.records.radiograph import Radiograph
 
 _START_SECONDS = 120.0  # imports from a cold network disk take their time
+_AHEAD = 4  # files that are on their way from storage while others are decoded
 _LEAST_MEMORY_MB = 256  # the imports alone take 90
 _LARGEST_FILE = 0.4  # of the memory limit; with what a worn process keeps it still fits
 _ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "VIRTUAL_ENV", "CONDA_PREFIX")
@@ -54,8 +57,8 @@ class Limits:
     @classmethod
     def from_environment(cls) -> Limits:
         """BONEAGE_DECODER_MB and BONEAGE_DECODER_SECONDS, where they are set. Raises `UsageError`."""
-        memory_mb = _number("BONEAGE_DECODER_MB", cls.memory_mb)
-        return cls(int(memory_mb), _number("BONEAGE_DECODER_SECONDS", cls.seconds))
+        memory_mb = number("BONEAGE_DECODER_MB", cls.memory_mb, "MiB")
+        return cls(int(memory_mb), number("BONEAGE_DECODER_SECONDS", cls.seconds, "seconds"))
 
 
 @dataclass
@@ -70,7 +73,10 @@ class Counts:
 
 
 class DecoderPool:
-    """`prepare` in `processes` children, which all threads that call it share. Close it, or use it in a `with` statement."""
+    """`prepare` in `processes` children, which all threads that call it share. Close it, or use it in a `with` statement.
+
+    `readers`: how many threads that fetch files and then call it keep all children at work.
+    """
 
     def __init__(
         self,
@@ -81,6 +87,7 @@ class DecoderPool:
     ) -> None:
         self.limits = limits or Limits.from_environment()
         self.counts = Counts()
+        self.readers = processes + _AHEAD
         self._settings = Settings(config=config, memory_mb=self.limits.memory_mb, parent=os.getpid(), target=_target)
         # A child that is told to die with its parent dies with the *thread* that started it, so one thread starts them all.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoder-starter")
@@ -91,17 +98,25 @@ class DecoderPool:
         for _ in range(processes):
             self._idle.put(self._new_child())  # at once, side by side; nothing waits for them here
 
-    def prepare(self, data: bytes) -> Prepared:
-        """As `prepare.prepare`. Raises `InputProblem` also for a file that ends its process twice, or exceeds a limit, and
-        `BoneageError` when no decoder process can be started."""
-        if len(data) > _LARGEST_FILE * (self.limits.memory_mb << 20):
+    def prepare(self, data: bytes, mask_data: bytes | None = None) -> Prepared:
+        """As `prepare.prepare`; `mask_data` travels only where the configuration asks for mask files.
+
+        Raises `InputProblem` also for a file that ends its process twice, or exceeds a limit, and `BoneageError` when no decoder
+        process can be started.
+        """
+        files: tuple[bytes, ...] = (data,)
+        if self._settings.config.mask == "file":
+            if mask_data is None:
+                raise no_mask_file()
+            files = (data, mask_data)
+        if sum(map(len, files)) > _LARGEST_FILE * (self.limits.memory_mb << 20):
             raise _too_large(self.limits)
         try:
-            return self._ask(data)
+            return self._ask(files)
         except _DiedError:  # perhaps not of this file: the machine may have been short of memory
             pass
         try:
-            return self._ask(data)
+            return self._ask(files)
         except _DiedError as death:
             raise death.problem(self.limits) from None
 
@@ -115,11 +130,11 @@ class DecoderPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, data: bytes) -> Prepared:
+    def _ask(self, files: tuple[bytes, ...]) -> Prepared:
         one = self._idle.get()
         keep = died = False
         try:
-            answer, body = one.ask(data, self.limits)
+            answer, body = one.ask(files, self.limits)
             keep = not answer.worn
         except (_DiedError, InputProblem):
             died = True
@@ -132,7 +147,7 @@ class DecoderPool:
         with self._lock:
             self.counts.files += 1
             self.counts.peak_mb = max(self.counts.peak_mb, answer.peak_mb)
-        return _prepared_or_problem(answer, body, self._settings.config.size)
+        return _prepared_or_problem(answer, body, self._settings.config)
 
     def _replace(self, one: _Child) -> _Child:
         one.end()
@@ -179,7 +194,7 @@ class _Child:
         except RuntimeError:  # the pool is closed
             self._ended.set()
 
-    def ask(self, data: bytes, limits: Limits) -> tuple[Answer, memoryview]:
+    def ask(self, files: tuple[bytes, ...], limits: Limits) -> tuple[Answer, memoryview]:
         """Answer and body. Raises `_DiedError`, `InputProblem` past the time limit, `BoneageError` if it does not start."""
         if self._started is None or self._ended.is_set():
             raise BoneageError("the decoder pool is closed")
@@ -188,7 +203,8 @@ class _Child:
             self._greet(process, line, errors)
         deadline = time.monotonic() + limits.seconds
         try:
-            _send(line, data, deadline)
+            for data in files:
+                _send(line, data, deadline)
             return _receive(line, deadline)
         except TimeoutError:
             raise InputProblem("decode", "unreadable", f"decoding did not end within {limits.seconds:g} s") from None
@@ -289,18 +305,19 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _prepared_or_problem(answer: Answer, body: memoryview, size: int) -> Prepared:
+def _prepared_or_problem(answer: Answer, body: memoryview, config: ImageConfig) -> Prepared:
     """The prepared image that an answer holds; raises the `InputProblem` that it holds."""
     if answer.problem is not None:
         fields: dict[str, Any] = dict(answer.problem)
         problem = InputProblem(**fields)
         problem.thumbnail = bytes(body) or None
         raise problem
-    if answer.prepared is None or len(body) != size * size:
+    size, masked = config.size, config.mask != "none"
+    if answer.prepared is None or len(body) != size * size * (1 + masked):
         raise InputProblem("decode", "internal_error", "the decoder process gave neither pixels nor a reason")
-    pixels = np.frombuffer(body, np.uint8).reshape(size, size)
+    pixels, *masks = np.frombuffer(body, np.uint8).reshape(-1, size, size)
     source = Radiograph(pixels, **dict(answer.prepared.source))
-    return Prepared(pixels, **(dict(answer.prepared) | {"source": source}))
+    return Prepared(pixels, **(dict(answer.prepared) | {"source": source}), mask=masks[0] if masks else None)
 
 
 def _too_large(limits: Limits) -> InputProblem:
@@ -324,11 +341,3 @@ def _in_words(code: int | None) -> str:
         return f"by {signal.Signals(-code).name}"
     except ValueError:  # real-time signals have no names
         return f"by signal {-code}"
-
-
-def _number(variable: str, default: float) -> float:
-    text = os.environ.get(variable) or str(default)
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"{variable} must be a number, not {text!r}") from None

@@ -1,8 +1,9 @@
 """The decoder process: `isolated.DecoderPool` starts it, sends it files and reads its answers.
 
-Over one socket, its standard input and output: a file is its length (8 bytes) and its bytes; an answer is the length of its
-header (4 bytes), the header (JSON, `Answer`) and `body_bytes` raw bytes: the prepared pixels, or the thumbnail of what the gate
-refused. The first answer, `Answer(ready=True)`, comes before any file and says that all imports went well.
+Over one socket, its standard input and output: a file is its length (8 bytes) and its bytes, followed in the same way by its
+mask file where the configuration asks for one; an answer is the length of its header (4 bytes), the header (JSON, `Answer`) and
+`body_bytes` raw bytes: the prepared pixels and the mask if there is one, or the thumbnail of what was refused. The first answer,
+`Answer(ready=True)`, comes before any file and says that all imports went well.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,7 +31,7 @@ OUT_OF_MEMORY = 77  # exit code, when not even an answer could be made
 WORN = 0.4  # a process that keeps this part of its memory after a file is replaced
 _OPENCV_NO_MEMORY = -4  # cv::Error::StsNoMem
 
-Prepare = Callable[[bytes, ImageConfig], Prepared]
+Prepare = Callable[..., Prepared]  # of bytes and ImageConfig, and of the mask file's bytes where there is one
 
 
 class _Header(BaseModel):
@@ -101,8 +102,9 @@ def main() -> None:
     _send(answers, Answer(ready=True), b"")
     try:
         while (data := _next_file(files)) is not None:
-            fields, body = _answer(data, prepare, settings)
-            del data
+            masks = (_next_file(files),) if settings.config.mask == "file" else ()
+            fields, body = _answer((data, settings.config, *masks), prepare, settings)
+            del data, masks
             keeps_mb, peak_mb = _memory_mb()
             memory = {"peak_mb": peak_mb, "worn": keeps_mb > worn_mb, "body_bytes": len(body)}
             _send(answers, fields.model_copy(update=memory), body)
@@ -112,10 +114,10 @@ def main() -> None:
         os._exit(0)  # nobody waits for the answer any more
 
 
-def _answer(data: bytes, prepare: Prepare, settings: Settings) -> tuple[Answer, bytes]:
+def _answer(given: tuple[Any, ...], prepare: Prepare, settings: Settings) -> tuple[Answer, bytes]:
     """The answer to one file, and the raw bytes that follow it."""
     try:
-        return _prepared(prepare(data, settings.config))
+        return _prepared(prepare(*given))
     except InputProblem as problem:
         if not _lacked_memory(problem):
             told = ProblemFields(**{name: getattr(problem, name) for name in ProblemFields.model_fields})
@@ -135,7 +137,8 @@ def too_large(memory_mb: int) -> ProblemFields:
 def _prepared(prepared: Prepared) -> tuple[Answer, bytes]:
     source = SourceFields(**{name: getattr(prepared.source, name) for name in SourceFields.model_fields})
     named = {name: getattr(prepared, name) for name in PreparedFields.model_fields if name != "source"}
-    return Answer(prepared=PreparedFields(source=source, **named)), prepared.pixels.tobytes()
+    body = prepared.pixels.tobytes() + (b"" if prepared.mask is None else prepared.mask.tobytes())
+    return Answer(prepared=PreparedFields(source=source, **named)), body
 
 
 def _lacked_memory(error: BaseException | None) -> bool:

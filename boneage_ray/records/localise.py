@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import cv2
@@ -30,18 +31,30 @@ class Box(NamedTuple):
     y1: int
 
 
+class Piece(NamedTuple):
+    """What was taken for the hand on a small picture, and the cut that parts it from the air.
+
+    `box`: its box on the small picture; `mask`: 0/1, of the box's size; a pixel belongs to it where its square root of gray,
+    (gray - low) / (high - low), is above `threshold`.
+    """
+
+    box: Box
+    mask: Mask
+    low: float
+    high: float
+    threshold: float
+
+
 def find_hand(pixels: Gray) -> Box | None:
     """The box around hand and wrist in a (height, width) uint8 radiograph, without margin; None when not certain.
 
     The forearm belongs to it as far as it can be seen. Lead letters, film edges and bright or dark canvases around the film do
     not. Two separate hands are not decided between: None.
     """
-    factor = min(1.0, LOOK / max(pixels.shape))
-    small: Any = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    smooth = cv2.GaussianBlur(small, (0, 0), 1.0)
-    found = _search(smooth, Box(0, 0, small.shape[1], small.shape[0]))
-    if found is None:
+    piece, _, factor = find_piece(pixels)
+    if piece is None:
         return None
+    found = piece.box
     height, width = pixels.shape
     x0, y0 = found.x0 - 1, found.y0 - 1  # smoothing and opening nibble at fingertips
     x1, y1 = found.x1 + 1, found.y1 + 1
@@ -53,15 +66,23 @@ def find_hand(pixels: Gray) -> Box | None:
     )
 
 
+def find_piece(pixels: Gray) -> tuple[Piece | None, Gray, float]:
+    """The piece taken for the hand, if one is certain, the small smooth picture that it lies on, and how much that was shrunk."""
+    factor = min(1.0, LOOK / max(pixels.shape))
+    small: Any = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    smooth = np.asarray(cv2.GaussianBlur(small, (0, 0), 1.0), np.uint8)
+    return _search(smooth, Box(0, 0, small.shape[1], small.shape[0])), smooth, factor
+
+
 def widen(box: Box, margin: float, height: int, width: int) -> Box:
     """The box with `margin` (a part of its longer side) on every side, as far as the (height, width) image reaches."""
     more = round(margin * max(box.x1 - box.x0, box.y1 - box.y0))
     return Box(max(0, box.x0 - more), max(0, box.y0 - more), min(width, box.x1 + more), min(height, box.y1 + more))
 
 
-def _search(picture: Gray, window: Box) -> Box | None:
+def _search(picture: Gray, window: Box) -> Piece | None:
     """Look inside the film; when the piece found is itself a film on a canvas, look inside that one."""
-    best: Box | None = None
+    best: Piece | None = None
     for _ in range(_ROUNDS):
         film = _film(
             picture[window.y0 : window.y1, window.x0 : window.x1], _FRAME_REACH if best is None else _CANVAS_REACH
@@ -69,11 +90,12 @@ def _search(picture: Gray, window: Box) -> Box | None:
         field = Box(film.x0 + window.x0, film.y0 + window.y0, film.x1 + window.x0, film.y1 + window.y0)
         if best is not None and field == window:
             break
-        found = _hand_in(picture[field.y0 : field.y1, field.x0 : field.x1])
+        found = hand_in(picture[field.y0 : field.y1, field.x0 : field.x1])
         if found is None:
             break
-        best = Box(found.x0 + field.x0, found.y0 + field.y0, found.x1 + field.x0, found.y1 + field.y0)
-        window = widen(best, 0.04, *picture.shape)
+        x0, y0, x1, y1 = found.box
+        best = found._replace(box=Box(x0 + field.x0, y0 + field.y0, x1 + field.x0, y1 + field.y0))
+        window = widen(best.box, 0.04, *picture.shape)
     return best
 
 
@@ -105,8 +127,8 @@ def _frame_ends(picture: Gray, reach: float) -> tuple[int, int]:
     return (int(near[-1]) + 3 if near.size else 0), (int(far[0]) + 1 if far.size else n)
 
 
-def _hand_in(picture: Gray) -> Box | None:
-    """Of the pieces that many thresholds cut out, the one with the sharpest outline and the largest area.
+def hand_in(picture: Gray, accept: Callable[[Mask], bool] = lambda _: True) -> Piece | None:
+    """Of the acceptable pieces that many thresholds cut out, the one with the sharpest outline and the largest area.
 
     Outlines are judged on square roots of gray, where the edge of the skin is sharper than the edges of bones.
     """
@@ -115,18 +137,21 @@ def _hand_in(picture: Gray) -> Box | None:
         return None
     root = np.sqrt(np.clip((picture - low) / (high - low), 0, 1.5), dtype=np.float32)
     slope = cv2.magnitude(cv2.Sobel(root, cv2.CV_32F, 1, 0), cv2.Sobel(root, cv2.CV_32F, 0, 1))
-    best: tuple[float, Box | None] = (0.0, None)
+    best: tuple[float, Piece | None] = (0.0, None)
     for threshold in np.linspace(0.08, 0.95, _THRESHOLDS):
         found = _piece(root > threshold)
         if found is not None:
             piece, box = found
+            cut = piece[box.y0 : box.y1, box.x0 : box.x1]
+            if not accept(cut):
+                continue
             outline = piece - cv2.erode(piece, _SQUARE, borderValue=1)
             sharp = cv2.mean(slope, outline)[0] * np.sqrt(cv2.countNonZero(piece) / piece.size)
-            best = max(best, (sharp, box), key=_first)
+            best = max(best, (sharp, Piece(box, cut, float(low), float(high), float(threshold))), key=_first)
     return best[1]
 
 
-def _first(rated: tuple[float, Box | None]) -> float:
+def _first(rated: tuple[float, Piece | None]) -> float:
     return rated[0]
 
 

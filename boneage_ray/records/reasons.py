@@ -19,6 +19,7 @@ MEANINGS = {
     "wrong_aspect": "far too wide or too tall for a radiograph of a hand",
     "wrong_body_part": "not a radiograph of a hand",
     "out_of_distribution": "unlike the radiographs that the model was trained on",
+    "no_mask": "no hand mask, where the recipe needs one: none was found, or its file is missing, unreadable or of another size",
     "internal_error": "a fault of the program or of the model",
     "no_label": "an image to which no label belongs",
     "no_image": "a label or a row of the metadata to which no image belongs",

@@ -13,6 +13,7 @@ A prepared record, as it stands in `DATA/train/part-00000.parquet` (256 x 256 gr
     pixel_spacing_source  "metadata", "dicom:PixelSpacing", "dicom:ImagerPixelSpacing", ...
     source           "site-a" | null             which set it belongs to, if the metadata say
     image            65536 bytes                 uint8, height x width below
+    mask             65536 bytes | null          uint8, 1 on the hand, of the same geometry as `image`
     height, width    256, 256
     original_height, original_width  2044, 1514  of the decoded image
     to_original      [s, tx, ty]                 x_original = s * x + tx, y_original = s * y + ty
@@ -59,6 +60,7 @@ def record_schema() -> pa.Schema:
             ("pixel_spacing_source", pa.string()),
             ("source", pa.string()),
             ("image", pa.binary()),
+            ("mask", pa.binary()),
             ("height", pa.int32()),
             ("width", pa.int32()),
             ("original_height", pa.int32()),
@@ -90,7 +92,10 @@ def case_schema() -> pa.Schema:
 
 @cache
 def result_schema() -> pa.Schema:
-    """One row for every scored input file."""
+    """One row for every scored input file.
+
+    `age_spread_months`: the sample standard deviation of the members of an ensemble, null for one model.
+    """
     landmark = pa.struct([("name", pa.string()), ("x", pa.float64()), ("y", pa.float64()), ("sigma", pa.float64())])
     return pa.schema(
         [
@@ -109,6 +114,7 @@ def result_schema() -> pa.Schema:
             ("pixel_spacing_mm", pa.float64()),
             ("pixel_spacing_source", pa.string()),
             ("age_months", pa.float64()),
+            ("age_spread_months", pa.float64()),
             ("age_low_months", pa.float64()),
             ("age_high_months", pa.float64()),
             ("interval_coverage", pa.float64()),

@@ -32,8 +32,8 @@ from boneage_ray.records.split import (
     SPLITS,
     Assignment,
     Case,
-    Split,
     SplitConfig,
+    SplitTable,
     read_splits,
     split_cases,
     split_warnings,
@@ -43,7 +43,7 @@ from boneage_ray.runs import say
 
 SHARD_ROWS = 128
 MANIFEST, SPLIT_TABLE, REJECTED = "manifest.json", "splits.csv", "rejected.parquet"
-_BIG = ("image", "thumbnail", "vertebral", "facial", "to_original", "message")
+_BIG = ("image", "mask", "thumbnail", "vertebral", "facial", "to_original", "message")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def prepare_archive(
     given = read_splits(storage.read_text(options.splits), options.splits) if options.splits else None
     # The cases do not depend on the split: when one is refused, another goes on with what was decoded.
     mark = parts.fingerprint(source, options.image.model_dump(mode="json"), __version__)
-    whole_mark = parts.fingerprint(mark, options.split.model_dump(mode="json"), given)
+    whole_mark = parts.fingerprint(mark, options.split.model_dump(mode="json"), given and given.splits)
     listing = parts.ArchiveParts(archive, CASES)
     parts.check_not_empty(listing, source)
     parts.claim(options.out, mark, options.overwrite, "prepare")
@@ -128,7 +128,7 @@ def _refuse_empty(cases: pa.Table, source: str) -> None:
 
 
 def _divide(
-    cases: pa.Table, completed: parts.Completed, options: PrepareOptions, given: dict[str, Split] | None
+    cases: pa.Table, completed: parts.Completed, options: PrepareOptions, given: SplitTable | None
 ) -> dict[str, Any]:
     """Split, shards, rejected rows; returns their part of the manifest."""
     records = cases.filter(pc.is_null(cases["reason"]))
@@ -139,6 +139,10 @@ def _divide(
         say(f"prepare: {warning}")
     if assignment.leaks:
         say(f"prepare: {assignment.leaks} patients or exact copies are on several sides of the given split")
+    idle = given.idle(known) if given else []
+    if idle:
+        named = f"{', '.join(idle[:3])}{', ...' if idle[3:] else ''}"
+        say(f"prepare: {len(idle)} rows of {options.splits} name no record and were not used ({named})")
     targets = [line["target"] for line in completed.lines]
     shards = _write_shards(records, assignment, targets, options.out)
     _write_rejected(options.out, completed.lines)
@@ -148,6 +152,7 @@ def _divide(
         "split_seed": options.split.seed,
         "listed": completed.marks,
         "leaks": assignment.leaks,
+        "idle_split_rows": len(idle),
         **_counts(cases, records, assignment),
         "parts": {
             split: [{"file": line["target"], "rows": line["size"]} for line in shards.lines if line["split"] == split]

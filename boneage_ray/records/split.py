@@ -65,14 +65,34 @@ class Assignment:
     leaks: int
 
 
-def split_cases(cases: Sequence[Case], config: SplitConfig, given: Mapping[str, Split] | None = None) -> Assignment:
-    """Assign every case; depends on ids and seed, not on the order. `given`: record id or URI -> split, from `read_splits`.
+@dataclass(frozen=True)
+class SplitTable:
+    """A split that is given back in.
+
+    `splits`: record id -> split, unless rows of one id disagree, and URI -> split. `rows`: (record id, URI or "") as they stand.
+    """
+
+    splits: Mapping[str, Split]
+    rows: tuple[tuple[str, str], ...]
+
+    def of(self, case: Case) -> Split | None:
+        """The split of a case, by its URI, else by its id."""
+        return self.splits.get(case.input_uri) or self.splits.get(case.record_id)
+
+    def idle(self, cases: Iterable[Case]) -> list[str]:
+        """The ids of rows that decide about none of the cases."""
+        used = {case.input_uri if case.input_uri in self.splits else case.record_id for case in cases}
+        return [name for name, uri in self.rows if used.isdisjoint((name, uri))]
+
+
+def split_cases(cases: Sequence[Case], config: SplitConfig, given: SplitTable | None = None) -> Assignment:
+    """Assign every case; depends on ids and seed, not on the order. `given`: from `read_splits`, goes before all else.
 
     Raises `UsageError` when a given or the published split does not name every case.
     """
     groups = _groups(cases)
     if given is not None:
-        splits = [given.get(case.input_uri) or given.get(case.record_id) for case in cases]
+        splits = [given.of(case) for case in cases]
         return _checked(cases, splits, groups, "the split table does not name")
     if config.shares == "published":
         splits = [case.published for case in cases]
@@ -168,9 +188,10 @@ def write_splits(cases: Iterable[Case], assignment: Assignment) -> str:
     return text.getvalue()
 
 
-def read_splits(text: str, origin: str) -> dict[str, Split]:
-    """Record id -> split and, where an id stands more than once, URI -> split. Raises `UsageError`."""
+def read_splits(text: str, origin: str) -> SplitTable:
+    """A split table from its CSV text; `origin` names it in messages. Raises `UsageError`."""
     found: dict[str, Split] = {}
+    listed: list[tuple[str, str]] = []
     repeated: set[str] = set()
     by_uri: dict[str, Split] = {}
     text = text.removeprefix("\ufeff")  # as spreadsheets save it, also with semicolons
@@ -183,11 +204,13 @@ def read_splits(text: str, origin: str) -> dict[str, Split]:
         split = next((name for name, words in _WORDS.items() if said in words), None)
         if split is None:
             raise UsageError(f"{origin}: split {said!r} of {row['record_id']}: one of {', '.join(SPLITS)} is needed")
+        listed.append((row["record_id"], row.get("input_uri") or ""))
         if found.setdefault(row["record_id"], split) != split:
             repeated.add(row["record_id"])
         if row.get("input_uri"):
             by_uri[row["input_uri"]] = split
-    return {name: split for name, split in found.items() if name not in repeated} | by_uri
+    once = {name: split for name, split in found.items() if name not in repeated}
+    return SplitTable(once | by_uri, tuple(listed))
 
 
 def _hash(record_id: str, seed: int) -> str:

@@ -6,22 +6,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from boneage_ray.evaluation import figures
-from boneage_ray.evaluation.report import SEX_WORDS, Number, Page, Picture, Section, Status, Table, percent, render
+from boneage_ray.evaluation.page import SEX_WORDS, Number, Page, Picture, Section, Status, Table, percent, render
 from boneage_ray.records.reasons import MEANINGS
 from boneage_ray.records.schema import Row
 from boneage_ray.scoring.summary import STATUSES
 
+_TITLES = {"age": "Bone age scores", "mask": "Hand masks"}
 _MEANT = {
-    "scored": "read, accepted and given an age",
+    "scored": "read, accepted and given a result",
     "rejected": "readable, but must not be scored",
     "failed": "could not be read or scored",
 }
 
 
-def score_page(summary: Mapping[str, Any], problems: Sequence[Row], facts: Mapping[str, str], command: str) -> str:
+def score_page(
+    summary: Mapping[str, Any], problems: Sequence[Row], facts: Mapping[str, str], command: str, given: str = "age"
+) -> str:
     """The page of `boneage score`: `summary` as `add_up` makes it; `problems`: the first rejected or failed rows.
 
-    Of a row only input_uri, status, step, reason and message are shown.
+    `given`: what the model gives each input, age or mask. Of a row only input_uri, status, step, reason and message are shown.
     """
     sections = [_balance(summary, command)]
     if summary["ages"]:
@@ -29,9 +32,9 @@ def score_page(summary: Mapping[str, Any], problems: Sequence[Row], facts: Mappi
     if problems:
         sections.append(_problems(summary, problems, command))
     page = Page(
-        title="Bone age scores",
+        title=_TITLES[given],
         facts=facts,
-        status=_status(summary),
+        status=_status(summary, given),
         numbers=_numbers(summary),
         sections=sections,
         data={"facts": dict(facts), "command": command, "summary": dict(summary)},
@@ -39,13 +42,13 @@ def score_page(summary: Mapping[str, Any], problems: Sequence[Row], facts: Mappi
     return render(page)
 
 
-def _status(summary: Mapping[str, Any]) -> Status:
+def _status(summary: Mapping[str, Any], given: str) -> Status:
     inputs, scored, rejected, failed = _counts(summary)
     account = f"All {inputs} inputs are accounted for: {scored} scored, {rejected} rejected, {failed} failed."
     if scored == 0:
         return Status("bad", "Nothing was scored", [account])
     if rejected or failed:
-        missing = f"{rejected + failed} of {inputs} inputs have no age"
+        missing = f"{rejected + failed} of {inputs} inputs have no {given}"
         return Status("caution", missing, [account, "The reasons are listed below; the other inputs are not affected."])
     return Status("good", "Every input was scored", [account])
 

@@ -6,7 +6,7 @@ Killed anywhere, the same command continues: parts that are there are kept, part
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from boneage_ray import __version__, bundle, parts, storage
+from boneage_ray import __version__, parts, storage
 from boneage_ray.archives.archive import Archive, Input
+from boneage_ray.archives.masks import mask_data
 from boneage_ray.archives.read import read_input
 from boneage_ray.cluster import Resources, run_parts
-from boneage_ray.errors import NoUsableInputError
+from boneage_ray.errors import MismatchError, NoUsableInputError
+from boneage_ray.prediction import members
 from boneage_ray.records.isolated import DecoderPool
+from boneage_ray.records.prepare import Prepared
 from boneage_ray.records.schema import Row, from_table, result_schema, to_table
 from boneage_ray.runs import say
 from boneage_ray.scoring.summary import add_up, part_counts
@@ -29,15 +32,14 @@ if TYPE_CHECKING:
 
 RESULTS = "results"
 SHOWN_PROBLEMS, SHOWN_NOTES = 200, 3
-READERS = 4
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What the command line says about a scoring run."""
+    """What the command line says about a scoring run; several models are scored as one."""
 
     source: str
-    model: str
+    models: Sequence[str]
     out: str
     overwrite: bool = False
     gpu: bool = False
@@ -50,14 +52,14 @@ def score_archive(
 
     `on_claimed` is called once OUT is this run's own.
     """
-    _, sha256 = bundle.read_manifest(options.model)
+    sha256 = members.resolve(options.models).sha256
     mark = parts.fingerprint(options.source, sha256, __version__)
     listing = parts.ArchiveParts(archive, RESULTS)
     parts.check_not_empty(listing, options.source)
     parts.claim(options.out, mark, options.overwrite, "score")
     on_claimed()
     job = parts.Job("score", options.out, listing, (RESULTS,), options.gpu)
-    completed = parts.complete(job, partial(_run, options=options))
+    completed = parts.complete(job, partial(_run, options=options, sha256=sha256))
     summary = add_up(completed.lines)
     if not summary["inputs"]:
         raise NoUsableInputError(f"{options.source}: there is no file to score")
@@ -74,37 +76,44 @@ def metadata_warnings(lines: list[dict[str, Any]]) -> list[str]:
     return [*(f"metadata: {count} rows not used: {reason}" for reason, count in counts.items()), *told]
 
 
-def _run(rows: parts.Todo, resources: Resources, options: ScoreOptions) -> Iterator[dict[str, Any]]:
+def _run(rows: parts.Todo, resources: Resources, options: ScoreOptions, sha256: str) -> Iterator[dict[str, Any]]:
     say(f"scoring: {resources.describe()}")
-    gpu = resources.gpus_per_actor > 0
-    arguments = {"model": options.model, "out": options.out, "threads": resources.threads, "gpu": gpu}
+    arguments = {
+        "models": list(options.models),
+        "sha256": sha256,
+        "source": options.source,
+        "out": options.out,
+        "threads": resources.threads,
+        "gpu": resources.gpus_per_actor > 0,
+    }
     return run_parts(rows, ScoreWorker, arguments, resources)
 
 
 class ScoreWorker:
     """Fetches, decodes, predicts and writes one part."""
 
-    def __init__(self, model: str, out: str, threads: int, gpu: bool) -> None:
+    def __init__(self, models: list[str], sha256: str, source: str, out: str, threads: int, gpu: bool) -> None:
         # torch is imported here, in the actor; the driver does without.
         import torch
 
-        from boneage_ray.prediction import rows
-        from boneage_ray.prediction.predictor import Predictor
+        from boneage_ray.prediction import ensemble, rows
 
         torch.set_num_threads(threads)
         self.out, self.rows = out, rows
-        self.predictor = Predictor(bundle.load(model), "cuda" if gpu else "cpu")
-        self.pool = DecoderPool(self.predictor.recipe.image, processes=threads)
-        # As many files on their way from storage as are in work.
-        self.readers = threads + READERS
+        found = members.resolve(models)
+        if found.sha256 != sha256:
+            raise MismatchError(f"{' '.join(models)} was exchanged while it was in use; give the command again")
+        self.predictor = ensemble.load(found, "cuda" if gpu else "cpu")
+        self.source, self.masks = source, found.predicts_masks
+        self.pools = [DecoderPool(image, processes=threads) for image in found.scored_images]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Commit the part's rows and return their counts; what is no file (metadata that lead to none) is counted apart."""
         part = parts.Part(**row)
         inputs = parts.inputs_of(part)
         files = [item for item in inputs if item.uri]
-        loaded = parts.prefetched(self._load, files, self.readers, ahead=2 * self.predictor.batch_size)
-        rows = list(self.rows.score_rows(loaded, self.predictor))
+        loaded = parts.prefetched(self._load, files, self.pools[0].readers, ahead=2 * self.predictor.batch_size)
+        rows = list(self._rows(loaded))
         notes = Counter(item.problem[0] for item in inputs if item.problem and not item.uri)
         first = [f"{item.record_id}: {item.problem[1]}" for item in inputs if item.problem and not item.uri][
             :SHOWN_NOTES
@@ -112,8 +121,21 @@ class ScoreWorker:
         line = part_counts(rows) | {"metadata_notes": dict(notes), "metadata_first": first}
         return parts.commit(self.out, part, to_table(rows, result_schema()), line)
 
+    def _rows(self, loaded: Iterator[Loaded]) -> Iterator[Row]:
+        if not self.masks:
+            return self.rows.score_rows(loaded, self.predictor)
+        from boneage_ray.prediction.masks import mask_rows
+
+        return mask_rows(loaded, self.predictor, self.source, self._write)
+
+    def _write(self, name: str, data: bytes) -> None:
+        storage.write_bytes(storage.join(self.out, name), data)
+
     def _load(self, item: Input) -> Loaded:
-        return self.rows.load_input(item, read_input(item), self.pool.prepare)
+        def prepared(pool: DecoderPool, data: bytes) -> Prepared:
+            return pool.prepare(data, mask_data(item))
+
+        return self.rows.load_input(item, read_input(item), *(partial(prepared, pool) for pool in self.pools))
 
 
 def results(out: str, columns: list[str] | None = None) -> Iterator[pa.Table]:

@@ -19,11 +19,11 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from boneage_ray import bundle
 from boneage_ray.archives.archive import Input
 from boneage_ray.errors import BoneageError, MismatchError, UsageError
 from boneage_ray.phantoms.hand import hand_phantom
-from boneage_ray.prediction.predictor import CPU_BATCH, Predictor
+from boneage_ray.prediction import ensemble, members
+from boneage_ray.prediction.predictor import CPU_BATCH
 from boneage_ray.prediction.rows import Loaded, load_input, score_rows
 from boneage_ray.records.isolated import DecoderPool
 from boneage_ray.records.prepare import prepare_radiograph
@@ -50,26 +50,28 @@ class ModelReplica:
         threads = min(placement.threads, os.cpu_count() or 1)
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
-        loaded = bundle.load(uri)
-        if loaded.sha256 != sha256:
+        models = members.resolve([uri])
+        if models.sha256 != sha256:
             raise MismatchError(f"{uri} was exchanged while it was served; restart the service")
-        self.predictor = Predictor(loaded, "cuda" if placement.gpus else "cpu")
-        self.image = self.predictor.recipe.image
-        self.pool = DecoderPool(self.image, threads)
+        self.predictor = ensemble.load(models, "cuda" if placement.gpus else "cpu")
+        self.images = models.images
+        self.pools = [DecoderPool(image, threads) for image in self.images]
         self.batch_sizes: list[int] = []
         self._score.set_max_batch_size(placement.batch_size)
         self._warm_up()
 
     def _warm_up(self) -> None:
         pixels = hand_phantom(0, 120, "F", 128).image
-        prepared = prepare_radiograph(Radiograph(pixels), self.image)
-        (row,) = score_rows([Loaded(Input("warm-up", "warm-up"), None, None, prepared)], self.predictor)
+        unmasked = [image.model_copy(update={"mask": "none"}) for image in self.images]  # it only has to predict
+        first, *others = [prepare_radiograph(Radiograph(pixels), image) for image in unmasked]
+        case = Loaded(Input("warm-up", "warm-up"), None, None, first, tuple(others))
+        (row,) = score_rows([case], self.predictor)
         if row["status"] != "scored":
             raise BoneageError(f"the model cannot predict: {row['reason']}: {row['message']}")
 
     async def predict(self, data: bytes, item: Input) -> Row:
         """The result row of one file; what is wrong with the file is in the row."""
-        loaded = await asyncio.to_thread(load_input, item, data, self.pool.prepare)
+        loaded = await asyncio.to_thread(load_input, item, data, *(pool.prepare for pool in self.pools))
         row: Row = await self._score(loaded)
         return row
 

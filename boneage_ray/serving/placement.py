@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from boneage_ray import bundle
 from boneage_ray.errors import UsageError
+from boneage_ray.prediction import members
 from boneage_ray.prediction.predictor import CPU_BATCH, GPU_BATCH
 from boneage_ray.serving.schema import ModelInfo
 
@@ -44,18 +45,35 @@ class ModelPlace:
 
 
 def inspect_models(uris: list[str]) -> list[ModelPlace]:
-    """Load and verify every bundle. Two of one recipe are told apart by the start of their hash."""
-    loaded = [(uri, bundle.load(uri)) for uri in uris]
-    names = [model.recipe.name for _, model in loaded]
+    """Load and verify every bundle; an ensemble is one model. Two of one recipe are told apart by the start of their hash."""
+    found = [(uri, members.resolve([uri])) for uri in uris]
+    for uri, models in found:
+        if models.predicts_masks:
+            raise UsageError(f"--model {uri} predicts hand masks, which are not served: `boneage score` writes them")
+        if any(image.mask == "file" for image in models.images):
+            raise UsageError(
+                f"--model {uri} needs a mask file for each image, which a request cannot bring: `boneage score` it"
+            )
+    names = [models.name for _, models in found]
     places: list[ModelPlace] = []
-    for uri, model in loaded:
-        if any(model.sha256 == place.info.model_sha256 for place in places):
+    for uri, models in found:
+        if any(models.sha256 == place.info.model_sha256 for place in places):
             raise UsageError(f"--model {uri} is the same model as one before; give each once")
-        recipe = model.recipe.name
-        name = recipe if names.count(recipe) == 1 else f"{recipe}-{model.sha256[:8]}"
-        metrics = {key: value for key, value in model.metrics.items() if type(value) in (int, float)}
-        info = ModelInfo(
-            name=name, model_sha256=model.sha256, recipe=recipe, summary=model.recipe.summary, metrics=metrics
-        )
-        places.append(ModelPlace(uri, info))
+        for member in models.members:
+            bundle.load(member.uri)  # one after the other: only to see that every file is whole
+        name = models.name if names.count(models.name) == 1 else f"{models.name}-{models.sha256[:8]}"
+        places.append(ModelPlace(uri, _info(name, models)))
     return places
+
+
+def _info(name: str, models: members.Models) -> ModelInfo:
+    """Of an ensemble as a whole the bundles hold no figures: `boneage evaluate` makes them."""
+    single = models.members[0].metrics if len(models.members) == 1 else {}
+    return ModelInfo(
+        name=name,
+        model_sha256=models.sha256,
+        recipe=models.name,
+        summary=models.summary,
+        members=len(models.members),
+        metrics={key: value for key, value in single.items() if type(value) in (int, float)},
+    )

@@ -61,6 +61,7 @@ class ResultRow(BaseModel):
     pixel_spacing_mm: float | None
     pixel_spacing_source: str | None
     age_months: float | None
+    age_spread_months: float | None = Field(description="standard deviation of the members of an ensemble")
     age_low_months: float | None
     age_high_months: float | None
     interval_coverage: float | None
@@ -83,7 +84,7 @@ class ResultRows(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """A served model. `metrics`: its figures on the validation split, ages in months."""
+    """A served model. `metrics`: its figures on the validation split, ages in months; none for an ensemble of `members`."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -91,6 +92,7 @@ class ModelInfo(BaseModel):
     model_sha256: str
     recipe: str
     summary: str
+    members: int = 1
     metrics: dict[str, float]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -14,7 +14,9 @@ Columns = dict[str, list[Any]]
 
 
 class Task(ABC):
-    """Abstract; its concrete classes are final."""
+    """Abstract; its concrete classes are final. `uses_masks`: batches bring the masks, changed as their images are."""
+
+    uses_masks: ClassVar[bool] = False
 
     @abstractmethod
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
@@ -24,6 +26,10 @@ class Task(ABC):
     def predict(self, outputs: Mapping[str, Tensor]) -> Columns:
         """Outputs as result-row columns, one entry a case: months and millimetres, classes by name."""
 
+    def truth(self, batch: Batch) -> Columns:
+        """What `metrics` compares with, one entry a case."""
+        return {"age_months": batch.age_B.tolist()}
+
     @abstractmethod
     def metrics(self, predicted: Columns, truth: Columns) -> dict[str, float]:
-        """Figures over a whole split; `truth` has the columns age_months and sex."""
+        """Figures over a whole split; `truth` has the columns of `self.truth`."""

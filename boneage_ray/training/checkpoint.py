@@ -42,10 +42,18 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def save(run_uri: str, fingerprint: str, progress: Progress, weights: dict[str, Tensor], optimizer: Optimizer) -> None:
-    """Commit one epoch, then drop all but the last `KEEP`."""
+def save(
+    run_uri: str,
+    fingerprint: str,
+    progress: Progress,
+    weights: dict[str, Tensor],
+    optimizer: Optimizer,
+    average: dict[str, Tensor] | None = None,
+) -> None:
+    """Commit one epoch, then drop all but the last `KEEP`. `average`: state of the running average, if there is one."""
     tensors, progress.optimizer = _pack(optimizer)
     tensors |= {f"model.{name}": value for name, value in weights.items()}
+    tensors |= {f"average.{name}": value for name, value in (average or {}).items()}
     tensors["rng"] = torch.get_rng_state()
     data = save_safetensors({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
     stem = storage.join(run_uri, f"epoch-{progress.epoch:04d}")
@@ -95,7 +103,16 @@ def restore_optimizer(optimizer: Optimizer, progress: Progress, tensors: dict[st
 
 def model_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The model's part of a checkpoint."""
-    return {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    return _part(tensors, "model.")
+
+
+def average_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The part of a checkpoint that holds the running average."""
+    return _part(tensors, "average.")
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def save_best(run_uri: str, weights: dict[str, Tensor]) -> None:

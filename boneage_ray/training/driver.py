@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -14,16 +15,20 @@ import torch
 from torch import nn
 
 from boneage_ray import bundle, storage
+from boneage_ray.anatomy.growth import SchemeName
 from boneage_ray.cluster import first_cause
+from boneage_ray.datasets.balance import categories, missing_classes
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.datasets.load import Prepared, batches, open_prepared
-from boneage_ray.datasets.plan import ordered_slices, training_slices
-from boneage_ray.errors import MismatchError
+from boneage_ray.datasets.plan import balanced_slices, ordered_slices, training_slices
+from boneage_ray.errors import MismatchError, UsageError
 from boneage_ray.models.build import build_model
+from boneage_ray.optimization import Data
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.runs import Progress as ProgressLine
 from boneage_ray.runs import say
 from boneage_ray.training import checkpoint
+from boneage_ray.training.blend import check_blend, fit_blend
 from boneage_ray.training.loop import Job, train
 from boneage_ray.training.tracking import Tracker
 
@@ -32,6 +37,8 @@ CHECKPOINTS = "checkpoints"
 # kernel: measured, a tenth of the training time on CPUs.
 _ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 
+_DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # cuBLAS asks for it, before its first use
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -39,25 +46,45 @@ class TrainOptions:
 
     data: str
     out: str
+    pretrain: str | None = None
     workers: int = 1
     gpu: bool = False
     wandb: bool = False
 
 
-def fingerprint(recipe: Recipe, prepared: Prepared, workers: int) -> str:
+def fingerprint(recipe: Recipe, prepared: Prepared, options: TrainOptions) -> str:
     """What must be equal for a resumed run to continue with the same losses."""
-    return checkpoint.fingerprint_of(recipe.model_dump(mode="json"), prepared.manifest["fingerprint"], workers)
+    more = [open_prepared(options.pretrain).manifest["fingerprint"]] if options.pretrain else []
+    values = (recipe.model_dump(mode="json"), prepared.manifest["fingerprint"], options.workers, *more)
+    return checkpoint.fingerprint_of(*values)
+
+
+def check_pretraining(recipe: Recipe, pretrain: str | None) -> None:
+    """Raise unless pretraining data were given exactly if a stage learns from them, prepared alike."""
+    wanted = any(stage.data == "pretrain" for stage in recipe.stages)
+    if wanted and pretrain is None:
+        raise UsageError(
+            f"recipe {recipe.name} starts with pretraining: give --pretrain-data DATA2 (prepared with --recipe {recipe.name}; "
+            "`boneage phantoms` makes an archive for it)"
+        )
+    if pretrain is not None and not wanted:
+        raise UsageError(f"--pretrain-data {pretrain}: recipe {recipe.name} has no stage with data = pretrain")
+    if pretrain is not None:
+        open_prepared(pretrain).check_image(recipe.image)
 
 
 def run_training(recipe: Recipe, prepared: Prepared, options: TrainOptions) -> tuple[checkpoint.Progress, str]:
     """Train on the connected cluster, save the bundle of the best epoch, and return the history and its `model_sha256`."""
     run_uri = storage.join(options.out, CHECKPOINTS)
-    mark = fingerprint(recipe, prepared, options.workers)
+    mark = fingerprint(recipe, prepared, options)
     total = sum(stage.epochs for stage in recipe.stages)
     if not checkpoint.epochs(run_uri):
         # Here first: a wrong name, file or hash, or a hub out of reach, is told before any worker starts.
+        for warning in _missing(recipe, prepared):
+            say(warning)
         say(f"building {recipe.model.describe()}")
-        build_model(recipe.model)
+        build_model(recipe.model, size=recipe.image.size)
+        check_blend(recipe)
     with _progress_line(total, prepared.rows("train")) as board:
         _fit(recipe, options, mark, board)
     found = checkpoint.load_latest(run_uri, mark)
@@ -65,8 +92,21 @@ def run_training(recipe: Recipe, prepared: Prepared, options: TrainOptions) -> t
         raise MismatchError(f"{run_uri} holds no whole checkpoint after training; its storage lost files")
     progress = found[0]
     metrics = {key: value for key, value in progress.history[progress.best_epoch - 1].items() if value is not None}
-    sha256 = bundle.save(options.out, recipe, checkpoint.load_best(run_uri), metrics | {"history": progress.history})
+    best = checkpoint.load_best(run_uri)
+    trees, blended = fit_blend(recipe, prepared, best, options.gpu)
+    sha256 = bundle.save(options.out, recipe, best, metrics | {"history": progress.history} | blended, trees)
     return progress, sha256
+
+
+def _missing(recipe: Recipe, prepared: Prepared) -> list[str]:
+    """Words for stage classes that no training case has."""
+    heads: tuple[SchemeName, ...] = getattr(recipe.model, "stage_heads", ())
+    found = {scheme: missing_classes(prepared.shards("train"), scheme) for scheme in heads}
+    return [
+        f"no training case of class {', '.join(names)}: the {scheme}-stage head cannot learn it"
+        for scheme, names in found.items()
+        if names
+    ]
 
 
 def resources_per_worker(cluster_cpus: float, workers: int, gpu: bool) -> dict[str, float]:
@@ -86,6 +126,7 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None: 
     config = {
         "recipe": recipe.model_dump_json(),
         "data": options.data,
+        "pretrain": options.pretrain,
         "out": options.out,
         "mark": mark,
         "wandb": options.wandb,
@@ -103,7 +144,7 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None: 
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(1),
-            worker_runtime_env={"env_vars": _ALLOCATOR},
+            worker_runtime_env={"env_vars": _ALLOCATOR | (_DETERMINISTIC if recipe.deterministic else {})},
         ),
     )
     try:
@@ -120,10 +161,9 @@ def _worker_main(config: dict[str, Any]) -> None:
     here = ray.train.get_context().get_local_world_size()
     torch.set_num_threads(min(config["threads"], max(1, len(os.sched_getaffinity(0)) // here)))
     recipe = Recipe.model_validate_json(config["recipe"])
-    prepared = open_prepared(config["data"])
-    world = _RayWorld(recipe, prepared, config["board"])
-    steps = -(-prepared.rows("train") // (world.batch_size * world.size))
-    job = Job(recipe, storage.join(config["out"], CHECKPOINTS), config["mark"], steps)
+    world = _RayWorld(recipe, {"train": config["data"], "pretrain": config["pretrain"]}, config["board"])
+    batches = [world.batches_per_epoch(data) for data in world.sources]
+    job = Job(recipe, storage.join(config["out"], CHECKPOINTS), config["mark"], *batches)
     with Tracker(recipe, config["out"], enabled=config["wandb"] and world.rank == 0) as world.tracker:
         train(job, world)
 
@@ -132,15 +172,18 @@ class _RayWorld:
     """The loop's surroundings inside a Ray Train worker."""
 
     tracker: Tracker
+    size: int
 
-    def __init__(self, recipe: Recipe, prepared: Prepared, board: Any) -> None:  # noqa: ANN401  a Ray actor handle
+    def __init__(self, recipe: Recipe, uris: dict[Data, str | None], board: Any) -> None:  # noqa: ANN401  a Ray actor handle
         import ray.train
         import ray.train.torch
 
         context = ray.train.get_context()
         self.rank, self.size = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
-        self.recipe, self.prepared, self.board = recipe, prepared, board
+        self.recipe, self.board = recipe, board
+        self.sources = {data: open_prepared(uri) for data, uri in uris.items() if uri is not None}
+        self._categories: dict[Data, list[str | None]] = {}
         self.batch_size = max(1, recipe.batch_size // self.size)
         self._said, self._cases = time.monotonic(), 0
 
@@ -158,13 +201,23 @@ class _RayWorld:
             for buffer in raw.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
-    def train_batches(self, epoch: int) -> Iterable[Batch]:
+    def batches_per_epoch(self, data: Data) -> int:
+        rows: int = self.sources[data].rows("train")
+        return math.ceil(rows / (self.batch_size * self.size))
+
+    def train_batches(self, epoch: int, data: Data) -> Iterable[Batch]:
         seed = self.recipe.seed
-        slices = training_slices(self.prepared.shards("train"), seed, epoch, self.rank, self.size)
+        shards = self.sources[data].shards("train")
+        if self.recipe.balance == "none":
+            slices = training_slices(shards, seed, epoch, self.rank, self.size)
+        else:
+            if data not in self._categories:
+                self._categories[data] = categories(shards, self.recipe.balance)
+            slices = balanced_slices(shards, self._categories[data], f"{seed}:{epoch}", self.rank, self.size)
         return batches(slices, self.batch_size, shuffle_seed=seed * 100_003 + epoch)
 
     def val_batches(self) -> Iterable[Batch]:
-        return batches(ordered_slices(self.prepared.shards("val"), self.rank, self.size), self.batch_size)
+        return batches(ordered_slices(self.sources["train"].shards("val"), self.rank, self.size), self.batch_size)
 
     def gather(self, value: Any) -> list[Any]:  # noqa: ANN401
         if self.size == 1:
@@ -241,6 +294,8 @@ def _watch(board: Any, done: threading.Event, total: int, rows: int) -> None:  #
 
 
 def _epoch_text(line: dict[str, Any], total: int, rate: float) -> str:
-    mae = line["val_mae_months"]
-    shown = "not finite" if mae is None else f"{mae:.2f} months"
-    return f"epoch {line['epoch']}/{total}: loss {line['train_loss']:.4f}, validation MAE {shown}, {rate:.1f} images/s"
+    name, unit = ("Dice", "") if "val_dice_mean" in line else ("MAE", " months")
+    value = line["val_mae_months" if unit else "val_dice_mean"]
+    shown = "not finite" if value is None else f"{value:.{2 if unit else 4}f}{unit}"
+    loss = f"epoch {line['epoch']}/{total}: loss {line['train_loss']:.4f}"
+    return f"{loss}, validation {name} {shown}, {rate:.1f} images/s"

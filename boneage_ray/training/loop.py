@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,13 +17,14 @@ from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.models.build import build_model
 from boneage_ray.models.model import Model
-from boneage_ray.optimization import Stage, build_optimizer, build_schedule
+from boneage_ray.optimization import Data, Stage, build_optimizer, build_schedule, parameter_groups, plateau_factor
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.tasks.build import build_task
 from boneage_ray.training import checkpoint
 from boneage_ray.training.step import (
     Learner,
     NonFiniteLossError,
+    averaged,
     choose_precision,
     predict_epoch,
     train_epoch,
@@ -42,7 +44,7 @@ class World(Protocol):
     def same_buffers(self, raw: nn.Module) -> None:
         """Give every worker the batch-norm statistics of the first, so that all validate the same model."""
 
-    def train_batches(self, epoch: int) -> Iterable[Batch]:
+    def train_batches(self, epoch: int, data: Data) -> Iterable[Batch]:
         """This worker's batches of an epoch; the same for the same epoch, also after a resume."""
 
     def val_batches(self) -> Iterable[Batch]:
@@ -60,49 +62,78 @@ class World(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """One training: what to run, and where its checkpoints go."""
+    """One training: what to run, and where its checkpoints go. Batches are counted a worker and an epoch."""
 
     recipe: Recipe
     run_uri: str
     fingerprint: str
-    steps_per_epoch: int
+    batches_per_epoch: int
+    pretrain_batches: int = 0
+
+    def steps_per_epoch(self, stage: Stage) -> int:
+        """Optimizer steps of an epoch of a stage."""
+        batches = self.batches_per_epoch if stage.data == "train" else self.pretrain_batches
+        return -(-batches // stage.accumulate)
 
 
 def train(job: Job, world: World) -> checkpoint.Progress:
     """Train from the last whole checkpoint of `job.run_uri`, or from the start, to the end of the last stage."""
+    with _determinism(job.recipe.deterministic):
+        return _train(job, world)
+
+
+def _train(job: Job, world: World) -> checkpoint.Progress:
     found = checkpoint.load_latest(job.run_uri, job.fingerprint)
     progress = found[0] if found else checkpoint.Progress()
     torch.manual_seed(job.recipe.seed)
-    raw = build_model(job.recipe.model, with_weights=found is None).to(world.device)
+    raw = build_model(job.recipe.model, found is None, job.recipe.image.size).to(world.device)
     raw = raw.to(memory_format=torch.channels_last)
     if found:
         raw.load_state_dict(checkpoint.model_weights(found[1]))
     learner = _learner(job, world, raw, progress, found[1] if found else None)
     while progress.stage < len(job.recipe.stages):
-        _one_epoch(job, world, raw, learner, progress)
-        if _stage_is_over(job.recipe.stages[progress.stage], progress):
+        _one_epoch(job, world, learner, progress)
+        over = _stage_is_over(job.recipe.stages[progress.stage], progress)
+        if over:
             progress.stage, progress.epoch_in_stage, progress.since_best = progress.stage + 1, 0, 0
             if progress.stage < len(job.recipe.stages):
                 learner = _learner(job, world, raw, progress, None)
-        _commit(job, world, raw, learner, progress)
+        _commit(job, world, learner, progress)
         world.on_epoch(progress.history[-1])
     return progress
+
+
+@contextmanager
+def _determinism(wanted: bool) -> Iterator[None]:
+    """Only algorithms that give the same bits each time; on a GPU an operation that has none raises."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _learner(
     job: Job, world: World, raw: Model, progress: checkpoint.Progress, tensors: dict[str, Tensor] | None
 ) -> Learner:
-    """The optimizer and schedule of the present stage, with their saved state if there is one."""
-    stage = job.recipe.stages[min(progress.stage, len(job.recipe.stages) - 1)]
-    _set_trainable(raw, stage)
-    optimizer = build_optimizer(stage, raw.parameters())
-    schedule = build_schedule(stage, optimizer, job.steps_per_epoch)
+    """The optimizer, schedule and averaged weights of the present stage, with their saved state if there is one."""
+    number = min(progress.stage, len(job.recipe.stages) - 1)
+    stage = job.recipe.stages[number]
+    groups = parameter_groups(stage, raw.head_parameters(), raw.blocks())
+    _set_trainable(raw, groups)
+    optimizer = build_optimizer(stage, groups)
+    schedule = build_schedule(stage, optimizer, job.steps_per_epoch(stage), _plateau(stage, number, progress))
+    average = averaged(raw, stage.ema) if stage.ema else None
     if tensors is not None:
         checkpoint.restore_optimizer(optimizer, progress, tensors)
         schedule.last_epoch = progress.steps_in_stage  # the rates themselves came back with the optimizer
+        if average is not None:
+            average.load_state_dict(checkpoint.average_weights(tensors))
         torch.set_rng_state(tensors["rng"])
+    model: Any = torch.compile(raw) if job.recipe.compile else raw
     return Learner(
-        model=world.wrap(raw),
+        model=world.wrap(model),
         raw=raw,
         task=build_task(job.recipe.task),
         augment=Augment(job.recipe.augment),
@@ -111,25 +142,44 @@ def _learner(
         optimizer=optimizer,
         schedule=schedule,
         clip_norm=stage.clip_norm,
-        frozen=() if stage.trainable == "all" else (raw.backbone,),
+        accumulate=stage.accumulate,
+        average=average,
+        cut=raw.training_batch,
+        frozen=_frozen(raw.backbone),
     )
 
 
-def _one_epoch(job: Job, world: World, raw: Model, learner: Learner, progress: checkpoint.Progress) -> None:
+def _plateau(stage: Stage, number: int, progress: checkpoint.Progress) -> Callable[[], float]:
+    """What a plateau has left of the rate, worked out once an epoch from the scores of the stage."""
+    known: dict[int, float] = {}
+
+    def reduced() -> float:
+        if progress.epoch not in known:
+            scores = [line["score"] for line in progress.history if line["stage"] == number]
+            known[progress.epoch] = plateau_factor(stage, scores)
+        return known[progress.epoch]
+
+    return reduced
+
+
+def _one_epoch(job: Job, world: World, learner: Learner, progress: checkpoint.Progress) -> None:
     """Train, validate over all workers, and extend the history by one line."""
     started = time.monotonic()
     # Reseeded from (seed, epoch, rank): a resumed epoch draws what the unbroken one drew, on any worker.
     torch.manual_seed((job.recipe.seed * 1_000_003 + progress.epoch) * 1_009 + world.rank)
+    data = job.recipe.stages[progress.stage].data
     try:
-        loss = train_epoch(learner, world.train_batches(progress.epoch), world.on_step)
+        loss = train_epoch(learner, world.train_batches(progress.epoch, data), world.on_step)
     except NonFiniteLossError as error:
         uri = storage.join(job.run_uri, "nonfinite-loss.json")
         storage.write_json(uri, {"epoch": progress.epoch + 1, "ids": list(error.ids)})
         raise
     trained = time.monotonic()
-    world.same_buffers(raw)
+    world.same_buffers(learner.raw)
+    if learner.average is not None:
+        world.same_buffers(learner.average)
     parts = world.gather(predict_epoch(learner, world.val_batches()))
-    losses = world.gather(loss)
+    losses, cases = world.gather(loss), sum(world.gather(learner.cases))
     progress.epoch += 1
     progress.epoch_in_stage += 1
     line = {
@@ -137,12 +187,14 @@ def _one_epoch(job: Job, world: World, raw: Model, learner: Learner, progress: c
         "stage": progress.stage,
         "lr": learner.schedule.get_last_lr()[0],
         "train_loss": sum(losses) / len(losses),
+        "train_cases": cases,
         "train_seconds": round(trained - started, 3),
         "val_seconds": round(time.monotonic() - trained, 3),
         **_validation(learner, parts),
     }
+    line["score"] = line[job.recipe.best_by]
     progress.history.append(line)
-    _note_best(job, world, raw, progress, line[job.recipe.best_by])
+    _note_best(job, world, learner, progress)
 
 
 def _validation(learner: Learner, parts: list[Any]) -> dict[str, float | None]:
@@ -158,14 +210,18 @@ def _validation(learner: Learner, parts: list[Any]) -> dict[str, float | None]:
     return {f"val_{name}": value if math.isfinite(value) else None for name, value in found.items()}
 
 
-def _note_best(job: Job, world: World, raw: Model, progress: checkpoint.Progress, score: float | None) -> None:
-    """A score that is not finite (None) is never better than one that is."""
+def _note_best(job: Job, world: World, learner: Learner, progress: checkpoint.Progress) -> None:
+    """A score that is not finite (None) is never better than one that is; pretraining is never the best."""
+    score = progress.history[-1]["score"]
     progress.since_best += 1
     first = progress.best_epoch == 0
-    if first or (score is not None and (progress.best_score is None or score < progress.best_score)):
+    if job.recipe.stages[progress.stage].data == "pretrain" and not first:
+        return
+    better = score is not None and (progress.best_score is None or score < progress.best_score)
+    if first or better:
         progress.best_score, progress.best_epoch, progress.since_best = score, progress.epoch, 0
         if world.rank == 0:
-            checkpoint.save_best(job.run_uri, raw.state_dict())
+            checkpoint.save_best(job.run_uri, learner.judged.state_dict())
 
 
 def _stage_is_over(stage: Stage, progress: checkpoint.Progress) -> bool:
@@ -173,14 +229,21 @@ def _stage_is_over(stage: Stage, progress: checkpoint.Progress) -> bool:
     return progress.epoch_in_stage >= stage.epochs or not patient
 
 
-def _commit(job: Job, world: World, raw: Model, learner: Learner, progress: checkpoint.Progress) -> None:
+def _commit(job: Job, world: World, learner: Learner, progress: checkpoint.Progress) -> None:
     if world.rank == 0:
         progress.steps_in_stage = learner.schedule.last_epoch
-        checkpoint.save(job.run_uri, job.fingerprint, progress, raw.state_dict(), learner.optimizer)
+        average = learner.average.state_dict() if learner.average is not None else None
+        weights = learner.raw.state_dict()
+        checkpoint.save(job.run_uri, job.fingerprint, progress, weights, learner.optimizer, average)
 
 
-def _set_trainable(raw: Model, stage: Stage) -> None:
+def _set_trainable(raw: Model, groups: list[dict[str, Any]]) -> None:
+    chosen = {id(parameter) for group in groups for parameter in group["params"]}
     for parameter in raw.parameters():
-        parameter.requires_grad = stage.trainable == "all"
-    for parameter in raw.head_parameters():
-        parameter.requires_grad = True
+        parameter.requires_grad = id(parameter) in chosen
+
+
+def _frozen(backbone: nn.Module) -> tuple[nn.Module, ...]:
+    """Layers of the encoder of which nothing is trained: their batch-norm statistics stay as they are too."""
+    layers = [layer for layer in backbone.modules() if list(layer.parameters(recurse=False))]
+    return tuple(layer for layer in layers if not any(p.requires_grad for p in layer.parameters(recurse=False)))

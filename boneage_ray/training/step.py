@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import Batch, as_float
@@ -33,7 +36,16 @@ class Learner:
     optimizer: Optimizer
     schedule: LambdaLR
     clip_norm: float = 0.0
+    accumulate: int = 1
+    cases: int = 0  # seen in the present epoch
+    average: AveragedModel | None = None  # the weights that are validated and kept, if the stage asks for them
+    cut: Callable[[Batch], Batch] | None = None  # patches of an augmented batch, if the network learns from those
     frozen: tuple[nn.Module, ...] = ()  # not trained in this stage; their batch-norm statistics stay as they are
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept."""
+        return self.raw if self.average is None else self.average.module
 
     def autocast(self) -> torch.autocast:
         """Mixed precision where it was chosen."""
@@ -66,20 +78,54 @@ def choose_precision(asked: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if supported else None
 
 
-def train_step(learner: Learner, batch: Batch) -> Tensor:
-    """Augment on the device, forward, backward, clip, step; returns the loss as a device scalar."""
-    batch = batch.to(learner.device)
-    batch = batch.with_image(learner.augment(as_float(batch.image_B1HW)).image_B1HW)
-    with learner.autocast():
-        outputs = learner.model(batch.image_B1HW, batch.sex_B)
-    loss = torch.stack(list(learner.task.losses(outputs, batch).values())).sum()
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """A running mean of a model's weights and batch-norm statistics; it forgets faster at the start, as decay warms up."""
+
+    def update(averages: Any, values: Any, count: Any) -> None:  # noqa: ANN401  lists of tensors by torch
+        seen = float(count)
+        average = get_ema_multi_avg_fn(min(decay, (1 + seen) / (10 + seen)))  # type: ignore[no-untyped-call]
+        average(averages, values, count)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+
+def train_step(learner: Learner, *batches: Batch) -> Tensor:
+    """Augment on the device, forward, backward, clip, step; returns the mean loss a case as a device scalar.
+
+    Several batches are one step of the size of all of them together, in the memory of one.
+    """
     learner.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    cases = sum(map(len, batches))
+    total = torch.zeros((), device=learner.device)
+    for k, batch in enumerate(batches):
+        with _no_sync(learner.model) if k + 1 < len(batches) else nullcontext():
+            loss = _loss(learner, batch) * (len(batch) / cases)
+            loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
     if learner.clip_norm:
         nn.utils.clip_grad_norm_(learner.model.parameters(), learner.clip_norm)
     learner.optimizer.step()
     learner.schedule.step()
-    return loss.detach()
+    if learner.average is not None:
+        learner.average.update_parameters(learner.raw)
+    return total
+
+
+def _loss(learner: Learner, batch: Batch) -> Tensor:
+    batch = batch.to(learner.device)
+    mask = batch.mask_B1HW.float() if learner.task.uses_masks and batch.mask_B1HW is not None else None
+    augmented = learner.augment(as_float(batch.image_B1HW), mask)
+    batch = batch.with_image(augmented.image_B1HW, augmented.mask_B1HW)
+    if learner.cut is not None:
+        batch = learner.cut(batch)
+    with learner.autocast():
+        outputs = learner.model(batch.image_B1HW, batch.sex_B)
+    return torch.stack(list(learner.task.losses(outputs, batch).values())).sum()
+
+
+def _no_sync(model: nn.Module) -> AbstractContextManager[None]:
+    """DDP need not average gradients that wait for more."""
+    return model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else nullcontext()
 
 
 def train_epoch(learner: Learner, batches: Iterable[Batch], on_step: OnStep) -> float:
@@ -89,36 +135,45 @@ def train_epoch(learner: Learner, batches: Iterable[Batch], on_step: OnStep) -> 
         module.eval()
     total = torch.zeros((), device=learner.device)
     cases, previous = 0, None
-    for batch in batches:
-        loss = train_step(learner, batch)
+    for group in _groups(batches, learner.accumulate):
+        loss = train_step(learner, *group)
         if previous is not None:
             _check(*previous)
-        previous = (loss, batch.ids)
-        total += loss * len(batch)
-        cases += len(batch)
-        on_step(len(batch), float(loss) if learner.device.type == "cpu" else float("nan"))
+        previous = (loss, tuple(name for batch in group for name in batch.ids))
+        size = sum(map(len, group))
+        total += loss * size
+        cases += size
+        on_step(size, float(loss) if learner.device.type == "cpu" else float("nan"))
     if previous is not None:
         _check(*previous)
+    learner.cases = cases
     return float(total) / max(cases, 1)
+
+
+def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    waiting = iter(batches)
+    while group := list(islice(waiting, size)):
+        yield group
 
 
 @torch.inference_mode()
 def predict_epoch(learner: Learner, batches: Iterable[Batch]) -> tuple[Columns, Columns, tuple[float, int]]:
     """Predicted columns, true columns, and (summed loss, cases) over a split."""
-    learner.raw.eval()
+    learner.judged.eval()
     predicted: dict[str, list[Any]] = {}
-    truth: dict[str, list[Any]] = {"age_months": []}
+    truth: dict[str, list[Any]] = {}
     total, cases = 0.0, 0
     for batch in batches:
         on_device = batch.to(learner.device)
         with learner.autocast():
-            outputs = learner.raw(as_float(on_device.image_B1HW), on_device.sex_B)
+            outputs = learner.judged(as_float(on_device.image_B1HW), on_device.sex_B)
         loss = torch.stack(list(learner.task.losses(outputs, on_device).values())).sum()
         total += float(loss) * len(batch)
         cases += len(batch)
         for name, values in learner.task.predict(outputs).items():
             predicted.setdefault(name, []).extend(values)
-        truth["age_months"].extend(batch.age_B.tolist())
+        for name, values in learner.task.truth(batch).items():
+            truth.setdefault(name, []).extend(values)
     return predicted, truth, (total, cases)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from boneage_ray import storage
 from boneage_ray.archives.cephalogram import CephalogramArchive
 from boneage_ray.archives.open import open_archive
+from boneage_ray.archives.read import read_input
 from boneage_ray.errors import NoUsableInputError
 from boneage_ray.phantoms.archive import image_seed, write_cephalogram_archive
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
@@ -79,6 +81,12 @@ def test_tables_that_contradict_each_other_are_not_used(archive):
     assert [(i.record_id, i.problem[0]) for i in items[3:]] == [("001", "duplicate_id")]
 
 
+def test_a_table_whose_id_column_is_misspelt_is_told(archive):
+    (archive / "ages.csv").write_text("imgae;age\n001.png;12,5\n")
+    (archive / "other.csv").write_text("a;b\n1;2\n")
+    assert notes(archive) == [("ages.csv", "bad_label")]
+
+
 def test_annotations_that_are_absent_bad_or_alone(archive):
     (archive / "vertebral" / "001.json").unlink()
     (archive / "facial" / "001.txt").unlink()
@@ -113,6 +121,51 @@ def test_the_second_image_of_a_name_and_one_beside_the_folders_are_accounted_for
         ("003.png", None),
         ("extra.png", None),
     ]
+
+
+def test_a_file_that_is_of_no_use_leaves_its_id_to_the_next(archive):
+    os.mkfifo(archive / "images" / "001.jpg")
+    one, two, *_ = CephalogramArchive(str(archive)).inputs()
+    assert (Path(one.uri).name, one.problem[0], one.vertebral) == ("001.jpg", "unsupported_format", None)
+    assert (Path(two.uri).name, two.problem, len(two.vertebral)) == ("001.png", None, 13)
+
+
+def test_no_file_vanishes_without_a_row(archive):
+    (archive / "old" / "tables").mkdir(parents=True)
+    (archive / "old" / "001.png").write_bytes(b"pixels")
+    (archive / "old" / "tables" / "ages.csv").write_text("id,age_months\n001,150\n")
+    with zipfile.ZipFile(archive / "old" / "more.zip", "w") as packed:
+        packed.writestr("004.png", b"pixels")
+    with zipfile.ZipFile(archive / "test.zip", "w") as packed:
+        packed.writestr("deeper/005.png", b"pixels")
+    (archive / ".DS_Store").write_bytes(b"left behind")
+    os.mkfifo(archive / "pipe.csv")
+    (archive / "lost.csv").symlink_to(archive / "nowhere.csv")
+    (archive / "lost.png").symlink_to(archive / "nowhere.png")
+    items = [i for i in CephalogramArchive(str(archive)).inputs() if i.uri]
+    found = [(i.uri.removeprefix(f"{archive}/"), i.problem and i.problem[0]) for i in items]
+    assert found == [
+        ("images/001.png", None),
+        ("images/002.png", None),
+        ("images/003.png", None),
+        ("lost.csv", None),
+        ("lost.png", "duplicate_id"),
+        ("old/001.png", "no_label"),
+        ("old/more.zip!/004.png", "no_label"),
+        ("old/tables/ages.csv", "no_label"),
+        ("pipe.csv", "unsupported_format"),
+        ("test.zip!/deeper/005.png", None),
+    ]
+    assert items[5].problem[1] == "lies in old/, which is not read; images belong into images/, and tables beside it"
+    assert (items[5].vertebral, items[5].pixel_spacing_mm, items[0].vertebral is None) == (None, None, False)
+    assert read_input(items[3]).reason == "not_found"
+
+
+def test_a_table_in_another_folder_is_no_image(archive):
+    (archive / "tables").mkdir()
+    (archive / "tables" / "ages.csv").write_text("id,age_months\n001,150\n")
+    items = list(CephalogramArchive(str(archive), str(archive / "tables" / "ages.csv")).inputs())
+    assert [(i.record_id, i.age_months) for i in items] == [("001", 150.0), ("002", None), ("003", None)]
 
 
 def test_one_kind_of_annotation_is_enough_and_no_image_is_refused(archive):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
 
@@ -236,3 +237,13 @@ def test_the_order_is_that_of_the_uris_every_time(archive):
     uris = [item.uri for item in made.inputs()]
     assert uris == sorted(uris) == [item.uri for item in made.inputs()]
     assert len(uris) == 30
+
+
+def test_a_mask_that_is_no_file_is_told_and_never_opened(archive, tmp_path):
+    made = archive(TABLE)
+    (tmp_path / "rsna" / "masks").mkdir()
+    os.mkfifo(tmp_path / "rsna" / "masks" / "1.png")
+    (tmp_path / "rsna" / "masks" / "2.png").write_bytes(b"mask")
+    items = list(made.inputs())
+    assert [i.mask for i in items if i.uri] == [None, str(tmp_path / "rsna" / "masks" / "2.png"), None]
+    assert [(i.record_id, i.problem[0]) for i in items if not i.uri] == [("1", "unsupported_format")]

@@ -151,6 +151,16 @@ def test_a_truncated_tar_file_keeps_the_members_before(packed, ending):
     assert contents(path) == [noise, ("read", "truncated"), ("list", "truncated")]
 
 
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+def test_what_follows_the_end_mark_is_told(packed, ending):
+    path = packed({"1.png": PIXELS}, ending)
+    one = path.read_bytes()
+    path.write_bytes(one + packed({"2.png": PIXELS}, ending).read_bytes())
+    assert listed(path) == [("1.png", None), ("", "unreadable")]
+    *_, item = FilesArchive(str(path)).inputs()
+    assert item.problem[1].startswith("more follows behind the end mark of the tar file, after 1 members")
+
+
 def test_a_tar_file_without_its_end_may_have_lost_members(packed):
     path = packed({"1.png": PIXELS, "2.png": PIXELS})
     path.write_bytes(path.read_bytes()[: 512 + len(PIXELS)])

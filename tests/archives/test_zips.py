@@ -99,6 +99,12 @@ def test_folders_and_litter_are_left_out_and_links_told(packed, tmp_path):
     assert contents(path) == [b"1", ("list", "unsupported_format")]
 
 
+def test_bytes_under_the_name_of_a_folder_are_not_passed_over(packed):
+    path = packed({"empty/": b"", "odd\\": b"x", "folder/": b"yz"})
+    assert listed(path) == [("odd/", None), ("folder/", None)]
+    assert contents(path) == [b"x", b"yz"]
+
+
 def test_names_can_be_printed_and_never_touch_a_disk(packed):
     path = packed(
         {

@@ -6,6 +6,7 @@ compares and prints ratios.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -77,6 +78,41 @@ def boneage(*arguments, memory=False):
         watcher.join(timeout=10)
         watched.peak_mib = max(watched.samples)
     return watched
+
+
+def bare_rate(work, files, *arguments):
+    """Images per second of a bare loop, one process a core over its share of the files; its start is left out.
+
+    `work(files, start, *arguments)` runs in each: it calls `start()` once it is ready, and returns how many images it did.
+    """
+    cores = len(os.sched_getaffinity(0))
+    context = multiprocessing.get_context("spawn")
+    gate = context.Semaphore(0), context.Event(), context.Queue()
+    processes = [
+        context.Process(target=_bare_process, args=(work, gate, files[core::cores], arguments)) for core in range(cores)
+    ]
+    for process in processes:
+        process.start()
+    ready, go, done = gate
+    for _ in processes:
+        ready.acquire()
+    start = time.time()
+    go.set()
+    ended = [done.get() for _ in processes]
+    for process in processes:
+        process.join()
+    return sum(count for _, count in ended) / (max(when for when, _ in ended) - start)
+
+
+def _bare_process(work, gate, files, arguments):
+    ready, go, done = gate
+
+    def start():
+        ready.release()
+        go.wait()
+
+    count = work(files, start, *arguments)
+    done.put((time.time(), count))
 
 
 def _watch(pid, watched):

@@ -8,7 +8,6 @@ out), and as a whole command. `--images DIR` takes a folder of real radiographs 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import shutil
 import threading
@@ -17,19 +16,18 @@ from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from common import boneage, hands, machine
+from common import bare_rate, boneage, hands, machine
 
 SIZE = 256
 
 
-def bare_worker(files, ready, go, done):
+def bare(files, start):
     """One process of the bare loop."""
     import cv2
     import numpy as np
 
     cv2.setNumThreads(1)
-    ready.release()
-    go.wait()
+    start()
     for path in files:
         pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE)
         scale = SIZE / max(pixels.shape)
@@ -37,26 +35,7 @@ def bare_worker(files, ready, go, done):
         canvas = np.zeros((SIZE, SIZE), np.uint8)
         top, left = (SIZE - small.shape[0]) // 2, (SIZE - small.shape[1]) // 2
         canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
-    done.put((time.time(), len(files)))
-
-
-def bare(files):
-    """Images per second of the bare loop over all cores."""
-    cores = len(os.sched_getaffinity(0))
-    context = multiprocessing.get_context("spawn")
-    ready, go, done = context.Semaphore(0), context.Event(), context.Queue()
-    shares = [files[core::cores] for core in range(cores)]
-    processes = [context.Process(target=bare_worker, args=(share, ready, go, done)) for share in shares]
-    for process in processes:
-        process.start()
-    for _ in processes:
-        ready.acquire()
-    start = time.time()
-    go.set()
-    ended = [done.get() for _ in processes]
-    for process in processes:
-        process.join()
-    return sum(count for _, count in ended) / (max(when for when, _ in ended) - start)
+    return len(files)
 
 
 def _watch(folder, seen, over):
@@ -111,7 +90,7 @@ def main():
         f"{machine()}; {len(files)} images of {sum(f.stat().st_size for f in files) / len(files) / 1e3:.0f} kB on average"
     )
     for round_number in range(1, given.rounds + 1):
-        plain = bare(files)
+        plain = bare_rate(bare, files)
         steady, whole, first = ours(source, given.work / "data")
         print(
             f"round {round_number}: prepare {steady:.1f}/s steady ({whole:.1f}/s with start and end), bare loop {plain:.1f}/s, "

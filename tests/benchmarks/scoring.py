@@ -8,19 +8,17 @@ the peak memory of the process tree for 2,000 and 20,000 inputs.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import shutil
 import statistics
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from common import boneage, hands, machine, random_bundle
+from common import bare_rate, boneage, hands, machine, random_bundle
 
 
-def bare_worker(model, files, ready, go, done):
-    """One process of the bare loop."""
+def bare(files, start, model):
+    """One process of the bare loop; loading the model is left out."""
     import cv2
     import torch
 
@@ -32,34 +30,12 @@ def bare_worker(model, files, ready, go, done):
     cv2.setNumThreads(1)
     predictor = Predictor(bundle.load(str(model)), "cpu")
     config, size = predictor.recipe.image, predictor.batch_size
-    ready.release()
-    go.wait()
+    start()
     ages = []
-    for start in range(0, len(files), size):
-        images = [prepare(path.read_bytes(), config).pixels for path in files[start : start + size]]
+    for first in range(0, len(files), size):
+        images = [prepare(path.read_bytes(), config).pixels for path in files[first : first + size]]
         ages += predictor({"image": images, "sex": [None] * len(images)})["age_months"]
-    done.put((time.time(), len(ages)))
-
-
-def bare(model, images):
-    """Images per second of the bare loop over all cores, model loading left out."""
-    files = sorted(images.iterdir())
-    cores = len(os.sched_getaffinity(0))
-    context = multiprocessing.get_context("spawn")
-    ready, go, done = context.Semaphore(0), context.Event(), context.Queue()
-    processes = [
-        context.Process(target=bare_worker, args=(model, files[core::cores], ready, go, done)) for core in range(cores)
-    ]
-    for process in processes:
-        process.start()
-    for _ in processes:
-        ready.acquire()
-    start = time.time()
-    go.set()
-    ended = [done.get() for _ in processes]
-    for process in processes:
-        process.join()
-    return sum(count for _, count in ended) / (max(when for when, _ in ended) - start)
+    return len(ages)
 
 
 def ours(model, images, out):
@@ -99,7 +75,7 @@ def main():
     images = hands(work / f"hands-{arguments.count}", arguments.count, 512)
     ratios = []
     for turn in range(arguments.rounds):
-        plain = bare(model, images)
+        plain = bare_rate(bare, sorted(images.iterdir()), model)
         rate, first = ours(model, images, work / "scores")
         ratios.append(rate / plain)
         told = f"bare {plain:.1f} images/s, boneage score {rate:.1f} steady, ratio {ratios[-1]:.3f}"

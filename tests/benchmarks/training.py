@@ -1,8 +1,8 @@
-"""Training against a bare loop: `python tests/benchmarks/training.py --work DIR [--count 640] [--rounds 2]`.
+"""Training against a bare loop: `python tests/benchmarks/training.py --work DIR [--recipe NAME ...] [--count 640] [--rounds 2]`.
 
 The bare loop is plain PyTorch over the same prepared records already in memory: the same model, augmentation, loss, optimizer
-and precision, one process with a thread a core. Rates are of whole epochs after the first. Two DDP workers are compared with
-one worker of two threads in the same rounds.
+and precision, one process with a thread a core. Rates are of whole epochs after the first. `augmentation` is its part of the
+bare loop's time. Two DDP workers are compared with one worker of two threads with `--workers`.
 """
 
 from __future__ import annotations
@@ -22,79 +22,103 @@ from common import boneage, hands, machine
 
 from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import as_float, collate
-from boneage_ray.models.regressor import Regressor
+from boneage_ray.models.build import build_model
+from boneage_ray.optimization import Stage
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
-from boneage_ray.tasks.age import AgeTask
+from boneage_ray.tasks.build import build_task
 from boneage_ray.training.step import choose_precision
 
 EPOCHS = 3
 
 
+def settings_of(name):
+    """Everything trained in one stage of few epochs, from scratch; what only the driver does is left out."""
+    recipe = find_recipe(name)
+    stage = Stage(epochs=EPOCHS, optimizer="adam", lr=1e-4, weight_decay=1e-5, clip_norm=5.0)
+    told = [f"{key}={json.dumps(value)}" for key, value in stage.model_dump().items()]
+    stages = "stages=[{" + ", ".join(told) + "}]"
+    weights = "model.weights" if recipe.model.kind == "hand-mask" else "model.backbone.weights"
+    # An empty TOML value cannot be given: a blend is fitted after the last epoch, outside of what is measured.
+    return [stages, f"{weights}=none"]
+
+
 def bare(recipe, data):
-    """Images per second of a bare loop, epochs after the first."""
+    """Images per second of a bare loop, epochs after the first, and the part of augmentation in it."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     table = pa.concat_tables([pq.read_table(path) for path in sorted((data / "train").glob("part-*.parquet"))])
     whole = collate(table.to_pydict())
-    model = Regressor(recipe.model).to(memory_format=torch.channels_last).train()
-    task, augment = AgeTask(recipe.task), Augment(recipe.augment)
+    model = build_model(recipe.model, False, recipe.image.size).to(memory_format=torch.channels_last).train()
+    task, augment = build_task(recipe.task), Augment(recipe.augment)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, weight_decay=1e-5)
     precision = choose_precision(recipe.precision, torch.device("cpu"))
-    seconds = []
-    for _ in range(EPOCHS):
+    seconds, augmenting = [], 0.0
+    for epoch in range(EPOCHS):
         start = time.monotonic()
         for chosen in torch.randperm(len(whole)).split(recipe.batch_size):
-            image = augment(as_float(whole.image_B1HW[chosen])).image_B1HW
+            before = time.monotonic()
+            mask = whole.mask_B1HW[chosen].float() if whole.mask_B1HW is not None else None
+            made = augment(as_float(whole.image_B1HW[chosen]), mask)
+            augmenting += (time.monotonic() - before) * (epoch > 0)
+            ids = tuple(whole.ids[k] for k in chosen.tolist())
+            batch = type(whole)(made.image_B1HW, whole.sex_B[chosen], whole.age_B[chosen], ids, made.mask_B1HW)
+            batch = model.training_batch(batch)
             with torch.autocast("cpu", dtype=precision, enabled=precision is not None):
-                outputs = model(image, whole.sex_B[chosen])
-            batch = type(whole)(image, whole.sex_B[chosen], whole.age_B[chosen])
+                outputs = model(batch.image_B1HW, batch.sex_B)
             loss = sum(task.losses(outputs, batch).values())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
         seconds.append(time.monotonic() - start)
-    return len(whole) * (EPOCHS - 1) / sum(seconds[1:])
+    return len(whole) * (EPOCHS - 1) / sum(seconds[1:]), augmenting / sum(seconds[1:])
 
 
-def ours(data, out, workers, rows, flags):
+def ours(name, data, out, workers, rows):
     """Images per second of `boneage train`, epochs after the first."""
     shutil.rmtree(out, ignore_errors=True)
-    boneage("train", "--recipe", "resnet18-multitask", "--data", data, "--out", out, "--workers", workers, *flags)
+    flags = [part for setting in settings_of(name) for part in ("--set", setting)]
+    boneage("train", "--recipe", name, "--data", data, "--out", out, "--workers", workers, *flags)
     history = json.loads((out / "metrics.json").read_text())["history"]
     return rows * (EPOCHS - 1) / sum(line["train_seconds"] for line in history[1:])
+
+
+def measure(name, arguments):
+    """Rounds of bare loop and command, interleaved."""
+    work = arguments.work
+    recipe = override(find_recipe(name), settings_of(name))
+    archive, data = work / f"train-hands-{arguments.count}", work / f"train-data-{arguments.count}-{name}"
+    hands(archive, arguments.count, 320, distinct=arguments.count)
+    if not data.exists():
+        boneage("prepare", archive, "--recipe", name, "--out", data)
+    rows = json.loads((data / "manifest.json").read_text())["counts"]["train"]
+    ratios = []
+    for turn in range(arguments.rounds):
+        plain, share = bare(recipe, data)
+        one = ours(name, data, work / "model-1", 1, rows)
+        ratios.append(one / plain)
+        told = f"{name}, {rows} records, {recipe.image.size} px, batch {recipe.batch_size}, round {turn + 1}"
+        print(
+            f"{told}: bare {plain:.1f} images/s, one worker {one:.1f} (ratio {ratios[-1]:.3f}), augmentation {share:.3f}",
+            flush=True,
+        )
+        if arguments.workers:
+            two = ours(name, data, work / "model-2", 2, rows)
+            print(f"{told}: two workers {two:.1f} (of one: {two / one:.3f})", flush=True)
+    print(f"{name}: one worker / bare: median {statistics.median(ratios):.3f}", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--recipe", nargs="+", default=["resnet18-multitask"])
     parser.add_argument("--count", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--workers", action="store_true", help="compare two workers with one")
     arguments = parser.parse_args()
-    work = arguments.work
-    settings = ["model.backbone.weights=none", f"stage.epochs={EPOCHS}"]
-    flags = [part for setting in settings for part in ("--set", setting)]
-    recipe = override(find_recipe("resnet18-multitask"), settings)
-    archive, data = work / f"train-hands-{arguments.count}", work / f"train-data-{arguments.count}"
-    hands(archive, arguments.count, 320, distinct=arguments.count)
-    if not data.exists():
-        boneage("prepare", archive, "--recipe", "resnet18-multitask", "--out", data)
-    rows = json.loads((data / "manifest.json").read_text())["counts"]["train"]
-    print(
-        f"machine: {machine()}; {rows} records, resnet18-multitask from scratch, 256 px, batch {recipe.batch_size}",
-        flush=True,
-    )
-    single, double = [], []
-    for turn in range(arguments.rounds):
-        plain = bare(recipe, data)
-        one = ours(data, work / "model-1", 1, rows, flags)
-        two = ours(data, work / "model-2", 2, rows, flags)
-        single.append(one / plain)
-        double.append(two / one)
-        print(f"round {turn + 1}: bare {plain:.1f} images/s, one worker {one:.1f} (ratio {single[-1]:.3f})", flush=True)
-        print(f"round {turn + 1}: two workers {two:.1f} (of one: {double[-1]:.3f})", flush=True)
-    print(f"one worker / bare: median {statistics.median(single):.3f}")
-    print(f"two workers / one: median {statistics.median(double):.3f}")
+    print(f"machine: {machine()}; from scratch", flush=True)
+    for name in arguments.recipe:
+        measure(name, arguments)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from pictures import picture
 
-from boneage_ray.datasets.batch import Batch, as_float, collate, make_batch
+from boneage_ray.datasets.batch import NO_MASK, Batch, as_float, collate, make_batch
 
 IMAGES = [picture(32, 32, seed) for seed in range(3)]
 COLUMNS = {
@@ -67,3 +67,19 @@ def test_other_pixels_and_another_device_keep_what_is_known():
     assert isinstance(moved, Batch)
     assert moved.image_B1HW.shape == (3, 1, 8, 8)
     assert (moved.ids, moved.sex_B.tolist()) == (batch.ids, [0, 1, 2])
+
+
+def test_masks_come_along_and_a_case_without_one_is_unknown_everywhere():
+    mask = (IMAGES[0] > 100).astype(np.uint8)
+    batch = collate(COLUMNS | {"mask": [mask.tobytes(), None, bytes(32 * 32)]})
+    assert np.array_equal(batch.mask_B1HW[0, 0].numpy(), mask)
+    assert batch.mask_B1HW[1].unique().tolist() == [NO_MASK]
+    assert batch.mask_B1HW[2].unique().tolist() == [0]
+    assert batch.to(torch.device("cpu")).mask_B1HW.shape == (3, 1, 32, 32)
+
+
+def test_no_mask_at_all_is_none():
+    assert collate(COLUMNS).mask_B1HW is None
+    batch = collate(COLUMNS | {"mask": [None] * 3})
+    assert batch.mask_B1HW is None
+    assert batch.to(torch.device("cpu")).mask_B1HW is None

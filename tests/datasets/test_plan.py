@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from boneage_ray.datasets.plan import Shard, Slice, ordered_slices, training_slices
+from boneage_ray.datasets.plan import Shard, Slice, balanced_slices, inverse_frequency, ordered_slices, training_slices
 
 SHARDS = [Shard("a", 5), Shard("b", 128), Shard("c", 1), Shard("d", 40)]
 TOTAL = 174
@@ -51,3 +51,30 @@ def test_a_single_shard_is_cut_between_workers():
         [Slice("a", 4, 8)],
         [Slice("a", 8, 10), Slice("a", 0, 2)],
     ]
+
+
+def test_weights_go_with_the_inverse_frequency_and_sum_to_one():
+    assert inverse_frequency({"a": 1, "b": 1, "c": 2}) == pytest.approx({"a": 0.4, "b": 0.4, "c": 0.2})
+    assert inverse_frequency({"a": 5, "b": 0}) == {"a": 1.0}
+
+
+CATEGORIES = ["rare" if k % 29 == 0 else None if k == 1 else "common" for k in range(TOTAL)]
+
+
+def drawn(draw, rank=0, world=1):
+    start = {"a": 0, "b": 5, "c": 133, "d": 134}
+    return [start[s.uri] + row for s in balanced_slices(SHARDS, CATEGORIES, draw, rank, world) for row in s.chosen]
+
+
+def test_balanced_drawing_gives_each_category_its_equal_share():
+    counts = Counter(CATEGORIES[row] for epoch in range(40) for row in drawn(f"0:{epoch}"))
+    assert CATEGORIES.count("rare") == 6
+    assert set(counts) == {"rare", "common"}
+    assert counts["rare"] / counts.total() == pytest.approx(0.5, abs=0.02)
+
+
+def test_balanced_drawing_is_the_same_for_the_same_epoch_and_even_over_workers():
+    assert drawn("0:1") == drawn("0:1") != drawn("0:2")
+    shares = [drawn("0:1", rank, 3) for rank in range(3)]
+    assert {len(share) for share in shares} == {58}
+    assert Counter(row for share in shares for row in share) == Counter(drawn("0:1"))

@@ -8,7 +8,8 @@ import pytest
 from made_up_predictions import many, predictions
 
 from boneage_ray.evaluation.analysis import analyse
-from boneage_ray.evaluation.report import Number, Page, Picture, Section, Status, Table, evaluation_page, render
+from boneage_ray.evaluation.page import Number, Page, Picture, Section, Status, Table, render
+from boneage_ray.evaluation.report import evaluation_page
 
 COMMAND = "boneage evaluate --model M --data D --split test --out E"
 NASTY = '</script><script>alert("1")</script>'

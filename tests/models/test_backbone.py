@@ -105,3 +105,68 @@ def test_loading_is_all_or_nothing(weights):
 )
 def test_encoders_of_one_image_size_are_known(name, size):
     assert fixed_size(timm.create_model(name, num_classes=0)) == size
+
+
+@pytest.fixture
+def resnet10(tmp_path):
+    """Weights of a plain gray resnet10t, as a file."""
+    torch.manual_seed(2)
+    state = timm.create_model("resnet10t", num_classes=0, in_chans=1).state_dict()
+    path = tmp_path / "resnet10.safetensors"
+    path.write_bytes(save(state))
+    return str(path), state
+
+
+def test_attention_is_a_channel_and_a_spatial_module_in_every_block():
+    model = build_backbone(BackboneConfig(name="resnet34", attention="cbam"), 1, with_weights=False)
+    modules = [block.se for layer in (model.layer1, model.layer2, model.layer3, model.layer4) for block in layer]
+    assert len(modules) == 3 + 4 + 6 + 3
+    assert {m.channel.fc1.in_channels // m.channel.fc1.out_channels for m in modules} == {16}
+    assert {m.spatial.conv.conv.kernel_size for m in modules} == {(7, 7)}
+
+
+def test_plain_weights_load_into_an_encoder_with_attention_and_what_is_missing_is_said(resnet10, capsys):
+    uri, state = resnet10
+    config = BackboneConfig(name="resnet10t", attention="cbam", weights=uri)
+    model = build_backbone(config, 1, with_weights=True)
+    assert torch.equal(model.state_dict()["layer4.0.conv1.weight"], state["layer4.0.conv1.weight"])
+    assert "has no cbam layers: 32 tensors start at random (layer1.0.se.channel.fc1.weight" in capsys.readouterr().err
+
+
+def test_only_the_added_layers_may_be_missing(resnet10, tmp_path):
+    _, state = resnet10
+    path = tmp_path / "part.safetensors"
+    path.write_bytes(save({name: value for name, value in state.items() if not name.startswith("layer4.0.conv1")}))
+    config = BackboneConfig(name="resnet10t", attention="cbam", weights=str(path))
+    with pytest.raises(UsageError, match=r"missing 1 \(layer4.0.conv1.weight\)"):
+        build_backbone(config, 1, with_weights=True)
+
+
+def test_attention_needs_resnet_blocks():
+    with pytest.raises(UsageError, match="densenet121 has no ResNet blocks that attention=cbam could go into"):
+        build_backbone(BackboneConfig(name="densenet121", attention="cbam"), 1, with_weights=False)
+
+
+def test_the_encoder_of_a_model_bundle_is_taken(resnet10, tmp_path):
+    _, state = resnet10
+    path = tmp_path / "weights.safetensors"
+    whole = {f"backbone.{name}": value for name, value in state.items()} | {"age.weight": torch.zeros(1, 512)}
+    path.write_bytes(save(whole))
+    model = build_backbone(BackboneConfig(name="resnet10t", weights=str(path)), 1, with_weights=True)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_a_transformer_is_built_for_the_recipes_size():
+    model = build_backbone(BackboneConfig(name="vit_tiny_patch16_224"), 1, with_weights=False, size=96).eval()
+    assert fixed_size(model) == (96, 96)
+    assert model(torch.zeros(1, 1, 96, 96)).shape == (1, 192)
+
+
+def test_the_hub_out_of_reach_is_a_clear_error(monkeypatch):
+    def refused(*_, **__):
+        raise OSError("no route")
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", refused)
+    config = BackboneConfig(name="resnet10t", weights="timm")
+    with pytest.raises(UsageError, match=r"the pretrained weights of resnet10t could not be fetched \(OSError\)"):
+        build_backbone(config, 1, with_weights=True)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from boneage_ray.errors import UsageError
 from boneage_ray.models.config import BackboneConfig, RegressorConfig
 from boneage_ray.models.regressor import AGE_MEAN_YEARS, Regressor
+from boneage_ray.recipes import find_recipe
 
 TINY = BackboneConfig(name="test_resnet")
 IMAGE = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -93,3 +94,48 @@ def test_an_encoder_of_one_image_size_says_which():
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValidationError):
         RegressorConfig(**wrong)
+
+
+def test_sex_may_pass_through_layers_of_its_own():
+    model = regressor(sex_features=16, sex_hidden=(8,), hidden=(4,))
+    assert model.sex(torch.tensor([0, 1, 2])).shape == (3, 8)
+    assert model.trunk[0].in_features == 96 + 8
+    one = IMAGE[:1].expand(3, -1, -1, -1)
+    assert len(set(model(one, torch.tensor([0, 1, 2]))["age_years"].tolist())) == 3
+
+
+def test_each_hidden_layer_has_its_dropout():
+    layers = regressor(hidden=(16, 8), dropout=(0.3, 0.2)).trunk
+    assert [layer.p for layer in layers if isinstance(layer, torch.nn.Dropout)] == [0.3, 0.2]
+    with pytest.raises(ValidationError, match="2 dropouts for 1 hidden layers"):
+        RegressorConfig(hidden=(16,), dropout=(0.3, 0.2))
+    with pytest.raises(ValidationError, match="sex_hidden needs sex_features"):
+        RegressorConfig(sex_hidden=(8,))
+
+
+def test_a_mirroring_model_predicts_the_mean_of_both_sides_and_trains_on_one():
+    plain, mirroring = regressor(stage_heads=("three",)), regressor(stage_heads=("three",), mirror=True)
+    straight, turned = plain(IMAGE), plain(IMAGE.flip(-1))
+    for name, value in mirroring(IMAGE).items():
+        assert torch.allclose(value, (straight[name] + turned[name]) / 2, atol=1e-5)
+        assert torch.allclose(value, mirroring(IMAGE.flip(-1))[name], atol=1e-5)
+    mirroring.backbone.eval()
+    mirroring.training = True
+    assert torch.allclose(mirroring(IMAGE)["age_years"], straight["age_years"], atol=1e-5)
+
+
+def test_blocks_are_the_encoder_from_the_stem_to_the_top():
+    model = regressor(hidden=(4,))
+    blocks = model.blocks()
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert len(blocks) == 5
+    assert names[id(blocks[0][0])].startswith("backbone.conv1")
+    assert names[id(blocks[-1][0])].startswith("backbone.layer4")
+    everything = [*model.head_parameters(), *(p for block in blocks for p in block)]
+    assert sorted(map(id, everything)) == sorted(map(id, model.parameters()))
+
+
+@pytest.mark.parametrize(("name", "millions"), [("densenet121", 7.1), ("resnet34-cbam", 22.6)])
+def test_parameter_counts_are_near_the_published_ones(name, millions):
+    model = Regressor(find_recipe(name).model, with_weights=False)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.15)

@@ -18,6 +18,7 @@ from boneage_ray.phantoms.archive import (
     image_seed,
     write_cephalogram_archive,
     write_hand_archive,
+    write_hand_masks,
 )
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.phantoms.hand import hand_phantom
@@ -160,3 +161,14 @@ def test_bad_arguments_are_refused(write, tmp_path):
         write(str(tmp_path), 0, 1, 64)
     with pytest.raises(UsageError, match="from 0 up"):
         write(str(tmp_path), 1, -1, 64)
+
+
+def test_masks_lie_beside_the_images_and_fit_them(tmp_path):
+    entries = write_hand_archive(str(tmp_path), count=2, seed=9, size=64, bad=True)
+    before = contents(tmp_path)
+    write_hand_masks(str(tmp_path), entries, seed=9, size=64)
+    added = contents(tmp_path).keys() - before.keys()
+    assert added == {f"masks/{entry.id}.png" for entry in entries if entry.stored}
+    for k, entry in enumerate(entries[:2]):
+        phantom = hand_phantom(image_seed(9, k), entry.age_months, entry.sex, 64)
+        assert np.array_equal(cv2.imread(str(tmp_path / "masks" / f"{entry.id}.png"), -1), phantom.mask)

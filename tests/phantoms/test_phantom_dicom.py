@@ -9,6 +9,7 @@ import json
 import numpy as np
 import pydicom
 import pytest
+from dicom_faults import FAULTS
 
 from boneage_ray.cli import main
 from boneage_ray.errors import InputProblem
@@ -76,17 +77,7 @@ def test_every_fault_is_planted_once(tmp_path):
                 outcome[entry.kind] = "read"
             except InputProblem as problem:
                 outcome[entry.kind] = problem.reason
-    assert outcome == {
-        "no_label": "read",
-        "dicom_truncated": "truncated",
-        "dicom_report": "no_pixels",
-        "dicom_multi_frame": "multi_frame",
-        "dicom_bomb": "too_large",
-        "dicom_hidden_bomb": "too_large",
-        "dicom_unknown_syntax": "unsupported_transfer_syntax",
-        "valid_monochrome1": "read",
-        "valid_bare_dicom": "read",
-    }
+    assert outcome == FAULTS | dict.fromkeys(["no_label", "valid_monochrome1", "valid_bare_dicom"], "read")
 
 
 def test_cephalograms_know_their_spacing(tmp_path):

@@ -1,35 +1,149 @@
-"""One tester over all recipes: it builds, predicts, has finite losses and gradients. A new recipe costs no test code."""
+"""One tester over all recipes: it builds, learns, survives saving, answers in the columns of the result row, and its losses
+stay where they were. A new recipe costs no test code, only a golden curve: BONEAGE_WRITE_GOLDEN=1 writes it."""
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import Batch, as_float
-from boneage_ray.models.regressor import Regressor
-from boneage_ray.optimization import build_optimizer
+from boneage_ray.models.backbone import load_checked
+from boneage_ray.models.build import build_model
+from boneage_ray.optimization import build_optimizer, build_schedule, parameter_groups
 from boneage_ray.recipes import RECIPES
-from boneage_ray.tasks.age import AgeTask
+from boneage_ray.records.schema import result_schema
+from boneage_ray.tasks.build import build_task
+from boneage_ray.training.step import Learner, predict_epoch, train_step
+
+SIDE, CASES = 64, 4
+GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
+CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=[r.name for r in RECIPES])
+def small(recipe):
+    """The recipe with patches, if it has any, as small as the pictures of this test."""
+    if recipe.model.kind == "regressor":
+        return recipe
+    return recipe.derive(model={"patch": SIDE, "stride": SIDE // 2, "patches": 1})
+
+
+every_recipe = pytest.mark.parametrize("recipe", [small(r) for r in RECIPES], ids=[r.name for r in RECIPES])
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums in one order, so that curves repeat."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def pictures():
+    """Images whose brightness tells the age; the hand is what is bright."""
+    generator = torch.Generator().manual_seed(0)
+    ages = torch.linspace(40, 200, CASES)
+    images = (torch.rand(CASES, 1, SIDE, SIDE, generator=generator) * ages.view(-1, 1, 1, 1) * 1.2).byte()
+    sexes = torch.tensor([0, 1, 2, 1])
+    return Batch(images, sexes, ages, tuple("abcd"), (images > 60).byte())
+
+
+def learner(recipe, stage, model=None):
+    """What the loop makes of a recipe, in float32."""
+    torch.manual_seed(recipe.seed)
+    model = model or build_model(recipe.model, with_weights=False, size=SIDE)
+    optimizer = build_optimizer(stage, parameter_groups(stage, model.head_parameters(), model.blocks()))
+    return Learner(
+        model=model,
+        raw=model,
+        task=build_task(recipe.task),
+        augment=Augment(recipe.augment),
+        device=CPU,
+        precision=None,
+        optimizer=optimizer,
+        schedule=build_schedule(stage, optimizer, 10),
+        clip_norm=stage.clip_norm,
+        cut=model.training_batch,
+    )
+
+
+@every_recipe
 def test_a_recipe_trains_a_step(recipe):
     torch.manual_seed(0)
-    images = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
-    batch = Batch(images, torch.tensor([0, 2]), torch.tensor([100.0, 200.0]), ("a", "b"))
-    model, task = Regressor(recipe.model, with_weights=False), AgeTask(recipe.task)
+    images = torch.randint(0, 256, (2, 1, SIDE, SIDE), dtype=torch.uint8)
+    sexes, ages, masks = torch.tensor([0, 2]), torch.tensor([100.0, 200.0]), (images > 128).byte()
+    batch = Batch(images, sexes, ages, ("a", "b"), masks)
+    model, task = build_model(recipe.model, with_weights=False, size=SIDE), build_task(recipe.task)
     optimizer = build_optimizer(recipe.stages[0], model.parameters())
-    outputs = model(Augment(recipe.augment)(as_float(batch.image_B1HW)).image_B1HW, batch.sex_B)
-    losses = task.losses(outputs, batch)
-    assert set(losses) == {"age", *(f"stage_{name}" for name in recipe.model.stage_heads)}
+    augmented = Augment(recipe.augment)(as_float(images), masks.float())
+    given = model.training_batch(batch.with_image(augmented.image_B1HW, augmented.mask_B1HW))
+    losses = task.losses(model.train()(given.image_B1HW, given.sex_B), given)
+    assert set(losses) == expected(recipe)[0]
     torch.stack(list(losses.values())).sum().backward()
     assert all(
         p.grad is not None and p.grad.isfinite().all() for group in optimizer.param_groups for p in group["params"]
     )
-    before = model.age.weight.clone()
+    before = [p.clone() for p in model.head_parameters()]
     optimizer.step()
-    assert not torch.equal(model.age.weight, before)
+    assert not all(torch.equal(p, old) for p, old in zip(model.head_parameters(), before, strict=True))
     with torch.inference_mode():
-        columns = task.predict(model.eval()(as_float(batch.image_B1HW), batch.sex_B))
-    assert len(columns["age_months"]) == len(columns["stages"]) == 2
+        columns = task.predict(model.eval()(as_float(images), sexes))
+    assert set(columns) == expected(recipe)[1]
+    assert all(len(values) == 2 for values in columns.values())
+
+
+def expected(recipe):
+    """Names of the losses and of the predicted columns."""
+    if recipe.task.kind == "mask":
+        return {"dice", "bce"}, {"mask"}
+    return {"age", *(f"stage_{name}" for name in recipe.model.stage_heads)}, {"age_months", "stages"}
+
+
+@every_recipe
+def test_a_recipe_learns_what_it_is_shown(recipe):
+    stage = recipe.stages[-1].model_copy(
+        update={"lr": 1e-3, "schedule": "constant", "warmup": 0.0, "trainable": "all", "backbone_lr_scale": 1.0}
+    )
+    made = learner(recipe.derive(augment=dict.fromkeys(type(recipe.augment).model_fields, 0.0)), stage)
+    made.model.train()
+    losses = [train_step(made, pictures()).item() for _ in range(8)]
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+
+
+@every_recipe
+def test_a_recipe_answers_alike_after_saving_and_in_the_columns_of_a_result(recipe):
+    torch.manual_seed(0)
+    model = build_model(recipe.model, with_weights=False, size=SIDE)
+    again = build_model(recipe.model, with_weights=False, size=SIDE)
+    load_checked(again, load(save({k: v.contiguous() for k, v in model.state_dict().items()})), "here")
+    columns = [predict_epoch(learner(recipe, recipe.stages[0], net), [pictures()])[0] for net in (model, again)]
+    assert str(columns[0]) == str(columns[1])
+    assert set(columns[0]) - {"mask"} <= set(result_schema().names)
+
+
+def golden(name, losses):
+    """The curve of a recipe as it was when it was written down; BONEAGE_WRITE_GOLDEN=1 writes it anew."""
+    known = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    if os.environ.get("BONEAGE_WRITE_GOLDEN"):
+        known[name] = [round(loss, 4) for loss in losses]
+        GOLDEN.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    assert name in known, f"no golden curve of {name}: run this test once with BONEAGE_WRITE_GOLDEN=1"
+    return known[name]
+
+
+@every_recipe
+def test_a_refactor_may_not_move_the_losses(recipe):
+    made = learner(recipe, recipe.stages[0])
+    made.model.train()
+    losses = [train_step(made, pictures()).item() for _ in range(3)]
+    assert losses == pytest.approx(golden(recipe.name, losses), rel=2e-2)
+
+
+def test_no_curve_outlives_its_recipe():
+    assert set(json.loads(GOLDEN.read_text())) == {recipe.name for recipe in RECIPES}

@@ -180,4 +180,4 @@ def test_an_unknown_recipe_is_refused_with_the_nearest():
     assert refusal(find_recipe, "resnet18-multitsk") == (
         "no recipe 'resnet18-multitsk'; did you mean resnet18-multitask? (or give a TOML file)"
     )
-    assert "known: resnet18-multitask, timm-regressor, demo" in refusal(find_recipe, "zzz")
+    assert f"known: {', '.join(r.name for r in RECIPES)} (or" in refusal(find_recipe, "zzz")

@@ -17,6 +17,7 @@ import pytest
 from pictures import encoded, picture
 
 from boneage_ray.errors import BoneageError, InputProblem, UsageError
+from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.records import isolated_child
 from boneage_ray.records.isolated import DecoderPool, Limits
 from boneage_ray.records.prepare import ImageConfig, Prepared, prepare
@@ -141,10 +142,34 @@ def test_what_comes_back_is_what_prepare_gives():
 
 def test_every_field_has_its_place_in_an_answer():
     def names(kind):
-        return {field.name for field in dataclasses.fields(kind)} - {"pixels"}
+        return {field.name for field in dataclasses.fields(kind)} - {"pixels", "mask"}  # raw bytes, not JSON
 
     assert set(isolated_child.PreparedFields.model_fields) == names(Prepared)
     assert set(isolated_child.SourceFields.model_fields) == names(Radiograph)
+
+
+def test_masks_travel_there_and_back():
+    phantom = hand_phantom(3, 96, "F", 200)
+    data, mask_data = encoded(phantom.image), encoded(phantom.mask)
+    config = ImageConfig(size=64, mask="file")
+    with DecoderPool(config) as opened:
+        first, again = opened.prepare(data, mask_data), opened.prepare(data, mask_data)
+        for nothing, told in ((None, "no mask file"), (b"", "truncated"), (data[:-9], "cannot be read")):
+            with pytest.raises(InputProblem, match=told) as caught:
+                opened.prepare(data, nothing)
+            assert (caught.value.step, caught.value.reason) == ("mask", "no_mask")
+        assert opened.prepare(data, mask_data).pixel_sha256 == first.pixel_sha256
+    direct = prepare(data, config, mask_data)
+    for made in (first, again):
+        assert np.array_equal(made.mask, direct.mask)
+        assert np.array_equal(made.pixels, direct.pixels)
+
+
+def test_masks_found_without_a_file_come_back_too():
+    data = encoded(hand_phantom(3, 96, "F", 200).image)
+    config = ImageConfig(size=64, mask="hand")
+    with DecoderPool(config) as opened:
+        assert np.array_equal(opened.prepare(data).mask, prepare(data, config).mask)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +345,7 @@ def test_limits_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("BONEAGE_DECODER_SECONDS", "2.5")
     assert Limits.from_environment() == Limits(512, 2.5)
     monkeypatch.setenv("BONEAGE_DECODER_MB", "much")
-    with pytest.raises(UsageError, match="BONEAGE_DECODER_MB must be a number, not 'much'"):
+    with pytest.raises(UsageError, match="BONEAGE_DECODER_MB=much: a number of MiB above 0 is needed"):
         Limits.from_environment()
     monkeypatch.setenv("BONEAGE_DECODER_MB", "100")
     with pytest.raises(UsageError, match="cannot do with 100 MB; give at least 256"):

@@ -85,7 +85,7 @@ def test_points_lead_back_from_a_cropped_image_too(size, place):
 
 
 def test_the_crop_is_the_hands_box_with_its_margin():
-    made, (s, tx, ty), flags = prepare_pixels(HAND, ImageConfig(size=128, crop="hand", crop_margin=0.1))
+    made, (s, tx, ty), flags, _ = prepare_pixels(HAND, ImageConfig(size=128, crop="hand", crop_margin=0.1))
     box = widen(find_hand(HAND), 0.1, *HAND.shape)
     inside = HAND[box.y0 : box.y1, box.x0 : box.x1]
     expected, (same, left, top) = enhance.square(inside, 128)

@@ -142,7 +142,19 @@ def test_a_split_that_was_written_can_be_given_back():
 
 def test_a_split_table_may_come_from_a_spreadsheet():
     text = "\ufeffrecord_id;split\n1;Train\n2;validation\n3; TEST \n"
-    assert read_splits(text, "splits.csv") == {"1": "train", "2": "val", "3": "test"}
+    assert read_splits(text, "splits.csv").splits == {"1": "train", "2": "val", "3": "test"}
+
+
+def test_rows_of_a_split_table_that_decide_about_no_record_are_counted():
+    given = [Case(str(k), 1.0, "F", input_uri=f"s3://a/{k}.png") for k in range(3)]
+    text = write_splits(given, split_cases(given, SplitConfig()))
+    assert read_splits(text, "splits.csv").idle(given) == []
+    moved = [Case(case.record_id, input_uri=f"/elsewhere/{case.record_id}.png") for case in given]
+    assert read_splits(text, "splits.csv").idle(moved) == []
+    assert read_splits(text, "splits.csv").idle(given[:1]) == ["1", "2"]
+    again = f"{text}2,train,9,s3://b/2.png\n,val,9,s3://b/unknown.png\nold,test,9,\n"
+    assert read_splits(again, "splits.csv").idle(given) == ["2", "", "old"]
+    assert read_splits("record_id,split\ns3://a/1.png,test\n7,val\n", "splits.csv").idle(given) == ["7"]
 
 
 def test_one_id_for_all_patients_is_noticed():

@@ -11,6 +11,7 @@ import torch
 from boneage_ray import bundle
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive
+from boneage_ray.prediction import members
 from boneage_ray.recipes import find_recipe
 from boneage_ray.serving.placement import inspect_models
 from boneage_ray.serving.web import WebConfig, token_hash
@@ -30,7 +31,7 @@ def hands(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_bundle():
-    """make_bundle(path, seed) saves a demo bundle whose random heads answer something else for every image."""
+    """make_bundle(path, seed, **changes) saves a bundle of the changed demo recipe; its random heads tell every image apart."""
     return _make_bundle
 
 
@@ -40,10 +41,10 @@ def tiny_model(make_bundle, tmp_path_factory):
     return make_bundle(tmp_path_factory.mktemp("bundle") / "model", seed=1)
 
 
-def _make_bundle(path, seed):
+def _make_bundle(path, seed, **changes):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        recipe = find_recipe("demo")
+        recipe = find_recipe("demo").derive(**changes)
         model = Regressor(recipe.model, with_weights=False)
         for name, parameter in model.named_parameters():
             if not name.startswith("backbone."):
@@ -53,13 +54,24 @@ def _make_bundle(path, seed):
 
 
 @pytest.fixture(scope="session")
-def service(local_ray, tiny_model):
-    """A running service with one model and a token; an HTTP client that is allowed in."""
+def tiny_ensemble(make_bundle, tiny_model, tmp_path_factory):
+    """An ensemble bundle of that model and one that wants smaller images."""
+    root = tmp_path_factory.mktemp("ensemble")
+    other = make_bundle(root / "other", seed=2, image={"size": 64})
+    out = str(root / "both")
+    folders = members.copy_members(members.resolve([tiny_model, other]), out)
+    members.save_ensemble(out, "both", "two that are served as one", folders)
+    return out
+
+
+@pytest.fixture(scope="session")
+def service(local_ray, tiny_model, tiny_ensemble):
+    """A running service with a model, an ensemble and a token; an HTTP client that is allowed in."""
     import ray
 
     from boneage_ray.serving import app
 
-    places = inspect_models([tiny_model])
+    places = inspect_models([tiny_model, tiny_ensemble])
     config = WebConfig(token_hashes=(token_hash(TOKEN),), max_upload_bytes=2**20)
     port = free_port()
     app.start(app.build(places, config, ray.cluster_resources()), "127.0.0.1", port)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from boneage_ray.commands.service import _web_config, check_exposure, check_port
-from boneage_ray.errors import UsageError
+from boneage_ray.errors import MismatchError, UsageError
 from boneage_ray.serving.placement import INGRESS_CPUS, inspect_models, place
 from boneage_ray.serving.web import token_hash
 
@@ -44,6 +44,20 @@ def test_the_same_model_twice_is_refused(tmp_path, tiny_model):
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
     with pytest.raises(UsageError, match="same model"):
         inspect_models([tiny_model, str(copy)])
+
+
+def test_an_ensemble_is_one_model(tiny_model, tiny_ensemble):
+    single, both = inspect_models([tiny_model, tiny_ensemble])
+    assert (single.info.members, both.info.members) == (1, 2)
+    assert (both.info.name, both.info.recipe, both.info.summary) == ("both", "both", "two that are served as one")
+    assert both.info.model_sha256 != single.info.model_sha256
+
+
+def test_a_damaged_member_is_found_before_it_is_served(tmp_path, tiny_ensemble):
+    copy = shutil.copytree(tiny_ensemble, tmp_path / "copy")
+    (copy / "members" / "1" / "weights.safetensors").write_bytes(b"x")
+    with pytest.raises(MismatchError, match=r"weights.safetensors has SHA-256"):
+        inspect_models([str(copy)])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1"])

@@ -17,14 +17,14 @@ PNG = {"Content-Type": "image/png"}
 
 @pytest.fixture(scope="module")
 def offline(local_ray, hands, tiny_model, tmp_path_factory):
-    """offline(sex, spacing) -> file name -> the row that `score` writes."""
+    """offline(sex, spacing, model) -> file name -> the row that `score` writes."""
 
-    def score(sex=None, spacing=None):
+    def score(sex=None, spacing=None, model=tiny_model):
         from boneage_ray.scoring.score import ScoreOptions, results, score_archive
 
         out = str(tmp_path_factory.mktemp("scores"))
         archive = FilesArchive(str(hands[0]), None, sex, spacing)
-        score_archive(archive, ScoreOptions(str(hands[0]), tiny_model, out))
+        score_archive(archive, ScoreOptions(str(hands[0]), [model], out))
         return {row["input_uri"].rsplit("/", 1)[-1]: row for table in results(out) for row in from_table(table)}
 
     return score
@@ -47,6 +47,15 @@ def test_a_posted_file_gets_the_very_row_that_score_writes(service, offline, han
         assert list(row) == result_schema().names
         assert row["input_uri"] == "request"
         assert without_uri(row) == without_uri(expected[name])
+
+
+def test_an_ensemble_is_served_as_one_model_with_the_rows_that_score_writes(service, offline, hands, tiny_ensemble):
+    expected = offline("M", None, tiny_ensemble)
+    scored = [name for name, row in expected.items() if row["status"] == "scored"]
+    assert len({expected[name]["age_spread_months"] for name in scored}) > 3
+    for name in scored:
+        response = service.post("/v1/predict?sex=M&model=both", content=(hands[0] / name).read_bytes(), headers=PNG)
+        assert without_uri(response.json()) == without_uri(expected[name])
 
 
 def test_a_form_of_good_and_bad_files_gets_the_rows_that_score_writes(service, offline, hands):
@@ -89,9 +98,10 @@ def test_ready_healthy_and_its_model_listed(service, tiny_model):
 
     assert service.get("/healthz").json() == {"status": "ok"}
     assert service.get("/readyz").json() == {"status": "ready"}
-    (model,) = service.get("/v1/models").json()["models"]
+    model, both = service.get("/v1/models").json()["models"]
     assert (model["name"], model["model_sha256"]) == ("demo", bundle.read_manifest(tiny_model)[1])
-    assert model["metrics"] == {"val_mae_months": 12.5}
+    assert (model["metrics"], model["members"]) == ({"val_mae_months": 12.5}, 1)
+    assert (both["name"], both["members"], both["metrics"]) == ("both", 2, {})
     assert service.get("/openapi.json").json()["info"]["version"] == __version__
 
 

@@ -61,7 +61,7 @@ class PlainWorld:
     def same_buffers(self, raw):
         pass
 
-    def train_batches(self, epoch):
+    def train_batches(self, epoch, data="train"):
         self.asked.append(epoch)
         order = torch.randperm(CASES, generator=torch.Generator().manual_seed(epoch))
         for start in range(0, CASES, BATCH_SIZE):

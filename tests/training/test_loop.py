@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -230,3 +231,70 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path):
     assert progress.epoch == 1
     assert all(value.isfinite().all() for value in tensors.values())
     assert all(value.isfinite().all() for value in checkpoint.load_best(str(tmp_path)).values())
+
+
+@pytest.mark.parametrize("dies_after", [1, 2])
+def test_averaged_weights_and_a_plateau_survive_a_kill(tmp_path, dies_after):
+    recipe = tiny_recipe(
+        "stage.epochs=4", "stage.ema=0.8", "stage.schedule=plateau", "stage.plateau_patience=0", "stage.accumulate=2"
+    )
+    whole = train(job(recipe, tmp_path / "whole"), PlainWorld())
+    broken = job(recipe, tmp_path / "broken")
+    with pytest.raises(Killed):
+        train(broken, PlainWorld(dies_after=dies_after))
+    assert figures(train(broken, PlainWorld())) == figures(whole)
+    assert same(final_weights(tmp_path / "broken"), final_weights(tmp_path / "whole"))
+    assert same(checkpoint.load_best(broken.run_uri), checkpoint.load_best(str(tmp_path / "whole")))
+    assert not same(checkpoint.load_best(broken.run_uri), final_weights(tmp_path / "whole"))
+
+
+def test_a_plateau_lowers_the_rate_of_the_next_epoch(tmp_path):
+    recipe = tiny_recipe(
+        "stage.epochs=4",
+        "stage.schedule=plateau",
+        "stage.plateau_patience=0",
+        "stage.gamma=0.5",
+        "stage.lr=0.001",
+        "stage.warmup=0",
+        "best_by=val_loss",
+    )
+    progress = train(job(recipe, tmp_path), Scripted([5.0, 6.0, 4.0, 4.5]))
+    assert [line["lr"] for line in progress.history] == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4])
+
+
+PRETRAINING = [{"epochs": 2, "data": "pretrain", "lr": 1e-2}, {"epochs": 2, "lr": 1e-3}]
+
+
+def test_a_pretraining_stage_learns_from_its_own_data_and_is_never_the_best(tmp_path):
+    class Two(PlainWorld):
+        def train_batches(self, epoch, data="train"):
+            seen.append((epoch, data))
+            return list(super().train_batches(epoch, data))[: 2 if data == "pretrain" else None]
+
+    seen = []
+    recipe = tiny_recipe().derive(stages=PRETRAINING)
+    work = replace(job(recipe, tmp_path), pretrain_batches=2)
+    progress = train(work, Two())
+    assert seen == [(0, "pretrain"), (1, "pretrain"), (2, "train"), (3, "train")]
+    assert progress.best_epoch in (3, 4) or progress.best_epoch == 1
+    assert work.steps_per_epoch(recipe.stages[0]) == 2
+    assert work.steps_per_epoch(recipe.stages[1]) == STEPS
+
+
+def test_only_the_topmost_block_and_the_head_learn_when_told_so(tmp_path):
+    recipe = tiny_recipe(
+        "stage.epochs=1", "stage.trainable=1", "stage.optimizer=sgd", "stage.lr=1e-2", "stage.warmup=0"
+    )
+    torch.manual_seed(recipe.seed)
+    start = Regressor(recipe.model).state_dict()
+    train(job(recipe, tmp_path), PlainWorld())
+    end = final_weights(tmp_path)
+    moved = {name for name in start if not torch.equal(start[name], end[name])}
+    assert {".".join(name.split(".")[:2]) for name in moved if name.startswith("backbone.")} == {"backbone.layer4"}
+
+
+def test_deterministic_mode_ends_with_the_run(tmp_path):
+    recipe = tiny_recipe("stage.epochs=1", "deterministic=true")
+    first = train(job(recipe, tmp_path / "a"), PlainWorld())
+    assert figures(train(job(recipe, tmp_path / "b"), PlainWorld())) == figures(first)
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -19,6 +19,7 @@ from boneage_ray.tasks.config import AgeTaskConfig
 from boneage_ray.training.step import (
     Learner,
     NonFiniteLossError,
+    averaged,
     choose_precision,
     predict_epoch,
     train_epoch,
@@ -146,3 +147,38 @@ def test_a_step_on_the_gpu_gives_the_loss_of_the_cpu():
         made.device = device
         losses[name] = train_step(made, part(cases(), range(4))).item()
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-3)
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch():
+    stage = Stage(optimizer="sgd", lr=0.5, momentum=0.0, weight_decay=0.0)
+    apart, together = learner(Mean(), stage), learner(Mean(), stage)
+    # Years 4, 4, 4 against 5, 5, 8: mean loss 2, and gradients of -1 each.
+    loss = train_step(apart, gray([51, 51], [60.0, 60.0]), gray([51], [96.0]))
+    whole = train_step(together, gray([51, 51, 51], [60.0, 60.0, 96.0]))
+    assert loss.item() == pytest.approx(whole.item()) == pytest.approx(2.0)
+    assert apart.model.bias.item() == pytest.approx(together.model.bias.item()) == pytest.approx(0.5)
+    assert apart.schedule.last_epoch == 1
+
+
+def test_an_epoch_takes_as_many_steps_as_groups_of_batches():
+    made = learner(Mean(), Stage(lr=1e-12))
+    made.accumulate = 2
+    reports = []
+    train_epoch(made, [gray([51], [60.0])] * 5, lambda *report: reports.append(report))
+    assert [cases for cases, _ in reports] == [2, 2, 1]
+    assert made.schedule.last_epoch == 3
+
+
+def test_averaged_weights_follow_the_trained_ones_and_are_what_is_judged():
+    made = learner(Mean(), Stage(optimizer="sgd", lr=0.5, momentum=0.0, weight_decay=0.0))
+    made.average = averaged(made.raw, 0.9)
+    biases, expected = [], 0.0
+    for step in range(4):
+        train_step(made, gray([51], [600.0]))
+        biases.append(made.raw.bias.item())
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = biases[0] if step == 0 else decay * expected + (1 - decay) * biases[-1]
+        assert made.judged.bias.item() == pytest.approx(expected)
+    assert biases == pytest.approx([0.5, 1.0, 1.5, 2.0])
+    columns, _, _ = predict_epoch(made, [gray([51], [60.0])])
+    assert columns["age_months"] == [pytest.approx(12 * (4 + expected), abs=1e-3)]

@@ -1,0 +1,81 @@
+"""Ensemble bundles: trained member by member, or joined from bundles that are there."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from boneage_ray import parts, storage
+from boneage_ray.errors import UsageError
+from boneage_ray.prediction import members
+from boneage_ray.runs import Run, timed
+
+if TYPE_CHECKING:
+    from boneage_ray.datasets.load import Prepared
+    from boneage_ray.recipes.recipe import Recipe
+    from boneage_ray.training.driver import TrainOptions
+
+
+def train_members(run: Run, recipe: Recipe, prepared: Prepared, options: TrainOptions) -> None:
+    """Prepared data -> an ensemble bundle; the claimed OUT and the connected cluster are the caller's."""
+    from boneage_ray.training import ensemble
+
+    with timed(run, "train"):
+        trained = ensemble.train_members(recipe, prepared, options)
+    models = members.save_ensemble(options.out, recipe.name, recipe.summary, [member.folder for member in trained])
+    run.note(
+        model_sha256=models.sha256,
+        data_fingerprint=prepared.manifest["fingerprint"],
+        seeds=[member.seed for member in trained],
+        members={member.name: member.sha256 for member in models.members},
+    )
+    errors = [member.metrics["val_mae_months"] for member in trained]
+    run.finish(
+        {
+            "members": len(trained),
+            "val_mae_months of the members": ", ".join(f"{error:.2f}" for error in errors),
+            "their mean": fmean(errors),
+            "model_sha256": models.sha256,
+        },
+        f"Model: {options.out}  (the MAE of all together is told by `boneage evaluate`)",
+        f"Next: boneage evaluate --model {shlex.quote(options.out)} --data {shlex.quote(options.data)} --split test "
+        "--out EVALUATION",
+    )
+
+
+@dataclass(frozen=True)
+class EnsembleArguments:
+    """Flags of `boneage ensemble`."""
+
+    models: list[str]
+    out: str
+    name: str = "ensemble"
+    overwrite: bool = False
+
+
+def join(run: Run, arguments: EnsembleArguments) -> None:
+    """Bundles that are there -> one bundle with a copy of each; it needs them no longer."""
+    if not arguments.name.strip():
+        raise UsageError("--name: a name is needed, it stands in every result row")
+    found = members.resolve([storage.absolute(uri) for uri in arguments.models])
+    if len(found.members) < 2:
+        raise UsageError("an ensemble needs two models or more: repeat --model")
+    out = storage.absolute(arguments.out)
+    parts.claim(out, parts.fingerprint(found.sha256, arguments.name), arguments.overwrite, "ensemble")
+    run.out = out
+    folders = members.copy_members(found, out)
+    summary = f"the mean of {', '.join(member.name for member in found.members)}"
+    models = members.save_ensemble(out, arguments.name, summary, folders)
+    run.note(model_sha256=models.sha256, members={member.name: member.sha256 for member in models.members})
+    run.finish(
+        {
+            "name": models.name,
+            "members": {member.name: member.sha256[:12] for member in models.members},
+            "images": len(models.images),
+            "model_sha256": models.sha256,
+        },
+        f"Model: {out}",
+        f"Next: boneage score ARCHIVE --model {shlex.quote(out)} --out SCORES",
+    )

@@ -1,0 +1,67 @@
+"""What evaluate and score do differently for a hand-mask bundle."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from boneage_ray import storage
+from boneage_ray.errors import UsageError
+from boneage_ray.records.split import Split
+from boneage_ray.runs import Run, timed
+
+if TYPE_CHECKING:
+    from boneage_ray.datasets.load import Prepared
+    from boneage_ray.prediction.members import Models
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated where, and the command line that the page shows."""
+
+    split: Split
+    out: str
+    gpu: bool
+    command: str
+
+
+def evaluate(run: Run, models: Models, prepared: Prepared, what: Evaluation) -> dict[str, Any]:
+    """Predictions, metrics and page below OUT; returns the figures for the terminal."""
+    from boneage_ray.evaluation import masks as job
+    from boneage_ray.evaluation.mask_report import mask_page
+
+    (member,) = models.members
+    with timed(run, "evaluate"):
+        model = job.MaskModel(member.uri, member.sha256, what.out, what.gpu)
+        rows = job.predict_masks(model, prepared, what.split)
+    job.write_predictions(what.out, rows)
+    analysis = job.analyse_masks(rows)
+    storage.write_json(storage.join(what.out, "metrics.json"), analysis)
+    facts = {
+        "Model": f"{member.name} {member.sha256[:12]}",
+        "Data": f"{prepared.uri} {prepared.manifest['fingerprint']}",
+        "Split": what.split,
+    }
+    groups = job.shown_groups(rows)
+    overlays = job.overlays_of(what.out, [row for group in groups.values() for row in group])
+    page = mask_page(analysis, groups, overlays, facts, what.command)
+    storage.write_text(storage.join(what.out, "report.html"), page)
+    shown = {name: round(analysis[name], 4) for name in ("dice_mean", "dice_min", "iou_mean", "iou_min")}
+    return {"images": analysis["n"], **shown}
+
+
+def refuse_max_mae(max_mae: float | None) -> None:
+    """Raise `UsageError` if a gate for ages was asked of masks."""
+    if max_mae is not None:
+        raise UsageError("--max-mae concerns ages; this model predicts hand masks")
+
+
+def after_score(source: str, out: str) -> str:
+    """What to do with the masks that were written."""
+    masks = f"{shlex.quote(out)}/masks"
+    return (
+        f"Masks: {masks}\n"
+        f"Next: cp -r {masks} {shlex.quote(source)}/masks, then boneage prepare {shlex.quote(source)} "
+        "--recipe resnet34-masked --set image.mask=file --out DATA"
+    )

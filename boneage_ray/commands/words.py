@@ -1,0 +1,49 @@
+"""What commands say of themselves and of their models: lines to paste, facts for pages, notes for run.json."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from boneage_ray import storage
+
+if TYPE_CHECKING:
+    from boneage_ray.prediction.members import Models
+
+
+def absolute(places: str | list[str]) -> list[str]:
+    """One place or several, as they are meant from anywhere."""
+    return [storage.absolute(place) for place in ([places] if isinstance(places, str) else places)]
+
+
+def line(*words: str, **flags: object) -> str:
+    """A command as it can be pasted; flags that are None are left out, True is one without a value, a list repeats it."""
+    given = [word for word in words[1:] if word]
+    for name, values in flags.items():
+        for value in values if isinstance(values, list) else [values]:
+            if value is not None:
+                given += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+    return " ".join([words[0], shlex.join(given)])
+
+
+def quoted(text: str) -> str:
+    """One word of a command."""
+    return shlex.quote(text)
+
+
+def model_facts(models: Models) -> dict[str, str]:
+    """What a page says of its models."""
+    facts = {"Model": f"{models.name} {models.sha256[:12]}"}
+    if len(models.members) > 1:
+        facts["Members"] = ", ".join(f"{member.name} {member.sha256[:12]}" for member in models.members)
+    return facts
+
+
+def model_notes(models: Models) -> dict[str, Any]:
+    """What run.json says of its models; `recipe` and `seed` are lists for several members."""
+    recipes = [member.recipe.model_dump(mode="json") for member in models.members]
+    seeds = [member.recipe.seed for member in models.members]
+    if len(recipes) == 1:
+        return {"model_sha256": models.sha256, "recipe": recipes[0], "seed": seeds[0]}
+    hashes = {member.name: member.sha256 for member in models.members}
+    return {"model_sha256": models.sha256, "members": hashes, "recipe": recipes, "seed": seeds}

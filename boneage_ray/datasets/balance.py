@@ -1,0 +1,32 @@
+"""What a training set holds of each category, for balanced drawing and for warnings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from boneage_ray.anatomy.growth import SCHEMES, SchemeName, stage_of
+from boneage_ray.datasets.plan import Shard
+from boneage_ray.datasets.read import read_labels
+
+
+def categories(shards: Sequence[Shard], balance: str) -> list[str | None]:
+    """The category of every row under a recipe's `balance`: a stage scheme, sex, or sex_four (both). None without an age."""
+    return [_category(row, balance) for shard in shards for row in read_labels(shard)]
+
+
+def _category(row: dict[str, object], balance: str) -> str | None:
+    age, sex = row["age_months"], str(row["sex"] or "unknown")
+    if not isinstance(age, float):
+        return None
+    if balance == "sex":
+        return sex
+    if balance == "sex_four":
+        return f"{sex} {stage_of(age, 'four')}"
+    return stage_of(age, "three" if balance == "three" else "four")
+
+
+def missing_classes(shards: Sequence[Shard], scheme: SchemeName) -> list[str]:
+    """Classes of a scheme without a single training case: a head cannot learn them."""
+    found = Counter(categories(shards, scheme))
+    return [name for name in SCHEMES[scheme].classes if not found[name]]

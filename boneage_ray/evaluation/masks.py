@@ -1,0 +1,178 @@
+"""Evaluation of a hand-mask bundle: Dice and IoU of every image that has a mask, and overlays to look at."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from boneage_ray import bundle, storage
+from boneage_ray.cluster import choose_resources, run_parts
+from boneage_ray.datasets.load import Prepared
+from boneage_ray.datasets.plan import Slice, ordered_slices
+from boneage_ray.datasets.read import read_slice
+from boneage_ray.errors import MismatchError, NoUsableInputError
+from boneage_ray.evaluation.analysis import bootstrap_interval
+from boneage_ray.evaluation.mask_overlay import overlay_png
+from boneage_ray.prediction.predictor import Predictor
+from boneage_ray.records.split import Split
+from boneage_ray.runs import Progress, say
+from boneage_ray.tasks.mask import overlap
+
+Row = dict[str, Any]
+PREDICTIONS = pa.schema(
+    [
+        ("record_id", pa.string()),
+        ("input_uri", pa.string()),
+        ("dice", pa.float64()),
+        ("iou", pa.float64()),
+        ("true_part", pa.float64()),
+        ("predicted_part", pa.float64()),
+    ]
+)
+PERCENTILES = (1, 5, 25, 50, 75)
+SHOWN = 6
+
+
+@dataclass(frozen=True)
+class MaskModel:
+    """Which bundle predicts, where overlays go, and on what device."""
+
+    uri: str
+    sha256: str
+    out: str
+    gpu: bool = False
+
+
+def predict_masks(model: MaskModel, prepared: Prepared, split: Split) -> list[Row]:
+    """A row for every record of a split that has a mask, in order: the columns of PREDICTIONS, and where its overlay is."""
+    slices = ordered_slices(prepared.shards(split), 0, 1)
+    resources = choose_resources(len(slices), model.gpu)
+    say(f"evaluating {prepared.rows(split)} records in {len(slices)} parts: {resources.describe()}")
+    device = {"threads": resources.threads, "gpu": resources.gpus_per_actor > 0}
+    arguments = {"model": model.uri, "sha256": model.sha256, "out": model.out, **device}
+    found: dict[int, list[Row]] = {}
+    work = [{"number": number, "slice": asdict(part)} for number, part in enumerate(slices)]
+    with Progress("evaluate", prepared.rows(split)) as bar:
+        for line in run_parts(partial(iter, work), MaskWorker, arguments, resources):
+            found[line["number"]] = line["rows"]
+            bar.update(sum(map(len, found.values())))
+    rows = [row for number in range(len(slices)) for row in found[number]]
+    if not rows:
+        raise NoUsableInputError(
+            f"no record of the {split} split of {prepared.uri} has a mask; prepare it with masks, or --set image.mask=hand"
+        )
+    return rows
+
+
+class MaskWorker:
+    """Predicts the masks of one shard, and writes an overlay of each to a file of its own part."""
+
+    def __init__(self, model: str, sha256: str, out: str, threads: int, gpu: bool) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        loaded = bundle.load(model)
+        if loaded.sha256 != sha256:
+            raise MismatchError(f"{model} was exchanged while it was in use; give the command again")
+        self.predictor, self.out = Predictor(loaded, "cuda" if gpu else "cpu"), out
+
+    def __call__(self, row: Row) -> Row:
+        """The rows of the shard's records that have a mask."""
+        records = [r for r in read_slice(Slice(**row["slice"])).to_pylist() if r.get("mask") is not None]
+        size = self.predictor.batch_size
+        found = [
+            judged
+            for at in range(0, len(records), size)
+            for judged in self._batch(records[at : at + size], row["number"])
+        ]
+        overlays = pa.table(
+            {"record_id": [r["record_id"] for r in found], "overlay": [r.pop("overlay") for r in found]}
+        )
+        _write(storage.join(self.out, _overlay_file(row["number"])), overlays)
+        return {"number": row["number"], "rows": found}
+
+    def _batch(self, records: Sequence[Row], number: int) -> list[Row]:
+        images = [_picture(r, "image") for r in records]
+        predicted = self.predictor({"image": images, "sex": [r["sex"] for r in records]})["mask"]
+        return [_judged(*case) | {"part": number} for case in zip(records, images, predicted, strict=True)]
+
+
+def overlays_of(out: str, rows: Sequence[Row]) -> dict[str, bytes]:
+    """Record id -> PNG, of the rows given."""
+    wanted = {row["record_id"] for row in rows}
+    found: dict[str, bytes] = {}
+    for number in sorted({row["part"] for row in rows}):
+        with storage.open_read(storage.join(out, _overlay_file(number))) as file:
+            table = pq.read_table(file)
+        pairs = zip(table["record_id"].to_pylist(), table["overlay"].to_pylist(), strict=True)
+        found |= {name: data for name, data in pairs if name in wanted}
+    return found
+
+
+def _overlay_file(number: int) -> str:
+    return f"overlays/part-{number:05d}.parquet"
+
+
+def _write(uri: str, table: pa.Table) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    storage.write_bytes(uri, buffer.getvalue())
+
+
+def _judged(record: Row, image: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> Row:
+    true = _picture(record, "mask")
+    dice, iou = overlap(predicted, true)
+    return {
+        "record_id": record["record_id"],
+        "input_uri": record["input_uri"],
+        "dice": dice,
+        "iou": iou,
+        "true_part": cv2.countNonZero(true) / true.size,
+        "predicted_part": cv2.countNonZero(predicted) / predicted.size,
+        "overlay": overlay_png(image, predicted, true),
+    }
+
+
+def _picture(record: Row, name: str) -> NDArray[np.uint8]:
+    return np.frombuffer(record[name], np.uint8).reshape(record["height"], record["width"])
+
+
+def write_predictions(out: str, rows: Sequence[Row]) -> None:
+    """`OUT/predictions.parquet`, one row a record."""
+    kept = [{name: row[name] for name in PREDICTIONS.names} for row in rows]
+    _write(storage.join(out, "predictions.parquet"), pa.Table.from_pylist(kept, schema=PREDICTIONS))
+
+
+def analyse_masks(rows: Sequence[Row], seed: int = 0) -> dict[str, Any]:
+    """Figures over a split, each of an image: mean with 95 % bootstrap interval, least, percentiles; and the worst cases."""
+    found: dict[str, Any] = {"n": len(rows)}
+    for name in ("dice", "iou"):
+        values = np.array([row[name] for row in rows])
+        found[f"{name}_mean"] = float(values.mean())
+        found[f"{name}_mean_interval"] = bootstrap_interval(values, np.random.default_rng(seed))
+        found[f"{name}_min"] = float(values.min())
+        found[f"{name}_percentiles"] = {str(p): float(np.percentile(values, p)) for p in PERCENTILES}
+    shown = ("record_id", "input_uri", "dice", "iou", "true_part", "predicted_part")
+    found["worst"] = [{name: row[name] for name in shown} for row in in_order(rows)[: 2 * SHOWN]]
+    return found
+
+
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """The rows from the worst to the best Dice."""
+    return sorted(rows, key=lambda row: (row["dice"], row["record_id"]))
+
+
+def shown_groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows whose overlays the page shows: worst, middle and best."""
+    ordered = in_order(rows)
+    middle = max(0, (len(ordered) - SHOWN) // 2)
+    return {"Worst": ordered[:SHOWN], "Middle": ordered[middle : middle + SHOWN], "Best": ordered[::-1][:SHOWN]}

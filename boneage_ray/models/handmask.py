@@ -1,0 +1,80 @@
+"""A U-Net (Ronneberger et al. 2015) that tells hand from background, on patches of full-size radiographs.
+
+Axis letters: B batch, H height, W width.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from boneage_ray.datasets.batch import Batch
+from boneage_ray.errors import UsageError
+from boneage_ray.models import patches
+from boneage_ray.models.config import HandMaskConfig
+from boneage_ray.models.model import Model
+
+_STEP = 32  # an encoder halves five times
+
+
+@final
+class HandMask(Model):
+    """image_B1HW float in [0, 1] -> {"mask": logits (B, 1, H, W)}, positive on the hand.
+
+    In evaluation an image larger than a patch is stitched from overlapping patches; in training it is taken as it is.
+    """
+
+    def __init__(self, config: HandMaskConfig, with_weights: bool = True) -> None:
+        super().__init__()
+        self.config = config
+        net = _unet(config, with_weights)
+        self.backbone, self.decoder, self.head = net.encoder, net.decoder, net.segmentation_head
+
+    def forward(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> dict[str, Tensor]:
+        """Logits of the image's size; sex is no input."""
+        patch = self.config.patch
+        if self.training or max(image_B1HW.shape[-2:]) <= patch:
+            return {"mask": self._logits(image_B1HW)}
+        return {"mask": patches.stitched(self._logits, image_B1HW, patch, self.config.stride)}
+
+    def training_batch(self, batch: Batch) -> Batch:
+        """`patches` patches of each image with their masks, balanced between those with hand and those without."""
+        config = self.config
+        if batch.mask_B1HW is None:
+            raise UsageError(
+                "the hand-mask recipe needs masks: prepare an archive with masks/ID.png, or with --set image.mask=hand"
+            )
+        image = patches.enlarged(batch.image_B1HW, config.patch)
+        mask = patches.enlarged(batch.mask_B1HW, config.patch)
+        spots = patches.draw_places(mask, config.patch, config.stride, config.patches, config.foreground)
+        sex_B, age_B = (torch.repeat_interleave(values, config.patches) for values in (batch.sex_B, batch.age_B))
+        ids = tuple(name for name in batch.ids for _ in range(config.patches))
+        pixels, drawn = (patches.cut(values, spots, config.patch) for values in (image, mask))
+        return Batch(pixels, sex_B, age_B, ids, drawn)
+
+    def _logits(self, image_B1HW: Tensor) -> Tensor:
+        height, width = image_B1HW.shape[-2:]
+        image = patches.enlarged(image_B1HW, _STEP, _STEP)
+        features = self.backbone(image.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.head(self.decoder(features))
+        return logits[:, :, :height, :width]
+
+
+def _unet(config: HandMaskConfig, with_weights: bool) -> Any:  # noqa: ANN401  the library is not typed
+    import segmentation_models_pytorch as smp
+
+    known = smp.encoders.get_encoder_names()
+    if config.encoder not in known and not config.encoder.startswith("tu-"):
+        near = difflib.get_close_matches(config.encoder, known, n=3)
+        raise UsageError(f"there is no encoder {config.encoder!r}; nearest: {', '.join(near) or 'none'}")
+    weights = config.weights if with_weights and config.weights != "none" else None
+    try:
+        return smp.Unet(config.encoder, encoder_weights=weights, in_channels=1, classes=1)
+    except Exception as error:  # the hubs raise many kinds; all mean that there is no such encoder to start from
+        raise UsageError(
+            f"the encoder {config.encoder} with weights {config.weights} cannot be built ({type(error).__name__}); "
+            "connect to the hub, or give --set model.weights=none"
+        ) from error

@@ -1,0 +1,211 @@
+"""What `--model` names: one bundle, several bundles, or an ensemble bundle. No torch: commands that only compare hashes ask here.
+
+An ensemble bundle is a folder of whole bundles and a manifest, written last, that vouches for theirs::
+
+    MODEL/members/0/...   MODEL/members/1/...   MODEL/manifest.json
+    {"kind": "boneage-ray ensemble", "name": "deep-ensemble", "summary": "...",
+     "members": [{"folder": "members/0", "model_sha256": "9f0c..."}, ...]}
+
+The order in which members are named never matters: they are put into an order of their own (recipe name, then hash), and the
+`model_sha256` of several is the hash of their sorted hashes, whether they came by flags or as an ensemble bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from boneage_ray import __version__, bundle, storage
+from boneage_ray.anatomy.growth import SCHEMES, SchemeName
+from boneage_ray.errors import MismatchError, StorageError, UsageError
+from boneage_ray.recipes.recipe import Recipe, build
+from boneage_ray.records.prepare import ImageConfig
+
+KIND = "boneage-ray ensemble"
+_FOLDER = re.compile(r"members/\d+")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One bundle: where it is, what it must be when it is loaded, and a name that no other member has."""
+
+    uri: str
+    name: str
+    sha256: str
+    recipe: Recipe
+    metrics: dict[str, Any]
+
+    @property
+    def heads(self) -> tuple[SchemeName, ...]:
+        """The stage schemes that it has a classifier for."""
+        return tuple(getattr(self.recipe.model, "stage_heads", ()))
+
+
+@dataclass(frozen=True)
+class Models:
+    """The members that are scored as one, in their own order; `name` and `sha256` are those of the result rows."""
+
+    name: str
+    summary: str
+    sha256: str
+    members: tuple[Member, ...]
+
+    @property
+    def images(self) -> tuple[ImageConfig, ...]:
+        """The distinct image configs of the members, in their order."""
+        return tuple(dict.fromkeys(member.recipe.image for member in self.members))
+
+    @property
+    def predicts_masks(self) -> bool:
+        """Hand masks instead of ages."""
+        return self.members[0].recipe.model.kind == "hand-mask"
+
+    @property
+    def scored_images(self) -> tuple[ImageConfig, ...]:
+        """`images` as files are scored: a model that predicts masks needs none."""
+        return (
+            tuple(image.model_copy(update={"mask": "none"}) for image in self.images)
+            if self.predicts_masks
+            else self.images
+        )
+
+    @property
+    def heads(self) -> tuple[SchemeName, ...]:
+        """The stage schemes that every member has a classifier for."""
+        return tuple(name for name in SCHEMES if all(name in member.heads for member in self.members))
+
+
+def resolve(uris: Sequence[str]) -> Models:
+    """The models behind one or several places. Reads manifests, recipes and metrics, and verifies these.
+
+    Raises `UsageError` for a place that holds no bundle, a model given twice, and members that are no age regressors;
+    `MismatchError` when a hash is wrong.
+    """
+    if len(uris) == 1:
+        (uri,) = uris
+        manifest = _ensemble_manifest(uri)
+        if manifest is None:
+            return _one(_member(uri))
+        found = [_vouched(uri, entry) for entry in manifest["members"]]
+        return several(found, manifest["name"], manifest["summary"])
+    for uri in uris:
+        if _ensemble_manifest(uri) is not None:
+            raise UsageError(
+                f"--model {uri} is an ensemble, which cannot be a member of another: name its members singly"
+            )
+    return several([_member(uri) for uri in uris])
+
+
+def several(members: Sequence[Member], name: str = "", summary: str = "") -> Models:
+    """Two or more members as one, in canonical order; `name`: theirs, joined by +, unless given. Raises `UsageError`."""
+    _check(members)
+    recipes = [member.recipe.name for member in members]
+    named = [
+        member
+        if recipes.count(member.recipe.name) == 1
+        else Member(member.uri, f"{member.name}-{member.sha256[:8]}", member.sha256, member.recipe, member.metrics)
+        for member in sorted(members, key=lambda member: (member.recipe.name, member.sha256))
+    ]
+    names = "+".join(member.name for member in named)
+    digest = hashlib.sha256("\n".join(sorted(member.sha256 for member in named)).encode()).hexdigest()
+    return Models(name or names, summary or f"the mean of {names}", digest, tuple(named))
+
+
+def save_ensemble(out: str, name: str, summary: str, folders: Sequence[str]) -> Models:
+    """Write OUT/manifest.json over members that stand below OUT already. Raises as `resolve` does."""
+    members = [_member(storage.join(out, folder)) for folder in folders]
+    models = several(members, name, summary)
+    entries = [
+        {"folder": folder, "model_sha256": member.sha256} for folder, member in zip(folders, members, strict=True)
+    ]
+    manifest = {"kind": KIND, "package_version": __version__, "name": name, "summary": summary, "members": entries}
+    storage.write_json(storage.join(out, bundle.MANIFEST), manifest)
+    return models
+
+
+def copy_members(models: Models, out: str) -> list[str]:
+    """Copy every member whole to OUT/members/0, /1 ..., its manifest last; returns the folders. Raises `MismatchError`."""
+    folders = [member_folder(k) for k in range(len(models.members))]
+    for folder, member in zip(folders, models.members, strict=True):
+        manifest, _ = bundle.read_manifest(member.uri)
+        for file, digest in sorted(manifest["sha256"].items()):
+            storage.write_bytes(storage.join(out, folder, file), _verified(member.uri, file, digest))
+        data = _verified(member.uri, bundle.MANIFEST, member.sha256)
+        storage.write_bytes(storage.join(out, folder, bundle.MANIFEST), data)
+    return folders
+
+
+def member_folder(number: int) -> str:
+    """Where member `number` of an ensemble bundle stands, below it."""
+    return f"members/{number}"
+
+
+def _one(member: Member) -> Models:
+    return Models(member.name, member.recipe.summary, member.sha256, (member,))
+
+
+def _member(uri: str) -> Member:
+    manifest, sha256 = bundle.read_manifest(uri)
+    recipe, metrics = (
+        json.loads(_verified(uri, file, manifest["sha256"][file])) for file in (bundle.RECIPE, bundle.METRICS)
+    )
+    built = build(recipe, f"{uri}/{bundle.RECIPE}")
+    return Member(uri, built.name, sha256, built, metrics)
+
+
+def _vouched(uri: str, entry: dict[str, str]) -> Member:
+    """A member of an ensemble bundle, if it is still the one that was put there."""
+    member = _member(storage.join(uri, entry["folder"]))
+    if member.sha256 != entry["model_sha256"]:
+        raise MismatchError(
+            f"{member.uri} is model {member.sha256[:12]}..., the manifest of the ensemble {uri} says "
+            f"{entry['model_sha256'][:12]}...: damaged or exchanged"
+        )
+    return member
+
+
+def _check(members: Sequence[Member]) -> None:
+    seen: dict[str, str] = {}
+    for member in members:
+        if member.recipe.model.kind != "regressor":
+            raise UsageError(
+                f"--model {member.uri} is a {member.recipe.model.kind} ({member.recipe.name}); "
+                "only age regressors are scored together: give it alone"
+            )
+        if member.sha256 in seen:
+            raise UsageError(f"--model {member.uri} is the same model as {seen[member.sha256]}; give each once")
+        seen[member.sha256] = member.uri
+    if len(members) < 2:
+        raise UsageError("an ensemble needs two models or more")
+
+
+def _ensemble_manifest(uri: str) -> dict[str, Any] | None:
+    """The manifest of an ensemble bundle; None where there is another one or none, of which bundle.read_manifest tells."""
+    try:
+        manifest = json.loads(storage.read_bytes(storage.join(uri, bundle.MANIFEST)))
+    except (StorageError, ValueError):
+        return None
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        return None
+    try:
+        whole = bool(manifest["name"]) and isinstance(manifest["summary"], str)
+        whole &= all(_FOLDER.fullmatch(entry["folder"]) and entry["model_sha256"] for entry in manifest["members"])
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise MismatchError(f"{uri}/{bundle.MANIFEST} is not a whole manifest of an ensemble")
+    return manifest
+
+
+def _verified(uri: str, name: str, expected: str) -> bytes:
+    data = storage.read_bytes(storage.join(uri, name))
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != expected:
+        raise MismatchError(
+            f"{uri}/{name} has SHA-256 {digest[:12]}..., its manifest says {expected[:12]}...: damaged or exchanged"
+        )
+    return data

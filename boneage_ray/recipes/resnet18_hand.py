@@ -1,0 +1,52 @@
+"""ResNet18 on the cropped hand with sex as an input, from scratch; and the same after lessons on synthetic hands.
+
+Where no pretrained weights can be had, phantoms teach an encoder where to look: growth plates, carpals, the wrist.
+"""
+
+from __future__ import annotations
+
+from boneage_ray.augment.config import AugmentConfig
+from boneage_ray.models.config import BackboneConfig, RegressorConfig
+from boneage_ray.optimization import Stage
+from boneage_ray.recipes.recipe import Recipe
+from boneage_ray.records.prepare import ImageConfig
+
+RESNET18_HAND = Recipe(
+    name="resnet18-hand",
+    summary="ResNet18 on the cropped hand, gray, with sex, from scratch; averaged weights, mirrored prediction, 192 px",
+    image=ImageConfig(size=192, crop="hand", clahe_clip=2.0),
+    augment=AugmentConfig(flip=0.5, rotation_deg=20, zoom=0.15, shift=0.05, brightness=0.2, contrast=0.2),
+    model=RegressorConfig(
+        backbone=BackboneConfig(name="resnet18"), channels=1, sex_features=32, hidden=(256,), mirror=True
+    ),
+    stages=(
+        Stage(
+            epochs=60,
+            optimizer="adamw",
+            lr=7e-4,
+            weight_decay=0.02,
+            schedule="cosine",
+            warmup=0.1,
+            clip_norm=10.0,
+            ema=0.998,
+        ),
+    ),
+    batch_size=16,
+)
+
+_LESSONS = Stage(
+    epochs=10,
+    data="pretrain",
+    optimizer="adamw",
+    lr=1e-3,
+    weight_decay=0.02,
+    schedule="cosine",
+    warmup=0.1,
+    clip_norm=10.0,
+)
+
+RESNET18_PHANTOMS = RESNET18_HAND.derive(
+    name="resnet18-phantoms",
+    summary="resnet18-hand, trained on synthetic hands first (--pretrain-data)",
+    stages=tuple(stage.model_dump() for stage in (_LESSONS, *RESNET18_HAND.stages)),
+)

@@ -1,0 +1,42 @@
+"""What is known of a radiograph besides its pixels: labels, metadata and options go before what its DICOM file says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from boneage_ray.anatomy.growth import Sex
+from boneage_ray.archives.archive import Input
+from boneage_ray.records.radiograph import Radiograph
+
+
+@dataclass(frozen=True)
+class Known:
+    """Sex and pixel spacing (mm per pixel), None where unknown, each with where it comes from.
+
+    Sources of sex: metadata, option, dicom, unknown; of spacing: metadata, option, dicom:PixelSpacing and the like, None.
+    """
+
+    sex: Sex | None
+    sex_source: str
+    pixel_spacing_mm: float | None
+    pixel_spacing_source: str | None
+
+    @property
+    def flags(self) -> list[str]:
+        """sex_unknown and spacing_unknown, where they are."""
+        return ["sex_unknown"] * (self.sex is None) + ["spacing_unknown"] * (self.pixel_spacing_mm is None)
+
+
+def known_of(item: Input, file: Radiograph | None) -> Known:
+    """What the input was given with, else what its file says of itself, else unknown. `file`: None where it was not decoded.
+
+    >>> known_of(Input("a.png", "a", sex="F", sex_source="option"), None)
+    Known(sex='F', sex_source='option', pixel_spacing_mm=None, pixel_spacing_source=None)
+    """
+    sex, sex_source = item.sex, item.sex_source
+    spacing, spacing_source = item.pixel_spacing_mm, item.pixel_spacing_source
+    if sex is None and file is not None and file.sex is not None:
+        sex, sex_source = file.sex, "dicom"
+    if spacing is None and file is not None and file.pixel_spacing_mm is not None:
+        spacing, spacing_source = file.pixel_spacing_mm, file.pixel_spacing_source
+    return Known(sex, sex_source, spacing, spacing_source)

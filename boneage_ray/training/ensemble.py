@@ -1,0 +1,70 @@
+"""The members of a deep ensemble: the same recipe from other seeds, one training after the other.
+
+`OUT/members/0`, `/1` ... are whole bundles, each with checkpoints of its own. Killed anywhere, the same training continues: a
+member that is finished is kept, one that was under way goes on from its last epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from boneage_ray import bundle, storage
+from boneage_ray.datasets.load import Prepared
+from boneage_ray.errors import MismatchError, UsageError
+from boneage_ray.recipes.recipe import Recipe, build
+from boneage_ray.runs import say
+from boneage_ray.training.driver import TrainOptions, run_training
+
+Train = Callable[[Recipe, Prepared, TrainOptions], Any]
+
+
+@dataclass(frozen=True)
+class TrainedMember:
+    """A finished member: where it stands below OUT, its seed, and what its bundle says of the best epoch."""
+
+    folder: str
+    seed: int
+    metrics: dict[str, Any]
+
+
+def member_recipe(recipe: Recipe, number: int) -> Recipe:
+    """What member `number` is trained by: the recipe with a seed and a name of its own."""
+    seed = recipe.seed + number
+    return recipe.derive(name=f"{recipe.name}-seed{seed}", members=1, seed=seed)
+
+
+def train_members(
+    recipe: Recipe, prepared: Prepared, options: TrainOptions, train: Train = run_training
+) -> list[TrainedMember]:
+    """Train what is not finished yet, by `train`.
+
+    Raises `MismatchError` where a member's folder holds another recipe, `UsageError` for what has no mean age.
+    """
+    if recipe.model.kind != "regressor":
+        raise UsageError(
+            f"recipe {recipe.name} is a {recipe.model.kind}: only age regressors are scored together; members=1"
+        )
+    trained = []
+    for number in range(recipe.members):
+        one, folder = member_recipe(recipe, number), f"members/{number}"
+        out = storage.join(options.out, folder)
+        said = f"member {number + 1} of {recipe.members}, seed {one.seed}"
+        if _finished(out, one):
+            say(f"{said}: trained already")
+        else:
+            say(said)
+            train(one, prepared, replace(options, out=out))
+        metrics = storage.read_json(storage.join(out, bundle.METRICS))
+        trained.append(TrainedMember(folder, one.seed, metrics))
+    return trained
+
+
+def _finished(out: str, recipe: Recipe) -> bool:
+    if not storage.exists(storage.join(out, bundle.MANIFEST)):
+        return False
+    place = storage.join(out, bundle.RECIPE)
+    if build(storage.read_json(place), place) != recipe:
+        raise MismatchError(f"{out} holds a member of another recipe or seed; start anew with --overwrite")
+    return True

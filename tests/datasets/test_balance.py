@@ -1,0 +1,35 @@
+"""Categories of training rows, read from shards without their images."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from boneage_ray.datasets.balance import categories, missing_classes
+from boneage_ray.datasets.plan import Shard, Slice
+from boneage_ray.datasets.read import read_slice
+
+
+def shard(tmp_path):
+    path = tmp_path / "part.parquet"
+    rows = {"age_months": [20.0, 150.0, None, 200.0], "sex": ["F", "M", "F", None], "image": [b"a", b"b", b"c", b"d"]}
+    pq.write_table(pa.table(rows), path)
+    return Shard(str(path), 4)
+
+
+def test_categories_by_stage_sex_or_both(tmp_path):
+    shards = [shard(tmp_path)]
+    assert categories(shards, "four") == ["infant", "pre-adolescent", None, "adolescent"]
+    assert categories(shards, "three") == ["child", "adolescent", None, "adolescent"]
+    assert categories(shards, "sex") == ["F", "M", None, "unknown"]
+    assert categories(shards, "sex_four") == ["F infant", "M pre-adolescent", None, "unknown adolescent"]
+
+
+def test_classes_without_a_case_are_named(tmp_path):
+    assert missing_classes([shard(tmp_path)], "four") == ["child"]
+    assert missing_classes([shard(tmp_path)], "three") == ["adult"]
+
+
+def test_chosen_rows_are_read_as_often_as_they_were_drawn(tmp_path):
+    uri = shard(tmp_path).uri
+    assert read_slice(Slice(uri, 0, 4, (3, 0, 0))).column("image").to_pylist() == [b"d", b"a", b"a"]

@@ -1,0 +1,164 @@
+"""Which prepared data belong to which member, and that they hold the same cases."""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from pictures import picture
+
+from boneage_ray import bundle, storage
+from boneage_ray.cluster import Resources
+from boneage_ray.commands import pipeline
+from boneage_ray.datasets.load import open_prepared
+from boneage_ray.errors import MismatchError
+from boneage_ray.evaluation import evaluate as job
+from boneage_ray.evaluation.evaluate import (
+    PREDICTIONS,
+    EvaluateWorker,
+    _work,
+    as_predictions,
+    check_same_cases,
+    match_data,
+    write_predictions,
+)
+from boneage_ray.models.regressor import Regressor
+from boneage_ray.prediction.members import resolve
+from boneage_ray.recipes import find_recipe
+from boneage_ray.recipes.recipe import override
+from boneage_ray.records.schema import from_table, record_schema, to_table
+from boneage_ray.records.split import SPLITS
+from boneage_ray.runs import Run
+
+RECIPE = override(find_recipe("demo"), ["image.size=64", "precision=float32", "model.backbone.name=test_resnet"])
+SMALL = RECIPE.derive(name="small", image={"size": 48})
+AGES = [100.0, None, 130.0, 60.0, 90.0]
+
+
+def data(folder, recipe, ages=AGES, cut=2):
+    """Prepared data whose test split holds these ages, in shards of `cut` rows."""
+    size = recipe.image.size
+    parts = {split: [] for split in SPLITS}
+    rows = [
+        dict.fromkeys(record_schema().names)
+        | {"record_id": str(k), "input_uri": f"{k}.png", "sex": "FM"[k % 2], "age_months": age}
+        | {"image": picture(size, size, k).tobytes(), "height": size, "width": size}
+        for k, age in enumerate(ages)
+    ]
+    for number, start in enumerate(range(0, len(rows), cut)):
+        file = f"test/part-{number}.parquet"
+        (folder / "test").mkdir(parents=True, exist_ok=True)
+        pq.write_table(to_table(rows[start : start + cut], record_schema()), folder / file)
+        parts["test"].append({"file": file, "rows": len(rows[start : start + cut])})
+    manifest = {"image": recipe.image.model_dump(mode="json"), "fingerprint": folder.name, "parts": parts}
+    storage.write_json(str(folder / "manifest.json"), manifest)
+    return open_prepared(str(folder))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """URIs of a bundle at 64 px and one at 48 px that answer something of their own."""
+    places = []
+    for seed, recipe in enumerate((RECIPE, SMALL)):
+        torch.manual_seed(seed)
+        model = Regressor(recipe.model)
+        for name, parameter in model.named_parameters():
+            if not name.startswith("backbone."):
+                torch.nn.init.normal_(parameter, std=0.1)
+        places.append(str(tmp_path_factory.mktemp("model") / recipe.name))
+        bundle.save(places[-1], recipe, model.state_dict(), {})
+    return places
+
+
+def test_data_find_their_members_in_any_order(models, tmp_path):
+    large, small = data(tmp_path / "large", RECIPE), data(tmp_path / "small", SMALL)
+    found = resolve(models)
+    assert [image.size for image in found.images] == [64, 48]
+    assert match_data(found, [large, small]) == match_data(found, [small, large]) == [large, small]
+    assert match_data(resolve(models[:1]), [large]) == [large]
+
+
+def test_members_with_different_images_cannot_share_one_data(models, tmp_path):
+    large, small = data(tmp_path / "large", RECIPE), data(tmp_path / "small", SMALL)
+    both = resolve(models)
+    with pytest.raises(MismatchError, match=r"0 of 1 --data .* as small asks .*2 different images: give --data once"):
+        match_data(both, [large])
+    with pytest.raises(MismatchError, match=r"2 of 3 --data were prepared as demo asks"):
+        match_data(both, [large, small, data(tmp_path / "again", RECIPE)])
+    with pytest.raises(MismatchError, match=r"small was prepared as none of the models asks; leave it out"):
+        match_data(resolve(models[:1]), [large, small])
+    with pytest.raises(MismatchError, match="prepared with image size 48 instead of 64"):
+        match_data(resolve(models[:1]), [small])
+
+
+@pytest.mark.parametrize("ages", [[*AGES[:4], 91.0], AGES[:4], [*AGES, 20.0], [None, 100.0, *AGES[2:]]])
+def test_other_cases_are_refused(tmp_path, ages):
+    large, small = data(tmp_path / "large", RECIPE), data(tmp_path / "small", SMALL, ages)
+    with pytest.raises(MismatchError, match=r"the test splits of .* differ in [12] records or their ages"):
+        check_same_cases([large, small], "test")
+
+
+def test_the_same_cases_may_be_cut_into_other_shards(models, tmp_path):
+    datasets = [data(tmp_path / "large", RECIPE), data(tmp_path / "small", SMALL, cut=3)]
+    check_same_cases(datasets, "test")
+    work = _work(datasets, "test")
+    assert [[sum(s["stop"] - s["start"] for s in side) for side in row["slices"]] for row in work] == [[2, 2]] * 2 + [
+        [1, 1]
+    ]
+    rows = predicted(models, work)
+    alone = [predicted([model], _work([one], "test")) for model, one in zip(models, datasets, strict=True)]
+    assert [row["record_id"] for row in rows] == ["0", "2", "3", "4"]
+    for row, large, small in zip(rows, *alone, strict=True):
+        assert row["parts"] == {"demo": large["predicted_months"], "small": small["predicted_months"]}
+        assert row["predicted_months"] == round((large["predicted_months"] + small["predicted_months"]) / 2, 3)
+        assert row["spread_months"] > 0
+        assert (large["parts"], large["spread_months"]) == (None, None)
+
+
+def predicted(models, work):
+    found = resolve(models)
+    worker = EvaluateWorker([member.uri for member in found.members], found.sha256, 1, False)
+    return [prediction for row in work for prediction in worker(row)["predictions"]]
+
+
+def test_an_exchanged_model_is_refused_by_the_worker(models):
+    with pytest.raises(MismatchError, match="exchanged"):
+        EvaluateWorker(models, resolve(models[:1]).sha256, 1, False)
+
+
+def row(number, **more):
+    told = {"record_id": str(number), "input_uri": "a", "sex": "F", "true_months": 1.0, "predicted_months": 2.0}
+    return told | {"stages": {"three": "child"}, "spread_months": None, "parts": None} | more
+
+
+def test_rows_with_parts_become_columns_and_a_file(tmp_path):
+    rows = [row(k, spread_months=0.5 * k, parts={"a": 1.0, "b": 3.0}) for k in range(2)]
+    found = as_predictions(rows, ())
+    assert (found.parts, found.spread_months) == ({"a": [1.0, 1.0], "b": [3.0, 3.0]}, [0.0, 0.5])
+    write_predictions(str(tmp_path), rows)
+    table = pq.read_table(tmp_path / "predictions.parquet")
+    assert (table.schema.names, from_table(table)) == (PREDICTIONS.names, rows)
+    bare = as_predictions([row(0)], ())
+    assert (bare.parts, bare.spread_months) == ({}, None)
+
+
+def test_the_command_evaluates_members_with_different_images_as_one(models, tmp_path, monkeypatch):
+    """Without Ray: the worker runs in this process."""
+    monkeypatch.setattr(pipeline, "_connect", lambda run: 1.0)
+    monkeypatch.setattr(job, "choose_resources", lambda parts, gpu: Resources(1, 0.0, 1, 1))
+    monkeypatch.setattr(job, "run_parts", lambda rows, worker, arguments, _: map(worker(**arguments), rows()))
+    monkeypatch.setattr(job, "median_age", lambda prepared: 95.0)
+    datasets = [data(tmp_path / name, recipe).uri for name, recipe in (("small", SMALL), ("large", RECIPE))]
+    record, out = Run("evaluate"), str(tmp_path / "out")
+    pipeline.evaluate(record, pipeline.EvaluateArguments(models, datasets, out))
+    metrics = storage.read_json(f"{out}/metrics.json")
+    assert [part["name"] for part in metrics["parts"]] == ["demo", "small"]
+    assert metrics["spread"]["mean_months"] > 0
+    assert record.answer["mae_months of small"] == metrics["parts"][1]["mae_months"]
+    assert list(record.facts["members"]) == ["demo", "small"]
+    assert record.facts["data_fingerprint"] == ["large", "small"]
+    page = storage.read_text(f"{out}/report.html")
+    assert f"--model {models[0]} --model {models[1]} --data {datasets[0]} --data {datasets[1]}" in page
+    assert "<h2>The parts and the whole</h2>" in page
+    with pytest.raises(MismatchError, match="give --data once for each"):
+        pipeline.evaluate(record, pipeline.EvaluateArguments(models, datasets[1], out))

@@ -1,0 +1,32 @@
+"""Sex and spacing: what was given goes before what the file says, and what nobody says is unknown."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from boneage_ray.archives.archive import Input
+from boneage_ray.records.known import Known, known_of
+from boneage_ray.records.radiograph import Radiograph
+
+PIXELS = np.zeros((2, 2), np.uint8)
+GIVEN = Input("a", "a", sex="F", sex_source="option", pixel_spacing_mm=0.1, pixel_spacing_source="metadata")
+BARE = Input("a", "a")
+FILE = Radiograph(PIXELS, sex="M", pixel_spacing_mm=0.2, pixel_spacing_source="dicom:PixelSpacing")
+
+
+@pytest.mark.parametrize(
+    ("item", "file", "known", "flags"),
+    [
+        (GIVEN, FILE, Known("F", "option", 0.1, "metadata"), []),
+        (GIVEN, None, Known("F", "option", 0.1, "metadata"), []),
+        (BARE, FILE, Known("M", "dicom", 0.2, "dicom:PixelSpacing"), []),
+        (BARE, Radiograph(PIXELS, sex="F"), Known("F", "dicom", None, None), ["spacing_unknown"]),
+        (BARE, Radiograph(PIXELS), Known(None, "unknown", None, None), ["sex_unknown", "spacing_unknown"]),
+        (BARE, None, Known(None, "unknown", None, None), ["sex_unknown", "spacing_unknown"]),
+    ],
+)
+def test_what_is_given_goes_before_the_file(item, file, known, flags):
+    found = known_of(item, file)
+    assert found == known
+    assert found.flags == flags
