@@ -84,7 +84,9 @@ class HandMaskConfig(BaseModel):
     @model_validator(mode="after")
     def _no_gaps(self) -> HandMaskConfig:
         if self.stride > self.patch:
-            raise ValueError(f"a stride of {self.stride} leaves gaps between patches of {self.patch} pixels (lower it first)")
+            raise ValueError(
+                f"a stride of {self.stride} leaves gaps between patches of {self.patch} pixels (lower it first)"
+            )
         return self
 
     def describe(self) -> str:

@@ -23,7 +23,7 @@ from boneage_ray.errors import MismatchError
 from boneage_ray.runs import say
 
 KEEP = 2
-BEST = "best.safetensors"
+BEST, PRETRAINED = "best.safetensors", "pretrained.safetensors"
 _NAME = re.compile(r"epoch-(\d{4})\.json$")
 
 
@@ -115,10 +115,10 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def save_best(run_uri: str, weights: dict[str, Tensor]) -> None:
-    """Keep the best weights so far; written before the epoch that earned it is committed."""
+def save_weights(run_uri: str, name: str, weights: dict[str, Tensor]) -> None:
+    """Keep the best weights so far, or those after pretraining; written before the epoch that earned it is committed."""
     state = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    storage.write_bytes(storage.join(run_uri, BEST), save_safetensors(state))
+    storage.write_bytes(storage.join(run_uri, name), save_safetensors(state))
 
 
 def load_best(run_uri: str) -> dict[str, Tensor]:

@@ -95,6 +95,7 @@ def _train(job: Job, world: World) -> checkpoint.Progress:
         _one_epoch(job, world, learner, progress)
         over = _stage_is_over(job.recipe.stages[progress.stage], progress)
         if over:
+            _keep_lessons(job, world, learner, progress)
             progress.stage, progress.epoch_in_stage, progress.since_best = progress.stage + 1, 0, 0
             if progress.stage < len(job.recipe.stages):
                 learner = _learner(job, world, raw, progress, None)
@@ -221,12 +222,18 @@ def _note_best(job: Job, world: World, learner: Learner, progress: checkpoint.Pr
     if first or better:
         progress.best_score, progress.best_epoch, progress.since_best = score, progress.epoch, 0
         if world.rank == 0:
-            checkpoint.save_best(job.run_uri, learner.judged.state_dict())
+            checkpoint.save_weights(job.run_uri, checkpoint.BEST, learner.judged.state_dict())
 
 
 def _stage_is_over(stage: Stage, progress: checkpoint.Progress) -> bool:
     patient = stage.patience == 0 or progress.since_best < stage.patience
     return progress.epoch_in_stage >= stage.epochs or not patient
+
+
+def _keep_lessons(job: Job, world: World, learner: Learner, progress: checkpoint.Progress) -> None:
+    """What a pretraining stage taught stays beside the checkpoints, for other trainings to start from."""
+    if world.rank == 0 and job.recipe.stages[progress.stage].data == "pretrain":
+        checkpoint.save_weights(job.run_uri, checkpoint.PRETRAINED, learner.judged.state_dict())
 
 
 def _commit(job: Job, world: World, learner: Learner, progress: checkpoint.Progress) -> None:

@@ -22,7 +22,15 @@ from boneage_ray.records.schema import (
 RESULT_COLUMNS = [
     *("input_uri", "input_sha256", "input_bytes", "status", "step", "reason", "message"),
     *("study_uid", "series_uid", "sop_uid", "sex", "sex_source", "pixel_spacing_mm", "pixel_spacing_source"),
-    *("age_months", "age_spread_months", "age_low_months", "age_high_months", "interval_coverage", "stages", "landmarks"),
+    *(
+        "age_months",
+        "age_spread_months",
+        "age_low_months",
+        "age_high_months",
+        "interval_coverage",
+        "stages",
+        "landmarks",
+    ),
     *("cvm_stage", "cvm_typical", "cvm_probabilities", "cvm_measurements"),
     *("flags", "model", "model_sha256", "package_version"),
 ]

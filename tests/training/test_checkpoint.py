@@ -120,7 +120,7 @@ def test_plain_values_are_json(tmp_path):
 
 def test_the_best_weights_come_back(tmp_path):
     model, _ = trained("adam")
-    checkpoint.save_best(str(tmp_path), model.state_dict())
+    checkpoint.save_weights(str(tmp_path), checkpoint.BEST, model.state_dict())
     assert all(torch.equal(checkpoint.load_best(str(tmp_path))[k], v) for k, v in model.state_dict().items())
     assert checkpoint.epochs(str(tmp_path)) == []
 

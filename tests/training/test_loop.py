@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from plain_world import CASES, STEPS, Killed, PlainWorld, figures, job, part, tiny_recipe
+from safetensors.torch import load_file
 
 from boneage_ray.errors import MismatchError
 from boneage_ray.models.regressor import Regressor
@@ -277,6 +278,9 @@ def test_a_pretraining_stage_learns_from_its_own_data_and_is_never_the_best(tmp_
     progress = train(work, Two())
     assert seen == [(0, "pretrain"), (1, "pretrain"), (2, "train"), (3, "train")]
     assert progress.best_epoch in (3, 4) or progress.best_epoch == 1
+    kept = load_file(tmp_path / checkpoint.PRETRAINED)
+    assert kept.keys() == final_weights(tmp_path).keys()
+    assert not same(kept, final_weights(tmp_path)), "training went on from there"
     assert work.steps_per_epoch(recipe.stages[0]) == 2
     assert work.steps_per_epoch(recipe.stages[1]) == STEPS
 
