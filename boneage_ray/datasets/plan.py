@@ -8,6 +8,7 @@ left out.
 from __future__ import annotations
 
 import random
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,9 +63,9 @@ def balanced_slices(
     mine = drawn[rank::world]
     found, at = [], 0
     for shard in shards:
-        rows = tuple(row - at for row in mine if at <= row < at + shard.rows)
-        if rows:
-            found.append(Slice(shard.uri, 0, shard.rows, rows))
+        first, last = bisect_left(mine, at), bisect_left(mine, at + shard.rows)
+        if first < last:
+            found.append(Slice(shard.uri, 0, shard.rows, tuple(row - at for row in mine[first:last])))
         at += shard.rows
     random.Random(draw).shuffle(found)
     return found

@@ -85,7 +85,7 @@ def run_training(recipe: Recipe, prepared: Prepared, options: TrainOptions) -> t
         say(f"building {recipe.model.describe()}")
         build_model(recipe.model, size=recipe.image.size)
         check_blend(recipe)
-    with _progress_line(total, prepared.rows("train")) as board:
+    with _progress_line(total) as board:
         _fit(recipe, options, mark, board)
     found = checkpoint.load_latest(run_uri, mark)
     if found is None:
@@ -259,13 +259,13 @@ class _Board:
 
 
 @contextmanager
-def _progress_line(total: int, rows: int) -> Iterator[Any]:
+def _progress_line(total: int) -> Iterator[Any]:
     """Show the board of a run until it ends."""
     import ray
 
     board = ray.remote(num_cpus=0)(_Board).remote()
     done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(board, done, total, rows), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(board, done, total), daemon=True)
     watcher.start()
     try:
         yield board
@@ -275,7 +275,7 @@ def _progress_line(total: int, rows: int) -> Iterator[Any]:
         ray.kill(board)
 
 
-def _watch(board: Any, done: threading.Event, total: int, rows: int) -> None:  # noqa: ANN401
+def _watch(board: Any, done: threading.Event, total: int) -> None:  # noqa: ANN401
     import ray
 
     with ProgressLine("epochs", total) as bar, suppress(ray.exceptions.RayActorError):
@@ -288,7 +288,7 @@ def _watch(board: Any, done: threading.Event, total: int, rows: int) -> None:  #
             except ray.exceptions.GetTimeoutError:
                 lines = []
             for line in lines:
-                rate = rows / max(line["train_seconds"], 1e-9)
+                rate = line["train_cases"] / max(line["train_seconds"], 1e-9)
                 say(_epoch_text(line, total, rate))
             bar.update(max([bar.done, *(int(line["epoch"]) for line in lines)]), text)
 
