@@ -8,11 +8,18 @@ from collections.abc import Sequence
 from boneage_ray.anatomy.growth import SCHEMES, SchemeName, stage_of
 from boneage_ray.datasets.plan import Shard
 from boneage_ray.datasets.read import read_labels
+from boneage_ray.errors import NoUsableInputError
 
 
 def categories(shards: Sequence[Shard], balance: str) -> list[str | None]:
-    """The category of every row under a recipe's `balance`: a stage scheme, sex, or sex_four (both). None without an age."""
-    return [_category(row, balance) for shard in shards for row in read_labels(shard)]
+    """The category of every row under a recipe's `balance`: a stage scheme, sex, or sex_four (both). None without an age.
+
+    Raises `NoUsableInputError` when no row has an age.
+    """
+    found = [_category(row, balance) for shard in shards for row in read_labels(shard)]
+    if found and all(name is None for name in found):
+        raise NoUsableInputError(f"no training case has an age, so balance={balance} has nothing to draw from")
+    return found
 
 
 def _category(row: dict[str, object], balance: str) -> str | None:

@@ -16,7 +16,7 @@ from boneage_ray.records.prepare import ImageConfig
 from boneage_ray.records.split import SPLITS, Split
 
 READ_CPUS = 0.25
-SHUFFLE_ROWS = 1024
+SHUFFLE_ROWS, SHUFFLE_BYTES = 1024, 2**29
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,12 @@ class Prepared:
     def rows(self, split: Split) -> int:
         """Number of records of a split."""
         return sum(int(part["rows"]) for part in self.manifest["parts"][split])
+
+    def shuffle_rows(self) -> int:
+        """How many rows are shuffled at a time: 1024, or as many images and masks as half a GiB holds."""
+        image = self.manifest["image"]
+        row = int(image["size"]) ** 2 * (1 if image.get("mask", "none") == "none" else 2)
+        return max(2, min(SHUFFLE_ROWS, SHUFFLE_BYTES // row))
 
     def check_image(self, config: ImageConfig) -> None:
         """Raise `MismatchError` unless the data were prepared as a recipe asks."""
@@ -94,8 +100,10 @@ class Pause:
         """Nothing to do; the error reaches the reader."""
 
 
-def batches(slices: Sequence[Slice], batch_size: int, shuffle_seed: int | None = None) -> Iterator[Batch]:
-    """Stream batches of a list of slices by Ray Data, in their order or shuffled in a buffer with a seed."""
+def batches(
+    slices: Sequence[Slice], batch_size: int, shuffle_seed: int | None = None, shuffle_rows: int = SHUFFLE_ROWS
+) -> Iterator[Batch]:
+    """Stream batches of a list of slices by Ray Data, in their order or shuffled in a buffer of rows with a seed."""
     import ray.data
 
     # Not from_arrow, see cluster.run_parts.
@@ -106,6 +114,6 @@ def batches(slices: Sequence[Slice], batch_size: int, shuffle_seed: int | None =
     dataset.context.custom_execution_callback_classes.append(Pause)
     shuffle: dict[str, int] = {}
     if shuffle_seed is not None:
-        shuffle = {"local_shuffle_buffer_size": SHUFFLE_ROWS, "local_shuffle_seed": shuffle_seed}
+        shuffle = {"local_shuffle_buffer_size": shuffle_rows, "local_shuffle_seed": shuffle_seed}
     for table in dataset.iter_batches(batch_size=batch_size, batch_format="pyarrow", prefetch_batches=2, **shuffle):
         yield collate({name: table.column(name).to_pylist() for name in TRAINING_COLUMNS})

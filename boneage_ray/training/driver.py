@@ -207,14 +207,15 @@ class _RayWorld:
 
     def train_batches(self, epoch: int, data: Data) -> Iterable[Batch]:
         seed = self.recipe.seed
-        shards = self.sources[data].shards("train")
+        source = self.sources[data]
+        shards = source.shards("train")
         if self.recipe.balance == "none":
             slices = training_slices(shards, seed, epoch, self.rank, self.size)
         else:
             if data not in self._categories:
                 self._categories[data] = categories(shards, self.recipe.balance)
             slices = balanced_slices(shards, self._categories[data], f"{seed}:{epoch}", self.rank, self.size)
-        return batches(slices, self.batch_size, shuffle_seed=seed * 100_003 + epoch)
+        return batches(slices, self.batch_size, seed * 100_003 + epoch, source.shuffle_rows())
 
     def val_batches(self) -> Iterable[Batch]:
         return batches(ordered_slices(self.sources["train"].shards("val"), self.rank, self.size), self.batch_size)

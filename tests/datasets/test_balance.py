@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from boneage_ray.datasets.balance import categories, missing_classes
+from boneage_ray.datasets.load import Prepared
 from boneage_ray.datasets.plan import Shard, Slice
 from boneage_ray.datasets.read import read_slice
+from boneage_ray.errors import NoUsableInputError
 
 
 def shard(tmp_path):
@@ -33,3 +36,17 @@ def test_classes_without_a_case_are_named(tmp_path):
 def test_chosen_rows_are_read_as_often_as_they_were_drawn(tmp_path):
     uri = shard(tmp_path).uri
     assert read_slice(Slice(uri, 0, 4, (3, 0, 0))).column("image").to_pylist() == [b"d", b"a", b"a"]
+
+
+def test_nothing_to_balance_by_is_said(tmp_path):
+    path = tmp_path / "part.parquet"
+    pq.write_table(pa.table({"age_months": pa.array([None, None], pa.float64()), "sex": ["F", "M"]}), path)
+    with pytest.raises(NoUsableInputError, match="no training case has an age, so balance=four"):
+        categories([Shard(str(path), 2)], "four")
+
+
+@pytest.mark.parametrize(
+    ("size", "mask", "rows"), [(256, "none", 1024), (512, "file", 1024), (1024, "hand", 256), (2048, "file", 64)]
+)
+def test_large_images_are_shuffled_in_smaller_buffers(size, mask, rows):
+    assert Prepared("here", {"image": {"size": size, "mask": mask}}).shuffle_rows() == rows
