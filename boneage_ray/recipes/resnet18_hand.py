@@ -15,7 +15,7 @@ RESNET18_HAND = Recipe(
     name="resnet18-hand",
     summary="ResNet18 on the cropped hand, gray, with sex, from scratch; averaged weights, mirrored prediction, 192 px",
     image=ImageConfig(size=192, crop="hand", clahe_clip=2.0),
-    augment=AugmentConfig(flip=0.5, rotation_deg=20, zoom=0.15, shift=0.05, brightness=0.2, contrast=0.2),
+    augment=AugmentConfig(flip=0.5, rotation_deg=20, zoom=0.15, shift=0.05, brightness=0.1, contrast=0.2),
     model=RegressorConfig(
         backbone=BackboneConfig(name="resnet18"), channels=1, sex_features=32, hidden=(256,), mirror=True
     ),
@@ -43,6 +43,8 @@ _LESSONS = Stage(
     schedule="cosine",
     warmup=0.1,
     clip_norm=10.0,
+    accumulate=2,
+    ema=0.99,
 )
 
 RESNET18_PHANTOMS = RESNET18_HAND.derive(
