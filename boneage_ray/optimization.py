@@ -46,7 +46,9 @@ class Stage(BaseModel):
     gamma: float = Field(default=0.1, gt=0, le=1)
     clip_norm: float = Field(default=0.0, ge=0, description="0 switches gradient clipping off")
     accumulate: int = Field(default=1, ge=1, description="batches whose gradients make one step")
-    ema: float = Field(default=0.0, ge=0, lt=1, description="decay of the averaged weights, which are kept and handed on; 0: none")
+    ema: float = Field(
+        default=0.0, ge=0, lt=1, description="decay of the averaged weights, which are kept and handed on; 0: none"
+    )
     trainable: Literal["all", "head"] | Annotated[int, Field(ge=1)] = "all"
     backbone_lr_scale: float = Field(default=1.0, gt=0)
     block_lr_decay: float = Field(default=1.0, gt=0, le=1)

@@ -42,6 +42,8 @@ def _create(config: BackboneConfig, channels: int, size: int | None, pretrained:
     more: dict[str, Any] = {}
     if config.attention != "none":
         more["block_args"] = {"attn_layer": config.attention}
+    if config.residual_start == "one":
+        more["zero_init_last"] = False
     if size is not None and _has_one_size(config.name):
         more["img_size"] = size
     try:
@@ -51,9 +53,10 @@ def _create(config: BackboneConfig, channels: int, size: int | None, pretrained:
     except RuntimeError as error:  # a tag that timm does not know, as in resnet18.unheard_of
         raise UsageError(f"timm cannot build {config.name!r}: {error}") from None
     except TypeError as error:
-        if "block_args" in more:
+        if more.keys() - {"img_size"}:
             raise UsageError(
-                f"{config.name} has no ResNet blocks that attention={config.attention} could go into: {error}"
+                f"{config.name} has no ResNet blocks, which attention={config.attention} and "
+                f"residual_start={config.residual_start} are for: {error}"
             ) from None
         return _create(config, channels, None, pretrained)  # it takes no other size, and will say so when it is used
     return model

@@ -18,7 +18,8 @@ class BackboneConfig(BaseModel):
     `weights`: "none" (random), "timm" (timm's pretrained ones, needs the network), or the URI of a safetensors file: an
     encoder's, with its own parameter names, or the `weights.safetensors` of a model bundle, of which the encoder is taken.
     `weights_sha256` is then checked. `attention="cbam"`: a channel and spatial attention module in every block (Woo et al.
-    2018; channel reduction 16, 7 x 7 spatial kernel), for encoders of ResNet blocks.
+    2018; channel reduction 16, 7 x 7 spatial kernel), for encoders of ResNet blocks. `residual_start`: the scale of each
+    residual branch before training, timm's zero or one, for the same encoders; from scratch and in few steps, one learns faster.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -27,6 +28,7 @@ class BackboneConfig(BaseModel):
     weights: Literal["none", "timm"] | str = "none"
     weights_sha256: str | None = None
     attention: Literal["none", "cbam"] = "none"
+    residual_start: Literal["zero", "one"] = "zero"
 
 
 class RegressorConfig(BaseModel):

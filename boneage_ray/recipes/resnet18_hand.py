@@ -17,7 +17,11 @@ RESNET18_HAND = Recipe(
     image=ImageConfig(size=192, crop="hand", clahe_clip=2.0),
     augment=AugmentConfig(flip=0.5, rotation_deg=20, zoom=0.15, shift=0.05, brightness=0.1, contrast=0.2),
     model=RegressorConfig(
-        backbone=BackboneConfig(name="resnet18"), channels=1, sex_features=32, hidden=(256,), mirror=True
+        backbone=BackboneConfig(name="resnet18", residual_start="one"),
+        channels=1,
+        sex_features=32,
+        hidden=(256,),
+        mirror=True,
     ),
     stages=(
         Stage(

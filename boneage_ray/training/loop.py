@@ -98,7 +98,9 @@ def _train(job: Job, world: World) -> checkpoint.Progress:
             _keep_lessons(job, world, learner, progress)
             progress.stage, progress.epoch_in_stage, progress.since_best = progress.stage + 1, 0, 0
             if progress.stage < len(job.recipe.stages):
-                raw.load_state_dict(learner.judged.state_dict())  # a stage starts from what the one before was judged by
+                raw.load_state_dict(
+                    learner.judged.state_dict()
+                )  # a stage starts from what the one before was judged by
                 learner = _learner(job, world, raw, progress, None)
         _commit(job, world, learner, progress)
         world.on_epoch(progress.history[-1])

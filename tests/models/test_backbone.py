@@ -143,7 +143,9 @@ def test_only_the_added_layers_may_be_missing(resnet10, tmp_path):
 
 
 def test_attention_needs_resnet_blocks():
-    with pytest.raises(UsageError, match="densenet121 has no ResNet blocks that attention=cbam could go into"):
+    with pytest.raises(
+        UsageError, match="densenet121 has no ResNet blocks, which attention=cbam and residual_start=zero are for"
+    ):
         build_backbone(BackboneConfig(name="densenet121", attention="cbam"), 1, with_weights=False)
 
 
@@ -170,3 +172,9 @@ def test_the_hub_out_of_reach_is_a_clear_error(monkeypatch):
     config = BackboneConfig(name="resnet10t", weights="timm")
     with pytest.raises(UsageError, match=r"the pretrained weights of resnet10t could not be fetched \(OSError\)"):
         build_backbone(config, 1, with_weights=True)
+
+
+@pytest.mark.parametrize(("start", "scale"), [("zero", 0.0), ("one", 1.0)])
+def test_residual_branches_start_at_the_recipes_scale(start, scale):
+    model = build_backbone(BackboneConfig(name="resnet10t", residual_start=start), 1, with_weights=False)
+    assert model.layer4[0].bn2.weight.unique().tolist() == [scale]

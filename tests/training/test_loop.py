@@ -305,7 +305,10 @@ def test_deterministic_mode_ends_with_the_run(tmp_path):
 
 
 def test_a_stage_starts_from_the_averaged_weights_of_the_one_before(tmp_path):
-    stages = [{"epochs": 2, "data": "pretrain", "lr": 1e-2, "ema": 0.9}, {"epochs": 1, "lr": 1e-12, "weight_decay": 0.0}]
+    stages = [
+        {"epochs": 2, "data": "pretrain", "lr": 1e-2, "ema": 0.9},
+        {"epochs": 1, "lr": 1e-12, "weight_decay": 0.0},
+    ]
     recipe = tiny_recipe().derive(stages=stages)
     train(replace(job(recipe, tmp_path), pretrain_batches=STEPS), PlainWorld())
     taught, end = load_file(tmp_path / checkpoint.PRETRAINED), final_weights(tmp_path)
