@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ WEIGHTS, RECIPE, CALIBRATION, METRICS, CARD = (
 FILES = (WEIGHTS, RECIPE, CALIBRATION, METRICS, CARD)
 TREES = "trees.json"
 MANIFEST = "manifest.json"
+HASH = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,17 @@ def load(uri: str) -> Bundle:
         weights = load_safetensors(contents[WEIGHTS])
     except SafetensorError as error:
         raise UsageError(f"{uri}/{WEIGHTS} is not a safetensors file: {error}") from None
-    recipe = build(json.loads(contents[RECIPE]), f"{uri}/{RECIPE}")
+    told = {name: read_object(uri, name, contents[name]) for name in (RECIPE, METRICS, CALIBRATION)}
+    recipe = build(told[RECIPE], f"{uri}/{RECIPE}")
     trees = _verified(uri, TREES, manifest["sha256"]) if recipe.blend is not None else None
-    return Bundle(recipe, weights, json.loads(contents[METRICS]), json.loads(contents[CALIBRATION]), sha256, trees)
+    return Bundle(recipe, weights, told[METRICS], told[CALIBRATION], sha256, trees)
 
 
 def read_manifest(uri: str) -> tuple[dict[str, Any], str]:
-    """The manifest and the `model_sha256` of a bundle, without reading its weights."""
+    """The manifest and the `model_sha256` of a bundle, without reading its weights.
+
+    Raises `UsageError` when it is none, `MismatchError` unless it vouches, by hashes, for the files of a bundle and no others.
+    """
     try:
         data = storage.read_bytes(storage.join(uri, MANIFEST))
     except StorageError as error:
@@ -105,12 +111,27 @@ def read_manifest(uri: str) -> tuple[dict[str, Any], str]:
         raise UsageError(f"{uri} holds no model bundle ({MANIFEST} is missing); `boneage train` makes one") from None
     try:
         manifest: dict[str, Any] = json.loads(data)
-        files = set(manifest["sha256"])
-    except (ValueError, KeyError, TypeError):
+        hashes = dict(manifest["sha256"].items())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UsageError(f"{uri}/{MANIFEST} is not the manifest of a model bundle") from None
-    if missing := set(FILES) - files:
+    if missing := set(FILES) - set(hashes):
         raise MismatchError(f"{uri}/{MANIFEST} does not vouch for {', '.join(sorted(missing))}")
+    if foreign := sorted(set(hashes) - {*FILES, TREES}):
+        raise MismatchError(f"{uri}/{MANIFEST} vouches for {foreign[0]!r}, which is no file of a bundle")
+    if broken := [name for name, digest in hashes.items() if not (isinstance(digest, str) and HASH.fullmatch(digest))]:
+        raise MismatchError(f"{uri}/{MANIFEST} has no SHA-256 for {', '.join(sorted(broken))}")
     return manifest, hashlib.sha256(data).hexdigest()
+
+
+def read_object(uri: str, name: str, data: bytes) -> dict[str, Any]:
+    """The JSON object in a bundle's file. Raises `UsageError` when it holds anything else."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise UsageError(f"{uri}/{name} does not hold a JSON object")
+    return value
 
 
 def _verified(uri: str, name: str, hashes: dict[str, str]) -> bytes:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from boneage_ray.errors import UsageError
 
 if TYPE_CHECKING:  # naming a recipe does not load torch
     from torch import nn
@@ -25,7 +27,8 @@ class Stage(BaseModel):
     validation score has not improved for more than `plateau_patience` epochs, never below `final_lr`.
 
     `trainable`: all, head, or a number n: the head and the topmost n blocks of the encoder. The encoder's rate is `lr` times
-    `backbone_lr_scale`, and times `block_lr_decay` for every block below the topmost one.
+    `backbone_lr_scale`, and times `block_lr_decay` for every block below the topmost one. `final_lr` is the head's; the encoder's
+    floor is scaled alike.
     `data="pretrain"`: this stage learns from the data of `train --pretrain-data`, not from those of `--data`.
     """
 
@@ -54,6 +57,19 @@ class Stage(BaseModel):
     block_lr_decay: float = Field(default=1.0, gt=0, le=1)
     patience: int = Field(default=0, ge=0, description="epochs without a better score before the stage ends; 0: never")
 
+    @field_validator("trainable", mode="before")
+    @classmethod
+    def _all_head_or_a_number(cls, given: object) -> object:
+        if given in ("all", "head") or (isinstance(given, int) and not isinstance(given, bool) and given >= 1):
+            return given
+        raise ValueError("give all, head, or a number of blocks from 1 up")
+
+    @model_validator(mode="after")
+    def _falls_to_its_final_rate(self) -> Stage:
+        if self.final_lr > self.lr:
+            raise ValueError(f"final_lr={self.final_lr} is above lr={self.lr}: lower final_lr")
+        return self
+
 
 def build_optimizer(stage: Stage, parameters: Iterable[nn.Parameter | dict[str, Any]]) -> Optimizer:
     """The stage's optimizer over parameters that require gradients, or over groups of them with rates of their own."""
@@ -72,7 +88,15 @@ def build_optimizer(stage: Stage, parameters: Iterable[nn.Parameter | dict[str, 
 def parameter_groups(
     stage: Stage, head: Sequence[nn.Parameter], blocks: Sequence[Sequence[nn.Parameter]]
 ) -> list[dict[str, Any]]:
-    """The head and the trainable blocks (given from the stem to the top) as groups with their rates, for an optimizer."""
+    """The head and the trainable blocks (given from the stem to the top) as groups with their rates, for an optimizer.
+
+    Raises `UsageError` when the stage wants more blocks than there are.
+    """
+    if isinstance(stage.trainable, int) and stage.trainable > len(blocks):
+        raise UsageError(
+            f"trainable={stage.trainable}, but the number of blocks of this encoder is {len(blocks)}: "
+            f"give a number up to it, all or head"
+        )
     depth = {"all": len(blocks), "head": 0}.get(str(stage.trainable), stage.trainable)
     groups: list[dict[str, Any]] = [{"params": list(head), "lr": stage.lr}]
     for below, block in enumerate(reversed(blocks)):

@@ -100,7 +100,18 @@ def test_a_bundle_without_its_manifest_is_none(saved):
         bundle.load(str(folder))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "not json", '{"sha256": 3}', '{"kind": "boneage-ray data"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "not json",
+        '{"sha256": 3}',
+        '{"sha256": ["weights.safetensors"]}',
+        '{"kind": "boneage-ray data"}',
+    ],
+)
 def test_another_manifest_is_not_taken_for_a_bundles(saved, text):
     folder, _ = saved
     (folder / "manifest.json").write_text(text)
@@ -115,6 +126,36 @@ def test_a_manifest_has_to_vouch_for_every_file(saved):
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(MismatchError, match=r"does not vouch for weights.safetensors"):
         bundle.load(str(folder))
+
+
+def claims(folder, **hashes):
+    """The manifest vouches for other files, or in another way."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"] |= hashes
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", ["../../payload.txt", "/etc/passwd", "more.json", "manifest.json"])
+def test_a_manifest_vouches_for_no_other_file(saved, name):
+    claims(saved[0], **{name: "0" * 64})
+    with pytest.raises(MismatchError, match=f"vouches for '{name}', which is no file of a bundle"):
+        bundle.read_manifest(str(saved[0]))
+
+
+@pytest.mark.parametrize("digest", [5, int("1" * 64), None, ["0" * 64], "0" * 63, "../x"])
+def test_what_is_no_hash_is_refused(saved, digest):
+    claims(saved[0], **{"recipe.json": digest})
+    with pytest.raises(MismatchError, match=r"manifest.json has no SHA-256 for recipe.json"):
+        bundle.load(str(saved[0]))
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "metrics.json", "calibration.json"])
+@pytest.mark.parametrize("data", [b"[]", b"no json", b"[" * 100_000])
+def test_a_vouched_file_that_is_no_object_is_refused(saved, name, data):
+    (saved[0] / name).write_bytes(data)
+    claims(saved[0], **{name: hashlib.sha256(data).hexdigest()})
+    with pytest.raises(UsageError, match=f"{name} does not hold a JSON object"):
+        bundle.load(str(saved[0]))
 
 
 BLENDED = RECIPE.derive(name="tiny-blend", blend={"rounds": 3})

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from boneage_ray.errors import UsageError
 from boneage_ray.optimization import Stage, build_optimizer, build_schedule, parameter_groups, plateau_factor
 
 
@@ -79,7 +80,12 @@ def test_only_what_is_trainable_is_optimised():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"lr": 0}, {"lr": float("nan")}, {"warmup": 1.0}, {"optimizer": "lion"}, {"step_size": 3}]
+    "wrong",
+    [
+        *({"epochs": 0}, {"lr": 0}, {"lr": float("nan")}, {"warmup": 1.0}, {"optimizer": "lion"}, {"step_size": 3}),
+        *({"trainable": wrong} for wrong in (True, False, 0, -1, "heads", None, 1.5)),
+        {"lr": 1e-4, "final_lr": 2e-4},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValidationError):
@@ -125,7 +131,7 @@ def parameters(count):
         (1, [0.1, 0.05]),
         (2, [0.1, 0.05, 0.01]),
         ("all", [0.1, 0.05, 0.01, 0.002]),
-        (9, [0.1, 0.05, 0.01, 0.002]),
+        (3, [0.1, 0.05, 0.01, 0.002]),
     ],
 )
 def test_blocks_from_the_top_learn_at_falling_rates(trainable, expected):
@@ -137,3 +143,18 @@ def test_blocks_from_the_top_learn_at_falling_rates(trainable, expected):
     assert [group["params"] for group in groups[1:]] == blocks[::-1][: len(expected) - 1]
     optimizer = build_optimizer(stage, groups)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected)
+
+
+def test_more_blocks_than_the_encoder_has_are_refused_with_their_number():
+    with pytest.raises(UsageError, match="trainable=4, but the number of blocks of this encoder is 3"):
+        parameter_groups(Stage(trainable=4), parameters(1), [parameters(1) for _ in range(3)])
+
+
+def test_the_floor_of_a_slower_encoder_is_scaled_like_its_rate():
+    stage = Stage(epochs=1, lr=0.1, final_lr=0.02, schedule="cosine", backbone_lr_scale=0.5)
+    optimizer = build_optimizer(stage, parameter_groups(stage, parameters(1), [parameters(1)]))
+    schedule = build_schedule(stage, optimizer, 2)
+    for _ in range(2):
+        optimizer.step()
+        schedule.step()
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.02, 0.01])

@@ -8,8 +8,9 @@ did not serve. Name files by their path where names repeat.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from boneage_ray import storage
 from boneage_ray.anatomy.growth import Sex
@@ -18,14 +19,20 @@ from boneage_ray.archives.dicomdir import dicomdir_files, is_dicomdir
 from boneage_ray.archives.listing import Found, files_below
 from boneage_ray.archives.masks import FOLDER, Masks
 from boneage_ray.archives.tables import TableRow, check_table, labelled, notes_on, notes_on_ages, read_table
-from boneage_ray.errors import NoUsableInputError
+from boneage_ray.errors import NoUsableInputError, Reason
+
+_A_MASK: tuple[Reason, str] = (
+    "unsupported_format",
+    "it lies in masks/ beside the images: a hand mask, not a radiograph; else score that folder by itself",
+)
 
 
 class FilesArchive(Archive):
     """Every file below `source`, in the order of its URIs; only the metadata table and litter (member.py) are no input.
 
-    `masks`: what lies in SOURCE/masks are hand masks (masks.py), and no inputs. Ages come from the metadata, by the rule of
-    tables.py: `boneage` or `age_months` in months, else `age` in years.
+    `masks`: what lies in SOURCE/masks are hand masks (masks.py), and no inputs. Without it they are inputs with the problem that
+    they are no radiographs, if one of them at least is named as an image; in any other folder called masks lie images.
+    Ages come from the metadata, by the rule of tables.py: `boneage` or `age_months` in months, else `age` in years.
     """
 
     def __init__(
@@ -46,22 +53,29 @@ class FilesArchive(Archive):
     def inputs(self) -> Iterator[Input]:
         """Files with the metadata that names them, then metadata without a file. Raises `NoUsableInputError` without a file."""
         metadata = _Metadata.read(self.metadata) if self.metadata else _Metadata("")
-        masks = Masks.below(self.source) if self.masks else Masks(self.source)
-        nothing = True
-        for found in self._files():
+        masks = Masks.below(self.source, self._files(but_masks=True)) if self.masks else Masks(self.source)
+        is_mask, nothing = self._mask_test(), True
+        for found in self._files(but_masks=self.masks):
             nothing = False
-            yield replace(self._chosen(labelled(found, metadata.row_of(found))), mask=masks.of(found))
+            if is_mask(found):
+                yield labelled(found._replace(problem=found.problem or _A_MASK), None)
+            else:
+                yield replace(self._chosen(labelled(found, metadata.row_of(found))), mask=masks.of(found))
         if nothing:
             raise NoUsableInputError(f"{self.source} holds no file to work on")
         yield from metadata.notes()
         yield from masks.notes()
 
-    def _files(self) -> Iterator[Found]:
-        listed = dicomdir_files(self.source) if is_dicomdir(self.source) else self._listed()
-        return (found for found in listed if found.uri != self.metadata)
+    def _mask_test(self) -> Callable[[Found], bool]:
+        """Whether a listed file is a hand mask; the masks' names are looked at when the first file of their folder is met."""
+        folder = storage.join(self.source, FOLDER) + "/"
+        are_masks = cache(lambda: Masks.below(self.source).meet(self._files(but_masks=True)))
+        return lambda found: found.uri.startswith(folder) and are_masks()
 
-    def _listed(self) -> Iterator[Found]:
-        return files_below(self.source, *([storage.join(self.source, FOLDER)] if self.masks else []))
+    def _files(self, but_masks: bool) -> Iterator[Found]:
+        left_out = [storage.join(self.source, FOLDER)] if but_masks else []
+        listed = dicomdir_files(self.source) if is_dicomdir(self.source) else files_below(self.source, *left_out)
+        return (found for found in listed if found.uri != self.metadata)
 
     def _chosen(self, item: Input) -> Input:
         if self.sex:

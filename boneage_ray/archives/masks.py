@@ -1,36 +1,43 @@
 """Hand masks that come with an archive: `SOURCE/masks/<id>.png` beside the images, drawn elsewhere or written by `boneage score`.
 
-A mask belongs to the image with its path below SOURCE, with or without the image's own ending (`masks/a/7.png` or
-`masks/a/7.dcm.png` to `a/7.dcm`), else to the first image whose id is its name. Only a folder can hold them, no zip or tar file.
+A mask belongs to the image under whose name `boneage score` would write it (`mask_name`), else to the one with its path below
+SOURCE, with or without the image's own ending (`masks/a/7.png` to `a/7.dcm`), else to the one whose id is its name. Where
+several images fit a name equally well, none gets the mask, and a note says so: to tell, the images are listed once before, and
+only the masks' names are held. Only a folder can hold masks, no zip or tar file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from boneage_ray import storage
-from boneage_ray.archives.archive import Input, note, stem_of
+from boneage_ray.archives.archive import IMAGE_ENDINGS, Input, note, stem_of
 from boneage_ray.archives.listing import Found, files_below
 from boneage_ray.archives.read import read_input
 from boneage_ray.errors import InputProblem
 
 FOLDER = "masks"
+_OWN = ".mask"  # between name and .png of the mask of a file without an ending, which may lie beside NAME.png
+
+_NO_IMAGE = 4  # from this rank on a name is fitted only by what is no image by its ending
 
 
 @dataclass
 class Masks:
-    """URIs of masks by what they are called, and which of them an image has met."""
+    """URIs of masks by what they are called, how many images fit each name how well, and which of them an image has met."""
 
     source: str
     uris: dict[str, str] = field(default_factory=dict)
     duplicates: list[tuple[str, str]] = field(default_factory=list)
+    fitting: dict[str, Counter[int]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     unusable: list[Input] = field(default_factory=list)
 
     @classmethod
-    def below(cls, source: str) -> Masks:
-        """The masks of an archive; none where it has no such folder."""
+    def below(cls, source: str, images: Iterable[Found] = ()) -> Masks:
+        """The masks of an archive; none where it has no such folder. `images` are gone through only where there are masks."""
         masks = cls(source)
         folder = storage.join(source, FOLDER)
         if storage.is_empty(folder):
@@ -43,21 +50,48 @@ class Masks:
             if name in masks.uris:
                 masks.duplicates.append((name, found.uri))
             masks.uris.setdefault(name, found.uri)
+        for found in images if masks.uris else ():
+            for name, rank in masks._names(found).items():
+                masks.fitting.setdefault(name, Counter())[rank] += 1
         return masks
 
     def of(self, found: Found) -> str | None:
-        """The URI of an image's mask. Each serves one image: the first that it fits."""
-        path = found.uri.removeprefix(f"{self.source}/")
-        for name in (path, _without_ending(path), found.stem):
-            if name in self.uris and name not in self.used:
+        """The URI of an image's mask: of one whose name no other image fits as well or better."""
+        for name, rank in self._names(found).items():
+            if self._best(name) == (rank, 1):
                 self.used.add(name)
                 return self.uris[name]
         return None
 
+    def meet(self, images: Iterable[Found]) -> bool:
+        """Whether one at least is named as one of these images; else it is only a folder of this name."""
+        return any(rank < _NO_IMAGE for found in images for rank in self._names(found).values())
+
+    def _names(self, found: Found) -> dict[str, int]:
+        """What the mask of an image may be called, and how well: 0 is best. A file that is no image by its ending comes last."""
+        path = found.uri.removeprefix(f"{self.source}/")
+        last = 0 if _may_be_image(path) else _NO_IMAGE
+        ranked: dict[str, int] = {}
+        for rank, name in enumerate((_called(path), path, _without_ending(path), found.stem)):
+            if name in self.uris:
+                ranked.setdefault(name, rank + last)
+        return ranked
+
+    def _best(self, name: str) -> tuple[int, int]:
+        """How well the best images fit a name, and how many those are."""
+        return min(self.fitting[name].items())
+
     def notes(self) -> Iterator[Input]:
-        """Masks without an image, and further ones of one name; complete once every image was seen."""
+        """Masks without an image, with several, and further ones of one name; complete once every image was seen."""
         for name in sorted(self.uris.keys() - self.used):
-            yield note(name, "no_image", f"{self.uris[name]}: a mask without an image")
+            uri, count = self.uris[name], self._best(name)[1] if name in self.fitting else 0
+            if count > 1:
+                said = (
+                    f"{uri}: {count} images fit this name, so none gets the mask; name it by its image's path, PATH.png"
+                )
+                yield note(name, "duplicate_id", said)
+            else:
+                yield note(name, "no_image", f"{uri}: a mask without an image")
         yield from self.unusable
         for name, uri in self.duplicates:
             yield note(name, "duplicate_id", f"{uri}: another mask of this name was taken already")
@@ -74,12 +108,29 @@ def mask_data(item: Input) -> bytes | None:
 
 
 def mask_name(path: str) -> str:
-    """Where the mask of an image at `path` below SOURCE is written.
+    """Where the mask of an image at `path` below SOURCE is written: no two paths share a place.
 
-    >>> mask_name("a/7.png"), mask_name("a/7.dcm")
-    ('masks/a/7.png', 'masks/a/7.dcm.png')
+    >>> mask_name("a/7.png"), mask_name("a/7.dcm"), mask_name("a/7.dcm.png"), mask_name("a/7")
+    ('masks/a/7.png', 'masks/a/7.dcm.png', 'masks/a/7.dcm.png.png', 'masks/a/7.mask.png')
     """
-    return f"{FOLDER}/{path}" if path.lower().endswith(".png") else f"{FOLDER}/{path}.png"
+    own = _called(path) == _without_ending(path)
+    return f"{FOLDER}/{path}" if own else f"{FOLDER}/{_called(path)}.png"
+
+
+def _called(path: str) -> str:
+    """The name without its ending of the mask that is written for an image."""
+    bare, ending = _without_ending(path), _ending(path).lower()
+    if ending == ".png" and _ending(bare) == "":
+        return bare
+    return path + _OWN if ending in ("", _OWN) else path
+
+
+def _may_be_image(path: str) -> bool:
+    return _ending(path).lower() in ("", *IMAGE_ENDINGS)
+
+
+def _ending(path: str) -> str:
+    return path[len(_without_ending(path)) :]
 
 
 def _without_ending(path: str) -> str:

@@ -49,7 +49,7 @@ class RsnaArchive(Archive):
 
         Raises `NoUsableInputError` at the end when no image is there.
         """
-        labels, masks = _Labels.read(self.labels), Masks.below(self.source)
+        labels, masks = _Labels.read(self.labels), Masks.below(self.source, self._files())
         nothing = True
         for found in self._files():
             nothing = False

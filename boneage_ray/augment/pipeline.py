@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from boneage_ray.augment.config import AugmentConfig
+from boneage_ray.datasets.batch import still_unknown
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,13 @@ class Augment(nn.Module):
     def forward(
         self, image_B1HW: Tensor, mask_B1HW: Tensor | None = None, points_BK2: Tensor | None = None
     ) -> Augmented:
-        """Images are float in [0, 1]; masks stay binary (nearest neighbour); points may leave the image."""
+        """Images are float in [0, 1]; masks stay binary (nearest neighbour), or unknown; points may leave the image."""
         if self.pipeline is None:
             return Augmented(image_B1HW, mask_B1HW, points_BK2)
         given = {"image": image_B1HW, "mask": mask_B1HW, "keypoints": points_BK2}
         out = self.pipeline({key: value for key, value in given.items() if value is not None})
-        return Augmented(out["image"].clamp(0.0, 1.0), out.get("mask"), out.get("keypoints"))
+        mask = None if mask_B1HW is None else still_unknown(out["mask"], mask_B1HW)
+        return Augmented(out["image"].clamp(0.0, 1.0), mask, out.get("keypoints"))
 
 
 def _steps(config: AugmentConfig) -> list[Any]:

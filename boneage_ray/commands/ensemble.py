@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from boneage_ray import parts, storage
+from boneage_ray.commands.words import absolute, refuse_overlap
 from boneage_ray.errors import UsageError
 from boneage_ray.prediction import members
 from boneage_ray.runs import Run, timed
@@ -31,12 +32,16 @@ def train_members(run: Run, recipe: Recipe, prepared: Prepared, options: TrainOp
         seeds=[member.seed for member in trained],
         members={member.name: member.sha256 for member in models.members},
     )
-    errors = [member.metrics["val_mae_months"] for member in trained]
+    # A best epoch may be told by the loss alone: an MAE that is not finite is not in the metrics.
+    errors = [member.metrics.get("val_mae_months") for member in trained]
+    told = [error for error in errors if error is not None]
     run.finish(
         {
             "members": len(trained),
-            "val_mae_months of the members": ", ".join(f"{error:.2f}" for error in errors),
-            "their mean": fmean(errors),
+            "val_mae_months of the members": ", ".join(
+                "not finite" if error is None else f"{error:.2f}" for error in errors
+            ),
+            "their mean": fmean(told) if len(told) == len(errors) else "not finite",
             "model_sha256": models.sha256,
         },
         f"Model: {options.out}  (the MAE of all together is told by `boneage evaluate`)",
@@ -59,10 +64,11 @@ def join(run: Run, arguments: EnsembleArguments) -> None:
     """Bundles that are there -> one bundle with a copy of each; it needs them no longer."""
     if not arguments.name.strip():
         raise UsageError("--name: a name is needed, it stands in every result row")
-    found = members.resolve([storage.absolute(uri) for uri in arguments.models])
+    places, out = absolute(arguments.models), storage.absolute(arguments.out)
+    refuse_overlap(out, "--model", places)
+    found = members.resolve(places)
     if len(found.members) < 2:
         raise UsageError("an ensemble needs two models or more: repeat --model")
-    out = storage.absolute(arguments.out)
     parts.claim(out, parts.fingerprint(found.sha256, arguments.name), arguments.overwrite, "ensemble")
     run.out = out
     folders = members.copy_members(found, out)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from boneage_ray import storage
+from boneage_ray.archives.masks import FOLDER
 from boneage_ray.errors import UsageError
 from boneage_ray.records.split import Split
 from boneage_ray.runs import Run, timed
@@ -58,10 +59,16 @@ def refuse_max_mae(max_mae: float | None) -> None:
 
 
 def after_score(source: str, out: str) -> str:
-    """What to do with the masks that were written."""
-    masks = f"{shlex.quote(out)}/masks"
-    return (
-        f"Masks: {masks}\n"
-        f"Next: cp -r {masks} {shlex.quote(source)}/masks, then boneage prepare {shlex.quote(source)} "
-        "--recipe resnet34-masked --set image.mask=file --out DATA"
-    )
+    """What to do with the masks that were written: as commands where they can be copied, else in words."""
+    masks, place = storage.join(out, FOLDER), storage.join(source, FOLDER)
+    prepare = f"boneage prepare {shlex.quote(source)} --recipe resnet34-masked --set image.mask=file --out DATA"
+    if storage.is_empty(masks):
+        return "Masks: none was written"
+    if next(storage.list_files(source)).uri == storage.absolute(source):  # a zip or tar file, a DICOMDIR, one image
+        said = "Masks serve the images of a folder: unpack them there, put these into its masks/"
+        return f"Masks: {masks}\n{said}, then give boneage prepare with --set image.mask=file"
+    if not storage.is_empty(place):
+        return f"Masks: {masks}\n{place} holds masks already: replace those that you want replaced, then {prepare}"
+    if any(storage.locate(uri).scheme != "file" for uri in (source, out)):
+        return f"Masks: {masks}\nNext: copy all that is in it to {place}, then {prepare}"
+    return f"Masks: {masks}\nNext: cp -r {shlex.quote(masks)} {shlex.quote(source)}/ && {prepare}"

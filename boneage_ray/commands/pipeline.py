@@ -8,7 +8,7 @@ from typing import Any, cast
 from boneage_ray import cluster, parts, storage
 from boneage_ray.anatomy.growth import Sex
 from boneage_ray.archives.files import FilesArchive
-from boneage_ray.commands.words import absolute, line, model_facts, model_notes, quoted
+from boneage_ray.commands.words import absolute, line, model_facts, model_notes, quoted, refuse_overlap
 from boneage_ray.errors import GateMissedError, StrictError, UsageError
 from boneage_ray.records.split import SPLITS, Split
 from boneage_ray.runs import Run, say, timed
@@ -41,7 +41,7 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     source, out = storage.absolute(arguments.source), storage.absolute(arguments.out)
     labels = storage.absolute(arguments.labels) if arguments.labels else None
     splits = storage.absolute(arguments.splits) if arguments.splits else None
-    _refuse_inside(source, out)
+    refuse_overlap(out, "SOURCE", [source])
     archive = open_archive(source, labels)
     options = PrepareOptions(out, recipe.image, recipe.split, splits, arguments.overwrite)
     run.note(recipe=recipe.model_dump(mode="json"), source=source, labels=labels)
@@ -90,16 +90,17 @@ def train(run: Run, arguments: TrainArguments) -> None:
     from boneage_ray.datasets.load import open_prepared
     from boneage_ray.recipes import find_recipe
     from boneage_ray.recipes.recipe import override
-    from boneage_ray.training.driver import TrainOptions, check_pretraining, fingerprint, run_training
+    from boneage_ray.training.driver import TrainOptions, check_labels, check_pretraining, fingerprint, run_training
 
     recipe = override(find_recipe(arguments.recipe), arguments.settings)
     data, out = storage.absolute(arguments.data), storage.absolute(arguments.out)
+    pretrain = storage.absolute(arguments.pretrain_data) if arguments.pretrain_data else None
+    refuse_overlap(out, "--data", [data])
+    refuse_overlap(out, "--pretrain-data", [pretrain] if pretrain else [])
     prepared = open_prepared(data)
     prepared.check_image(recipe.image)
-    for split in SPLITS[:2]:
-        prepared.shards(split)
+    check_labels(recipe, prepared)
     run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed, workers=arguments.workers)
-    pretrain = storage.absolute(arguments.pretrain_data) if arguments.pretrain_data else None
     check_pretraining(recipe, pretrain)
     options = TrainOptions(data, out, pretrain, arguments.workers, arguments.gpu, arguments.wandb)
     mark = fingerprint(recipe, prepared, options)
@@ -154,6 +155,8 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
 
     split = _split(arguments.split)
     model, data, out = absolute(arguments.model), absolute(arguments.data), storage.absolute(arguments.out)
+    refuse_overlap(out, "--model", model)
+    refuse_overlap(out, "--data", data)
     models, datasets = resolve(model), [open_prepared(uri) for uri in dict.fromkeys(data)]
     datasets = job.match_data(models, datasets)
     for prepared in datasets:
@@ -241,7 +244,8 @@ def score(run: Run, arguments: ScoreArguments) -> None:
         raise UsageError(f"--sex {arguments.sex}: F or M is needed; leave it out where it is unknown")
     source, model, out = storage.absolute(arguments.source), absolute(arguments.model), storage.absolute(arguments.out)
     metadata = storage.absolute(arguments.metadata) if arguments.metadata else None
-    _refuse_inside(source, out)
+    refuse_overlap(out, "SOURCE", [source])
+    refuse_overlap(out, "--model", model)
     models = resolve(model)
     mask_files = any(image.mask == "file" for image in models.scored_images)
     archive = FilesArchive(source, metadata, cast(Sex | None, arguments.sex), arguments.pixel_spacing_mm, mask_files)
@@ -282,12 +286,6 @@ def _after_score(model: list[str]) -> str:
     if len(model) == 1:
         return f"Next: boneage serve --model {quoted(model[0])}"
     return "Next: " + line("boneage ensemble", model=model, out="MODEL") + " && boneage serve --model MODEL"
-
-
-def _refuse_inside(source: str, out: str) -> None:
-    """What a run writes must not become its own input."""
-    if f"{out}/".startswith(f"{source.rstrip('/')}/"):
-        raise UsageError(f"--out {out} lies inside SOURCE {source}: give a place outside, or its files would be inputs")
 
 
 def _connect(run: Run) -> float:

@@ -1,11 +1,15 @@
-"""What commands say of themselves and of their models: lines to paste, facts for pages, notes for run.json."""
+"""What commands say of themselves and of their models: lines to paste, facts for pages, notes for run.json; and their places."""
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from boneage_ray import storage
+from boneage_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from boneage_ray.prediction.members import Models
@@ -14,6 +18,23 @@ if TYPE_CHECKING:
 def absolute(places: str | list[str]) -> list[str]:
     """One place or several, as they are meant from anywhere."""
     return [storage.absolute(place) for place in ([places] if isinstance(places, str) else places)]
+
+
+def refuse_overlap(out: str, flag: str, places: Iterable[str]) -> None:
+    """Raise `UsageError` unless OUT stands apart: what a run writes is never its own input, and --overwrite deletes OUT."""
+    own = _folder(out)
+    for place in places:
+        other = _folder(place)
+        if own.startswith(other) or other.startswith(own):
+            raise UsageError(
+                f"--out {out} and {flag} {place} are one place, or one lies inside the other: give --out a place of its own"
+            )
+
+
+def _folder(place: str) -> str:
+    """A place by which another can be found to lie inside; links of this machine are followed, s3a:// is s3://."""
+    whole = re.sub("^s3a://", "s3://", place) if "://" in place else os.path.realpath(place)
+    return f"{whole.rstrip('/')}/"
 
 
 def line(*words: str, **flags: object) -> str:

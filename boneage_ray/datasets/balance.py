@@ -33,6 +33,11 @@ def _category(row: dict[str, object], balance: str) -> str | None:
     return stage_of(age, "three" if balance == "three" else "four")
 
 
+def has_ages(shards: Sequence[Shard]) -> bool:
+    """Whether any case has an age; reads no further than the first."""
+    return any(row["age_months"] is not None for shard in shards for row in read_labels(shard))
+
+
 def missing_classes(shards: Sequence[Shard], scheme: SchemeName) -> list[str]:
     """Classes of a scheme without a single training case: a head cannot learn them."""
     found = Counter(categories(shards, scheme))

@@ -50,6 +50,12 @@ class Batch:
         return Batch(image_B1HW, self.sex_B, self.age_B, self.ids, mask_B1HW)
 
 
+def still_unknown(changed_B1HW: Tensor, mask_B1HW: Tensor) -> Tensor:
+    """Masks after a change, which may have padded them with 0: NO_MASK all over where a case had none before."""
+    unknown_B = (mask_B1HW == NO_MASK).flatten(1).all(1)
+    return changed_B1HW.masked_fill(unknown_B[:, None, None, None], NO_MASK)
+
+
 def as_float(image_B1HW: Tensor) -> Tensor:
     """uint8 0..255 to float32 [0, 1]."""
     return image_B1HW.float().div_(255.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from boneage_ray import storage
-from boneage_ray.errors import MismatchError, UsageError
+from boneage_ray.errors import MismatchError, StorageError, UsageError
 from boneage_ray.models.config import BackboneConfig
 from boneage_ray.runs import say
 
@@ -23,17 +24,28 @@ def build_backbone(config: BackboneConfig, channels: int, with_weights: bool, si
     `with_weights=False` leaves it random, for weights that a bundle or a checkpoint will bring. `size`: side of the images in
     pixels, for encoders that are built for one size.
     """
-    import timm
-
-    if not timm.is_model(config.name):
-        near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
-        raise UsageError(f"timm has no model {config.name!r}; nearest: {', '.join(near) or 'none'}")
+    _check_name(config.name)
     model = _create(config, channels, size)
     if with_weights and config.weights == "timm":
         _load_from_hub(model, config, size)
     elif with_weights and config.weights != "none":
         _load_file(model, config)
     return model
+
+
+def _check_name(name: str) -> None:
+    """Raises `UsageError` for a model, or a tag of one (as a1_in1k in resnet18.a1_in1k), that timm does not know."""
+    import timm
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise UsageError(f"timm has no model {name!r}; nearest: {', '.join(near) or 'none'}")
+    plain, _, tag = name.partition(".")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        near = difflib.get_close_matches(name, timm.list_pretrained(f"{plain}.*"), n=3, cutoff=0)
+        raise UsageError(f"timm has no tag {tag!r} of {plain}; nearest: {', '.join([*near, plain])}") from None
 
 
 def _create(config: BackboneConfig, channels: int, size: int | None, pretrained: bool = False) -> nn.Module:
@@ -50,8 +62,6 @@ def _create(config: BackboneConfig, channels: int, size: int | None, pretrained:
         model: nn.Module = timm.create_model(
             config.name, pretrained=pretrained, num_classes=0, in_chans=channels, **more
         )
-    except RuntimeError as error:  # a tag that timm does not know, as in resnet18.unheard_of
-        raise UsageError(f"timm cannot build {config.name!r}: {error}") from None
     except TypeError as error:
         if more.keys() - {"img_size"}:
             raise UsageError(
@@ -80,6 +90,14 @@ def fixed_size(model: nn.Module) -> tuple[int, int] | None:
 
 
 def _load_from_hub(model: nn.Module, config: BackboneConfig, size: int | None) -> None:
+    import timm
+
+    told = timm.get_pretrained_cfg(config.name)
+    if told is None or not told.has_weights:
+        raise UsageError(
+            f"timm has no weights for {config.name}: give another model.backbone.name, or --set model.backbone.weights=none "
+            "or =URI of a safetensors file"
+        )
     plain = config.model_copy(update={"attention": "none"})
     try:
         source = _create(plain, 3, size, pretrained=True)
@@ -92,7 +110,14 @@ def _load_from_hub(model: nn.Module, config: BackboneConfig, size: int | None) -
 
 
 def _load_file(model: nn.Module, config: BackboneConfig) -> None:
-    data = storage.read_bytes(config.weights)
+    try:
+        data = storage.read_bytes(config.weights)
+    except StorageError as error:
+        if not re.fullmatch(r"\w+", config.weights):
+            raise
+        raise StorageError(
+            error.reason, f"{error}; for weights of timm's hub give model.backbone.weights=timm"
+        ) from None
     digest = hashlib.sha256(data).hexdigest()
     if config.weights_sha256 is not None and digest != config.weights_sha256:
         raise MismatchError(f"{config.weights} has SHA-256 {digest}, the recipe asks for {config.weights_sha256}")
@@ -111,12 +136,23 @@ def _encoder_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _load_state(model: nn.Module, state: dict[str, Tensor], config: BackboneConfig, origin: str) -> None:
     """Load what fits; only the layers that the recipe added may be missing, and they are named."""
-    state = adapt_first_convolution(model, state)
+    state = adapt_first_convolution(model, _without_classifier(model, state, origin))
     added = _added(model, state) if config.attention != "none" else []
     own = model.state_dict()
     load_checked(model, state | {name: own[name] for name in added}, origin)
     if added:
         say(f"{origin} has no {config.attention} layers: {len(added)} tensors start at random ({added[0]}, ...)")
+
+
+def _without_classifier(model: nn.Module, state: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
+    """Files of timm hold the classifier of what they were trained for; the encoder was built without one."""
+    told: dict[str, Any] = getattr(model, "pretrained_cfg", {})
+    named = told.get("classifier") or ()
+    layers = tuple(f"{layer}." for layer in ((named,) if isinstance(named, str) else named))
+    dropped = sorted(name for name in state.keys() - model.state_dict().keys() if name.startswith(layers))
+    if dropped:
+        say(f"{origin}: its classifier is left out ({', '.join(dropped)})")
+    return {name: value for name, value in state.items() if name not in dropped}
 
 
 def _added(model: nn.Module, state: dict[str, Tensor]) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from boneage_ray.anatomy.growth import SchemeName
 
@@ -29,6 +30,21 @@ class BackboneConfig(BaseModel):
     weights_sha256: str | None = None
     attention: Literal["none", "cbam"] = "none"
     residual_start: Literal["zero", "one"] = "zero"
+
+    @field_validator("weights_sha256")
+    @classmethod
+    def _hexadecimal(cls, digest: str | None) -> str | None:
+        if digest is not None and not re.fullmatch("[0-9a-fA-F]{64}", digest):
+            raise ValueError("a SHA-256 of 64 hexadecimal digits is needed, as sha256sum prints it")
+        return digest and digest.lower()
+
+    @model_validator(mode="after")
+    def _a_hash_is_of_a_file(self) -> BackboneConfig:
+        if self.weights_sha256 is not None and self.weights in ("none", "timm"):
+            raise ValueError(
+                f"weights_sha256 is checked of a file, but weights={self.weights}: name the file, or leave the hash out"
+            )
+        return self
 
 
 class RegressorConfig(BaseModel):

@@ -27,6 +27,18 @@ Array = np.ndarray[Any, Any]
 # Weights of the CNN among which the validation split may choose.
 WEIGHTS = tuple(k / 20 for k in range(21))
 _WEIGHT = "cnn_weight"
+# What our own trees have beside their nodes, by its place below `learner`; XGBoost writes numbers as text.
+_OURS = {
+    ("gradient_booster", "name"): "gbtree",
+    ("objective", "name"): "reg:squarederror",
+    ("learner_model_param", "num_class"): "0",
+    ("learner_model_param", "num_target"): "1",
+    ("gradient_booster", "model", "gbtree_model_param", "num_parallel_tree"): "1",
+    ("feature_names",): [],
+    ("feature_types",): [],
+}
+_NODES = ("split_conditions", "split_type", "default_left", "base_weights", "loss_changes", "sum_hessian", "parents")
+_HIGHEST_YEARS = 20.0  # of an age that trees can start from
 
 
 @dataclass(frozen=True)
@@ -141,13 +153,16 @@ def read_trees(data: bytes, features: int, threads: int, origin: str) -> Trees:
     import xgboost
 
     try:
-        told = json.loads(data)["learner"]
+        whole = json.loads(data)
+        told = whole["learner"]
         weight = float(told["attributes"][_WEIGHT])
         held = int(told["learner_model_param"]["num_feature"])
+        _check_settings(told)
         _check_trees(told["gradient_booster"]["model"]["trees"], held)
         booster = xgboost.Booster({"nthread": threads})
-        booster.load_model(bytearray(data))
-    except (ValueError, KeyError, TypeError, IndexError, xgboost.core.XGBoostError):
+        # Written anew, so that XGBoost reads what was checked: of a key given twice it might take the other value.
+        booster.load_model(bytearray(json.dumps(whole).encode()))
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, xgboost.core.XGBoostError):
         raise UsageError(f"{origin} does not hold boosted trees with a blend weight, or is damaged") from None
     if held != features or not 0 <= weight <= 1:
         raise UsageError(
@@ -156,12 +171,31 @@ def read_trees(data: bytes, features: int, threads: int, origin: str) -> Trees:
     return Trees(booster, weight)
 
 
+def _check_settings(learner: Mapping[str, Any]) -> None:
+    """Raise `ValueError` unless these are trees for one age: of others XGBoost would crash, or answer in another shape."""
+    for place, ours in _OURS.items():
+        value: Any = learner
+        for key in place:
+            value = value[key]
+        if value != ours:
+            raise ValueError(f"{'.'.join(place)} is not as our trees have it")
+    model = learner["gradient_booster"]["model"]
+    count = len(model["trees"])
+    numbered = (int(model["gbtree_model_param"]["num_trees"]), model["tree_info"], model["iteration_indptr"])
+    if numbered != (count, [0] * count, list(range(count + 1))):
+        raise ValueError("trees of more than one output, or another number of them")
+    start = float(str(learner["learner_model_param"]["base_score"]).strip("[]"))  # since XGBoost 3.1 in brackets
+    if not 0 <= start <= _HIGHEST_YEARS:
+        raise ValueError("trees that start from no age")
+
+
 def _check_trees(trees: Sequence[Mapping[str, Any]], features: int) -> None:
     """Raise `ValueError` unless every tree can be walked: XGBoost believes the indices in a file and would crash."""
     if not trees:
         raise ValueError("no trees")
     for tree in trees:
         size = int(tree["tree_param"]["num_nodes"])
+        _check_nodes(tree, size, features)
         left, right, split = (np.asarray(tree[k]) for k in ("left_children", "right_children", "split_indices"))
         if {len(left), len(right), len(split)} != {size}:
             raise ValueError("a tree with parts of unequal length")
@@ -173,3 +207,14 @@ def _check_trees(trees: Sequence[Mapping[str, Any]], features: int) -> None:
             inside = (level > 0).all() and (level < size).all() and (split[inner] < features).all()
             if walked > size or not inside or (split[inner] < 0).any():  # more steps than nodes: a circle
                 raise ValueError("a tree that cannot be walked")
+
+
+def _check_nodes(tree: Mapping[str, Any], size: int, features: int) -> None:
+    """Raise `ValueError` unless every node has one finite number and no categories."""
+    told = tree["tree_param"]
+    if int(told["num_feature"]) != features or told["size_leaf_vector"] not in ("0", "1"):
+        raise ValueError("a tree on other features, or with vectors for leaves")
+    if any(len(tree[name]) != size for name in _NODES) or not np.isfinite(tree["split_conditions"]).all():
+        raise ValueError("a tree with parts of unequal length, or with a value that is not finite")
+    if any(tree["split_type"]) or any(len(tree[name]) for name in tree if name.startswith("categories")):
+        raise ValueError("a tree that asks for categories")

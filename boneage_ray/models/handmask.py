@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from boneage_ray.datasets.batch import Batch
+from boneage_ray.datasets.batch import Batch, still_unknown
 from boneage_ray.errors import UsageError
 from boneage_ray.models import patches
 from boneage_ray.models.config import HandMaskConfig
@@ -48,7 +48,7 @@ class HandMask(Model):
                 "the hand-mask recipe needs masks: prepare an archive with masks/ID.png, or with --set image.mask=hand"
             )
         image = patches.enlarged(batch.image_B1HW, config.patch)
-        mask = patches.enlarged(batch.mask_B1HW, config.patch)
+        mask = still_unknown(patches.enlarged(batch.mask_B1HW, config.patch), batch.mask_B1HW)
         spots = patches.draw_places(mask, config.patch, config.stride, config.patches, config.foreground)
         sex_B, age_B = (torch.repeat_interleave(values, config.patches) for values in (batch.sex_B, batch.age_B))
         ids = tuple(name for name in batch.ids for _ in range(config.patches))

@@ -132,8 +132,9 @@ def copy_members(models: Models, out: str) -> list[str]:
     folders = [member_folder(k) for k in range(len(models.members))]
     for folder, member in zip(folders, models.members, strict=True):
         manifest, _ = bundle.read_manifest(member.uri)
-        for file, digest in sorted(manifest["sha256"].items()):
-            storage.write_bytes(storage.join(out, folder, file), _verified(member.uri, file, digest))
+        held = manifest["sha256"]
+        for file in (name for name in (*bundle.FILES, bundle.TREES) if name in held):  # no name that is not ours
+            storage.write_bytes(storage.join(out, folder, file), _verified(member.uri, file, held[file]))
         data = _verified(member.uri, bundle.MANIFEST, member.sha256)
         storage.write_bytes(storage.join(out, folder, bundle.MANIFEST), data)
     return folders
@@ -151,7 +152,8 @@ def _one(member: Member) -> Models:
 def _member(uri: str) -> Member:
     manifest, sha256 = bundle.read_manifest(uri)
     recipe, metrics = (
-        json.loads(_verified(uri, file, manifest["sha256"][file])) for file in (bundle.RECIPE, bundle.METRICS)
+        bundle.read_object(uri, file, _verified(uri, file, manifest["sha256"][file]))
+        for file in (bundle.RECIPE, bundle.METRICS)
     )
     built = build(recipe, f"{uri}/{bundle.RECIPE}")
     return Member(uri, built.name, sha256, built, metrics)
@@ -187,13 +189,16 @@ def _ensemble_manifest(uri: str) -> dict[str, Any] | None:
     """The manifest of an ensemble bundle; None where there is another one or none, of which bundle.read_manifest tells."""
     try:
         manifest = json.loads(storage.read_bytes(storage.join(uri, bundle.MANIFEST)))
-    except (StorageError, ValueError):
+    except (StorageError, ValueError, RecursionError):
         return None
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         return None
     try:
-        whole = bool(manifest["name"]) and isinstance(manifest["summary"], str)
-        whole &= all(_FOLDER.fullmatch(entry["folder"]) and entry["model_sha256"] for entry in manifest["members"])
+        whole = bool(manifest["name"]) and all(isinstance(manifest[key], str) for key in ("name", "summary"))
+        whole &= all(
+            _FOLDER.fullmatch(entry["folder"]) and bundle.HASH.fullmatch(entry["model_sha256"])
+            for entry in manifest["members"]
+        )
     except (KeyError, TypeError):
         whole = False
     if not whole:

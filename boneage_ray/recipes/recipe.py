@@ -5,23 +5,25 @@ A variant is a short derivation: `RESNET18.derive(name="...", summary="...", mod
 
 from __future__ import annotations
 
-import difflib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from boneage_ray.augment.config import AugmentConfig
 from boneage_ray.errors import UsageError
 from boneage_ray.models.config import BlendConfig, ModelConfig, RegressorConfig
 from boneage_ray.optimization import Stage
+from boneage_ray.recipes import wording
 from boneage_ray.records.prepare import ImageConfig
 from boneage_ray.records.split import SplitConfig
 from boneage_ray.tasks.config import AgeTaskConfig, TaskConfig
 
-_TAGS = ("regressor", "hand-mask", "age", "mask")  # pydantic names the member of a union inside a key
+_TASK_OF = {"regressor": "age", "hand-mask": "mask"}  # what each kind of model is trained for
+_MAX_SEED = 2**31 - 1  # seeds of epochs and workers are made by multiplying, and have to stay within 64 bits
 
 
 class Recipe(BaseModel):
@@ -46,8 +48,15 @@ class Recipe(BaseModel):
     compile: bool = Field(default=False, description="torch.compile the network for training")
     deterministic: bool = Field(default=False, description="only algorithms that repeat to the last bit")
     split: SplitConfig = SplitConfig()
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=_MAX_SEED)
     members: int = Field(default=1, ge=1, le=100, description="trained from seeds seed, seed + 1 ... and scored as one")
+
+    @field_validator("name")
+    @classmethod
+    def _fit_for_a_file(cls, name: str) -> str:
+        if not re.fullmatch(r"[\w.+-]*[A-Za-z0-9][\w.+-]*", name, re.ASCII):
+            raise ValueError("it becomes part of file names: letters, digits and . _ + - only")
+        return name
 
     @field_validator("blend")
     @classmethod
@@ -56,7 +65,22 @@ class Recipe(BaseModel):
             raise ValueError("only a regressor's age can be blended with trees")
         return blend
 
-    def derive(self, **changes: Any) -> Recipe:  # noqa: ANN401  any field of any config below
+    @model_validator(mode="after")
+    def _parts_go_together(self) -> Recipe:
+        model, task, needed = self.model.kind, self.task.kind, _TASK_OF[self.model.kind]
+        if task != needed:
+            raise ValueError(f'a {model} learns the task {needed}, not {task}: give task={{kind = "{needed}"}}')
+        if task != "age" and self.best_by == "val_mae_months":
+            raise ValueError(f"the task {task} has no ages to go by: give best_by=val_loss")
+        if model != "regressor" and self.members > 1:
+            raise ValueError(f"only age regressors are scored together, this is a {model}: give members=1")
+        if model == "hand-mask" and self.image.mask == "none":
+            raise ValueError("a hand-mask learns from masks: give image.mask=file (drawn ones) or image.mask=hand")
+        if self.seed + self.members - 1 > _MAX_SEED:
+            raise ValueError(f"the members' seeds go up from {self.seed} and would pass {_MAX_SEED}: give a lower seed")
+        return self
+
+    def derive(self, /, **changes: Any) -> Recipe:  # noqa: ANN401  any field of any config below
         """Another recipe that differs in the given fields; nested dicts change nested fields only."""
         return build(_merged(self.model_dump(), changes), self.name)
 
@@ -70,42 +94,39 @@ def build(values: Mapping[str, Any], origin: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = [str(part) for k, part in enumerate(first["loc"]) if k != 1 or str(part) not in _TAGS]
-        key = ".".join(place)
-        if first["type"] == "extra_forbidden":
-            near = _nearest(place[:-1], place[-1])
-            raise UsageError(f"recipe {origin}: unknown key {key}{near}") from None
-        raise UsageError(f"recipe {origin}: {key} = {first['input']!r}: {first['msg']}") from None
+        raise UsageError(f"recipe {origin}: {wording.explain(error, Recipe)}") from None
 
 
 def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """Apply `--set key=value` settings. `stages.0.lr` names one stage, `stage.lr` all of them."""
+    """Apply `--set key=value` settings, judged together. `stages.0.lr` names one stage, `stage.lr` all of them."""
+    values = recipe.model_dump()
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise UsageError(f"--set {setting}: give key=value, for example stage.epochs=3")
-        recipe = _override_one(recipe, key.strip(), _value(text.strip()))
-    return recipe
-
-
-def _override_one(recipe: Recipe, key: str, value: object) -> Recipe:
-    parts = key.split(".")
-    values = recipe.model_dump()
-    if parts[0] == "stage":
-        for stage in values["stages"]:
-            _assign(stage, parts[1:], value, key)
-    else:
-        _assign(values, parts, value, key)
+        _override_one(values, key.strip(), _value(text.strip()))
     return build(values, recipe.name)
 
 
+def _override_one(values: dict[str, Any], key: str, value: object) -> None:
+    parts = key.split(".")
+    if parts[0] != "stage":
+        _assign(values, parts, value, key)
+        return
+    for stage in values["stages"] if isinstance(values["stages"], list | tuple) else ():
+        _assign(stage, parts[1:], value, key)
+
+
 def _assign(values: Any, parts: list[str], value: object, key: str) -> None:  # noqa: ANN401  dicts and lists nested
-    if len(parts) > 1 and isinstance(values, dict) and parts[0] in values and values[parts[0]] is None:
-        raise UsageError(f"--set {key}: this recipe has no {parts[0]}; give --set {parts[0]}={{}} before it to add one")
+    place = ["stages" if part == "stage" else part for part in key.split(".")[: len(key.split(".")) - len(parts)]]
+    if len(parts) > 1 and isinstance(values, dict) and ".".join([*place, parts[0]]) in wording.known_keys(Recipe):
+        values.setdefault(parts[0], {})  # a table was given without it; or it is of another kind, which is told later
+        if values[parts[0]] is None:
+            raise UsageError(
+                f"--set {key}: this recipe has no {parts[0]}; give --set {parts[0]}={{}} before it to add one"
+            )
     if not parts or (len(parts) > 1 and not isinstance(_child(values, parts[0]), dict | list | tuple)):
-        near = _nearest([], parts[0]) if parts else ""
-        raise UsageError(f"--set {key}: no such field{near}")
+        raise UsageError(f"--set {key}: no such field{_hint(values, place, parts)}")
     if len(parts) > 1:
         _assign(_child(values, parts[0]), parts[1:], value, key)
     elif isinstance(values, dict):
@@ -114,10 +135,17 @@ def _assign(values: Any, parts: list[str], value: object, key: str) -> None:  # 
         raise UsageError(f"--set {key}: name a field of one entry, for example stages.0.lr")
 
 
+def _hint(values: Any, place: list[str], parts: list[str]) -> str:  # noqa: ANN401
+    if isinstance(values, list | tuple):
+        return f"; number of {place[-1]}: {len(values)}, counted from 0"
+    return wording.nearest(place, parts[0], Recipe) if parts else ""
+
+
 def _child(values: Any, part: str) -> Any:  # noqa: ANN401
     if isinstance(values, dict):
         return values.get(part)
-    return values[int(part)] if part.isdigit() and int(part) < len(values) else None
+    known = isinstance(values, list | tuple) and part.isdigit() and int(part) < len(values)
+    return values[int(part)] if known else None
 
 
 def _value(text: str) -> object:
@@ -126,35 +154,6 @@ def _value(text: str) -> object:
         return tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _nearest(place: Sequence[str], key: str) -> str:
-    """The known field that looks most like `key`, searched where it was given and then everywhere."""
-    known = known_keys()
-    inside = [k for k in known if k.split(".")[:-1] == [p for p in place if not p.isdigit()]]
-    near = difflib.get_close_matches(key, [k.rsplit(".", 1)[-1] for k in inside or known], n=1, cutoff=0.5)
-    return f"; nearest known: {near[0]}" if near else ""
-
-
-def known_keys() -> list[str]:
-    """Every settable key in dotted form, with `stages` for each stage's fields."""
-    found: list[str] = []
-
-    def walk(model: type[BaseModel], prefix: str) -> None:
-        for name, info in model.model_fields.items():
-            found.append(prefix + name)
-            for inner in _configs(info.annotation):
-                walk(inner, f"{prefix}{name}.")
-
-    walk(Recipe, "")
-    return list(dict.fromkeys(found))
-
-
-def _configs(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401
-    """The configs that a field may hold: itself, the members of a union, the entries of a tuple."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [config for inner in get_args(annotation) for config in _configs(inner)]
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

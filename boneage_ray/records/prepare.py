@@ -36,7 +36,7 @@ class ImageConfig(BaseModel):
     mask_dilation: float = Field(default=0.0, ge=0, le=0.2, description="as a part of the prepared image's side")
     mask_overlay: bool = Field(default=True, description="0 outside of the mask; false only stores the mask")
     clahe_clip: float = Field(default=0.0, ge=0, description="0 switches CLAHE off")
-    clahe_tiles: int = Field(default=8, ge=1)
+    clahe_tiles: int = Field(default=8, ge=1, le=64)
     sharpen: float = Field(default=0.0, ge=0, description="0 switches Laplacian sharpening off")
     max_megapixels: float = Field(default=100.0, gt=0)
     quality: QualityConfig = QualityConfig()

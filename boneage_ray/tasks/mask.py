@@ -57,13 +57,14 @@ class MaskTask(Task):
         masks = batch.mask_B1HW[:, 0].byte().cpu().numpy()
         return {"mask": [None if (mask == NO_MASK).any() else mask for mask in masks]}
 
+    def summarise(self, predicted: Columns, truth: Columns) -> tuple[Columns, Columns]:
+        """overlap: (Dice, IoU) of each case that has a mask; the masks themselves, megabytes a case, are let go."""
+        cases = zip(predicted["mask"], truth["mask"], strict=True)
+        return {"overlap": [overlap(given, true) for given, true in cases if true is not None]}, {}
+
     def metrics(self, predicted: Columns, truth: Columns) -> dict[str, float]:
         """Dice and IoU, each an image: their mean and the least. NaN where no case has a mask."""
-        pairs = [
-            overlap(given, true)
-            for given, true in zip(predicted["mask"], truth["mask"], strict=True)
-            if true is not None
-        ]
+        pairs = predicted.get("overlap", [])
         if not pairs:
             return dict.fromkeys(("dice_mean", "dice_min", "iou_mean", "iou_min"), math.nan)
         found: dict[str, float] = {}

@@ -30,6 +30,10 @@ class Task(ABC):
         """What `metrics` compares with, one entry a case."""
         return {"age_months": batch.age_B.tolist()}
 
+    def summarise(self, predicted: Columns, truth: Columns) -> tuple[Columns, Columns]:
+        """Of a batch, what `metrics` needs: held for a whole split, and sent between workers, so nothing large."""
+        return predicted, truth
+
     @abstractmethod
     def metrics(self, predicted: Columns, truth: Columns) -> dict[str, float]:
-        """Figures over a whole split; `truth` has the columns of `self.truth`."""
+        """Figures over a whole split, from the columns of `summarise`."""

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,19 +17,21 @@ from torch import nn
 from boneage_ray import bundle, storage
 from boneage_ray.anatomy.growth import SchemeName
 from boneage_ray.cluster import first_cause
-from boneage_ray.datasets.balance import categories, missing_classes
+from boneage_ray.datasets.balance import categories, has_ages, missing_classes
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.datasets.load import Prepared, batches, open_prepared
 from boneage_ray.datasets.plan import balanced_slices, ordered_slices, training_slices
-from boneage_ray.errors import MismatchError, UsageError
+from boneage_ray.errors import MismatchError, NoUsableInputError, UsageError
 from boneage_ray.models.build import build_model
 from boneage_ray.optimization import Data
 from boneage_ray.recipes.recipe import Recipe
+from boneage_ray.records.split import Split
 from boneage_ray.runs import Progress as ProgressLine
 from boneage_ray.runs import say
 from boneage_ray.training import checkpoint
 from boneage_ray.training.blend import check_blend, fit_blend
-from boneage_ray.training.loop import Job, train
+from boneage_ray.training.loop import NONFINITE, Job, train
+from boneage_ray.training.step import NonFiniteLossError
 from boneage_ray.training.tracking import Tracker
 
 CHECKPOINTS = "checkpoints"
@@ -71,6 +73,17 @@ def check_pretraining(recipe: Recipe, pretrain: str | None) -> None:
         raise UsageError(f"--pretrain-data {pretrain}: recipe {recipe.name} has no stage with data = pretrain")
     if pretrain is not None:
         open_prepared(pretrain).check_image(recipe.image)
+        check_labels(recipe, open_prepared(pretrain), ("train",))
+
+
+def check_labels(recipe: Recipe, prepared: Prepared, splits: Sequence[Split] = ("train", "val")) -> None:
+    """Raise `NoUsableInputError` for a split without a record, or, where ages are learnt, without an age."""
+    for split in splits:
+        shards = prepared.shards(split)
+        if recipe.task.kind == "age" and not has_ages(shards):
+            raise NoUsableInputError(
+                f"{prepared.uri}: no case of the {split} split has an age; run `boneage prepare` with --labels CSV"
+            )
 
 
 def run_training(recipe: Recipe, prepared: Prepared, options: TrainOptions) -> tuple[checkpoint.Progress, str]:
@@ -78,6 +91,7 @@ def run_training(recipe: Recipe, prepared: Prepared, options: TrainOptions) -> t
     run_uri = storage.join(options.out, CHECKPOINTS)
     mark = fingerprint(recipe, prepared, options)
     total = sum(stage.epochs for stage in recipe.stages)
+    storage.delete_tree(storage.join(run_uri, NONFINITE))  # of an earlier try, which this one continues
     if not checkpoint.epochs(run_uri):
         # Here first: a wrong name, file or hash, or a hub out of reach, is told before any worker starts.
         for warning in _missing(recipe, prepared):
@@ -164,8 +178,16 @@ def _worker_main(config: dict[str, Any]) -> None:
     world = _RayWorld(recipe, {"train": config["data"], "pretrain": config["pretrain"]}, config["board"])
     batches = [world.batches_per_epoch(data) for data in world.sources]
     job = Job(recipe, storage.join(config["out"], CHECKPOINTS), config["mark"], *batches)
+    _stop_again(job.run_uri)
     with Tracker(recipe, config["out"], enabled=config["wandb"] and world.rank == 0) as world.tracker:
         train(job, world)
+
+
+def _stop_again(run_uri: str) -> None:
+    """Ray tries every failed training once more; a loss that is not finite would only come again."""
+    uri = storage.join(run_uri, NONFINITE)
+    if storage.exists(uri):
+        raise NonFiniteLossError(tuple(storage.read_json(uri)["ids"]))
 
 
 class _RayWorld:

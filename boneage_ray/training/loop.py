@@ -30,6 +30,8 @@ from boneage_ray.training.step import (
     train_epoch,
 )
 
+NONFINITE = "nonfinite-loss.json"
+
 
 class World(Protocol):
     """What the loop needs of its surroundings; training/driver.py gives it on Ray, tests give a plain one."""
@@ -98,9 +100,9 @@ def _train(job: Job, world: World) -> checkpoint.Progress:
             _keep_lessons(job, world, learner, progress)
             progress.stage, progress.epoch_in_stage, progress.since_best = progress.stage + 1, 0, 0
             if progress.stage < len(job.recipe.stages):
-                raw.load_state_dict(
-                    learner.judged.state_dict()
-                )  # a stage starts from what the one before was judged by
+                _forget_lessons(job, progress)
+                # A stage starts from what the one before was judged by.
+                raw.load_state_dict(learner.judged.state_dict())
                 learner = _learner(job, world, raw, progress, None)
         _commit(job, world, learner, progress)
         world.on_epoch(progress.history[-1])
@@ -175,7 +177,7 @@ def _one_epoch(job: Job, world: World, learner: Learner, progress: checkpoint.Pr
     try:
         loss = train_epoch(learner, world.train_batches(progress.epoch, data), world.on_step)
     except NonFiniteLossError as error:
-        uri = storage.join(job.run_uri, "nonfinite-loss.json")
+        uri = storage.join(job.run_uri, NONFINITE)
         storage.write_json(uri, {"epoch": progress.epoch + 1, "ids": list(error.ids)})
         raise
     trained = time.monotonic()
@@ -215,17 +217,22 @@ def _validation(learner: Learner, parts: list[Any]) -> dict[str, float | None]:
 
 
 def _note_best(job: Job, world: World, learner: Learner, progress: checkpoint.Progress) -> None:
-    """A score that is not finite (None) is never better than one that is; pretraining is never the best."""
+    """A score that is not finite (None) is never better than one that is."""
     score = progress.history[-1]["score"]
     progress.since_best += 1
     first = progress.best_epoch == 0
-    if job.recipe.stages[progress.stage].data == "pretrain" and not first:
-        return
     better = score is not None and (progress.best_score is None or score < progress.best_score)
     if first or better:
         progress.best_score, progress.best_epoch, progress.since_best = score, progress.epoch, 0
         if world.rank == 0:
             checkpoint.save_weights(job.run_uri, checkpoint.BEST, learner.judged.state_dict())
+
+
+def _forget_lessons(job: Job, progress: checkpoint.Progress) -> None:
+    """Where training proper begins, the best of the pretraining no longer counts."""
+    before, now = (job.recipe.stages[progress.stage - k].data for k in (1, 0))
+    if before == "pretrain" and now == "train":
+        progress.best_score, progress.best_epoch = None, 0
 
 
 def _stage_is_over(stage: Stage, progress: checkpoint.Progress) -> bool:

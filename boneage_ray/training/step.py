@@ -158,7 +158,7 @@ def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 
 @torch.inference_mode()
 def predict_epoch(learner: Learner, batches: Iterable[Batch]) -> tuple[Columns, Columns, tuple[float, int]]:
-    """Predicted columns, true columns, and (summed loss, cases) over a split."""
+    """Predicted and true columns as the task sums them up for its metrics, and (summed loss, cases), over a split."""
     learner.judged.eval()
     predicted: dict[str, list[Any]] = {}
     truth: dict[str, list[Any]] = {}
@@ -170,10 +170,10 @@ def predict_epoch(learner: Learner, batches: Iterable[Batch]) -> tuple[Columns, 
         loss = torch.stack(list(learner.task.losses(outputs, on_device).values())).sum()
         total += float(loss) * len(batch)
         cases += len(batch)
-        for name, values in learner.task.predict(outputs).items():
-            predicted.setdefault(name, []).extend(values)
-        for name, values in learner.task.truth(batch).items():
-            truth.setdefault(name, []).extend(values)
+        summed_up = learner.task.summarise(learner.task.predict(outputs), learner.task.truth(batch))
+        for whole, columns in zip((predicted, truth), summed_up, strict=True):
+            for name, values in columns.items():
+                whole.setdefault(name, []).extend(values)
     return predicted, truth, (total, cases)
 
 

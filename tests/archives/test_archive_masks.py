@@ -6,7 +6,8 @@ import pytest
 
 from boneage_ray.archives.archive import Input
 from boneage_ray.archives.files import FilesArchive
-from boneage_ray.archives.masks import mask_data, mask_name
+from boneage_ray.archives.listing import files_below
+from boneage_ray.archives.masks import Masks, mask_data, mask_name
 from boneage_ray.archives.open import open_archive
 from boneage_ray.archives.rsna import RsnaArchive
 from boneage_ray.errors import InputProblem
@@ -63,9 +64,63 @@ def test_two_masks_of_one_name_are_told(folder):
     assert rest == [("1", "duplicate_id")]
 
 
-def test_without_masks_asked_for_every_file_is_an_input(folder):
-    root = folder("1.png", "masks/1.png")
-    assert pairs(FilesArchive(str(root)), root) == ([("1.png", None), ("masks/1.png", None)], [])
+def test_an_exact_path_wins_over_a_name_that_was_listed_before(folder):
+    root = folder("1/7.png", "7.png", "masks/7.png")
+    assert pairs(FilesArchive(str(root), masks=True), root) == ([("1/7.png", None), ("7.png", "7.png")], [])
+
+
+def test_a_mask_that_several_images_fit_belongs_to_none(folder):
+    root = folder("a/7.png", "b/7.png", "c/8.dcm", "c/8.tif", "d/9.png", "masks/7.png", "masks/c/8.png", "masks/9.png")
+    met, rest = pairs(FilesArchive(str(root), masks=True), root)
+    assert [mask for _, mask in met] == [None, None, None, None, "9.png"]
+    assert rest == [("7", "duplicate_id"), ("c/8", "duplicate_id")]
+    said = [item.problem[1] for item in FilesArchive(str(root), masks=True).inputs() if not item.uri]
+    assert all("2 images fit this name" in text for text in said)
+
+
+def test_ids_that_repeat_in_a_labelled_archive_are_told(folder):
+    root = folder("a/x1.png", "b/x1.png", "masks/x1.png")
+    (root / "labels.csv").write_text("id,boneage,male\nx1,12,True\n")
+    met, rest = pairs(open_archive(str(root)), root)
+    assert met == [("a/x1.png", None), ("b/x1.png", None)]
+    assert rest == [("x1", "duplicate_id")]
+
+
+def test_what_is_no_image_by_its_name_takes_no_mask_from_one(folder):
+    root = folder("a/7.json", "a/7.png", "b/8", "b/8.txt", "masks/7.png", "masks/b/8.png")
+    met, rest = pairs(FilesArchive(str(root), masks=True), root)
+    assert met == [("a/7.json", None), ("a/7.png", "7.png"), ("b/8", "b/8.png"), ("b/8.txt", None)]
+    assert rest == []
+
+
+def test_images_are_listed_twice_only_where_there_are_masks(folder):
+    root = folder("1.png")
+    listed = []
+    images = (listed.append(found) or found for found in files_below(str(root)))
+    assert Masks.below(str(root), images).uris == {}
+    assert listed == []
+
+
+def test_without_masks_asked_for_they_are_told_from_radiographs(folder):
+    root = folder("1.png", "masks/1.png", "masks/2.png", "masked/1.png")
+    archive = FilesArchive(str(root))
+    assert [mask for _, mask in pairs(archive, root)[0]] == [None] * 4
+    problems = {item.uri.removeprefix(f"{root}/"): item.problem for item in archive.inputs()}
+    assert {name for name, problem in problems.items() if problem} == {"masks/1.png", "masks/2.png"}
+    assert problems["masks/2.png"][0] == "unsupported_format"
+    assert "a hand mask, not a radiograph" in problems["masks/2.png"][1]
+
+
+def test_a_mask_takes_no_metadata_from_an_image(folder):
+    root = folder("masks/1.png", "z/1.png")
+    (root.parent / "sexes.csv").write_text("stem,sex\n1,F\n")
+    assert [i.sex for i in FilesArchive(str(root), str(root.parent / "sexes.csv")).inputs()] == [None, "F"]
+
+
+@pytest.mark.parametrize("place", ["films", "films/masks"])
+def test_any_other_folder_called_masks_holds_images(folder, tmp_path, place):
+    folder("1.png", "a2.txt", "masks/a2.png") if place == "films" else folder("1.png", "masks/1.png")
+    assert all(item.problem is None for item in FilesArchive(str(tmp_path / place)).inputs())
 
 
 def test_masks_of_a_labelled_archive_are_no_images_of_it(folder):
@@ -97,8 +152,9 @@ def test_bytes_of_a_mask_or_why_there_are_none(folder):
 
 
 def test_what_score_writes_is_found_again(folder):
-    images = ("1.png", "b/1.dcm", "b/1.png", "c/d.JPG")
+    images = ("1.png", "b/1.dcm", "b/1.png", "c/7", "c/7.dcm", "c/7.dcm.png", "c/7.mask", "c/7.png", "c/d.JPG")
     root = folder(*images, *map(mask_name, images))
     met, rest = pairs(FilesArchive(str(root), masks=True), root)
     assert [mask_name(image).removeprefix("masks/") for image, _ in met] == [mask for _, mask in met]
+    assert len({mask for _, mask in met}) == len(images)
     assert rest == []

@@ -10,11 +10,17 @@ import torch
 
 from boneage_ray import bundle, runs
 from boneage_ray.cli import main
+from boneage_ray.commands import ensemble
+from boneage_ray.datasets.load import Prepared
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction import members
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
+from boneage_ray.runs import Run
+from boneage_ray.training import ensemble as training
+from boneage_ray.training.driver import TrainOptions
 
+METRICS = {"val_mae_months": 9.0}
 RECIPE = override(find_recipe("demo"), ["image.size=64", "model.backbone.name=test_resnet"])
 
 
@@ -30,7 +36,7 @@ def two(tmp_path):
     for seed, place in enumerate(places):
         torch.manual_seed(seed)
         recipe = RECIPE.derive(name=f"m{seed}", seed=seed)
-        bundle.save(place, recipe, Regressor(recipe.model).state_dict(), {"val_mae_months": 9.0})
+        bundle.save(place, recipe, Regressor(recipe.model).state_dict(), METRICS)
     return places
 
 
@@ -74,3 +80,23 @@ def test_another_out_is_not_overwritten_unasked(two, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert main(arguments(two, tmp_path / "e", "--name", "other", "--overwrite")) == 0
     assert members.resolve([str(tmp_path / "e")]).name == "other"
+
+
+def test_a_member_whose_mae_was_not_finite_does_not_lose_the_others(two, tmp_path, monkeypatch):
+    out = str(tmp_path / "e")
+    folders = members.copy_members(members.resolve(two), out)
+    found = [training.TrainedMember(folders[0], 0, {"val_loss": 1.0}), training.TrainedMember(folders[1], 1, METRICS)]
+    monkeypatch.setattr(training, "train_members", lambda recipe, prepared, options: found)
+    run = Run("train")
+    ensemble.train_members(run, RECIPE, Prepared("data", {"fingerprint": "f"}), TrainOptions("data", out))
+    assert run.answer["val_mae_months of the members"] == "not finite, 9.00"
+    assert run.answer["their mean"] == "not finite"
+    assert members.resolve([out]).sha256 == run.answer["model_sha256"]
+
+
+def test_masks_have_no_ensemble_and_nothing_is_claimed(tmp_path, capsys):
+    out = tmp_path / "e"
+    given = ["--recipe", "hand-mask", "--set", "members=2", "--data", str(tmp_path), "--out", str(out)]
+    assert main(["train", *given]) == 2
+    assert "members" in capsys.readouterr().err
+    assert not out.exists()

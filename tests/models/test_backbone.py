@@ -39,19 +39,51 @@ def test_an_unknown_name_is_refused_with_the_nearest():
         build_backbone(BackboneConfig(name="resnet81"), 1, with_weights=True)
 
 
-def test_an_unknown_tag_is_refused():
-    with pytest.raises(UsageError, match=r"timm cannot build 'resnet18.unheard_of': .*tag"):
-        build_backbone(BackboneConfig(name="resnet18.unheard_of"), 1, with_weights=True)
+@pytest.mark.parametrize("size", [None, 64])
+def test_an_unknown_tag_is_refused_with_the_nearest(size):
+    with pytest.raises(
+        UsageError, match=r"timm has no tag 'unheard_of' of resnet18; nearest: resnet18\.\w+, .*, resnet18$"
+    ):
+        build_backbone(BackboneConfig(name="resnet18.unheard_of"), 1, with_weights=True, size=size)
+
+
+def test_a_known_tag_is_taken():
+    model = build_backbone(BackboneConfig(name=f"{TINY}.r160_in1k"), 1, with_weights=False, size=64)
+    assert model.num_features == 96
+
+
+def test_timm_without_weights_of_a_model_is_told_as_that():
+    with pytest.raises(UsageError, match=r"^timm has no weights for cspresnet50d: .*weights=none or =URI"):
+        build_backbone(BackboneConfig(name="cspresnet50d", weights="timm"), 1, with_weights=True)
+
+
+def test_a_word_that_names_no_file_is_answered_with_timm():
+    with pytest.raises(UsageError, match=r"imagenet.*; for weights of timm's hub give model\.backbone\.weights=timm"):
+        built(3, weights="imagenet")
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"), [(TINY, ["fc"]), ("deit_tiny_distilled_patch16_224", ["head", "head_dist"])]
+)
+def test_the_classifier_in_a_file_of_timm_is_left_out_and_said(tmp_path, capsys, name, layers):
+    whole = timm.create_model(name, num_classes=7).state_dict()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(save(whole))
+    model = build_backbone(BackboneConfig(name=name, weights=str(path)), 3, with_weights=True)
+    parts = [f"{layer}.{part}" for layer in layers for part in ("bias", "weight")]
+    assert f"{path}: its classifier is left out ({', '.join(parts)})" in capsys.readouterr().err
+    assert set(model.state_dict()) == set(whole) - set(parts)
+    assert all(torch.equal(value, whole[key]) for key, value in model.state_dict().items())
 
 
 def test_weights_come_from_a_file_with_its_hash(tmp_path, weights):
     path, data = tmp_path / "encoder.safetensors", save(weights)
     path.write_bytes(data)
     digest = hashlib.sha256(data).hexdigest()
-    model = built(3, weights=str(path), weights_sha256=digest)
+    model = built(3, weights=str(path), weights_sha256=digest.upper())
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
-    with pytest.raises(MismatchError, match=f"{path} has SHA-256 {digest}, the recipe asks for 00"):
-        built(3, weights=str(path), weights_sha256="00")
+    with pytest.raises(MismatchError, match=f"{path} has SHA-256 {digest}, the recipe asks for {'0' * 64}"):
+        built(3, weights=str(path), weights_sha256="0" * 64)
 
 
 def test_weights_come_from_an_object_store(s3_bucket, weights):
@@ -70,13 +102,13 @@ def test_a_gray_encoder_answers_like_the_colour_one_on_gray(tmp_path, weights):
 
 def test_weights_that_do_not_fit_are_told_by_name(tmp_path, weights):
     state = {name: value for name, value in weights.items() if name != "bn1.weight"}
-    state |= {"fc.weight": torch.zeros(2), "bn1.bias": torch.zeros(3)}
+    state |= {"extra.weight": torch.zeros(2), "bn1.bias": torch.zeros(3)}
     path = tmp_path / "encoder.safetensors"
     path.write_bytes(save(state))
     with pytest.raises(UsageError) as caught:
         built(3, weights=str(path))
     assert str(caught.value) == (
-        f"{path} does not fit the model: missing 1 (bn1.weight); unexpected 1 (fc.weight); other shape 1 (bn1.bias)"
+        f"{path} does not fit the model: missing 1 (bn1.weight); unexpected 1 (extra.weight); other shape 1 (bn1.bias)"
     )
 
 

@@ -172,11 +172,36 @@ def first_tree(learner):
         lambda learner: first_tree(learner)["right_children"].__setitem__(0, 0),
         lambda learner: first_tree(learner)["split_indices"].__setitem__(0, FEATURES),
         lambda learner: first_tree(learner)["split_indices"].pop(),
+        lambda learner: first_tree(learner)["split_conditions"].pop(),
+        lambda learner: first_tree(learner)["split_conditions"].__setitem__(0, float("inf")),
+        lambda learner: first_tree(learner)["split_type"].__setitem__(0, 1),
+        lambda learner: first_tree(learner)["categories"].append(7),
+        lambda learner: first_tree(learner)["tree_param"].update(size_leaf_vector="5"),
+        lambda learner: first_tree(learner)["tree_param"].update(num_feature="1000000"),
+        lambda learner: learner["gradient_booster"].update(name="gblinear"),
+        lambda learner: learner["gradient_booster"]["model"]["tree_info"].__setitem__(0, 3),
+        lambda learner: learner["gradient_booster"]["model"]["iteration_indptr"].__setitem__(-1, 999),
+        lambda learner: learner["gradient_booster"]["model"]["gbtree_model_param"].update(num_trees="999"),
+        lambda learner: learner["objective"].update(name="binary:logistic"),
+        lambda learner: learner["learner_model_param"].update(num_target="3"),
+        lambda learner: learner["learner_model_param"].update(num_class="3"),
+        lambda learner: learner["learner_model_param"].update(num_feature="inf"),
+        lambda learner: learner["learner_model_param"].update(base_score="[1e38]"),
+        lambda learner: learner["learner_model_param"].update(base_score="[nan]"),
+        lambda learner: learner["learner_model_param"].update(base_score="[-1E0]"),
+        lambda learner: learner["learner_model_param"].update(base_score="[1E1,1E1]"),
+        lambda learner: learner["learner_model_param"].update(base_score=None),
     ],
 )
 def test_trees_that_cannot_be_walked_are_refused_before_xgboost_sees_them(saved, change):
     with pytest.raises(UsageError, match=r"trees.json of the bundle x does not hold boosted trees .* or is damaged"):
         read(damaged(saved, change))
+
+
+def test_a_key_that_is_given_twice_counts_as_it_was_checked(trees, saved):
+    twice = saved.replace(b'"num_target":"1"', b'"num_target":"3","num_target":"1"')
+    assert twice != saved
+    np.testing.assert_array_equal(read(twice).predict(VAL.features_NF), trees.predict(VAL.features_NF))
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"not json", b"\x80\x04\x95", b'{"learner": {}}'])

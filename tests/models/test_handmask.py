@@ -72,7 +72,9 @@ def test_small_images_are_enlarged_to_a_patch(model):
     batch = Batch(
         torch.rand(1, 1, 40, 40), torch.tensor([0]), torch.tensor([9.0]), mask_B1HW=masks(NO_MASK)[..., :40, :40]
     )
-    assert model.training_batch(batch).image_B1HW.shape == (3, 1, 64, 64)
+    made = model.training_batch(batch)
+    assert made.image_B1HW.shape == (3, 1, 64, 64)
+    assert made.mask_B1HW.unique().tolist() == [NO_MASK]  # unknown, the rim that was added too
 
 
 def test_the_head_is_what_is_behind_the_encoder(model):

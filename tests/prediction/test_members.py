@@ -90,6 +90,22 @@ def rehash(folder, name, data):
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
+def test_a_name_that_leads_out_of_a_bundle_is_refused_and_never_copied(three, tmp_path, monkeypatch):
+    (tmp_path / "payload.txt").write_text("payload")
+    folder = shutil.copytree(three[0], tmp_path / "a" / "b")
+    digest = hashlib.sha256(b"payload").hexdigest()
+    whole = members.resolve([three[1], str(folder)])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"]["../../payload.txt"] = digest
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(MismatchError, match=r"payload.txt', which is no file of a bundle"):
+        members.resolve([three[1], str(folder)])
+    monkeypatch.setattr(members.bundle, "read_manifest", lambda uri: (manifest, ""))
+    with pytest.raises(MismatchError, match=r"manifest.json has SHA-256"):
+        members.copy_members(whole, str(tmp_path / "out" / "e"))
+    assert [str(path) for path in (tmp_path / "out").rglob("payload*")] == []
+
+
 def test_what_is_no_bundle_is_told(tmp_path, three):
     with pytest.raises(UsageError, match="holds no model bundle"):
         members.resolve([str(tmp_path)])
@@ -133,7 +149,9 @@ def test_a_lost_or_damaged_member_is_refused(joined):
 
 
 @pytest.mark.parametrize(
-    "change", [{"members": 3}, {"members": [{"folder": "../a", "model_sha256": "1"}]}, {"name": ""}]
+    "change",
+    [{"members": 3}, {"members": [{"folder": "../a", "model_sha256": "1" * 64}]}, {"name": ""}]
+    + [{"members": [{"folder": "members/0", "model_sha256": 5}]}, {"name": ["a"]}],
 )
 def test_a_manifest_that_is_not_whole_is_refused(joined, change):
     manifest = storage.read_json(f"{joined}/manifest.json") | change

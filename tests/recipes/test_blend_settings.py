@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from boneage_ray.errors import UsageError
-from boneage_ray.models.config import BlendConfig, HandMaskConfig
+from boneage_ray.models.config import BlendConfig
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import build, override
 
@@ -79,7 +79,7 @@ def test_wrong_settings_are_refused_with_the_key(recipe, setting, said):
 
 
 def test_trees_are_not_blended_with_masks():
-    values = {"name": "x", "summary": "y", "model": HandMaskConfig().model_dump(), "blend": {}}
+    values = find_recipe("hand-mask").model_dump() | {"blend": {}}
     with pytest.raises(UsageError, match="only a regressor's age can be blended with trees"):
         build(values, "mine.toml")
 

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from boneage_ray import storage
 from boneage_ray.errors import ExitCode, StorageError, UsageError
 from boneage_ray.recipes import RECIPES, find_recipe
-from boneage_ray.recipes.recipe import Recipe, build, known_keys, override
+from boneage_ray.recipes.recipe import Recipe, build, override
+from boneage_ray.recipes.wording import known_keys
 
 BASE = find_recipe("timm-regressor")
 
@@ -119,7 +120,7 @@ def test_stage_means_all_stages_and_stages_k_means_one():
         ("batch_size", "give key=value, for example stage.epochs=3"),
         ("stage=3", "--set stage: no such field"),
         ("stages.0=3", "name a field of one entry, for example stages.0.lr"),
-        ("stages.7.lr=1", "--set stages.7.lr: no such field"),
+        ("stages.7.lr=1", "--set stages.7.lr: no such field; number of stages: 1, counted from 0"),
         ("batch_size.more=1", "--set batch_size.more: no such field"),
         ("", "give key=value"),
     ],
@@ -138,7 +139,7 @@ def test_missing_fields_are_named():
 
 
 def test_known_keys_reach_every_field():
-    keys = known_keys()
+    keys = known_keys(Recipe)
     assert {"batch_size", "stages.lr", "image.quality.min_side", "model.backbone.weights", "task.loss"} <= set(keys)
     assert len(keys) == len(set(keys))
 

@@ -67,12 +67,15 @@ def test_figures_are_of_each_image_and_then_their_mean_and_least():
     predicted = {"mask": [np.array([[1, 1], [0, 0]]), np.array([[1, 0], [0, 0]]), np.array([[1, 1], [1, 1]])]}
     truth = TASK.truth(batch(drawn([1, 1, 0, 0], [1, 1, 0, 1], [NO_MASK] * 4)))
     assert truth["mask"][2] is None
-    found = TASK.metrics(predicted, truth)
+    kept = TASK.summarise(predicted, truth)
+    assert kept == ({"overlap": [(1.0, 1.0), (0.5, pytest.approx(1 / 3))]}, {})
+    found = TASK.metrics(*kept)
     assert found == pytest.approx({"dice_mean": 0.75, "dice_min": 0.5, "iou_mean": 2 / 3, "iou_min": 1 / 3})
 
 
 def test_without_any_mask_the_figures_are_unknown():
-    found = TASK.metrics({"mask": [np.zeros((2, 2))]}, TASK.truth(batch(None)))
+    found = TASK.metrics(*TASK.summarise({"mask": [np.zeros((2, 2))]}, TASK.truth(batch(None))))
+    assert TASK.metrics({}, {}).keys() == found.keys()  # a split without any record
     assert set(found) == {"dice_mean", "dice_min", "iou_mean", "iou_min"}
     assert all(math.isnan(value) for value in found.values())
 

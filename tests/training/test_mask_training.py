@@ -7,11 +7,16 @@ import pytest
 import torch
 from plain_world import PlainWorld, job
 
-from boneage_ray.datasets.batch import Batch
+from boneage_ray.augment.pipeline import Augment
+from boneage_ray.datasets.batch import NO_MASK, Batch
+from boneage_ray.models.build import build_model
 from boneage_ray.models.handmask import HandMask
+from boneage_ray.optimization import build_optimizer, build_schedule, parameter_groups
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
+from boneage_ray.tasks.build import build_task
 from boneage_ray.training.loop import train
+from boneage_ray.training.step import Learner, predict_epoch, train_step
 
 SIDE = 96
 SETTINGS = (
@@ -25,6 +30,16 @@ SETTINGS = (
     "stage.warmup=0",
     "batch_size=4",
 )
+
+
+def learner(recipe):
+    """A network at its start, with the recipe's augmentation."""
+    model = build_model(recipe.model)
+    stage = recipe.stages[0]
+    optimizer = build_optimizer(stage, parameter_groups(stage, model.head_parameters(), model.blocks()))
+    task, augment, device = build_task(recipe.task), Augment(recipe.augment), torch.device("cpu")
+    schedule = build_schedule(stage, optimizer, 2)
+    return Learner(model, model, task, augment, device, None, optimizer, schedule)
 
 
 def discs(count, seed):
@@ -47,6 +62,26 @@ class MaskWorld(PlainWorld):
 
     def val_batches(self):
         return [discs(4, 1000), discs(2, 1001)]
+
+
+def test_a_case_without_a_mask_stays_without_one_through_augmentation_and_cutting():
+    """Rotation fills corners with 0, which would count as background: the loss would not be 0."""
+    torch.manual_seed(0)
+    recipe = override(find_recipe("hand-mask"), [*SETTINGS, "model.patch=128", "augment.rotation_deg=40"])
+    made = learner(recipe)
+    given = discs(2, 3)
+    given.mask_B1HW[1] = NO_MASK
+    seen = []
+    made.cut = lambda batch: seen.append(made.raw.training_batch(batch)) or seen[-1]
+    train_step(made, given)
+    assert [patch.unique().tolist() for patch in seen[0].mask_B1HW] == [[0, 1], [0, 1], [NO_MASK], [NO_MASK]]
+
+
+def test_validation_keeps_two_numbers_a_case():
+    made = learner(override(find_recipe("hand-mask"), SETTINGS))
+    predicted, truth, (_, cases) = predict_epoch(made, [discs(4, 1), discs(2, 2)])
+    assert (list(predicted), truth, cases) == (["overlap"], {}, 6)
+    assert {len(pair) for pair in predicted["overlap"]} == {2}
 
 
 def test_it_learns_discs_and_keeps_the_epoch_with_the_least_loss(tmp_path, monkeypatch):
