@@ -100,18 +100,14 @@ def test_a_bundle_without_its_manifest_is_none(saved):
         bundle.load(str(folder))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        "{}",
-        "not json",
-        '{"sha256": 3}',
-        '{"sha256": ["weights.safetensors"]}',
-        '{"kind": "boneage-ray data"}',
-    ],
-)
+@pytest.mark.parametrize("digests", ["3", "null", '["weights.safetensors"]'])
+def test_a_manifest_without_named_hashes_is_none_of_a_bundle(saved, digests):
+    (saved[0] / "manifest.json").write_text(f'{{"sha256": {digests}}}')
+    with pytest.raises(UsageError, match=r"manifest.json is not the manifest of a model bundle"):
+        bundle.load(str(saved[0]))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "not json", '{"sha256": 3}', '{"kind": "boneage-ray data"}'])
 def test_another_manifest_is_not_taken_for_a_bundles(saved, text):
     folder, _ = saved
     (folder / "manifest.json").write_text(text)

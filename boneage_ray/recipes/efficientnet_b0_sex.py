@@ -1,8 +1,8 @@
 """EfficientNet-B0 with a sex embedding, tuned from the head downwards, and boosted trees on its features.
 
 Published without the lengths of its phases: five epochs for the head, ten with the top three blocks (4, 5, 6) and at most
-fifty with all are ours, as is the encoder's rate of a tenth of the head's; its floor is a tenth of 1e-6 as well. The warm-up and the
-cosine are the last phase's: the short ones before it keep their rate.
+fifty with all are ours, as is the encoder's rate of a tenth of the head's; its floor is a tenth of 1e-6 as well. The warm-up
+and the cosine are the last phase's: the short ones before it keep their rate.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 From the published system: patches of 256 px every 128, balanced by whether they hold hand, the U-Net on a ResNet34, Dice + BCE,
 and stitching with overlapping weights. Ours, where it is silent: four patches an image and step, half of them with hand; all
-of the optimisation (AdamW, rate, decay, cosine, clipping, patience), augmentation, and no pretrained weights. Images are brought to
-2048 px, larger ones shrunk and smaller ones enlarged, so that a patch shows about the same part of every hand.
+of the optimisation (AdamW, rate, decay, cosine, clipping, patience), augmentation, and no pretrained weights. Images get
+a side of 2048 px, larger ones shrunk and smaller ones enlarged, so that a patch shows about the same part of every hand.
 
 Where there are no drawn masks, `--set image.mask=hand` learns from those that are found without a model.
 """

@@ -31,7 +31,7 @@ def test_published_settings():
         0.5,
     )
     assert (PUBLISHED.task.loss, PUBLISHED.task.huber_delta_years, PUBLISHED.batch_size) == ("huber", 1.0, 16)
-    assert PUBLISHED.blend == BlendConfig()
+    assert PUBLISHED.blend == BlendConfig(cnn_weight="validation")
     for stage in PUBLISHED.stages:
         assert (stage.optimizer, stage.lr, stage.weight_decay) == ("adamw", 1e-4, 1e-5)
         assert (stage.clip_norm, stage.patience) == (1.0, 10)

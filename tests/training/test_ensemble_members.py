@@ -14,7 +14,7 @@ from boneage_ray.errors import MismatchError, UsageError
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction import members
 from boneage_ray.recipes import find_recipe
-from boneage_ray.recipes.recipe import build, override
+from boneage_ray.recipes.recipe import override
 from boneage_ray.training.driver import TrainOptions
 from boneage_ray.training.ensemble import member_recipe, train_members
 
@@ -94,8 +94,7 @@ def test_a_member_of_another_recipe_is_never_taken(tmp_path):
 
 
 def test_what_has_no_mean_age_is_refused_before_anything_is_trained(tmp_path):
-    values = RECIPE.model_dump() | {"model": {"kind": "hand-mask"}, "task": {"kind": "mask"}}
     trainer = Trainer()
     with pytest.raises(UsageError, match="is a hand-mask: only age regressors"):
-        trained(tmp_path, trainer, build(values, "test"))
+        trained(tmp_path, trainer, find_recipe("hand-mask"))
     assert trainer.seeds == []
