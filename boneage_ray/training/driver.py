@@ -23,7 +23,7 @@ from boneage_ray.datasets.load import Prepared, batches, open_prepared
 from boneage_ray.datasets.plan import balanced_slices, ordered_slices, training_slices
 from boneage_ray.errors import MismatchError, NoUsableInputError, UsageError
 from boneage_ray.models.build import build_model
-from boneage_ray.optimization import Data
+from boneage_ray.optimization import Data, parameter_groups
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.records.split import Split
 from boneage_ray.runs import Progress as ProgressLine
@@ -93,11 +93,13 @@ def run_training(recipe: Recipe, prepared: Prepared, options: TrainOptions) -> t
     total = sum(stage.epochs for stage in recipe.stages)
     storage.delete_tree(storage.join(run_uri, NONFINITE))  # of an earlier try, which this one continues
     if not checkpoint.epochs(run_uri):
-        # Here first: a wrong name, file or hash, or a hub out of reach, is told before any worker starts.
+        # Here first: a wrong name, file, hash or number of blocks, or a hub out of reach, is told before any worker starts.
         for warning in _missing(recipe, prepared):
             say(warning)
         say(f"building {recipe.model.describe()}")
-        build_model(recipe.model, size=recipe.image.size)
+        model = build_model(recipe.model, size=recipe.image.size)
+        for stage in recipe.stages:
+            parameter_groups(stage, model.head_parameters(), model.blocks())
         check_blend(recipe)
     with _progress_line(total) as board:
         _fit(recipe, options, mark, board)
