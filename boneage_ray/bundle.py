@@ -87,14 +87,14 @@ def load(uri: str) -> Bundle:
     from boneage_ray.recipes.recipe import build
 
     manifest, sha256 = read_manifest(uri)
-    contents = {name: _verified(uri, name, manifest["sha256"]) for name in FILES}
+    contents = {name: verified(uri, name, manifest["sha256"][name]) for name in FILES}
     try:
         weights = load_safetensors(contents[WEIGHTS])
     except SafetensorError as error:
         raise UsageError(f"{uri}/{WEIGHTS} is not a safetensors file: {error}") from None
     told = {name: read_object(uri, name, contents[name]) for name in (RECIPE, METRICS, CALIBRATION)}
     recipe = build(told[RECIPE], f"{uri}/{RECIPE}")
-    trees = _verified(uri, TREES, manifest["sha256"]) if recipe.blend is not None else None
+    trees = _trees(uri, manifest["sha256"]) if recipe.blend is not None else None
     return Bundle(recipe, weights, told[METRICS], told[CALIBRATION], sha256, trees)
 
 
@@ -134,14 +134,19 @@ def read_object(uri: str, name: str, data: bytes) -> dict[str, Any]:
     return value
 
 
-def _verified(uri: str, name: str, hashes: dict[str, str]) -> bytes:
-    if name not in hashes:
-        raise MismatchError(f"{uri}/{MANIFEST} does not vouch for {name}")
+def _trees(uri: str, hashes: dict[str, str]) -> bytes:
+    if TREES not in hashes:
+        raise MismatchError(f"{uri}/{MANIFEST} does not vouch for {TREES}")
+    return verified(uri, TREES, hashes[TREES])
+
+
+def verified(uri: str, name: str, expected: str) -> bytes:
+    """A file of a bundle. Raises `MismatchError` unless it has the SHA-256 that a manifest says."""
     data = storage.read_bytes(storage.join(uri, name))
     digest = hashlib.sha256(data).hexdigest()
-    if digest != hashes[name]:
+    if digest != expected:
         raise MismatchError(
-            f"{uri}/{name} has SHA-256 {digest[:12]}..., its manifest says {hashes[name][:12]}...: damaged or exchanged"
+            f"{uri}/{name} has SHA-256 {digest[:12]}..., its manifest says {expected[:12]}...: damaged or exchanged"
         )
     return data
 

@@ -47,6 +47,17 @@ def s3_bucket(s3_environment):
     return uri
 
 
+@pytest.fixture
+def one_thread():
+    """Sums in one order, so that equal runs are equal to the last bit."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def real_data():
     """The folder of real radiographs; skips where it is absent."""

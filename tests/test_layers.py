@@ -203,6 +203,12 @@ def test_planted_excess_is_caught():
     ]
 
 
+def test_no_two_test_files_share_a_name():
+    # Tests are not packages here: pytest refuses the second module of a name, and which is second hangs on the order.
+    names = [path.name for path in Path(__file__).parent.rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []
+
+
 def test_most_of_the_package_runs_without_ray():
     names = [name for name in sources() if name and name.split(".")[0] in FREE_OF_RAY]
     assert len(names) > 30

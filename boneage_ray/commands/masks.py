@@ -31,13 +31,14 @@ def evaluate(run: Run, models: Models, prepared: Prepared, what: Evaluation) -> 
     """Predictions, metrics and page below OUT; returns the figures for the terminal."""
     from boneage_ray.evaluation import masks as job
     from boneage_ray.evaluation.mask_report import mask_page
+    from boneage_ray.evaluation.split_job import left_out
 
     (member,) = models.members
     with timed(run, "evaluate"):
         model = job.MaskModel(member.uri, member.sha256, what.out, what.gpu)
         rows = job.predict_masks(model, prepared, what.split)
     job.write_predictions(what.out, rows)
-    analysis = job.analyse_masks(rows)
+    analysis = job.analyse_masks(rows) | {"without_mask": left_out(prepared.rows(what.split), rows, "mask")}
     storage.write_json(storage.join(what.out, "metrics.json"), analysis)
     facts = {
         "Model": f"{member.name} {member.sha256[:12]}",
@@ -49,7 +50,7 @@ def evaluate(run: Run, models: Models, prepared: Prepared, what: Evaluation) -> 
     page = mask_page(analysis, groups, overlays, facts, what.command)
     storage.write_text(storage.join(what.out, "report.html"), page)
     shown = {name: round(analysis[name], 4) for name in ("dice_mean", "dice_min", "iou_mean", "iou_min")}
-    return {"images": analysis["n"], **shown}
+    return {"images": analysis["n"], "without_mask": analysis["without_mask"], **shown}
 
 
 def refuse_max_mae(max_mae: float | None) -> None:

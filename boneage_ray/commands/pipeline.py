@@ -50,18 +50,20 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
         manifest = prepare_archive(archive, source, options, on_claimed=lambda: setattr(run, "out", out))
     counts = manifest["counts"]
     run.note(counts=counts, fingerprint=manifest["fingerprint"])
-    command = line("boneage prepare", source, recipe=arguments.recipe, labels=labels, split=splits, out=out)
-    command = " ".join([command, *(f"--set {quoted(text)}" for text in arguments.settings)])
+    given = {"recipe": arguments.recipe, "set": arguments.settings, "labels": labels, "split": splits, "out": out}
+    command = line("boneage prepare", source, **given)
     facts = {"Archive": source, "Recipe": recipe.name, "Data": f"{out} {manifest['fingerprint']}"}
     excluded = pick_excluded(rejected_batches(out))
     page = data_page(manifest, excluded, facts, command, manifest["duplicates"])
     storage.write_text(storage.join(out, "report.html"), page)
     for text in triage(manifest["overview"]):
         say(text)
+    lessons = "PHANTOM_DATA" if any(stage.data == "pretrain" for stage in recipe.stages) else None
+    following = line("boneage train", recipe=arguments.recipe, set=arguments.settings, data=out, pretrain_data=lessons)
     run.finish(
         {**counts, "rejected_by_reason": manifest["rejected_by_reason"]},
         f"Data: {out}  Report: {out}/report.html  Rejected: {out}/rejected.parquet",
-        f"Next: boneage train --recipe {quoted(arguments.recipe)} --data {quoted(out)} --out MODEL",
+        f"Next: {following} --out MODEL",
     )
     if arguments.strict and counts["rejected"]:
         raise StrictError(f"{counts['rejected']} inputs were rejected, see {out}/rejected.parquet")
@@ -101,7 +103,7 @@ def train(run: Run, arguments: TrainArguments) -> None:
     prepared.check_image(recipe.image)
     check_labels(recipe, prepared)
     run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed, workers=arguments.workers)
-    check_pretraining(recipe, pretrain)
+    check_pretraining(recipe, prepared, pretrain)
     options = TrainOptions(data, out, pretrain, arguments.workers, arguments.gpu, arguments.wandb)
     mark = fingerprint(recipe, prepared, options)
     if parts.claim(out, mark, arguments.overwrite, "train") and not arguments.resume:
@@ -151,6 +153,7 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     from boneage_ray.evaluation import evaluate as job
     from boneage_ray.evaluation.analysis import analyse
     from boneage_ray.evaluation.report import evaluation_page
+    from boneage_ray.evaluation.split_job import left_out
     from boneage_ray.prediction.members import resolve
 
     split = _split(arguments.split)
@@ -180,7 +183,8 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
         rows = job.predict_split(models, datasets, split, arguments.gpu)
     job.write_predictions(out, rows)
     predictions = job.as_predictions(rows, models.heads)
-    analysis = analyse(predictions, job.median_age(datasets[0]))
+    without_age = left_out(datasets[0].rows(split), rows, "age")
+    analysis = analyse(predictions, job.median_age(datasets[0])) | {"without_age": without_age}
     storage.write_json(storage.join(out, "metrics.json"), analysis)
     facts = {
         **model_facts(models),
@@ -205,6 +209,7 @@ def headline(analysis: dict[str, Any]) -> dict[str, Any]:
     low, high = analysis["mae_interval_months"]
     shown: dict[str, Any] = {
         "cases": analysis["n"],
+        "without_age": analysis["without_age"],
         "mae_months": analysis["mae_months"],
         "mae_95_interval": f"{low:.2f} to {high:.2f}",
         "rmse_months": analysis["rmse_months"],

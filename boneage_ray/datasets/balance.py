@@ -1,4 +1,4 @@
-"""What a training set holds of each category, for balanced drawing and for warnings."""
+"""What a training set holds: of each category, for balanced drawing and for warnings; and of what others must not see."""
 
 from __future__ import annotations
 
@@ -42,3 +42,11 @@ def missing_classes(shards: Sequence[Shard], scheme: SchemeName) -> list[str]:
     """Classes of a scheme without a single training case: a head cannot learn them."""
     found = Counter(categories(shards, scheme))
     return [name for name in SCHEMES[scheme].classes if not found[name]]
+
+
+def shared_pixels(shards: Sequence[Shard], others: Sequence[Shard]) -> int:
+    """How many different images, by the hash of their pixels, stand on both sides."""
+    first, second = (
+        {row["pixel_sha256"] for s in side for row in read_labels(s, ["pixel_sha256"])} for side in (shards, others)
+    )
+    return len((first & second) - {None})

@@ -28,12 +28,15 @@ class Prepared:
 
     def shards(self, split: Split) -> list[Shard]:
         """The shards of a split, in order. Raises `NoUsableInputError` when it has no record."""
-        found = [
-            Shard(storage.join(self.uri, p["file"]), p["rows"]) for p in self.manifest["parts"][split] if p["rows"]
-        ]
+        found = self.all_shards(split)
         if not found:
             raise NoUsableInputError(f"{self.uri} has no record in its {split} split")
         return found
+
+    def all_shards(self, split: Split) -> list[Shard]:
+        """The shards of a split, in order; none where it is empty."""
+        parts = self.manifest["parts"][split]
+        return [Shard(storage.join(self.uri, part["file"]), part["rows"]) for part in parts if part["rows"]]
 
     def rows(self, split: Split) -> int:
         """Number of records of a split."""

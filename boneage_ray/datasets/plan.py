@@ -39,7 +39,7 @@ def training_slices(shards: Sequence[Shard], seed: int, epoch: int, rank: int, w
     total = sum(shard.rows for shard in order)
     share = -(-total // world)
     rounds = -(-share * world // total)  # two, or more when there are more workers than rows
-    return _cut(order * rounds, rank * share, (rank + 1) * share)
+    return rows_between(order * rounds, rank * share, (rank + 1) * share)
 
 
 def inverse_frequency(counts: Mapping[str, int]) -> dict[str, float]:
@@ -74,15 +74,11 @@ def balanced_slices(
 def ordered_slices(shards: Sequence[Shard], rank: int, world: int) -> list[Slice]:
     """The rows of worker `rank` for validation: in order, every row exactly once over all workers."""
     total = sum(shard.rows for shard in shards)
-    return _cut(shards, total * rank // world, total * (rank + 1) // world)
+    return rows_between(shards, total * rank // world, total * (rank + 1) // world)
 
 
 def rows_between(shards: Sequence[Shard], start: int, stop: int) -> list[Slice]:
     """Rows start..stop (stop excluded) of all shards laid end to end."""
-    return _cut(shards, start, stop)
-
-
-def _cut(shards: Sequence[Shard], start: int, stop: int) -> list[Slice]:
     found, at = [], 0
     for shard in shards:
         first, last = max(start - at, 0), min(stop - at, shard.rows)

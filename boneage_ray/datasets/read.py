@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -20,10 +21,10 @@ def read_slice(part: Slice) -> pa.Table:
     return table.slice(part.start, part.stop - part.start) if part.chosen is None else table.take(list(part.chosen))
 
 
-def read_labels(shard: Shard) -> list[dict[str, Any]]:
-    """age_months and sex of every row of a shard, without its images."""
+def read_labels(shard: Shard, columns: Sequence[str] = ("age_months", "sex")) -> list[dict[str, Any]]:
+    """Some columns of every row of a shard, without its images."""
     with storage.open_read(shard.uri) as file:
-        rows: list[dict[str, Any]] = pq.read_table(file, columns=["age_months", "sex"]).to_pylist()
+        rows: list[dict[str, Any]] = pq.read_table(file, columns=list(columns)).to_pylist()
     return rows
 
 

@@ -6,30 +6,25 @@ data side by side, row by row.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from boneage_ray import storage
-from boneage_ray.cluster import choose_resources, run_parts
 from boneage_ray.datasets.load import Prepared
 from boneage_ray.datasets.plan import Slice, ordered_slices, rows_between
-from boneage_ray.datasets.read import read_slice
+from boneage_ray.datasets.read import read_labels, read_slice
 from boneage_ray.errors import MismatchError
 from boneage_ray.evaluation.analysis import Predictions
+from boneage_ray.evaluation.split_job import SplitJob, picture, predict_parts, write_table
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.prediction.members import Models
 from boneage_ray.records.prepare import ImageConfig
 from boneage_ray.records.schema import to_table
 from boneage_ray.records.split import Split
-from boneage_ray.runs import Progress, say
 
 PREDICTIONS = pa.schema(
     [
@@ -94,9 +89,7 @@ def _labels(prepared: Prepared, split: Split) -> list[tuple[str, float | None]]:
     """Record id and age in months of every record of a split, in order."""
     found: list[tuple[str, float | None]] = []
     for shard in prepared.shards(split):
-        with storage.open_read(shard.uri) as file:
-            table = pq.read_table(file, columns=["record_id", "age_months"])
-        found += zip(table["record_id"].to_pylist(), table["age_months"].to_pylist(), strict=True)
+        found += [(row["record_id"], row["age_months"]) for row in read_labels(shard, ["record_id", "age_months"])]
     return found
 
 
@@ -104,32 +97,17 @@ def predict_split(
     models: Models, datasets: Sequence[Prepared], split: Split, gpu: bool = False
 ) -> list[dict[str, Any]]:
     """Predictions for every labelled record of a split, in the order of its shards; `datasets` as `match_data` gives them."""
-    work = _work(datasets, split)
-    total = datasets[0].rows(split)
-    resources = choose_resources(len(work), gpu)
-    say(f"evaluating {total} records in {len(work)} parts: {resources.describe()}")
-    arguments = {
-        "models": [member.uri for member in models.members],
-        "sha256": models.sha256,
-        "threads": resources.threads,
-        "gpu": resources.gpus_per_actor > 0,
-    }
-    found: dict[int, list[dict[str, Any]]] = {}
-    with Progress("evaluate", total) as bar:
-        for line in run_parts(partial(iter, work), EvaluateWorker, arguments, resources):
-            found[line["number"]] = line["predictions"]
-            bar.update(sum(map(len, found.values())))
-    return [row for number in range(len(work)) for row in found[number]]
+    job = SplitJob([member.uri for member in models.members], models.sha256, datasets[0].rows(split), gpu)
+    return predict_parts(job, _work(datasets, split), EvaluateWorker)
 
 
 def _work(datasets: Sequence[Prepared], split: Split) -> list[dict[str, Any]]:
     """A row for every shard of the first data: its slice, and the slices with the same records in the others."""
     shards = [prepared.shards(split) for prepared in datasets]
     work, at = [], 0
-    for number, part in enumerate(ordered_slices(shards[0], 0, 1)):
+    for part in ordered_slices(shards[0], 0, 1):
         rows = part.stop - part.start
-        slices = [[asdict(piece) for piece in rows_between(each, at, at + rows)] for each in shards]
-        work.append({"number": number, "slices": slices})
+        work.append({"slices": [[asdict(piece) for piece in rows_between(each, at, at + rows)] for each in shards]})
         at += rows
     return work
 
@@ -141,16 +119,13 @@ class EvaluateWorker:
         import torch
 
         torch.set_num_threads(threads)
-        found = members.resolve(models)
-        if found.sha256 != sha256:
-            raise MismatchError(f"{' '.join(models)} was exchanged while it was in use; give the command again")
-        self.predictor = ensemble.load(found, "cuda" if gpu else "cpu")
+        self.predictor = ensemble.load(members.resolve(models, sha256), "cuda" if gpu else "cpu")
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The predictions of the shard's labelled records."""
         tables = [pa.concat_tables([read_slice(Slice(**part)) for part in parts]) for parts in row["slices"]]
         sides = [[record for record in table.to_pylist() if record["age_months"] is not None] for table in tables]
-        given = {ensemble.image_column(number): [_image(r) for r in side] for number, side in enumerate(sides)}
+        given = {ensemble.image_column(number): [picture(r) for r in side] for number, side in enumerate(sides)}
         rows = sides[0]
         columns = self.predictor(given | {"sex": [row["sex"] for row in rows]}) if rows else {}
         nothing = [None] * len(rows)
@@ -168,18 +143,12 @@ class EvaluateWorker:
             }
             for k, row in enumerate(rows)
         ]
-        return {"number": row["number"], "predictions": predictions}
-
-
-def _image(record: dict[str, Any]) -> NDArray[np.uint8]:
-    return np.frombuffer(record["image"], np.uint8).reshape(record["height"], record["width"])
+        return {"number": row["number"], "rows": predictions}
 
 
 def write_predictions(out: str, rows: list[dict[str, Any]]) -> None:
     """`OUT/predictions.parquet`, one row a record."""
-    buffer = io.BytesIO()
-    pq.write_table(to_table(rows, PREDICTIONS), buffer)
-    storage.write_bytes(storage.join(out, "predictions.parquet"), buffer.getvalue())
+    write_table(storage.join(out, "predictions.parquet"), to_table(rows, PREDICTIONS))
 
 
 def as_predictions(rows: list[dict[str, Any]], direct: Iterable[str]) -> Predictions:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from boneage_ray.evaluation.masks import Row
 from boneage_ray.evaluation.page import Number, Page, Picture, Section, Status, Table, percent, render, shown
+from boneage_ray.evaluation.split_job import Row
 
 # Below this an image deserves a look: a finger is missing, or a label belongs to the hand.
 DOUBTFUL = 0.9

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import cv2
@@ -14,20 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from boneage_ray import bundle, storage
-from boneage_ray.cluster import choose_resources, run_parts
+from boneage_ray import storage
 from boneage_ray.datasets.load import Prepared
 from boneage_ray.datasets.plan import Slice, ordered_slices
 from boneage_ray.datasets.read import read_slice
-from boneage_ray.errors import MismatchError, NoUsableInputError
+from boneage_ray.errors import NoUsableInputError
 from boneage_ray.evaluation.analysis import bootstrap_interval
 from boneage_ray.evaluation.mask_overlay import overlay_png
-from boneage_ray.prediction.predictor import Predictor
+from boneage_ray.evaluation.split_job import Row, SplitJob, picture, predict_parts, write_table
+from boneage_ray.prediction import ensemble, members
 from boneage_ray.records.split import Split
-from boneage_ray.runs import Progress, say
 from boneage_ray.tasks.mask import overlap
 
-Row = dict[str, Any]
 PREDICTIONS = pa.schema(
     [
         ("record_id", pa.string()),
@@ -54,18 +50,9 @@ class MaskModel:
 
 def predict_masks(model: MaskModel, prepared: Prepared, split: Split) -> list[Row]:
     """A row for every record of a split that has a mask, in order: the columns of PREDICTIONS, and where its overlay is."""
-    slices = ordered_slices(prepared.shards(split), 0, 1)
-    resources = choose_resources(len(slices), model.gpu)
-    say(f"evaluating {prepared.rows(split)} records in {len(slices)} parts: {resources.describe()}")
-    device = {"threads": resources.threads, "gpu": resources.gpus_per_actor > 0}
-    arguments = {"model": model.uri, "sha256": model.sha256, "out": model.out, **device}
-    found: dict[int, list[Row]] = {}
-    work = [{"number": number, "slice": asdict(part)} for number, part in enumerate(slices)]
-    with Progress("evaluate", prepared.rows(split)) as bar:
-        for line in run_parts(partial(iter, work), MaskWorker, arguments, resources):
-            found[line["number"]] = line["rows"]
-            bar.update(sum(map(len, found.values())))
-    rows = [row for number in range(len(slices)) for row in found[number]]
+    job = SplitJob([model.uri], model.sha256, prepared.rows(split), model.gpu)
+    work = [{"slice": asdict(part)} for part in ordered_slices(prepared.shards(split), 0, 1)]
+    rows = predict_parts(job, work, MaskWorker, out=model.out)
     if not rows:
         raise NoUsableInputError(
             f"no record of the {split} split of {prepared.uri} has a mask; prepare it with masks, or --set image.mask=hand"
@@ -76,14 +63,12 @@ def predict_masks(model: MaskModel, prepared: Prepared, split: Split) -> list[Ro
 class MaskWorker:
     """Predicts the masks of one shard, and writes an overlay of each to a file of its own part."""
 
-    def __init__(self, model: str, sha256: str, out: str, threads: int, gpu: bool) -> None:
+    def __init__(self, models: list[str], sha256: str, out: str, threads: int, gpu: bool) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        loaded = bundle.load(model)
-        if loaded.sha256 != sha256:
-            raise MismatchError(f"{model} was exchanged while it was in use; give the command again")
-        self.predictor, self.out = Predictor(loaded, "cuda" if gpu else "cpu"), out
+        self.predictor = ensemble.load(members.resolve(models, sha256), "cuda" if gpu else "cpu")
+        self.out = out
 
     def __call__(self, row: Row) -> Row:
         """The rows of the shard's records that have a mask."""
@@ -97,11 +82,11 @@ class MaskWorker:
         overlays = pa.table(
             {"record_id": [r["record_id"] for r in found], "overlay": [r.pop("overlay") for r in found]}
         )
-        _write(storage.join(self.out, _overlay_file(row["number"])), overlays)
+        write_table(storage.join(self.out, _overlay_file(row["number"])), overlays)
         return {"number": row["number"], "rows": found}
 
     def _batch(self, records: Sequence[Row], number: int) -> list[Row]:
-        images = [_picture(r, "image") for r in records]
+        images = [picture(r, "image") for r in records]
         predicted = self.predictor({"image": images, "sex": [r["sex"] for r in records]})["mask"]
         return [_judged(*case) | {"part": number} for case in zip(records, images, predicted, strict=True)]
 
@@ -122,14 +107,8 @@ def _overlay_file(number: int) -> str:
     return f"overlays/part-{number:05d}.parquet"
 
 
-def _write(uri: str, table: pa.Table) -> None:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    storage.write_bytes(uri, buffer.getvalue())
-
-
 def _judged(record: Row, image: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> Row:
-    true = _picture(record, "mask")
+    true = picture(record, "mask")
     dice, iou = overlap(predicted, true)
     return {
         "record_id": record["record_id"],
@@ -142,14 +121,10 @@ def _judged(record: Row, image: NDArray[np.uint8], predicted: NDArray[np.uint8])
     }
 
 
-def _picture(record: Row, name: str) -> NDArray[np.uint8]:
-    return np.frombuffer(record[name], np.uint8).reshape(record["height"], record["width"])
-
-
 def write_predictions(out: str, rows: Sequence[Row]) -> None:
     """`OUT/predictions.parquet`, one row a record."""
     kept = [{name: row[name] for name in PREDICTIONS.names} for row in rows]
-    _write(storage.join(out, "predictions.parquet"), pa.Table.from_pylist(kept, schema=PREDICTIONS))
+    write_table(storage.join(out, "predictions.parquet"), pa.Table.from_pylist(kept, schema=PREDICTIONS))
 
 
 def analyse_masks(rows: Sequence[Row], seed: int = 0) -> dict[str, Any]:

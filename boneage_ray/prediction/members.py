@@ -79,12 +79,19 @@ class Models:
         return tuple(name for name in SCHEMES if all(name in member.heads for member in self.members))
 
 
-def resolve(uris: Sequence[str]) -> Models:
+def resolve(uris: Sequence[str], expected: str | None = None) -> Models:
     """The models behind one or several places. Reads manifests, recipes and metrics, and verifies these.
 
-    Raises `UsageError` for a place that holds no bundle, a model given twice, and members that are no age regressors;
-    `MismatchError` when a hash is wrong.
+    `expected`: the `model_sha256` that a command began with, where a worker of it looks again. Raises `UsageError` for a place
+    that holds no bundle, a model given twice, and members that are no age regressors; `MismatchError` when a hash is wrong.
     """
+    found = _resolve(uris)
+    if expected not in (None, found.sha256):
+        raise MismatchError(f"{' '.join(uris)} was exchanged while it was in use; give the command again")
+    return found
+
+
+def _resolve(uris: Sequence[str]) -> Models:
     if len(uris) == 1:
         (uri,) = uris
         manifest = _ensemble_manifest(uri)
@@ -134,8 +141,8 @@ def copy_members(models: Models, out: str) -> list[str]:
         manifest, _ = bundle.read_manifest(member.uri)
         held = manifest["sha256"]
         for file in (name for name in (*bundle.FILES, bundle.TREES) if name in held):  # no name that is not ours
-            storage.write_bytes(storage.join(out, folder, file), _verified(member.uri, file, held[file]))
-        data = _verified(member.uri, bundle.MANIFEST, member.sha256)
+            storage.write_bytes(storage.join(out, folder, file), bundle.verified(member.uri, file, held[file]))
+        data = bundle.verified(member.uri, bundle.MANIFEST, member.sha256)
         storage.write_bytes(storage.join(out, folder, bundle.MANIFEST), data)
     return folders
 
@@ -152,7 +159,7 @@ def _one(member: Member) -> Models:
 def _member(uri: str) -> Member:
     manifest, sha256 = bundle.read_manifest(uri)
     recipe, metrics = (
-        bundle.read_object(uri, file, _verified(uri, file, manifest["sha256"][file]))
+        bundle.read_object(uri, file, bundle.verified(uri, file, manifest["sha256"][file]))
         for file in (bundle.RECIPE, bundle.METRICS)
     )
     built = build(recipe, f"{uri}/{bundle.RECIPE}")
@@ -204,13 +211,3 @@ def _ensemble_manifest(uri: str) -> dict[str, Any] | None:
     if not whole:
         raise MismatchError(f"{uri}/{bundle.MANIFEST} is not a whole manifest of an ensemble")
     return manifest
-
-
-def _verified(uri: str, name: str, expected: str) -> bytes:
-    data = storage.read_bytes(storage.join(uri, name))
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != expected:
-        raise MismatchError(
-            f"{uri}/{name} has SHA-256 {digest[:12]}..., its manifest says {expected[:12]}...: damaged or exchanged"
-        )
-    return data

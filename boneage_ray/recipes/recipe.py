@@ -76,6 +76,8 @@ class Recipe(BaseModel):
             raise ValueError(f"only age regressors are scored together, this is a {model}: give members=1")
         if model == "hand-mask" and self.image.mask == "none":
             raise ValueError("a hand-mask learns from masks: give image.mask=file (drawn ones) or image.mask=hand")
+        if model == "hand-mask" and self.image.mask_overlay:
+            raise ValueError("a hand-mask would be shown the answer: give image.mask_overlay=false")
         if self.seed + self.members - 1 > _MAX_SEED:
             raise ValueError(f"the members' seeds go up from {self.seed} and would pass {_MAX_SEED}: give a lower seed")
         return self

@@ -38,17 +38,8 @@ RESNET18_HAND = Recipe(
     batch_size=16,
 )
 
-_LESSONS = Stage(
-    epochs=10,
-    data="pretrain",
-    optimizer="adamw",
-    lr=1e-3,
-    weight_decay=0.02,
-    schedule="cosine",
-    warmup=0.1,
-    clip_norm=10.0,
-    accumulate=2,
-    ema=0.99,
+_LESSONS = RESNET18_HAND.stages[0].model_copy(
+    update={"data": "pretrain", "epochs": 10, "lr": 1e-3, "accumulate": 2, "ema": 0.99}
 )
 
 RESNET18_PHANTOMS = RESNET18_HAND.derive(

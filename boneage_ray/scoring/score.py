@@ -19,7 +19,7 @@ from boneage_ray.archives.archive import Archive, Input
 from boneage_ray.archives.masks import mask_data
 from boneage_ray.archives.read import read_input
 from boneage_ray.cluster import Resources, run_parts
-from boneage_ray.errors import MismatchError, NoUsableInputError
+from boneage_ray.errors import NoUsableInputError
 from boneage_ray.prediction import members
 from boneage_ray.records.isolated import DecoderPool
 from boneage_ray.records.prepare import Prepared
@@ -100,9 +100,7 @@ class ScoreWorker:
 
         torch.set_num_threads(threads)
         self.out, self.rows = out, rows
-        found = members.resolve(models)
-        if found.sha256 != sha256:
-            raise MismatchError(f"{' '.join(models)} was exchanged while it was in use; give the command again")
+        found = members.resolve(models, sha256)
         self.predictor = ensemble.load(found, "cuda" if gpu else "cpu")
         self.source, self.masks = source, found.predicts_masks
         self.pools = [DecoderPool(image, processes=threads) for image in found.scored_images]

@@ -20,7 +20,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
 from boneage_ray.archives.archive import Input
-from boneage_ray.errors import BoneageError, MismatchError, UsageError
+from boneage_ray.errors import BoneageError, UsageError
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.prediction.predictor import CPU_BATCH
@@ -50,9 +50,7 @@ class ModelReplica:
         threads = min(placement.threads, os.cpu_count() or 1)
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
-        models = members.resolve([uri])
-        if models.sha256 != sha256:
-            raise MismatchError(f"{uri} was exchanged while it was served; restart the service")
+        models = members.resolve([uri], sha256)
         self.predictor = ensemble.load(models, "cuda" if placement.gpus else "cpu")
         self.images = models.images
         self.pools = [DecoderPool(image, threads) for image in self.images]

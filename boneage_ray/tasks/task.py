@@ -13,6 +13,12 @@ from boneage_ray.datasets.batch import Batch
 Columns = dict[str, list[Any]]
 
 
+def extend(whole: Columns, more: Columns) -> None:
+    """Put the cases of a batch or a worker behind those that are there."""
+    for name, values in more.items():
+        whole.setdefault(name, []).extend(values)
+
+
 class Task(ABC):
     """Abstract; its concrete classes are final. `uses_masks`: batches bring the masks, changed as their images are."""
 

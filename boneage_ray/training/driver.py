@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from boneage_ray import bundle, storage
+from boneage_ray import __version__, bundle, storage
 from boneage_ray.anatomy.growth import SchemeName
 from boneage_ray.cluster import first_cause
-from boneage_ray.datasets.balance import categories, has_ages, missing_classes
+from boneage_ray.datasets.balance import categories, has_ages, missing_classes, shared_pixels
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.datasets.load import Prepared, batches, open_prepared
 from boneage_ray.datasets.plan import balanced_slices, ordered_slices, training_slices
@@ -57,12 +57,12 @@ class TrainOptions:
 def fingerprint(recipe: Recipe, prepared: Prepared, options: TrainOptions) -> str:
     """What must be equal for a resumed run to continue with the same losses."""
     more = [open_prepared(options.pretrain).manifest["fingerprint"]] if options.pretrain else []
-    values = (recipe.model_dump(mode="json"), prepared.manifest["fingerprint"], options.workers, *more)
+    values = (__version__, recipe.model_dump(mode="json"), prepared.manifest["fingerprint"], options.workers, *more)
     return checkpoint.fingerprint_of(*values)
 
 
-def check_pretraining(recipe: Recipe, pretrain: str | None) -> None:
-    """Raise unless pretraining data were given exactly if a stage learns from them, prepared alike."""
+def check_pretraining(recipe: Recipe, prepared: Prepared, pretrain: str | None) -> None:
+    """Raise unless pretraining data were given exactly if a stage learns from them, and are alike but of other images."""
     wanted = any(stage.data == "pretrain" for stage in recipe.stages)
     if wanted and pretrain is None:
         raise UsageError(
@@ -72,8 +72,14 @@ def check_pretraining(recipe: Recipe, pretrain: str | None) -> None:
     if pretrain is not None and not wanted:
         raise UsageError(f"--pretrain-data {pretrain}: recipe {recipe.name} has no stage with data = pretrain")
     if pretrain is not None:
-        open_prepared(pretrain).check_image(recipe.image)
-        check_labels(recipe, open_prepared(pretrain), ("train",))
+        lessons = open_prepared(pretrain)
+        lessons.check_image(recipe.image)
+        check_labels(recipe, lessons, ("train",))
+        if shared := shared_pixels(lessons.shards("train"), [*prepared.shards("val"), *prepared.all_shards("test")]):
+            raise UsageError(
+                f"--pretrain-data {pretrain} holds {shared} images of the val or test split of {prepared.uri}: the model would "
+                "be judged on what it has seen; prepare it without them"
+            )
 
 
 def check_labels(recipe: Recipe, prepared: Prepared, splits: Sequence[Split] = ("train", "val")) -> None:

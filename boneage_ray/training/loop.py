@@ -20,6 +20,7 @@ from boneage_ray.models.model import Model
 from boneage_ray.optimization import Data, Stage, build_optimizer, build_schedule, parameter_groups, plateau_factor
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.tasks.build import build_task
+from boneage_ray.tasks.task import extend
 from boneage_ray.training import checkpoint
 from boneage_ray.training.step import (
     Learner,
@@ -208,9 +209,8 @@ def _validation(learner: Learner, parts: list[Any]) -> dict[str, float | None]:
     predicted: dict[str, list[Any]] = {}
     truth: dict[str, list[Any]] = {}
     for part_predicted, part_truth, _ in parts:
-        for whole, part in ((predicted, part_predicted), (truth, part_truth)):
-            for name, values in part.items():
-                whole.setdefault(name, []).extend(values)
+        extend(predicted, part_predicted)
+        extend(truth, part_truth)
     total, cases = (sum(part[2][k] for part in parts) for k in (0, 1))
     found = {"loss": total / max(cases, 1), **learner.task.metrics(predicted, truth)}
     return {f"val_{name}": value if math.isfinite(value) else None for name, value in found.items()}

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import Batch, as_float
 from boneage_ray.errors import BoneageError
-from boneage_ray.tasks.task import Columns, Task
+from boneage_ray.tasks.task import Columns, Task, extend
 
 OnStep = Callable[[int, float], None]
 
@@ -172,8 +172,7 @@ def predict_epoch(learner: Learner, batches: Iterable[Batch]) -> tuple[Columns, 
         cases += len(batch)
         summed_up = learner.task.summarise(learner.task.predict(outputs), learner.task.truth(batch))
         for whole, columns in zip((predicted, truth), summed_up, strict=True):
-            for name, values in columns.items():
-                whole.setdefault(name, []).extend(values)
+            extend(whole, columns)
     return predicted, truth, (total, cases)
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from boneage_ray.datasets.balance import categories, missing_classes
+from boneage_ray.datasets.balance import categories, missing_classes, shared_pixels
 from boneage_ray.datasets.load import Prepared
 from boneage_ray.datasets.plan import Shard, Slice
 from boneage_ray.datasets.read import read_slice
@@ -50,3 +50,12 @@ def test_nothing_to_balance_by_is_said(tmp_path):
 )
 def test_large_images_are_shuffled_in_smaller_buffers(size, mask, rows):
     assert Prepared("here", {"image": {"size": size, "mask": mask}}).shuffle_rows() == rows
+
+
+def test_images_on_both_sides_are_counted_by_their_pixels(tmp_path):
+    sides = []
+    for name, hashes in (("a", ["1", "2", "2", None]), ("b", ["2", "3", None])):
+        pq.write_table(pa.table({"pixel_sha256": pa.array(hashes, pa.string())}), tmp_path / name)
+        sides.append([Shard(str(tmp_path / name), len(hashes))])
+    assert shared_pixels(*sides) == 1
+    assert shared_pixels(sides[0], []) == 0

@@ -13,6 +13,7 @@ from boneage_ray.commands import pipeline
 from boneage_ray.datasets.load import open_prepared
 from boneage_ray.errors import MismatchError
 from boneage_ray.evaluation import evaluate as job
+from boneage_ray.evaluation import split_job
 from boneage_ray.evaluation.evaluate import (
     PREDICTIONS,
     EvaluateWorker,
@@ -118,7 +119,7 @@ def test_the_same_cases_may_be_cut_into_other_shards(models, tmp_path):
 def predicted(models, work):
     found = resolve(models)
     worker = EvaluateWorker([member.uri for member in found.members], found.sha256, 1, False)
-    return [prediction for row in work for prediction in worker(row)["predictions"]]
+    return [row for number, part in enumerate(work) for row in worker({"number": number, **part})["rows"]]
 
 
 def test_an_exchanged_model_is_refused_by_the_worker(models):
@@ -145,8 +146,8 @@ def test_rows_with_parts_become_columns_and_a_file(tmp_path):
 def test_the_command_evaluates_members_with_different_images_as_one(models, tmp_path, monkeypatch):
     """Without Ray: the worker runs in this process."""
     monkeypatch.setattr(pipeline, "_connect", lambda run: 1.0)
-    monkeypatch.setattr(job, "choose_resources", lambda parts, gpu: Resources(1, 0.0, 1, 1))
-    monkeypatch.setattr(job, "run_parts", lambda rows, worker, arguments, _: map(worker(**arguments), rows()))
+    monkeypatch.setattr(split_job, "choose_resources", lambda parts, gpu: Resources(1, 0.0, 1, 1))
+    monkeypatch.setattr(split_job, "run_parts", lambda rows, worker, arguments, _: map(worker(**arguments), rows()))
     monkeypatch.setattr(job, "median_age", lambda prepared: 95.0)
     datasets = [data(tmp_path / name, recipe).uri for name, recipe in (("small", SMALL), ("large", RECIPE))]
     record, out = Run("evaluate"), str(tmp_path / "out")
@@ -154,6 +155,7 @@ def test_the_command_evaluates_members_with_different_images_as_one(models, tmp_
     metrics = storage.read_json(f"{out}/metrics.json")
     assert [part["name"] for part in metrics["parts"]] == ["demo", "small"]
     assert metrics["spread"]["mean_months"] > 0
+    assert (metrics["n"], metrics["without_age"], record.answer["without_age"]) == (4, 1, 1)
     assert record.answer["mae_months of small"] == metrics["parts"][1]["mae_months"]
     assert list(record.facts["members"]) == ["demo", "small"]
     assert record.facts["data_fingerprint"] == ["large", "small"]

@@ -116,7 +116,7 @@ def test_a_worker_judges_the_records_that_have_a_mask(model, tmp_path):
     place, sha256 = model
     uri = str(tmp_path / "part.parquet")
     pq.write_table(to_table([record(1), record(2, masked=False), record(3)], record_schema()), uri)
-    found = MaskWorker(place, sha256, str(tmp_path), 1, False)(
+    found = MaskWorker([place], sha256, str(tmp_path), 1, False)(
         {"number": 4, "slice": {"uri": uri, "start": 0, "stop": 3}}
     )
     assert found["number"] == 4

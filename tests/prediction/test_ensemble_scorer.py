@@ -22,17 +22,11 @@ from boneage_ray.recipes.recipe import override
 from boneage_ray.records.prepare import prepare
 from boneage_ray.records.schema import from_table, result_schema, to_table
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RECIPE = override(find_recipe("demo"), ["image.size=64", "precision=float32", "model.backbone.name=test_resnet"])
 CROPPED = RECIPE.derive(name="cropped", image={"size": 48, "crop": "hand"})
 STRICT = RECIPE.derive(name="strict", image={"quality": {"min_side": 90}})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from boneage_ray.tasks.build import build_task
 from boneage_ray.training.loop import Job, train
 from boneage_ray.training.step import Learner, predict_epoch, train_step
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIDE, CASES = 64, 4
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
 CPU = torch.device("cpu")
@@ -35,15 +37,6 @@ def small(recipe):
 
 
 every_recipe = pytest.mark.parametrize("recipe", [small(r) for r in RECIPES], ids=[r.name for r in RECIPES])
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums in one order, so that curves repeat."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pictures():

@@ -9,7 +9,13 @@ from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import build, override
 
 AGE, MASK = find_recipe("timm-regressor"), find_recipe("hand-mask")
-TO_MASKS = ['model={kind = "hand-mask"}', 'task={kind = "mask"}', "best_by=val_loss", "image.mask=hand"]
+TO_MASKS = [
+    "image.mask_overlay=false",
+    'model={kind = "hand-mask"}',
+    'task={kind = "mask"}',
+    "best_by=val_loss",
+    "image.mask=hand",
+]
 DIGEST = "0123456789abcdef" * 4
 
 
@@ -42,6 +48,11 @@ def refusal(recipe, *settings):
 )
 def test_parts_of_other_kinds_are_refused(recipe, settings, said):
     assert refusal(recipe, *settings) == said
+
+
+def test_a_hand_mask_is_not_shown_the_answer():
+    said = "a hand-mask would be shown the answer: give image.mask_overlay=false"
+    assert said in refusal(find_recipe("hand-mask"), "image.mask_overlay=true")
 
 
 def test_settings_are_judged_together_in_any_order():

@@ -20,6 +20,8 @@ from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.training import blend
 from boneage_ray.training.blend import check_blend, clean_batches, features_of, fit_blend
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIDE = 32
 RECIPE = tiny_recipe(
     f"image.size={SIDE}",
@@ -49,14 +51,6 @@ TRAIN, VAL = records(38, 0, "train"), records(17, 1, "val")
 
 def labelled(rows):
     return [row for row in rows if row["age_months"] is not None]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -16,20 +16,13 @@ from boneage_ray.training import checkpoint
 from boneage_ray.training.loop import train
 from boneage_ray.training.step import NonFiniteLossError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 OPTIMIZERS = {
     "adam": ("stage.optimizer=adam", "stage.lr=1e-3", "stage.weight_decay=1e-4"),
     "adamw": ("stage.optimizer=adamw", "stage.lr=2e-3"),
     "sgd": ("stage.optimizer=sgd", "stage.lr=1e-3", "stage.momentum=0.9"),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums in one order, so that equal runs are equal to the last bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def final_weights(folder, mark="mark"):
