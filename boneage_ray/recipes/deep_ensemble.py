@@ -6,10 +6,10 @@ Lakshminarayanan et al., Simple and scalable predictive uncertainty estimation u
 from __future__ import annotations
 
 from boneage_ray.recipes.recipe import Recipe
-from boneage_ray.recipes.timm_regressor import TIMM_REGRESSOR
+from boneage_ray.recipes.resnet18_hand import RESNET18_PHANTOMS
 
-DEEP_ENSEMBLE: Recipe = TIMM_REGRESSOR.derive(
+DEEP_ENSEMBLE: Recipe = RESNET18_PHANTOMS.derive(
     name="deep-ensemble",
-    summary="five of timm-regressor from other seeds, scored as one: mean and spread; --set members=3 for fewer",
+    summary="five of resnet18-phantoms from other seeds, scored as one: mean and spread; --set members=3 for fewer",
     members=5,
 )

@@ -10,11 +10,11 @@ from boneage_ray.recipes.recipe import build, override
 
 AGE, MASK = find_recipe("timm-regressor"), find_recipe("hand-mask")
 TO_MASKS = [
-    "image.mask_overlay=false",
     'model={kind = "hand-mask"}',
     'task={kind = "mask"}',
     "best_by=val_loss",
     "image.mask=hand",
+    "image.mask_overlay=false",
 ]
 DIGEST = "0123456789abcdef" * 4
 
