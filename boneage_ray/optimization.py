@@ -30,12 +30,14 @@ class Stage(BaseModel):
     `backbone_lr_scale`, and times `block_lr_decay` for every block below the topmost one. `final_lr` is the head's; the encoder's
     floor is scaled alike.
     `data="pretrain"`: this stage learns from the data of `train --pretrain-data`, not from those of `--data`.
+    `losses`: the names of the task's losses that count in this stage; none named: all of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(default=10, ge=1)
     data: Data = "train"
+    losses: tuple[str, ...] = ()
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = Field(default=1e-4, gt=0)
     final_lr: float = Field(default=0.0, ge=0)

@@ -44,3 +44,6 @@ FACIAL: tuple[str, ...] = (
     "anterior_nasal_spine",
     "articulare",
 )
+
+# The order of points wherever both sets stand together: 13 vertebral, then 19 facial.
+LANDMARKS: tuple[str, ...] = VERTEBRAL + FACIAL

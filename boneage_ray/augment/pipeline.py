@@ -1,10 +1,14 @@
 """Kornia augmentation after collation, on the device: one draw for image, mask and points together.
 
+A point keeps its place in the list when the image is mirrored: landmarks are anatomical (posterior, anterior), not left and
+right, so that a flip moves them and swaps none. Only measurements ask which way a head faces.
+
 Axis letters: B batch, H height, W width, K points. Points are (x, y) in pixels, pixel centres at integer coordinates.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +42,10 @@ class Augment(nn.Module):
     def forward(
         self, image_B1HW: Tensor, mask_B1HW: Tensor | None = None, points_BK2: Tensor | None = None
     ) -> Augmented:
-        """Images are float in [0, 1]; masks stay binary (nearest neighbour), or unknown; points may leave the image."""
+        """Images are float in [0, 1]; masks stay binary (nearest neighbour), or unknown.
+
+        Points may leave the image. NaN points, which have no label, stay NaN, and those that a crop cuts off become NaN.
+        """
         if self.pipeline is None:
             return Augmented(image_B1HW, mask_B1HW, points_BK2)
         given = {"image": image_B1HW, "mask": mask_B1HW, "keypoints": points_BK2}
@@ -48,23 +55,47 @@ class Augment(nn.Module):
 
 
 def _steps(config: AugmentConfig) -> list[Any]:
+    """In the order of the config's fields."""
     import kornia.augmentation as K
+
+    from boneage_ray.augment.steps import CropRight
 
     steps: list[Any] = []
     if config.flip:
         steps.append(K.RandomHorizontalFlip(p=config.flip))
-    if config.rotation_deg or config.zoom or config.shift:
-        steps.append(
-            K.RandomAffine(
-                degrees=config.rotation_deg,
-                translate=(config.shift, config.shift) if config.shift else None,
-                scale=(1 - config.zoom, 1 + config.zoom) if config.zoom else None,
-                align_corners=True,
-                p=1.0,
-            )
-        )
+    steps += _affine(config)
+    if config.blur:
+        kernel = 2 * math.ceil(3 * config.blur_sigma) + 1
+        steps.append(K.RandomGaussianBlur((kernel, kernel), (config.blur_sigma, config.blur_sigma), p=config.blur))
+    if config.crop_right:
+        steps.append(CropRight(config.crop_right_min, p=config.crop_right))
     if config.brightness:
         steps.append(K.RandomBrightness((1 - config.brightness, 1 + config.brightness), p=1.0))
     if config.contrast:
         steps.append(K.RandomContrast((1 - config.contrast, 1 + config.contrast), p=1.0))
+    if config.gain:
+        # Kornia's contrast multiplies, which elsewhere is called brightness; its brightness adds.
+        steps.append(K.RandomContrast((config.gain_min, config.gain_max), p=config.gain))
+    if config.flip_last:
+        steps.append(K.RandomHorizontalFlip(p=config.flip_last))
     return steps
+
+
+def _affine(config: AugmentConfig) -> list[Any]:
+    import kornia.augmentation as K
+
+    from boneage_ray.augment.steps import AffineSometimesTurned
+
+    degrees = config.rotation_deg if config.rotation_p else 0.0
+    if not (degrees or config.zoom or config.shift):
+        return []
+    settings: dict[str, Any] = {
+        "degrees": degrees,
+        "translate": (config.shift, config.shift) if config.shift else None,
+        "scale": (1 - config.zoom, 1 + config.zoom) if config.zoom else None,
+        "align_corners": True,
+        "p": 1.0,
+    }
+    if degrees and config.rotation_p < 1:
+        return [AffineSometimesTurned(config.rotation_p, **settings)]
+    return [K.RandomAffine(**settings)]

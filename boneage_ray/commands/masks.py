@@ -54,9 +54,9 @@ def evaluate(run: Run, models: Models, prepared: Prepared, what: Evaluation) -> 
 
 
 def refuse_max_mae(max_mae: float | None) -> None:
-    """Raise `UsageError` if a gate for ages was asked of masks."""
+    """Raise `UsageError` if a gate for ages was asked of a model that predicts none."""
     if max_mae is not None:
-        raise UsageError("--max-mae concerns ages; this model predicts hand masks")
+        raise UsageError("--max-mae concerns ages; this model predicts none")
 
 
 def after_score(source: str, out: str) -> str:

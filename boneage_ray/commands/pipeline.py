@@ -148,7 +148,7 @@ class EvaluateArguments:
 
 def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     """Bundles + prepared split -> metrics, figures, page. Several bundles are evaluated as one."""
-    from boneage_ray.commands import masks
+    from boneage_ray.commands import cephalograms, masks
     from boneage_ray.datasets.load import open_prepared
     from boneage_ray.evaluation import evaluate as job
     from boneage_ray.evaluation.analysis import analyse
@@ -165,7 +165,8 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     for prepared in datasets:
         prepared.shards(split)
     job.check_same_cases(datasets, split)
-    if models.predicts_masks:
+    other = masks.evaluate if models.predicts_masks else cephalograms.evaluate if models.landmarks else None
+    if other:
         masks.refuse_max_mae(arguments.max_mae)
     prints = [prepared.manifest["fingerprint"] for prepared in datasets]
     mark = parts.fingerprint([], models.sha256, prints, split)
@@ -173,8 +174,8 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     run.out = out
     command = line("boneage evaluate", model=model, data=data, split=split, out=out, gpu=arguments.gpu or None)
     _connect(run)
-    if models.predicts_masks:
-        figures = masks.evaluate(run, models, datasets[0], masks.Evaluation(split, out, arguments.gpu, command))
+    if other:
+        figures = other(run, models, datasets[0], masks.Evaluation(split, out, arguments.gpu, command))
         run.note(data_fingerprint=prints[0], split=split, **model_notes(models))
         following = "Next: " + line("boneage score", "ARCHIVE", model=model, out="SCORES")
         run.finish(figures, f"Report: {out}/report.html", following)
@@ -272,7 +273,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
         gpu=arguments.gpu or None,
     )
     facts = {"Archive": source, "Place": " ".join(model), **model_facts(models)}
-    given = "mask" if models.predicts_masks else "age"
+    given = "mask" if models.predicts_masks else "landmarks" if models.landmarks else "age"
     storage.write_text(storage.join(out, "report.html"), score_page(summary, problems(out), facts, command, given))
     run.note(counts=summary, source=source, model=model[0] if len(model) == 1 else model)
     run.note(inputs_fingerprint=summary["fingerprint"], **model_notes(models))

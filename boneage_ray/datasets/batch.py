@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from boneage_ray.anatomy.cephalometry import FACIAL, VERTEBRAL
 from boneage_ray.anatomy.growth import Sex
 
 NO_MASK = 255  # all over the mask of a case that has none
@@ -27,7 +28,8 @@ class Batch:
 
     image_B1HW: uint8 as prepared, or float32 in [0, 1] after `as_float`. sex_B: int64, 0 female, 1 male, 2 unknown.
     age_B: float32 months, NaN where there is no label. ids: record ids. mask_B1HW: uint8, 1 on the hand, 0 elsewhere, NO_MASK all
-    over a case without one; None where no case has one.
+    over a case without one; None where no case has one. points_BK2: float32 (x, y) in pixels of the image, in the order of
+    cephalometry.LANDMARKS, NaN where there is no label; None where no case has one.
     """
 
     image_B1HW: Tensor
@@ -35,6 +37,7 @@ class Batch:
     age_B: Tensor
     ids: tuple[str, ...] = ()
     mask_B1HW: Tensor | None = None
+    points_BK2: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.image_B1HW.shape[0])
@@ -45,9 +48,11 @@ class Batch:
         moved: dict[str, Any] = {k: t if t is None else t.to(device, non_blocking=True) for k, t in tensors.items()}
         return Batch(**moved, ids=self.ids)
 
-    def with_image(self, image_B1HW: Tensor, mask_B1HW: Tensor | None = None) -> Batch:
-        """The same cases with other pixels, and the mask that belongs to them."""
-        return Batch(image_B1HW, self.sex_B, self.age_B, self.ids, mask_B1HW)
+    def with_image(
+        self, image_B1HW: Tensor, mask_B1HW: Tensor | None = None, points_BK2: Tensor | None = None
+    ) -> Batch:
+        """The same cases with other pixels, and the mask and points that belong to them."""
+        return Batch(image_B1HW, self.sex_B, self.age_B, self.ids, mask_B1HW, points_BK2)
 
 
 def still_unknown(changed_B1HW: Tensor, mask_B1HW: Tensor) -> Tensor:
@@ -79,6 +84,7 @@ def collate(columns: Mapping[str, Sequence[Any]]) -> Batch:
         age_B=torch.tensor(ages, dtype=torch.float32),
         ids=tuple(columns["record_id"]),
         mask_B1HW=_masks(columns.get("mask", ()), height, width),
+        points_BK2=_points(columns),
     )
 
 
@@ -88,3 +94,19 @@ def _masks(masks: Sequence[bytes | None], height: int, width: int) -> Tensor | N
     none = bytes([NO_MASK]) * (height * width)
     pixels = np.frombuffer(b"".join(none if mask is None else mask for mask in masks), np.uint8)
     return torch.from_numpy(pixels.reshape(-1, 1, height, width).copy())
+
+
+def _points(columns: Mapping[str, Sequence[Any]]) -> Tensor | None:
+    """Landmarks of both sets in pixels of the prepared image; a set that a case does not have is NaN."""
+    sets = [(columns.get(name), len(points)) for name, points in (("vertebral", VERTEBRAL), ("facial", FACIAL))]
+    if all(given is None or all(points is None for points in given) for given, _ in sets):
+        return None
+    cases = len(columns["image"])
+    found_BK2 = np.concatenate([_point_set(given or [None] * cases, count) for given, count in sets], axis=1)
+    geometry_B3 = np.asarray(columns["to_original"], np.float64)[:, None, :]
+    return torch.from_numpy((found_BK2 - geometry_B3[..., 1:]) / geometry_B3[..., :1]).float()
+
+
+def _point_set(given: Sequence[Any], count: int) -> np.ndarray[Any, Any]:
+    none = np.full((count, 2), np.nan)
+    return np.stack([none if points is None else np.asarray(points, np.float64) for points in given])

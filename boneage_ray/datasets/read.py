@@ -12,6 +12,7 @@ from boneage_ray import storage
 from boneage_ray.datasets.plan import Shard, Slice
 
 TRAINING_COLUMNS = ["record_id", "image", "mask", "height", "width", "sex", "age_months"]
+TRAINING_COLUMNS += ["to_original", "vertebral", "facial"]
 
 
 def read_slice(part: Slice) -> pa.Table:

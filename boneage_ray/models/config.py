@@ -112,6 +112,41 @@ class HandMaskConfig(BaseModel):
         return f"a U-Net on {self.encoder} with weights: {self.weights}"
 
 
+MapName = Literal["reconstruction", "edges", "vertebral", "facial"]
+
+
+class CephalogramConfig(BaseModel):
+    """A U-Net with a map for each of `maps` (19 for the facial landmarks, 13 for the vertebral).
+
+    It looks at the whole image with a side of `side` pixels (0: as it was prepared). With `neck` it looks again, at the neck
+    that it found there, from the prepared image's full detail and with a side of `neck` pixels: a second U-Net for the 13
+    vertebral points. That region is `neck_margin` of the points' extent larger on each side.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Literal["cephalogram"] = "cephalogram"
+    encoder: str = Field(default="efficientnet-b2", description="an encoder of segmentation-models-pytorch")
+    weights: Literal["none", "imagenet"] = "none"
+    maps: tuple[MapName, ...] = ("reconstruction", "edges", "vertebral", "facial")
+    side: int = Field(default=0, ge=0, multiple_of=32)
+    neck: int = Field(default=0, ge=0, le=1024, multiple_of=32)
+    neck_margin: float = Field(default=0.35, ge=0, le=2)
+
+    @model_validator(mode="after")
+    def _something_to_look_for(self) -> CephalogramConfig:
+        if len(set(self.maps)) != len(self.maps) or not {"vertebral", "facial"} & set(self.maps):
+            raise ValueError("maps: each once, and vertebral or facial among them")
+        if self.neck and "vertebral" not in self.maps:
+            raise ValueError("neck needs vertebral among maps: the neck is found by these points")
+        return self
+
+    def describe(self) -> str:
+        """Encoder, first weights and maps, for people."""
+        again = f", and again at the neck with {self.neck} px" if self.neck else ""
+        return f"a U-Net on {self.encoder} with weights: {self.weights}; maps: {', '.join(self.maps)}{again}"
+
+
 class BlendConfig(BaseModel):
     """Gradient-boosted trees (XGBoost) on the features of clean training images, blended with the CNN's own age.
 
@@ -134,7 +169,9 @@ class BlendConfig(BaseModel):
 
 
 ModelConfig = Annotated[
-    Annotated[RegressorConfig, Tag("regressor")] | Annotated[HandMaskConfig, Tag("hand-mask")],
+    Annotated[RegressorConfig, Tag("regressor")]
+    | Annotated[HandMaskConfig, Tag("hand-mask")]
+    | Annotated[CephalogramConfig, Tag("cephalogram")],
     Discriminator(lambda given: kind_of(given, "regressor")),
 ]
 

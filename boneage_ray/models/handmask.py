@@ -5,8 +5,7 @@ Axis letters: B batch, H height, W width.
 
 from __future__ import annotations
 
-import difflib
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -16,8 +15,7 @@ from boneage_ray.errors import UsageError
 from boneage_ray.models import patches
 from boneage_ray.models.config import HandMaskConfig
 from boneage_ray.models.model import Model
-
-_STEP = 32  # an encoder halves five times
+from boneage_ray.models.unet import STEP, unet
 
 
 @final
@@ -30,7 +28,7 @@ class HandMask(Model):
     def __init__(self, config: HandMaskConfig, with_weights: bool = True) -> None:
         super().__init__()
         self.config = config
-        net = _unet(config, with_weights)
+        net = unet(config.encoder, config.weights if with_weights else "none", classes=1)
         self.backbone, self.decoder, self.head = net.encoder, net.decoder, net.segmentation_head
 
     def forward(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> dict[str, Tensor]:
@@ -57,24 +55,7 @@ class HandMask(Model):
 
     def _logits(self, image_B1HW: Tensor) -> Tensor:
         height, width = image_B1HW.shape[-2:]
-        image = patches.enlarged(image_B1HW, _STEP, _STEP)
+        image = patches.enlarged(image_B1HW, STEP, STEP)
         features = self.backbone(image.contiguous(memory_format=torch.channels_last))
         logits: Tensor = self.head(self.decoder(features))
         return logits[:, :, :height, :width]
-
-
-def _unet(config: HandMaskConfig, with_weights: bool) -> Any:  # noqa: ANN401  the library is not typed
-    import segmentation_models_pytorch as smp
-
-    known = smp.encoders.get_encoder_names()
-    if config.encoder not in known and not config.encoder.startswith("tu-"):
-        near = difflib.get_close_matches(config.encoder, known, n=3)
-        raise UsageError(f"there is no encoder {config.encoder!r}; nearest: {', '.join(near) or 'none'}")
-    weights = config.weights if with_weights and config.weights != "none" else None
-    try:
-        return smp.Unet(config.encoder, encoder_weights=weights, in_channels=1, classes=1)
-    except Exception as error:  # the hubs raise many kinds; all mean that there is no such encoder to start from
-        raise UsageError(
-            f"the encoder {config.encoder} with weights {config.weights} cannot be built ({type(error).__name__}); "
-            "connect to the hub, or give --set model.weights=none"
-        ) from error

@@ -24,6 +24,7 @@ from boneage_ray.anatomy.growth import SCHEMES, SchemeName
 from boneage_ray.errors import MismatchError, StorageError, UsageError
 from boneage_ray.recipes.recipe import Recipe, build
 from boneage_ray.records.prepare import ImageConfig
+from boneage_ray.tasks.config import CephalogramTaskConfig
 
 KIND = "boneage-ray ensemble"
 _FOLDER = re.compile(r"members/\d+")
@@ -63,6 +64,12 @@ class Models:
     def predicts_masks(self) -> bool:
         """Hand masks instead of ages."""
         return self.members[0].recipe.model.kind == "hand-mask"
+
+    @property
+    def landmarks(self) -> CephalogramTaskConfig | None:
+        """How landmarks are read off, if it is these that are predicted."""
+        task = self.members[0].recipe.task
+        return task if isinstance(task, CephalogramTaskConfig) else None
 
     @property
     def scored_images(self) -> tuple[ImageConfig, ...]:

@@ -7,6 +7,12 @@ import tomllib
 
 from boneage_ray import storage
 from boneage_ray.errors import UsageError
+from boneage_ray.recipes.cephalogram import (
+    CEPHALOGRAM,
+    CEPHALOGRAM_EDGES,
+    CEPHALOGRAM_LIGHT,
+    CEPHALOGRAM_NECK,
+)
 from boneage_ray.recipes.deep_ensemble import DEEP_ENSEMBLE
 from boneage_ray.recipes.demo import DEMO
 from boneage_ray.recipes.densenet121 import DENSENET121
@@ -31,6 +37,10 @@ RECIPES: tuple[Recipe, ...] = (
     HAND_MASK,
     TIMM_REGRESSOR,
     DEEP_ENSEMBLE,
+    CEPHALOGRAM,
+    CEPHALOGRAM_EDGES,
+    CEPHALOGRAM_LIGHT,
+    CEPHALOGRAM_NECK,
     DEMO,
 )
 

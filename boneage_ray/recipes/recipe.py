@@ -22,7 +22,9 @@ from boneage_ray.records.prepare import ImageConfig
 from boneage_ray.records.split import SplitConfig
 from boneage_ray.tasks.config import AgeTaskConfig, TaskConfig
 
-_TASK_OF = {"regressor": "age", "hand-mask": "mask"}  # what each kind of model is trained for
+# What each kind of model is trained for, and what its best epoch may go by beside the loss.
+_TASK_OF = {"regressor": "age", "hand-mask": "mask", "cephalogram": "cephalogram"}
+_SCORE_OF = {"age": "val_mae_months", "cephalogram": "val_mre_px"}
 _MAX_SEED = 2**31 - 1  # seeds of epochs and workers are made by multiplying, and have to stay within 64 bits
 
 
@@ -40,7 +42,7 @@ class Recipe(BaseModel):
     blend: BlendConfig | None = None
     stages: tuple[Stage, ...] = Field(default=(Stage(),), min_length=1)
     batch_size: int = Field(default=32, ge=1, description="over all workers together")
-    best_by: Literal["val_mae_months", "val_loss"] = "val_mae_months"
+    best_by: Literal["val_mae_months", "val_mre_px", "val_loss"] = "val_mae_months"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     balance: Literal["none", "three", "four", "sex", "sex_four"] = Field(
         default="none", description="draw training cases by inverse frequency of this stage scheme, sex, or both"
@@ -70,8 +72,9 @@ class Recipe(BaseModel):
         model, task, needed = self.model.kind, self.task.kind, _TASK_OF[self.model.kind]
         if task != needed:
             raise ValueError(f'a {model} learns the task {needed}, not {task}: give task={{kind = "{needed}"}}')
-        if task != "age" and self.best_by == "val_mae_months":
-            raise ValueError(f"the task {task} has no ages to go by: give best_by=val_loss")
+        if self.best_by not in ("val_loss", _SCORE_OF.get(task)):
+            what = "ages" if self.best_by == "val_mae_months" else "landmarks"
+            raise ValueError(f"the task {task} has no {what} to go by: give best_by={_SCORE_OF.get(task, 'val_loss')}")
         if model != "regressor" and self.members > 1:
             raise ValueError(f"only age regressors are scored together, this is a {model}: give members=1")
         if model == "hand-mask" and self.image.mask == "none":

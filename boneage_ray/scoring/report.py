@@ -11,7 +11,7 @@ from boneage_ray.records.reasons import MEANINGS
 from boneage_ray.records.schema import Row
 from boneage_ray.scoring.summary import STATUSES
 
-_TITLES = {"age": "Bone age scores", "mask": "Hand masks"}
+_TITLES = {"age": "Bone age scores", "mask": "Hand masks", "landmarks": "Cephalograms"}
 _MEANT = {
     "scored": "read, accepted and given a result",
     "rejected": "readable, but must not be scored",
@@ -29,6 +29,8 @@ def score_page(
     sections = [_balance(summary, command)]
     if summary["ages"]:
         sections.append(_ages(summary, command))
+    if summary["cvm_stages"]:
+        sections.append(_cvm_stages(summary, command))
     if problems:
         sections.append(_problems(summary, problems, command))
     page = Page(
@@ -102,6 +104,17 @@ def _ages(summary: Mapping[str, Any], command: str) -> Section:
         wide=True,
     )
     return Section("Predicted ages", pictures=[picture], command=command)
+
+
+def _cvm_stages(summary: Mapping[str, Any], command: str) -> Section:
+    total = sum(summary["cvm_stages"].values())
+    rows = [[name, f"{count:,}", percent(count, total)] for name, count in summary["cvm_stages"].items()]
+    text = (
+        []
+        if total == summary["scored"]
+        else [f"{summary['scored'] - total:,} scored inputs have no stage, see the flags."]
+    )
+    return Section("Cervical stages", text, [Table(["stage", "inputs", "share"], rows)], command=command)
 
 
 def _problems(summary: Mapping[str, Any], problems: Sequence[Row], command: str) -> Section:

@@ -97,12 +97,14 @@ class ScoreWorker:
         import torch
 
         from boneage_ray.prediction import ensemble, rows
+        from boneage_ray.prediction.landmarks import landmark_adder
 
         torch.set_num_threads(threads)
         self.out, self.rows = out, rows
         found = members.resolve(models, sha256)
         self.predictor = ensemble.load(found, "cuda" if gpu else "cpu")
         self.source, self.masks = source, found.predicts_masks
+        self.add = landmark_adder(found.landmarks) if found.landmarks else None
         self.pools = [DecoderPool(image, processes=threads) for image in found.scored_images]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +123,7 @@ class ScoreWorker:
 
     def _rows(self, loaded: Iterator[Loaded]) -> Iterator[Row]:
         if not self.masks:
-            return self.rows.score_rows(loaded, self.predictor)
+            return self.rows.score_rows(loaded, self.predictor, self.add)
         from boneage_ray.prediction.masks import mask_rows
 
         return mask_rows(loaded, self.predictor, self.source, self._write)

@@ -6,7 +6,8 @@ The line of one part, as `part_counts` makes it from the part's result rows::
      "reasons": {"truncated": 2, "blank": 1},        one for every row that was not scored
      "flags": {"sex_unknown": 7},                    soft warnings; a row may have several
      "ages": {"8-10 y": 30, "10-12 y": 31},          scored rows, by predicted age
-     "sexes": {"F": 30, "M": 24, "unknown": 7}}      scored rows
+     "sexes": {"F": 30, "M": 24, "unknown": 7},      scored rows
+     "cvm_stages": {"CS3": 12, "CS4": 20}}           scored rows that have a cervical stage
 
 and, beside these, what of the metadata could not be used: `metadata_notes` {"no_image": 2} and `metadata_first`, some in words.
 
@@ -24,7 +25,7 @@ from boneage_ray.errors import BoneageError
 from boneage_ray.records.schema import Row
 
 STATUSES = ("scored", "rejected", "failed")
-_TABLES = ("reasons", "flags", "ages", "sexes")
+_TABLES = ("reasons", "flags", "ages", "sexes", "cvm_stages")
 _SEXES = ("F", "M", "unknown")
 
 
@@ -39,6 +40,7 @@ def part_counts(rows: list[Row]) -> dict[str, Any]:
         "flags": dict(Counter(flag for row in rows for flag in row["flags"])),
         "ages": dict(Counter(age_bin(row["age_months"]) for row in scored if row["age_months"] is not None)),
         "sexes": dict(Counter(row["sex"] or "unknown" for row in scored)),
+        "cvm_stages": dict(Counter(row["cvm_stage"] for row in scored if row["cvm_stage"] is not None)),
     }
 
 
@@ -54,7 +56,7 @@ def add_up(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         for key in totals:
             totals[key] += line[key]
         for name, table in tables.items():
-            table.update(line[name])
+            table.update(line.get(name, {}))  # a part may be older than the table
     _check(totals, tables["reasons"])
     return {
         **totals,
@@ -62,6 +64,7 @@ def add_up(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "flags": _by_count(tables["flags"]),
         "ages": {name: tables["ages"][name] for name in AGE_BINS if name in tables["ages"]},
         "sexes": {name: tables["sexes"][name] for name in _SEXES if name in tables["sexes"]},
+        "cvm_stages": dict(sorted(tables["cvm_stages"].items())),
     }
 
 

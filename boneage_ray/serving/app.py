@@ -23,6 +23,7 @@ from boneage_ray.archives.archive import Input
 from boneage_ray.errors import BoneageError, UsageError
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.prediction import ensemble, members
+from boneage_ray.prediction.landmarks import landmark_adder
 from boneage_ray.prediction.predictor import CPU_BATCH
 from boneage_ray.prediction.rows import Loaded, load_input, score_rows
 from boneage_ray.records.isolated import DecoderPool
@@ -52,6 +53,7 @@ class ModelReplica:
         cv2.setNumThreads(threads)
         models = members.resolve([uri], sha256)
         self.predictor = ensemble.load(models, "cuda" if placement.gpus else "cpu")
+        self.add = landmark_adder(models.landmarks) if models.landmarks else None
         self.images = models.images
         self.pools = [DecoderPool(image, threads) for image in self.images]
         self.batch_sizes: list[int] = []
@@ -64,7 +66,7 @@ class ModelReplica:
         first, *others = [prepare_radiograph(Radiograph(pixels), image) for image in unmasked]
         case = Loaded(Input("warm-up", "warm-up"), None, None, first, tuple(others))
         (row,) = score_rows([case], self.predictor)
-        if row["status"] != "scored":
+        if row["status"] == "failed":  # a hand may well be refused by a model of heads
             raise BoneageError(f"the model cannot predict: {row['reason']}: {row['message']}")
 
     async def predict(self, data: bytes, item: Input) -> Row:
@@ -76,7 +78,7 @@ class ModelReplica:
     @serve.batch(max_batch_size=CPU_BATCH, batch_wait_timeout_s=BATCH_WAIT_S)  # type: ignore[untyped-decorator]
     async def _score(self, loaded: list[Loaded]) -> list[Row]:
         self.batch_sizes = [*self.batch_sizes[-99:], len(loaded)]
-        return await asyncio.to_thread(lambda: list(score_rows(loaded, self.predictor)))
+        return await asyncio.to_thread(lambda: list(score_rows(loaded, self.predictor, self.add)))
 
     async def ready(self) -> bool:
         """The constructor has predicted."""

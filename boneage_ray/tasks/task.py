@@ -20,9 +20,13 @@ def extend(whole: Columns, more: Columns) -> None:
 
 
 class Task(ABC):
-    """Abstract; its concrete classes are final. `uses_masks`: batches bring the masks, changed as their images are."""
+    """Abstract; its concrete classes are final.
+
+    `uses_masks`, `uses_points`: batches bring the masks or landmarks, changed as their images are.
+    """
 
     uses_masks: ClassVar[bool] = False
+    uses_points: ClassVar[bool] = False
 
     @abstractmethod
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:

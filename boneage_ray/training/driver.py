@@ -324,9 +324,17 @@ def _watch(board: Any, done: threading.Event, total: int) -> None:  # noqa: ANN4
             bar.update(max([bar.done, *(int(line["epoch"]) for line in lines)]), text)
 
 
+# What an epoch's line shows first, in the order of preference: key, name, unit, decimals.
+_SHOWN = (
+    ("val_dice_mean", "Dice", "", 4),
+    ("val_mre_px", "mean radial error", " px", 2),
+    ("val_mae_months", "MAE", " months", 2),
+)
+
+
 def _epoch_text(line: dict[str, Any], total: int, rate: float) -> str:
-    name, unit = ("Dice", "") if "val_dice_mean" in line else ("MAE", " months")
-    value = line["val_mae_months" if unit else "val_dice_mean"]
-    shown = "not finite" if value is None else f"{value:.{2 if unit else 4}f}{unit}"
+    key, name, unit, digits = next(shown for shown in _SHOWN if shown[0] in line)
+    value = line[key]
+    shown = "not finite" if value is None else f"{value:.{digits}f}{unit}"
     loss = f"epoch {line['epoch']}/{total}: loss {line['train_loss']:.4f}"
     return f"{loss}, validation {name} {shown}, {rate:.1f} images/s"

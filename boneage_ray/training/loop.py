@@ -153,6 +153,7 @@ def _learner(
         average=average,
         cut=raw.training_batch,
         frozen=_frozen(raw.backbone),
+        losses=stage.losses,
     )
 
 

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import Batch, as_float
-from boneage_ray.errors import BoneageError
+from boneage_ray.errors import BoneageError, UsageError
 from boneage_ray.tasks.task import Columns, Task, extend
 
 OnStep = Callable[[int, float], None]
@@ -41,6 +41,7 @@ class Learner:
     average: AveragedModel | None = None  # the weights that are validated and kept, if the stage asks for them
     cut: Callable[[Batch], Batch] | None = None  # patches of an augmented batch, if the network learns from those
     frozen: tuple[nn.Module, ...] = ()  # not trained in this stage; their batch-norm statistics stay as they are
+    losses: tuple[str, ...] = ()  # the task's losses that count in this stage; none named: all
 
     @property
     def judged(self) -> nn.Module:
@@ -114,13 +115,22 @@ def train_step(learner: Learner, *batches: Batch) -> Tensor:
 def _loss(learner: Learner, batch: Batch) -> Tensor:
     batch = batch.to(learner.device)
     mask = batch.mask_B1HW.float() if learner.task.uses_masks and batch.mask_B1HW is not None else None
-    augmented = learner.augment(as_float(batch.image_B1HW), mask)
-    batch = batch.with_image(augmented.image_B1HW, augmented.mask_B1HW)
+    points = batch.points_BK2 if learner.task.uses_points else None
+    augmented = learner.augment(as_float(batch.image_B1HW), mask, points)
+    batch = batch.with_image(augmented.image_B1HW, augmented.mask_B1HW, augmented.points_BK2)
     if learner.cut is not None:
         batch = learner.cut(batch)
     with learner.autocast():
         outputs = learner.model(batch.image_B1HW, batch.sex_B)
-    return torch.stack(list(learner.task.losses(outputs, batch).values())).sum()
+    return _summed(learner.task.losses(outputs, batch), learner.losses)
+
+
+def _summed(losses: dict[str, Tensor], counting: tuple[str, ...]) -> Tensor:
+    if missing := set(counting) - losses.keys():
+        raise UsageError(
+            f"a stage names the losses {', '.join(sorted(missing))}; this recipe has {', '.join(losses)}: name some of these"
+        )
+    return torch.stack([loss for name, loss in losses.items() if not counting or name in counting]).sum()
 
 
 def _no_sync(model: nn.Module) -> AbstractContextManager[None]:

@@ -17,6 +17,14 @@ CHANGES = {
     "zoom": {"zoom": 0.2},
     "shift": {"shift": 0.1},
     "all": {"flip": 0.5, "rotation_deg": 20, "zoom": 0.1, "shift": 0.05},
+    "turned at times": {"rotation_deg": 20, "rotation_p": 0.5, "zoom": 0.1},
+    "crop": {"crop_right": 0.5, "crop_right_min": 0.7},
+    "flip last": {"flip_last": 0.5},
+    "blur": {"blur": 0.5, "blur_sigma": 1.0},
+    "a head": {
+        **{"rotation_deg": 10, "rotation_p": 0.5, "zoom": 0.1, "shift": 0.05, "blur": 0.1},
+        **{"crop_right": 0.5, "crop_right_min": 0.8, "flip_last": 0.5},
+    },
 }
 
 

@@ -1,0 +1,60 @@
+"""What evaluate does differently for a cephalogram bundle."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from boneage_ray import storage
+from boneage_ray.commands.masks import Evaluation
+from boneage_ray.runs import Run, timed
+
+if TYPE_CHECKING:
+    from boneage_ray.datasets.load import Prepared
+    from boneage_ray.prediction.members import Models
+
+
+def evaluate(run: Run, models: Models, prepared: Prepared, what: Evaluation) -> dict[str, Any]:
+    """Predictions, metrics and page below OUT; returns the figures for the terminal."""
+    from boneage_ray.evaluation import landmarks as job
+    from boneage_ray.evaluation.landmark_analysis import analyse_landmarks
+    from boneage_ray.evaluation.landmark_report import landmark_page
+    from boneage_ray.evaluation.landmark_sheets import sheets_of
+    from boneage_ray.evaluation.split_job import left_out
+
+    with timed(run, "evaluate"):
+        rows = job.predict_landmarks(models, prepared, what.split, what.gpu)
+    job.write_predictions(what.out, rows)
+    predictions = job.as_landmark_predictions(rows)
+    without = left_out(prepared.rows(what.split), rows, "landmarks")
+    analysis = analyse_landmarks(predictions) | {"without_landmarks": without}
+    storage.write_json(storage.join(what.out, "metrics.json"), analysis)
+    facts = {
+        "Model": f"{models.name} {models.sha256[:12]}",
+        "Data": f"{prepared.uri} {prepared.manifest['fingerprint']}",
+        "Split": what.split,
+    }
+    sheets = sheets_of(analysis, prepared, what.split, rows)
+    page = landmark_page(analysis, predictions, sheets, facts, what.command)
+    storage.write_text(storage.join(what.out, "report.html"), page)
+    return headline(analysis)
+
+
+def headline(analysis: dict[str, Any]) -> dict[str, Any]:
+    """The figures for the terminal; lengths in mm, or in pixels of the original where no spacing is known."""
+    shown: dict[str, Any] = {"images": analysis["n"], "without_landmarks": analysis["without_landmarks"]}
+    for name, found in analysis["sets"].items():
+        if "mre_mm" not in found:
+            shown[f"{name}_mre_px"] = round(found["mre_px"], 3)
+            continue
+        shown[f"{name}_mre_mm"] = round(found["mre_mm"], 3)
+        if found["mre_mm_interval"]:
+            shown[f"{name}_95_interval"] = "{:.2f} to {:.2f}".format(*found["mre_mm_interval"])
+        shown |= {f"{name}_sdr_{limit}_mm": round(rate["share"], 4) for limit, rate in found["sdr"].items()}
+    if stage := analysis["stage"]:
+        kappa = stage["weighted_kappa"]
+        shown |= {
+            "stage_accuracy": round(stage["accuracy"], 4),
+            "stage_adjacent": round(stage["adjacent"], 4),
+            "stage_weighted_kappa": None if kappa is None else round(kappa, 4),
+        }
+    return shown

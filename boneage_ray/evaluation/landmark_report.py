@@ -1,0 +1,169 @@
+"""The page of `boneage evaluate` for a cephalogram bundle: errors in mm, each landmark, sigma, stages, and sheets to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from boneage_ray.evaluation import figures, landmark_figures
+from boneage_ray.evaluation.landmark_analysis import DETECTED_MM, LandmarkPredictions
+from boneage_ray.evaluation.page import Number, Page, Picture, Section, Status, Table, percent, render, shown
+
+Sheets = Mapping[str, Sequence[tuple[bytes, str]]]  # title -> PNG and caption of each image
+FEW_IMAGES, POOR_MM = 50, 2.0
+
+
+def landmark_page(
+    analysis: Mapping[str, Any],
+    predictions: LandmarkPredictions,
+    sheets: Sheets,
+    facts: Mapping[str, str],
+    command: str,
+) -> str:
+    """`analysis` of these predictions by `analyse_landmarks`; `sheets` by `sheets_of`."""
+    sections = [
+        _errors(analysis, predictions, command),
+        *(_each(name, found) for name, found in analysis["sets"].items() if "landmarks" in found),
+        *([_stage(analysis["stage"], command)] if analysis["stage"] else []),
+        *([_sigma(analysis["sigma"], command)] if analysis["sigma"] else []),
+        *(_sheet(title, pictures) for title, pictures in sheets.items() if pictures),
+        _limits(),
+    ]
+    page = Page(
+        title="Evaluation of cephalometric landmarks",
+        facts={**facts, "Images": str(analysis["n"])},
+        status=_status(analysis),
+        numbers=_numbers(analysis),
+        sections=sections,
+        data={"facts": dict(facts), "command": command, "analysis": dict(analysis)},
+    )
+    return render(page)
+
+
+def _status(analysis: Mapping[str, Any]) -> Status:
+    cautions = [
+        f"The {name} points err by {shown(found['mre_mm'], 2)} mm in the mean: too much for measuring."
+        for name, found in analysis["sets"].items()
+        if found.get("mre_mm", 0) > POOR_MM
+    ]
+    if analysis["n"] < FEW_IMAGES:
+        cautions.append(f"There are few images ({analysis['n']}): every number here is uncertain.")
+    if not any("mre_mm" in found for found in analysis["sets"].values()):
+        cautions.append("No image has a pixel spacing: errors are known in pixels only.")
+    if cautions:
+        return Status("caution", "Evaluated, with cautions", cautions)
+    return Status("good", "Evaluated, no caution raised")
+
+
+def _numbers(analysis: Mapping[str, Any]) -> list[Number]:
+    found = []
+    for name, values in analysis["sets"].items():
+        if "mre_mm" not in values:
+            found.append(Number(f"Mean radial error, {name}", f"{shown(values['mre_px'], 2)} px"))
+            continue
+        found.append(
+            Number(f"Mean radial error, {name}", f"{values['mre_mm']:.2f} mm", _interval(values["mre_mm_interval"]))
+        )
+        near = values["sdr"]["2"]
+        found.append(Number(f"Within 2 mm, {name}", percent(near["share"]), _interval(near["interval"], percent=True)))
+    if analysis["stage"]:
+        stage = analysis["stage"]
+        note = _interval(stage["accuracy_interval"], percent=True)
+        found.append(Number("Stage as from the given points", percent(stage["accuracy"]), note))
+    return found
+
+
+def _interval(ends: Sequence[float] | None, percent: bool = False) -> str:
+    if ends is None:
+        return "one image"
+    low, high = (f"{end:.1%}" if percent else f"{end:.2f}" for end in ends)
+    return f"95 % interval {low} to {high}"
+
+
+def _errors(analysis: Mapping[str, Any], predictions: LandmarkPredictions, command: str) -> Section:
+    rows = []
+    for name, found in analysis["sets"].items():
+        if "mre_mm" not in found:
+            continue
+        spread = [shown(found["percentiles_mm"][q], 2) for q in ("50", "90", "95", "100")]
+        shares = [percent(found["sdr"][f"{limit:g}"]["share"]) for limit in DETECTED_MM]
+        rows.append([name, str(found["n"]), shown(found["mre_mm"], 2), shown(found["sd_mm"], 2), *spread, *shares])
+    header = ["points", "images", "mean", "SD", "50 %", "90 %", "95 %", "worst", *(f"≤ {d:g} mm" for d in DETECTED_MM)]
+    if not rows:
+        pixels = [[name, str(found["n"]), shown(found["mre_px"], 2)] for name, found in analysis["sets"].items()]
+        return Section("Errors", [], [Table(["points", "images", "mean, px"], pixels)], (), command)
+    pictures = [
+        Picture(
+            landmark_figures.radial_histogram(predictions), "Histogram of radial errors", "How far points lie off."
+        ),
+        Picture(landmark_figures.detection_curve(predictions), "Share of points within a distance", "Detection rate."),
+    ]
+    table = Table(
+        header, rows, "Radial errors in mm: mean over images of their means; SD, percentiles and worst over points"
+    )
+    return Section("Errors", [], [table], pictures, command)
+
+
+def _each(name: str, found: Mapping[str, Any]) -> Section:
+    rows = [
+        [r["name"].replace("_", " "), str(r["n"]), shown(r["mre_mm"], 2), shown(r["sd_mm"], 2), shown(r["sdr_2"], 3)]
+        for r in found["landmarks"]
+    ]
+    return Section(
+        f"Each {name} landmark", [], [Table(["landmark", "images", "mean, mm", "SD, mm", "share ≤ 2 mm"], rows)]
+    )
+
+
+def _stage(found: Mapping[str, Any], command: str) -> Section:
+    text = [
+        "The true stage is what the same rules say of the given points: this shows what the errors of the points do to the "
+        "stage, not whether the rules are right.",
+    ]
+    table = Table(
+        ["images", "right", "right or next to it", "weighted kappa", "calibration error"],
+        [
+            [
+                str(found["n"]),
+                percent(found["accuracy"]),
+                percent(found["adjacent"]),
+                shown(found["weighted_kappa"], 3),
+                shown(found["calibration_error"], 3),
+            ]
+        ],
+        text_columns=0,
+    )
+    kappa = found["weighted_kappa"]
+    picture = Picture(
+        figures.confusion_matrix(found["classes"], found["confusion"], kappa, "cvm"),
+        f"Confusion matrix of cervical stages, weighted kappa {shown(kappa, 3)}",
+        "Stage from the predicted points against the stage from the given ones.",
+    )
+    return Section("Cervical stage", text, [table], [picture], command)
+
+
+def _sigma(found: Mapping[str, Any], command: str) -> Section:
+    text = [
+        f"{percent(found['coverage_95'])} of the {found['n']} points lie within the circle that 95 % should lie in.",
+    ]
+    picture = Picture(
+        landmark_figures.sigma_figure(found),
+        "Expected against true radial error",
+        "Below the line sigma is too large, above too small.",
+    )
+    return Section("How true sigma is", text, (), [picture], command)
+
+
+def _sheet(title: str, pictures: Sequence[tuple[bytes, str]]) -> Section:
+    shown_here = [
+        Picture(data, f"Cephalogram with given and predicted points; {said}", said) for data, said in pictures
+    ]
+    return Section(title, ["Yellow: the given points. Cyan: the predicted ones, circles of one sigma."], (), shown_here)
+
+
+def _limits() -> Section:
+    text = [
+        "The intervals are bootstrap intervals over the images of this split. They do not cover other hospitals, devices, "
+        "populations or annotators: how the model does there has to be measured there.",
+        "The given points are one person's opinion, and share whatever error that has.",
+    ]
+    return Section("What this does not show", text)

@@ -1,0 +1,30 @@
+"""The U-Net (Ronneberger et al. 2015) of segmentation-models-pytorch, for one gray channel."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from boneage_ray.errors import UsageError
+
+STEP = 32  # an encoder halves five times
+
+
+def unet(encoder: str, weights: str, classes: int) -> Any:  # noqa: ANN401  the library is not typed
+    """A network with `encoder`, `decoder` and `segmentation_head`; `weights` "none" or the name of pretrained ones.
+
+    Raises `UsageError` for an encoder that is not known (the nearest are named) and for weights that cannot be had.
+    """
+    import segmentation_models_pytorch as smp
+
+    known = smp.encoders.get_encoder_names()
+    if encoder not in known and not encoder.startswith("tu-"):
+        near = difflib.get_close_matches(encoder, known, n=3)
+        raise UsageError(f"there is no encoder {encoder!r}; nearest: {', '.join(near) or 'none'}")
+    try:
+        return smp.Unet(encoder, encoder_weights=None if weights == "none" else weights, in_channels=1, classes=classes)
+    except Exception as error:  # the hubs raise many kinds; all mean that there is no such encoder to start from
+        raise UsageError(
+            f"the encoder {encoder} with weights {weights} cannot be built ({type(error).__name__}); "
+            "connect to the hub, or give --set model.weights=none"
+        ) from error

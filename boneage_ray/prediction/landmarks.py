@@ -1,0 +1,87 @@
+"""Landmarks in the geometry of the files that they were predicted for, and the cervical stage that follows from them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boneage_ray.anatomy import cvm
+from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
+from boneage_ray.errors import InputProblem
+from boneage_ray.prediction.rows import Add, Loaded, add_problem
+from boneage_ray.records.prepare import Prepared
+from boneage_ray.records.schema import Row
+from boneage_ray.tasks.config import CephalogramTaskConfig
+
+Floats = NDArray[np.float64]
+NOT_MEASURABLE = "cvm_not_measurable"
+
+
+def landmark_adder(config: CephalogramTaskConfig) -> Add:
+    """What a cephalogram's row says: landmarks, and stage, measurements and probabilities where the 13 points are there.
+
+    An image whose points are less sure than `config.min_confidence` is rejected (out_of_distribution).
+    """
+
+    def add(row: Row, values: Row, case: Loaded) -> None:
+        assert isinstance(case.outcome, Prepared)
+        points_K4 = in_original(values["points"], case.outcome.to_original)
+        sure = confidence(points_K4)
+        if sure < config.min_confidence:
+            add_problem(
+                row,
+                InputProblem(
+                    "predict",
+                    "out_of_distribution",
+                    f"the landmarks cannot be told (confidence {sure:.2f}, {config.min_confidence:g} is needed): "
+                    "is this a lateral cephalogram that shows the neck?",
+                    "rejected",
+                ),
+            )
+            return
+        row |= {"status": "scored", "landmarks": named(points_K4)}
+        judged = staged(points_K4, row["pixel_spacing_mm"], config)
+        if judged is None:
+            return
+        row |= judged.columns()
+        row["flags"] = [*row["flags"], *judged.flags]
+        if judged.problem:
+            row["flags"] = [*row["flags"], NOT_MEASURABLE]
+            row["message"] = judged.problem
+
+    return add
+
+
+def in_original(points_K4: NDArray[np.floating], to_original: tuple[float, float, float]) -> Floats:
+    """(32, 4) x, y, sigma, confidence from pixels of the prepared image to pixels of the original; `to_original`: s, tx, ty."""
+    s, tx, ty = to_original
+    moved = np.array(points_K4, np.float64)
+    moved[:, :3] *= s
+    moved[:, :2] += (tx, ty)
+    return moved
+
+
+def confidence(points_K4: Floats) -> float:
+    """Mean confidence of the vertebral points, or of the facial ones where there are no others."""
+    for part in (points_K4[: len(VERTEBRAL), 3], points_K4[len(VERTEBRAL) :, 3]):
+        known = part[np.isfinite(part)]
+        if known.size:
+            return float(known.mean())
+    return 0.0
+
+
+def named(points_K4: Floats) -> list[Row]:
+    """The column `landmarks`: those that the model has found."""
+    return [
+        {"name": name, "x": round(float(x), 3), "y": round(float(y), 3), "sigma": round(float(sigma), 3)}
+        for name, (x, y, sigma, _) in zip(LANDMARKS, points_K4, strict=True)
+        if np.isfinite([x, y, sigma]).all()
+    ]
+
+
+def staged(points_K4: Floats, spacing_mm: float | None, config: CephalogramTaskConfig) -> cvm.CvmResult | None:
+    """Stage and measurements of one head; None where the model does not predict vertebral points."""
+    vertebral = points_K4[: len(VERTEBRAL)]
+    if np.isnan(vertebral[:, 3]).all():
+        return None
+    return cvm.judge_all(vertebral[None, :, :2], vertebral[None, :, 2], [spacing_mm], config.cvm)[0]

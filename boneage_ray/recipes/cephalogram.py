@@ -1,0 +1,66 @@
+"""Landmarks of lateral cephalograms: the published multi-task U-Net, and variants that cost less and err less.
+
+From the published system: the U-Net on EfficientNet-B2 with one channel at 256 px, maps of the image, its edges, 13 vertebral
+and 19 facial landmarks, the focal loss, the order and the chances of its augmentation. Ours, where it is silent: all of the
+optimisation but its kind, the width of the heatmaps, true joint training, and no pretrained weights.
+"""
+
+from __future__ import annotations
+
+from boneage_ray.augment.config import AugmentConfig
+from boneage_ray.models.config import CephalogramConfig
+from boneage_ray.optimization import Stage
+from boneage_ray.recipes.recipe import Recipe
+from boneage_ray.records.prepare import ImageConfig
+from boneage_ray.tasks.config import CephalogramTaskConfig
+
+_ALL = Stage(epochs=60, optimizer="adam", lr=1e-3, weight_decay=0.0, schedule="cosine", warmup=0.05, clip_norm=5.0)
+
+CEPHALOGRAM = Recipe(
+    name="cephalogram",
+    summary="U-Net on EfficientNet-B2: image, edges, 13 vertebral and 19 facial landmarks together, focal loss, 256 px",
+    image=ImageConfig(size=256),
+    augment=AugmentConfig(rotation_deg=10, rotation_p=0.5, blur=0.1, crop_right=0.5, gain=0.2),
+    model=CephalogramConfig(),
+    task=CephalogramTaskConfig(loss="focal"),
+    stages=(_ALL,),
+    batch_size=8,
+    best_by="val_mre_px",
+)
+
+CEPHALOGRAM_EDGES = CEPHALOGRAM.derive(
+    name="cephalogram-edges",
+    summary="cephalogram, first trained on edges and the image alone, then on everything",
+    stages=tuple(
+        stage.model_dump()
+        for stage in (_ALL.model_copy(update={"epochs": 20, "losses": ("edges", "reconstruction")}), _ALL)
+    ),
+)
+
+# What was measured best on two cores: a light encoder, cross-entropy over the map, stronger augmentation, averaged weights.
+CEPHALOGRAM_LIGHT = CEPHALOGRAM.derive(
+    name="cephalogram-light",
+    summary="U-Net on ResNet18: 13 vertebral and 19 facial landmarks, cross-entropy, averaged weights, 256 px",
+    augment={
+        "rotation_deg": 15,
+        "rotation_p": 1.0,
+        "zoom": 0.1,
+        "shift": 0.05,
+        "brightness": 0.15,
+        "contrast": 0.2,
+        "gain": 0.0,
+    },
+    model={"encoder": "resnet18", "maps": ("vertebral", "facial")},
+    task={"loss": "cross_entropy", "sigma": 2.0},
+    stages=(
+        _ALL.model_copy(update={"epochs": 120, "optimizer": "adamw", "weight_decay": 1e-2, "ema": 0.99}).model_dump(),
+    ),
+)
+
+CEPHALOGRAM_NECK = CEPHALOGRAM_LIGHT.derive(
+    name="cephalogram-neck",
+    summary="cephalogram-light, and a second look at the neck in images of 1024 px",
+    image={"size": 1024},
+    model={"side": 256, "neck": 256},
+    batch_size=4,
+)

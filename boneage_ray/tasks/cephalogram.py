@@ -1,0 +1,132 @@
+"""Landmarks of lateral cephalograms from heatmaps, with edges and the image itself as further things to learn.
+
+Axis letters: B batch, H height, W width, K points. Points are (x, y) in pixels, pixel centres at integers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
+from boneage_ray.datasets.batch import Batch
+from boneage_ray.models.cephalogram import moved, moved_back
+from boneage_ray.models.edges import edge_map
+from boneage_ray.models.heatmap import Decoded, decode, known_points, render, spatial_softmax
+from boneage_ray.tasks.config import CephalogramTaskConfig
+from boneage_ray.tasks.landmark_losses import focal_loss, map_cross_entropy, masked_mse
+from boneage_ray.tasks.task import Columns, Task
+
+# Which of LANDMARKS each map of points holds, and where in the image it lies.
+SETS = {"vertebral": slice(0, len(VERTEBRAL)), "facial": slice(len(VERTEBRAL), None), "neck": slice(0, len(VERTEBRAL))}
+
+# sigmoid(-4.6) = 0.01: a network that knows nothing yet says that a pixel is no landmark, as almost all are not (Lin et al. 2017).
+_SCARCE = 4.6
+
+
+@final
+class CephalogramTask(Task):
+    """Reads the logits of models/cephalogram.py; what a case has no label for does not count."""
+
+    uses_points = True
+
+    def __init__(self, config: CephalogramTaskConfig) -> None:
+        self.config = config
+
+    def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """One for each map of points that the model has, and `edges` and `reconstruction` if it has them."""
+        config = self.config
+        weights = {
+            "vertebral": config.vertebral_weight,
+            "facial": config.facial_weight,
+            "neck": config.vertebral_weight,
+        }
+        found = {
+            name: weights[name] * self._points_loss(logits_BKHW, batch, name, frame_B3)
+            for name, logits_BKHW, frame_B3 in _maps(outputs)
+        }
+        if "edges" in outputs:
+            found["edges"] = config.edge_weight * self._edges_loss(outputs["edges"], batch)
+        if "reconstruction" in outputs:
+            found["reconstruction"] = config.reconstruction_weight * self._image_loss(outputs["reconstruction"], batch)
+        return found
+
+    def _points_loss(self, logits_BKHW: Tensor, batch: Batch, name: str, frame_B3: Tensor) -> Tensor:
+        logits_BKHW = logits_BKHW.float()
+        if batch.points_BK2 is None:
+            return logits_BKHW.sum() * 0.0
+        points_BK2 = moved_back(batch.points_BK2[:, SETS[name]], frame_B3)
+        height, width = logits_BKHW.shape[-2:]
+        known_BK = known_points(points_BK2, height, width)
+        target_BKHW = render(points_BK2, height, width, self.config.sigma)
+        if self.config.loss == "focal":
+            return focal_loss(logits_BKHW - _SCARCE, target_BKHW, known_BK)
+        if self.config.loss == "cross_entropy":
+            return map_cross_entropy(logits_BKHW, target_BKHW, known_BK)
+        return masked_mse(logits_BKHW, target_BKHW, known_BK)
+
+    def _edges_loss(self, logits_B1HW: Tensor, batch: Batch) -> Tensor:
+        target = edge_map(_of_size(batch.image_B1HW, logits_B1HW), self.config.edge_sigma)
+        return (logits_B1HW.float() - target).square().mean()
+
+    def _image_loss(self, logits_B1HW: Tensor, batch: Batch) -> Tensor:
+        return (logits_B1HW.float() - _of_size(batch.image_B1HW, logits_B1HW)).square().mean()
+
+    def decoded(self, logits_BKHW: Tensor) -> Decoded:
+        """Points, sigma and confidence from logits, as the loss means them."""
+        logits_BKHW = logits_BKHW.float()
+        if self.config.loss == "cross_entropy":
+            return decode(spatial_softmax(logits_BKHW), self.config.sigma, maps="distribution")
+        heat_BKHW = (logits_BKHW - _SCARCE).sigmoid() if self.config.loss == "focal" else logits_BKHW.clamp(min=0)
+        return decode(heat_BKHW, self.config.sigma)
+
+    def predict(self, outputs: Mapping[str, Tensor]) -> Columns:
+        """points: a (32, 4) float32 array a case in the order of LANDMARKS: x, y, sigma (pixels of the prepared image) and
+
+        confidence; NaN where the model has no map. What was seen of the neck alone goes before what was seen of the whole.
+        """
+        cases = len(outputs["frame"])
+        found_BK4 = torch.full((cases, len(LANDMARKS), 4), math.nan)
+        for name, logits_BKHW, frame_B3 in _maps(outputs):
+            points_BK2, sigma_BK, confidence_BK = self.decoded(logits_BKHW)
+            values = [moved(points_BK2, frame_B3), (sigma_BK * frame_B3[:, 2:])[..., None], confidence_BK[..., None]]
+            found_BK4[:, SETS[name]] = torch.cat(values, -1).float().cpu()
+        return {"points": list(found_BK4.numpy())}
+
+    def truth(self, batch: Batch) -> Columns:
+        """points: a (32, 2) array a case, NaN where there is no label."""
+        if batch.points_BK2 is None:
+            return {"points": [np.full((len(LANDMARKS), 2), np.nan)] * len(batch)}
+        return {"points": list(batch.points_BK2.cpu().numpy())}
+
+    def metrics(self, predicted: Columns, truth: Columns) -> dict[str, float]:
+        """Mean radial error in pixels of the prepared image: of all labelled points, and of each set. NaN where there is none."""
+        radial_NK = np.array(
+            [np.hypot(*(p[:, :2] - t).T) for p, t in zip(predicted["points"], truth["points"], strict=True)]
+        ).reshape(-1, len(LANDMARKS))
+        sets = {"": slice(None), "vertebral_": SETS["vertebral"], "facial_": SETS["facial"]}
+        return {f"{name}mre_px": _mean(radial_NK[:, which]) for name, which in sets.items()}
+
+
+def _maps(outputs: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, logits and frame of each map of points."""
+    for name in SETS:
+        if name in outputs:
+            yield name, outputs[name], outputs["neck_frame" if name == "neck" else "frame"]
+
+
+def _of_size(image_B1HW: Tensor, like: Tensor) -> Tensor:
+    if image_B1HW.shape[-2:] == like.shape[-2:]:
+        return image_B1HW
+    size = list(like.shape[-2:])
+    return torch.nn.functional.interpolate(image_B1HW, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _mean(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else math.nan
