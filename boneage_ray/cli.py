@@ -169,6 +169,23 @@ def score(
 
 
 @app.command()
+def explain(
+    image: Annotated[str, typer.Argument(help="One radiograph: a file or s3:// object.")],
+    model: Annotated[str, typer.Option("--model", help="Model bundle: a folder or s3://bucket/prefix.")],
+    out: Annotated[str, typer.Option("--out", help="The picture: a name that ends in .png.")],
+    sex: Annotated[str | None, typer.Option("--sex", help="F or M.")] = None,
+    pixel_spacing_mm: Annotated[float | None, typer.Option("--pixel-spacing-mm", min=1e-6)] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """One radiograph -> a picture of what its result rests on: landmarks and lines, a mask's outline, or Grad-CAM."""
+    from boneage_ray.commands import explain as command
+
+    arguments = command.ExplainArguments(image, model, out, sex, pixel_spacing_mm)
+    _execute("explain", command.explain, arguments, json, debug)
+
+
+@app.command()
 def ensemble(
     model: ModelsOption,
     out: OutOption,

@@ -10,9 +10,9 @@ import numpy as np
 from boneage_ray.datasets.load import Prepared
 from boneage_ray.datasets.plan import Slice
 from boneage_ray.datasets.read import read_slice
-from boneage_ray.evaluation.landmark_overlay import Marked, landmark_png
 from boneage_ray.evaluation.landmark_report import Sheets
 from boneage_ray.evaluation.split_job import Row, picture
+from boneage_ray.prediction.landmark_overlay import Marked, landmark_png
 from boneage_ray.records.split import Split
 
 EACH = 4

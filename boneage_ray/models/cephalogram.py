@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from boneage_ray.anatomy.cephalometry import FACIAL, VERTEBRAL
 from boneage_ray.errors import UsageError
 from boneage_ray.models.config import CephalogramConfig, MapName
-from boneage_ray.models.heatmap import decode, spatial_softmax
+from boneage_ray.models.heatmap import decode
 from boneage_ray.models.model import Model
 from boneage_ray.models.unet import STEP, unet
 
@@ -83,7 +83,7 @@ class Cephalogram(Model):
     @torch.no_grad()
     def _neck(self, outputs: dict[str, Tensor], side: int) -> Tensor:
         """The frame of the square around the vertebral points that were found in the whole image."""
-        found = decode(spatial_softmax(outputs["vertebral"]), _PEAK, maps="distribution").points_BK2
+        found = decode(outputs["vertebral"], _PEAK, maps="logits").points_BK2
         points_BK2 = moved(found, outputs["frame"]).nan_to_num((side - 1) / 2)
         low_B2, high_B2 = points_BK2.amin(1), points_BK2.amax(1)
         centre_B2 = (low_B2 + high_B2) / 2

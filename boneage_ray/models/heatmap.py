@@ -108,7 +108,9 @@ def _decode(heat_BKHW: Tensor, sigma: float, method: Method, maps: Maps, reach: 
 
 def _highest(heat_BKHW: Tensor) -> tuple[Tensor, Tensor]:
     """(B, K) highest values and (B, K, 2) their (x, y), by rows first: that is ten times as fast as over all pixels."""
-    y_BK = heat_BKHW.amax(-1).argmax(-1)
+    channels_last = heat_BKHW.stride(1) == 1  # where torch reduces W thirty times as fast in the order of the memory
+    rows_BKH = heat_BKHW.permute(0, 2, 3, 1).amax(2).mT if channels_last else heat_BKHW.amax(-1)
+    y_BK = rows_BKH.argmax(-1)
     index = y_BK[..., None, None].expand(-1, -1, 1, heat_BKHW.shape[-1])
     peak_BK, x_BK = heat_BKHW.gather(2, index)[:, :, 0].max(-1)
     return peak_BK, torch.stack([x_BK, y_BK], dim=-1)
@@ -132,7 +134,7 @@ class _Given(NamedTuple):
         if self.logits:
             # By strips: fresh memory for a whole batch costs as much time as the exponentials.
             rows = max(1, _STRIP // self.heat_BKHW[:, :, 0].numel())
-            strips = torch.split(self.heat_BKHW, rows, dim=2)  # type: ignore[no-untyped-call]
+            strips = torch.split(self.heat_BKHW, rows, dim=2)
             sums = [(strip - self.peak_BK[..., None, None]).exp_().sum((-2, -1)) for strip in strips]
             return torch.stack(sums).sum(0)
         return self.heat_BKHW.sum((-2, -1)) / self.peak_BK.clamp_min(1e-30)

@@ -17,7 +17,7 @@ from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.models.cephalogram import moved, moved_back
 from boneage_ray.models.edges import edge_map
-from boneage_ray.models.heatmap import Decoded, decode, known_points, render, spatial_softmax
+from boneage_ray.models.heatmap import Decoded, decode, known_points, render
 from boneage_ray.tasks.config import CephalogramTaskConfig
 from boneage_ray.tasks.landmark_losses import focal_loss, map_cross_entropy, masked_mse
 from boneage_ray.tasks.task import Columns, Task
@@ -25,7 +25,7 @@ from boneage_ray.tasks.task import Columns, Task
 # Which of LANDMARKS each map of points holds, and where in the image it lies.
 SETS = {"vertebral": slice(0, len(VERTEBRAL)), "facial": slice(len(VERTEBRAL), None), "neck": slice(0, len(VERTEBRAL))}
 
-# sigmoid(-4.6) = 0.01: a network that knows nothing yet says that a pixel is no landmark, as almost all are not (Lin et al. 2017).
+# sigmoid(-4.6) = 0.01: a network that knows nothing says that a pixel is no landmark, as almost none is (Lin et al. 2017).
 _SCARCE = 4.6
 
 
@@ -71,7 +71,9 @@ class CephalogramTask(Task):
         return masked_mse(logits_BKHW, target_BKHW, known_BK)
 
     def _edges_loss(self, logits_B1HW: Tensor, batch: Batch) -> Tensor:
-        target = edge_map(_of_size(batch.image_B1HW, logits_B1HW), self.config.edge_sigma)
+        # So scaled, a step from black to white has 1 on its edge.
+        scale = self.config.edge_sigma * math.sqrt(2 * math.pi)
+        target = scale * edge_map(_of_size(batch.image_B1HW, logits_B1HW), self.config.edge_sigma)
         return (logits_B1HW.float() - target).square().mean()
 
     def _image_loss(self, logits_B1HW: Tensor, batch: Batch) -> Tensor:
@@ -81,7 +83,7 @@ class CephalogramTask(Task):
         """Points, sigma and confidence from logits, as the loss means them."""
         logits_BKHW = logits_BKHW.float()
         if self.config.loss == "cross_entropy":
-            return decode(spatial_softmax(logits_BKHW), self.config.sigma, maps="distribution")
+            return decode(logits_BKHW, self.config.sigma, maps="logits")
         heat_BKHW = (logits_BKHW - _SCARCE).sigmoid() if self.config.loss == "focal" else logits_BKHW.clamp(min=0)
         return decode(heat_BKHW, self.config.sigma)
 

@@ -111,7 +111,7 @@ def test_every_case_gets_a_stage_and_only_those_of_the_table_are_typical():
     cases = {(concave, pair) for concave, pairs, _ in TABLE for pair in pairs}
     for concave in itertools.product((False, True), repeat=3):
         for pair in itertools.product(SIZES, repeat=2):
-            found = stage(spine(*pair, concave), 0.1)
+            found = stage(spine(*pair, concave), 0.1, CvmConfig(cascade=False))
             as_used = pair
             if all(concave):  # tapered bodies are judged by width and height: these are horizontal
                 as_used = tuple("RH" if shape == "T" else shape for shape in pair)
@@ -125,15 +125,15 @@ def test_every_case_gets_a_stage_and_only_those_of_the_table_are_typical():
 )
 def test_a_border_passed_over_is_atypical_unless_the_cascade_mends_it(concave, plain, cascaded):
     points = spine("RH", "RH", concave)
-    found = stage(points, 0.1)
+    found = stage(points, 0.1, CvmConfig(cascade=False))
     assert (found.stage, found.typical, "cvm_cascaded" in found.flags) == (plain, False, False)
-    found = stage(points, 0.1, CvmConfig(cascade=True))
+    found = stage(points, 0.1)
     assert (found.stage, "cvm_cascaded" in found.flags) == (cascaded, True)
     assert any("cascade" in step.name for step in found.trace)
 
 
 def test_the_cascade_is_not_flagged_where_it_changes_nothing():
-    assert stage(spine("RH", "RH"), 0.1, CvmConfig(cascade=True)).flags == ()
+    assert stage(spine("RH", "RH"), 0.1).flags == ()
 
 
 def test_tapered_bodies_with_all_borders_concave_can_be_left_trapezoids():

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from boneage_ray import bundle
-from boneage_ray.evaluation.mask_overlay import overlay_png
 from boneage_ray.evaluation.mask_report import mask_page
 from boneage_ray.evaluation.masks import (
     MaskWorker,
@@ -23,6 +22,7 @@ from boneage_ray.evaluation.masks import (
 )
 from boneage_ray.models.build import build_model
 from boneage_ray.phantoms.hand import hand_phantom
+from boneage_ray.prediction.mask_overlay import overlay_png
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.records.prepare import ImageConfig, prepare_pixels

@@ -163,6 +163,14 @@ def test_a_map_without_a_peak_gives_nan_and_no_confidence_and_leaves_the_others(
     assert decoded.confidence_BK[0, 0] > 0.9
 
 
+@pytest.mark.parametrize("maps", ["peak", "distribution", "logits"])
+def test_the_order_in_memory_does_not_matter(maps):
+    heat = render(scattered(48, count=6), 40, 48, 2.0)
+    last = torch.cat([heat, heat], dim=1).contiguous(memory_format=torch.channels_last)[:, :6]
+    for found, expected in zip(decode(last, 2.0, maps=maps), decode(heat, 2.0, maps=maps), strict=True):
+        torch.testing.assert_close(found, expected, equal_nan=True)
+
+
 def test_a_nan_pixel_spoils_its_map():
     heat = render(torch.tensor([[[20.3, 11.8]]]), 32, 32, 2.0)
     heat[0, 0, 30, 2] = math.nan

@@ -1,0 +1,119 @@
+"""Landmarks by cross-validation: `python tests/benchmarks/cephalograms.py SOURCE --work DIR --recipe NAME [--set K=V ...]`.
+
+SOURCE is a folder with images/, vertebral/ and facial/. Every image is predicted once, by a model that has seen neither it nor
+a copy of it: `--folds` parts by image, shared out so that each has as many annotated spines, copies (equal pixels, or
+`--same 038=283`) in one part. Each fold is prepared, trained and evaluated by the commands; what is done is not done again.
+The table is made of all predictions together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pyarrow.parquet as pq
+from common import machine
+
+from boneage_ray.evaluation.landmark_analysis import analyse_landmarks
+from boneage_ray.evaluation.landmarks import PREDICTIONS, as_landmark_predictions
+from boneage_ray.records.schema import from_table
+
+VALIDATION = 0.08  # of what is not tested: enough to see a training go wrong
+
+
+def groups_of(source, same):
+    """Lists of image names that are the same picture, the annotated spines first; each in an order by chance, but seeded."""
+    names = sorted(path.name for path in (source / "images").iterdir())
+    twins = dict(pair.split("=")[::-1] for pair in same)
+    found = {}
+    for name in names:
+        pixels = cv2.imread(str(source / "images" / name), cv2.IMREAD_UNCHANGED)
+        key = hashlib.sha256(pixels.tobytes()).hexdigest()
+        stem = name.split(".")[0]
+        found.setdefault(twins.get(stem, stem if stem in twins.values() else key), []).append(name)
+    groups = list(found.values())
+    random.Random(0).shuffle(groups)
+    return sorted(groups, key=lambda group: not any(spine(source, name).exists() for name in group))
+
+
+def spine(source, name):
+    return source / "vertebral" / (name.split(".")[0] + ".json")
+
+
+def write_split(path, groups, fold, folds):
+    """Which image is for training, validation and test in one fold; copies go together."""
+    rest = [group for k, group in enumerate(groups) if k % folds != fold]
+    every = max(2, round(1 / VALIDATION))
+    validation = {name for k, group in enumerate(rest) if k % every == fold % every for name in group}
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "split"])
+        for k, group in enumerate(groups):
+            for name in group:
+                split = "test" if k % folds == fold else "val" if name in validation else "train"
+                table.writerow([name.split(".")[0], split])
+
+
+def boneage(*words):
+    subprocess.run([sys.executable, "-m", "boneage_ray", *map(str, words)], check=True)
+
+
+def run_fold(options, groups, fold):
+    """The rows of one fold's test images."""
+    work = options.work / f"fold-{fold}"
+    work.mkdir(parents=True, exist_ok=True)
+    split, data, model, out = work / "split.csv", work / "data", work / "model", work / "evaluation"
+    write_split(split, groups, fold, options.folds)
+    settings = [word for setting in options.set for word in ("--set", setting)]
+    labels = ["--labels", options.work / "spacing.csv"] if options.spacing else []
+    if not (data / "manifest.json").exists():
+        boneage(
+            "prepare", options.source, "--recipe", options.recipe, *settings, "--split", split, *labels, "--out", data
+        )
+    if not (model / "manifest.json").exists():
+        boneage("train", "--recipe", options.recipe, *settings, "--data", data, "--out", model, "--resume")
+    if not (out / "metrics.json").exists():
+        boneage("evaluate", "--model", model, "--data", data, "--split", "test", "--out", out, "--overwrite")
+    return from_table(pq.read_table(out / "predictions.parquet", schema=PREDICTIONS))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--recipe", required=True)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--only", type=int, nargs="*", help="these folds alone")
+    parser.add_argument("--spacing", type=float, default=0.1, help="mm a pixel of every image; 0: what the files say")
+    parser.add_argument("--same", nargs="*", default=["038=283", "144=173"], help="images that are the same, by stem")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    groups = groups_of(options.source, options.same)
+    if options.spacing:
+        with (options.work / "spacing.csv").open("w", newline="") as file:
+            names = sorted(name.split(".")[0] for group in groups for name in group)
+            csv.writer(file).writerows([["image", "spacing"], *([name, options.spacing] for name in names)])
+    folds = range(options.folds) if options.only is None else options.only
+    rows = [row for fold in folds for row in run_fold(options, groups, fold)]
+    analysis = analyse_landmarks(as_landmark_predictions(rows))
+    (options.work / "metrics.json").write_text(json.dumps(analysis, indent=1))
+    print(f"{options.recipe} {' '.join(options.set)}: {len(rows)} images in {len(folds)} folds, {machine()}")
+    for name, found in analysis["sets"].items():
+        shares = ", ".join(f"{limit} mm {rate['share']:.1%}" for limit, rate in found["sdr"].items())
+        low, high = found["mre_mm_interval"]
+        print(f"{name}: {found['n']} images, {found['mre_mm']:.3f} mm ({low:.2f} to {high:.2f}); within {shares}")
+    print(f"stage: {analysis['stage']}")
+    sigma = analysis["sigma"]
+    print(f"sigma: {sigma['coverage_95']:.1%} within the circle for 95 %")
+
+
+if __name__ == "__main__":
+    main()
