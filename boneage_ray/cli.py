@@ -133,6 +133,9 @@ def evaluate(
     max_mae: Annotated[
         float | None, typer.Option("--max-mae", help="Exit 6 if the MAE is above this, in months.")
     ] = None,
+    open_test: Annotated[
+        bool, typer.Option("--open-test", help="Landmarks: judge the test split although val was not judged; recorded.")
+    ] = False,
     gpu: GpuOption = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -141,7 +144,7 @@ def evaluate(
     """Bundle + prepared split -> metrics, figures and a one-page report."""
     from boneage_ray.commands import pipeline
 
-    arguments = pipeline.EvaluateArguments(model, data, out, split, gpu, overwrite, max_mae)
+    arguments = pipeline.EvaluateArguments(model, data, out, split, gpu, overwrite, max_mae, open_test)
     _execute("evaluate", pipeline.evaluate, arguments, json, debug)
 
 

@@ -6,11 +6,32 @@ from typing import TYPE_CHECKING, Any
 
 from boneage_ray import storage
 from boneage_ray.commands.masks import Evaluation
-from boneage_ray.runs import Run, timed
+from boneage_ray.errors import StorageError, UsageError
+from boneage_ray.records.split import Split
+from boneage_ray.runs import Run, say, timed
 
 if TYPE_CHECKING:
     from boneage_ray.datasets.load import Prepared
     from boneage_ray.prediction.members import Models
+
+
+def check_validated(run: Run, models: Models, prepared: Prepared, split: Split, open_test: bool) -> None:
+    """Raise `UsageError` for a test split that is opened before the validation split was judged; run.json says if it was."""
+    if split != "test":
+        return
+    judged = storage.exists(_validated(models, prepared))
+    if not judged and not open_test:
+        place = models.members[0].uri
+        raise UsageError(
+            f"{place} was not judged on the validation split of {prepared.uri} yet, and the test split is opened once, after "
+            "that: give --split val first, or --open-test, which is recorded"
+        )
+    run.note(test_opened_before_validation=not judged)
+
+
+def _validated(models: Models, prepared: Prepared) -> str:
+    """Beside the bundle's files, a note of which data it was validated on; named by the data, so that others do not count."""
+    return storage.join(models.members[0].uri, f"validated-{prepared.manifest['fingerprint']}.json")
 
 
 def evaluate(run: Run, models: Models, prepared: Prepared, what: Evaluation) -> dict[str, Any]:
@@ -36,7 +57,17 @@ def evaluate(run: Run, models: Models, prepared: Prepared, what: Evaluation) -> 
     sheets = sheets_of(analysis, prepared, what.split, rows)
     page = landmark_page(analysis, predictions, sheets, facts, what.command)
     storage.write_text(storage.join(what.out, "report.html"), page)
+    if what.split == "val":
+        _note_validated(models, prepared, what.out)
     return headline(analysis)
+
+
+def _note_validated(models: Models, prepared: Prepared, report: str) -> None:
+    uri = _validated(models, prepared)
+    try:
+        storage.write_json(uri, {"report": report, "model_sha256": models.sha256})
+    except StorageError as error:  # a bundle that may only be read
+        say(f"{uri} cannot be written ({error.reason}): the test split will need --open-test")
 
 
 def headline(analysis: dict[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,8 @@ def explain(run: Run, arguments: ExplainArguments) -> None:
     item = _input(arguments)
     data = read_input(item)
     if isinstance(data, InputProblem):
-        raise NoUsableInputError(f"{item.uri}: {data.message}")
+        where = "" if item.uri in data.message else f"{item.uri}: "
+        raise NoUsableInputError(f"{where}{data.message}")
     predictor = Predictor(bundle.load(models.members[0].uri))
     (image,) = models.scored_images
     with DecoderPool(image) as pool:

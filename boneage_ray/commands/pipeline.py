@@ -129,7 +129,9 @@ def train(run: Run, arguments: TrainArguments) -> None:
             "model_sha256": sha256,
         },
         f"Model: {out}",
-        f"Next: boneage evaluate --model {quoted(out)} --data {quoted(data)} --split test --out EVALUATION",
+        # Landmarks are judged on the validation split first: see commands/cephalograms.py.
+        f"Next: boneage evaluate --model {quoted(out)} --data {quoted(data)} "
+        f"--split {'val' if recipe.task.kind == 'cephalogram' else 'test'} --out EVALUATION",
     )
 
 
@@ -144,6 +146,7 @@ class EvaluateArguments:
     gpu: bool = False
     overwrite: bool = False
     max_mae: float | None = None
+    open_test: bool = False
 
 
 def evaluate(run: Run, arguments: EvaluateArguments) -> None:
@@ -168,6 +171,8 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     other = masks.evaluate if models.predicts_masks else cephalograms.evaluate if models.landmarks else None
     if other:
         masks.refuse_max_mae(arguments.max_mae)
+    if models.landmarks:
+        cephalograms.check_validated(run, models, datasets[0], split, arguments.open_test)
     prints = [prepared.manifest["fingerprint"] for prepared in datasets]
     mark = parts.fingerprint([], models.sha256, prints, split)
     parts.claim(out, mark, arguments.overwrite, "evaluate")

@@ -153,7 +153,10 @@ def sigma_reliability(predictions: LandmarkPredictions) -> dict[str, Any] | None
 
 
 def stage_figures(predictions: LandmarkPredictions, rng: np.random.Generator) -> dict[str, Any] | None:
-    """Agreement of the predicted stages with those of the given points; None where no image has both."""
+    """Agreement of the predicted stages with those of the given points; None where no image has both.
+
+    `missed`: images that have a stage by the given points, but whose predicted points give none.
+    """
     pairs = [
         (STAGES.index(given), STAGES.index(true), chances)
         for given, true, chances in zip(
@@ -163,12 +166,14 @@ def stage_figures(predictions: LandmarkPredictions, rng: np.random.Generator) ->
     ]
     if not pairs:
         return None
+    missed = sum(true in STAGES for true in predictions.true_stages) - len(pairs)
     given_N, true_N = (np.array([pair[k] for pair in pairs]) for k in (0, 1))
     right_N = (given_N == true_N).astype(np.float64)
     counts = np.zeros((len(STAGES), len(STAGES)), int)
     np.add.at(counts, (true_N, given_N), 1)
     return {
         "n": len(pairs),
+        "missed": missed,
         "classes": list(STAGES),
         "accuracy": float(right_N.mean()),
         "accuracy_interval": bootstrap_interval(right_N, rng),
@@ -181,11 +186,10 @@ def stage_figures(predictions: LandmarkPredictions, rng: np.random.Generator) ->
 
 def quadratic_kappa(true: Sequence[int], given: Sequence[int]) -> float | None:
     """Cohen's kappa with quadratic weights (Cohen 1968); None where only one stage occurs, for it is not defined then."""
-    if len({*true, *given}) < 2:
-        return None
-    from sklearn.metrics import cohen_kappa_score
-
-    return float(cohen_kappa_score(true, given, labels=range(len(STAGES)), weights="quadratic"))
+    true_N, given_N = np.asarray(true, np.float64), np.asarray(given, np.float64)
+    # The mean square of all differences between a true and a given stage, whichever image they are of.
+    by_chance = true_N.var() + given_N.var() + (true_N.mean() - given_N.mean()) ** 2
+    return float(1 - ((true_N - given_N) ** 2).mean() / by_chance) if by_chance else None
 
 
 def _calibration_error(pairs: Sequence[tuple[Mapping[str, float], int]]) -> float | None:

@@ -68,7 +68,7 @@ def sigma_figure(found: Mapping[str, Any]) -> bytes:
     """Expected against true radial error in bins of equal size by sigma; on the line sigma tells the truth."""
     fig, ax = one_axes(HALF, 3.6)
     expected, true = (np.array([part[key] for part in found["bins"]]) for key in ("expected_px", "true_px"))
-    end = 1.08 * float(max(expected.max(), true.max()))
+    end = 1.08 * float(max(expected.max(), true.max())) or 1.0
     ax.plot([0, end], [0, end], color=INK, lw=1, label="expected = true")
     ax.plot(
         expected, true, "o-", color=GREEN, lw=1.2, ms=5, label=f"{len(expected)} bins of {found['bins'][0]['n']} points"

@@ -48,7 +48,9 @@ def _status(analysis: Mapping[str, Any]) -> Status:
     ]
     if analysis["n"] < FEW_IMAGES:
         cautions.append(f"There are few images ({analysis['n']}): every number here is uncertain.")
-    if not any("mre_mm" in found for found in analysis["sets"].values()):
+    if not analysis["sets"]:
+        cautions.append("No image has both a given and a predicted point: there is nothing to compare.")
+    elif not any("mre_mm" in found for found in analysis["sets"].values()):
         cautions.append("No image has a pixel spacing: errors are known in pixels only.")
     if cautions:
         return Status("caution", "Evaluated, with cautions", cautions)
@@ -118,6 +120,7 @@ def _stage(found: Mapping[str, Any], command: str) -> Section:
     text = [
         "The true stage is what the same rules say of the given points: this shows what the errors of the points do to the "
         "stage, not whether the rules are right.",
+        *([f"{found['missed']} more have a stage by the given points only."] if found["missed"] else []),
     ]
     table = Table(
         ["images", "right", "right or next to it", "weighted kappa", "calibration error"],

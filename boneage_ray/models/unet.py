@@ -8,6 +8,11 @@ from typing import Any
 from boneage_ray.errors import UsageError
 
 STEP = 32  # an encoder halves five times
+_UNUSED = (
+    "_conv_head",
+    "_bn1",
+    "_fc",
+)  # of EfficientNets: no map hangs on them, and DDP would wait for their gradients
 
 
 def unet(encoder: str, weights: str, classes: int) -> Any:  # noqa: ANN401  the library is not typed
@@ -22,9 +27,13 @@ def unet(encoder: str, weights: str, classes: int) -> Any:  # noqa: ANN401  the 
         near = difflib.get_close_matches(encoder, known, n=3)
         raise UsageError(f"there is no encoder {encoder!r}; nearest: {', '.join(near) or 'none'}")
     try:
-        return smp.Unet(encoder, encoder_weights=None if weights == "none" else weights, in_channels=1, classes=classes)
+        net = smp.Unet(encoder, encoder_weights=None if weights == "none" else weights, in_channels=1, classes=classes)
     except Exception as error:  # the hubs raise many kinds; all mean that there is no such encoder to start from
         raise UsageError(
             f"the encoder {encoder} with weights {weights} cannot be built ({type(error).__name__}); "
             "connect to the hub, or give --set model.weights=none"
         ) from error
+    for name in _UNUSED:
+        if hasattr(net.encoder, name):
+            delattr(net.encoder, name)
+    return net

@@ -113,11 +113,11 @@ def grad_cam(predictor: Predictor, pixels: Picture, sex: Any) -> NDArray[np.floa
     with torch.enable_grad(), _last_map(model.backbone) as made:
         # One pass as the image is: of two, the second would be shown the wrong way round.
         features_BF = model.features(as_float(batch.image_B1HW).requires_grad_(), batch.sex_B)
-        if not made:
+        maps = made[-1] if made else features_BF
+        if maps.ndim != 4 or maps.shape[1] != model.backbone.num_features:  # tokens, or channels last
             raise UsageError(
                 f"{predictor.name}: this encoder has no feature maps to show; Grad-CAM needs a convolutional one"
             )
-        maps = made[-1]
         (slope,) = torch.autograd.grad(model.heads(features_BF)["age_years"].sum(), maps)
     weights = slope.mean((-2, -1), keepdim=True)
     heat = (weights * maps).sum(1, keepdim=True).abs()  # an age is lowered by what is seen as well as raised
@@ -127,11 +127,11 @@ def grad_cam(predictor: Predictor, pixels: Picture, sex: Any) -> NDArray[np.floa
 
 @contextmanager
 def _last_map(encoder: nn.Module) -> Iterator[list[Tensor]]:
-    """The feature maps (B, C, h, w) with more than one place that an encoder makes in its next passes, in their order."""
+    """What the parts of an encoder make in its next passes, in their order, while it has places: maps (B, C, h, w), tokens."""
     made: list[Tensor] = []
 
     def look(module: nn.Module, given: object, answer: object) -> None:
-        if isinstance(answer, Tensor) and answer.ndim == 4 and answer.shape[-1] > 1:
+        if isinstance(answer, Tensor) and answer.ndim > 2 and max(answer.shape[2:]) > 1:
             made.append(answer)
 
     handles = [module.register_forward_hook(look) for module in encoder.modules()]

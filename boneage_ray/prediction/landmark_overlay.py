@@ -22,6 +22,8 @@ CYAN, YELLOW, ORANGE, WHITE = (255, 220, 0), (0, 230, 255), (60, 150, 255), (255
 OUTLINES = ((0, 1, 2), (3, 4, 5, 6, 7, 3), (8, 9, 10, 11, 12, 8))
 CHORDS = ((0, 2), (4, 6), (9, 11))
 _FINE = 3  # bits behind the point, for OpenCV's sub-pixel drawing
+_NAME_SIZE = 0.36
+_FARTHEST = 1e6  # pixels; beyond, OpenCV's whole numbers end
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,19 @@ class Marked:
 
 
 def landmark_png(image: NDArray[np.uint8], marked: Marked, side: int = 640, neck: bool = False) -> bytes:
-    """A PNG whose longer side is `side`; `neck`: of the vertebral points and what is around them only."""
+    """A PNG whose longer side is `side`; `neck`: of the vertebral points, both kinds, and what is around them only."""
     picture, points_K3, true_K2 = _framed(image, marked, side, neck)
     if marked.lines and np.isfinite(points_K3[: len(VERTEBRAL), :2]).all():
         _draw_lines(picture, points_K3[:, :2])
+    if marked.names:  # below the points, which lie close together
+        _write_names(picture, points_K3[:, :2])
     if true_K2 is not None:
         _draw_dots(picture, true_K2, YELLOW, 2.5)
-    for k, (x, y, sigma) in enumerate(points_K3):
+    for x, y, sigma in points_K3:
         if np.isfinite([x, y]).all():
             if np.isfinite(sigma):
                 _circle(picture, x, y, max(sigma, 1.0), CYAN, 1)
             _circle(picture, x, y, 1.2, CYAN, -1)
-            if marked.names:
-                _write(picture, LANDMARKS[k].replace("_", " "), (x + 5, y + 3), 0.36)
     for number, line in enumerate(marked.text):
         _write(picture, line, (8, 18 + 17 * number), 0.45)
     done, data = cv2.imencode(".png", picture)
@@ -63,8 +65,10 @@ def _framed(
     """The part of the image that is shown, in colour and at its size, with the points in its pixels."""
     height, width = image.shape
     x0, y0, x1, y1 = 0, 0, width, height
-    known = marked.points_K3[: len(VERTEBRAL), :2]
-    if neck and np.isfinite(known).all():
+    kinds = [marked.points_K3[:, :2], *([] if marked.true_K2 is None else [marked.true_K2])]
+    vertebral = np.concatenate([points_K2[: len(VERTEBRAL)] for points_K2 in kinds])
+    known = vertebral[np.isfinite(vertebral).all(1)]
+    if neck and len(known):
         (low_x, low_y), (high_x, high_y) = known.min(0), known.max(0)
         room = 0.35 * max(high_x - low_x, high_y - low_y, 1.0)
         x0, y0 = (int(max(0, low - room)) for low in (low_x, low_y))
@@ -80,6 +84,8 @@ def _framed(
     points[:, :2] = (points[:, :2] - (x0, y0) + 0.5) * factor - 0.5
     points[:, 2] *= factor
     true = None if marked.true_K2 is None else (marked.true_K2 - (x0, y0) + 0.5) * factor - 0.5
+    for found in (points, *([] if true is None else [true])):
+        found[np.abs(found) > _FARTHEST] = np.nan
     return picture, points, true
 
 
@@ -93,6 +99,21 @@ def _draw_lines(picture: NDArray[np.uint8], points_K2: Floats) -> None:
 def _polyline(picture: NDArray[np.uint8], points_K2: Floats, colour: tuple[int, int, int]) -> None:
     fixed = np.round(points_K2 * 2**_FINE).astype(np.int32)
     cv2.polylines(picture, [fixed], False, colour, 1, cv2.LINE_AA, _FINE)
+
+
+def _write_names(picture: NDArray[np.uint8], points_K2: Floats) -> None:
+    """Beside the points; of the vertebral ones outside of the bodies, so that they do not cover each other."""
+    faces_right = bool(points_K2[2, 0] > points_K2[0, 0])
+    for name, (x, y) in zip(LANDMARKS, points_K2, strict=True):
+        if not np.isfinite([x, y]).all():
+            continue
+        text, where = name.replace("_", " "), (x + 5, y + 3)
+        if name in VERTEBRAL and name.endswith("middle"):
+            text, where = "middle", (x - 18, y + 13)
+        elif name in VERTEBRAL and name.endswith("posterior") == faces_right:
+            (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, _NAME_SIZE, 1)
+            where = (x - 5 - width, y + 3)
+        _write(picture, text, where, _NAME_SIZE)
 
 
 def _draw_dots(picture: NDArray[np.uint8], points_K2: Floats, colour: tuple[int, int, int], radius: float) -> None:

@@ -15,6 +15,7 @@ from boneage_ray.tasks.config import CephalogramTaskConfig
 
 Floats = NDArray[np.float64]
 NOT_MEASURABLE = "cvm_not_measurable"
+DIGITS = 3  # of the pixels that are stored: whoever measures a row's points finds the row's stage
 
 
 def landmark_adder(config: CephalogramTaskConfig) -> Add:
@@ -58,6 +59,7 @@ def in_original(points_K4: NDArray[np.floating], to_original: tuple[float, float
     moved = np.array(points_K4, np.float64)
     moved[:, :3] *= s
     moved[:, :2] += (tx, ty)
+    moved[:, :3] = moved[:, :3].round(DIGITS)
     return moved
 
 
@@ -73,7 +75,7 @@ def confidence(points_K4: Floats) -> float:
 def named(points_K4: Floats) -> list[Row]:
     """The column `landmarks`: those that the model has found."""
     return [
-        {"name": name, "x": round(float(x), 3), "y": round(float(y), 3), "sigma": round(float(sigma), 3)}
+        {"name": name, "x": float(x), "y": float(y), "sigma": float(sigma)}
         for name, (x, y, sigma, _) in zip(LANDMARKS, points_K4, strict=True)
         if np.isfinite([x, y, sigma]).all()
     ]

@@ -9,9 +9,11 @@ from boneage_ray import storage
 from boneage_ray.errors import UsageError
 from boneage_ray.recipes.cephalogram import (
     CEPHALOGRAM,
+    CEPHALOGRAM_512,
     CEPHALOGRAM_EDGES,
     CEPHALOGRAM_LIGHT,
     CEPHALOGRAM_NECK,
+    CEPHALOGRAM_PHANTOMS,
 )
 from boneage_ray.recipes.deep_ensemble import DEEP_ENSEMBLE
 from boneage_ray.recipes.demo import DEMO
@@ -40,7 +42,9 @@ RECIPES: tuple[Recipe, ...] = (
     CEPHALOGRAM,
     CEPHALOGRAM_EDGES,
     CEPHALOGRAM_LIGHT,
+    CEPHALOGRAM_512,
     CEPHALOGRAM_NECK,
+    CEPHALOGRAM_PHANTOMS,
     DEMO,
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -23,8 +24,9 @@ from boneage_ray.archives.archive import Input
 from boneage_ray.errors import BoneageError, UsageError
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.prediction import ensemble, members
+from boneage_ray.prediction.explain import explain
 from boneage_ray.prediction.landmarks import landmark_adder
-from boneage_ray.prediction.predictor import CPU_BATCH
+from boneage_ray.prediction.predictor import CPU_BATCH, Predictor
 from boneage_ray.prediction.rows import Loaded, load_input, score_rows
 from boneage_ray.records.isolated import DecoderPool
 from boneage_ray.records.prepare import prepare_radiograph
@@ -57,6 +59,7 @@ class ModelReplica:
         self.images = models.images
         self.pools = [DecoderPool(image, threads) for image in self.images]
         self.batch_sizes: list[int] = []
+        self.model_in_use = threading.Lock()
         self._score.set_max_batch_size(placement.batch_size)
         self._warm_up()
 
@@ -78,7 +81,25 @@ class ModelReplica:
     @serve.batch(max_batch_size=CPU_BATCH, batch_wait_timeout_s=BATCH_WAIT_S)  # type: ignore[untyped-decorator]
     async def _score(self, loaded: list[Loaded]) -> list[Row]:
         self.batch_sizes = [*self.batch_sizes[-99:], len(loaded)]
-        return await asyncio.to_thread(lambda: list(score_rows(loaded, self.predictor, self.add)))
+        return await asyncio.to_thread(self._rows, loaded)
+
+    def _rows(self, loaded: list[Loaded]) -> list[Row]:
+        with self.model_in_use:
+            return list(score_rows(loaded, self.predictor, self.add))
+
+    async def explain(self, data: bytes, item: Input) -> bytes | Row:
+        """A PNG of what one file's result rests on, or the row that says why there is none."""
+        loaded = await asyncio.to_thread(load_input, item, data, *(pool.prepare for pool in self.pools))
+        return await asyncio.to_thread(self._picture, loaded, data)
+
+    def _picture(self, loaded: Loaded, data: bytes) -> bytes | Row:
+        assert isinstance(self.predictor, Predictor)  # of an ensemble nobody asks
+        try:
+            with self.model_in_use:  # Grad-CAM listens to the encoder: no other image may pass through it meanwhile
+                found = explain(self.predictor, loaded, data)
+        except UsageError as error:
+            return {"status": "failed", "step": "predict", "reason": "not_explainable", "message": str(error)}
+        return found.row if found.png is None else found.png
 
     async def ready(self) -> bool:
         """The constructor has predicted."""
@@ -99,6 +120,11 @@ class HandleBackend:
         """See `Backend`."""
         row: Row = await _answer(self.handle.predict.remote(data, item))
         return row
+
+    async def explain(self, data: bytes, item: Input) -> bytes | Row:
+        """See `Backend`."""
+        found: bytes | Row = await _answer(self.handle.explain.remote(data, item))
+        return found
 
     async def ready(self) -> bool:
         """See `Backend`."""

@@ -55,6 +55,16 @@ async def read_body(request: Request, limit: int) -> Upload:
     return Upload(RAW_NAME, data)
 
 
+async def read_single(request: Request, kind: str, limit: int) -> Upload:
+    """The one file of a raw body or of a form, by content type. Raises as those do, and 400 for a form of several."""
+    if kind != FORM:
+        return await read_body(request, limit)
+    files = await read_form(request, limit)
+    if len(files) > 1:
+        raise _bad_form(f"the form holds {len(files)} files; here one radiograph is taken at a time")
+    return files[0]
+
+
 async def read_form(request: Request, limit: int) -> list[Upload]:
     """The files of a form, all together at most `limit` bytes. Raises 413, or 400 for a form that is none."""
     parser = _parser(request, limit)

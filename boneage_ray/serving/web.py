@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, TypeVar
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from boneage_ray import __version__
@@ -31,6 +31,7 @@ from boneage_ray.serving.schema import (
 from boneage_ray.serving.uploads import Upload
 
 FILES_AT_ONCE = 8
+T = TypeVar("T")
 _SCHEME = HTTPBearer(auto_error=False, description="one of BONEAGE_API_TOKENS")
 
 
@@ -39,6 +40,9 @@ class Backend(Protocol):
 
     async def predict(self, data: bytes, item: Input) -> Row:
         """The result row of one file, whatever is in it."""
+
+    async def explain(self, data: bytes, item: Input) -> bytes | Row:
+        """A PNG of what the result of one file rests on, or the row that says why there is none."""
 
     async def ready(self) -> bool:
         """Whether a real prediction was made and the next one would be."""
@@ -79,6 +83,11 @@ def create_app(served: list[Served], config: WebConfig) -> FastAPI:
     async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> ResultRow | ResultRows:
         """The age of one radiograph (raw body), or of several (form)."""
         return await service.predict(request, query)
+
+    @app.post("/v1/explain", dependencies=guard, openapi_extra=_BODY, response_class=Response, responses=_PICTURE)
+    async def explain(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
+        """What the result of one radiograph rests on, as a PNG: landmarks and lines, or Grad-CAM."""
+        return Response(await service.explain(request, query), media_type="image/png")
 
     @app.get("/v1/models", dependencies=guard, responses=_problems(401))
     async def models() -> ModelList:
@@ -136,6 +145,23 @@ class _Service:
             raise unusable(row)
         return ResultRow(**row)
 
+    async def explain(self, request: Request, query: PredictQuery) -> bytes:
+        """Raises `ProblemError`, also for a model that is an ensemble: of several there is no one picture."""
+        model = self._choose(query.model)
+        if model.info.members > 1:
+            raise ProblemError(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                "not_explainable",
+                f"model {model.info.name} is an ensemble; serve one of its members and ask for that",
+            )
+        kind = uploads.content_type(request)
+        with self._counted():
+            upload = await uploads.read_single(request, kind, self.config.max_upload_bytes)
+            found = await self._in_time(model.backend.explain(upload.data, _input(upload.name, query)))
+        if isinstance(found, bytes):
+            return found
+        raise unusable(found)
+
     async def check_ready(self) -> None:
         """Raises `UnavailableError` unless every model is ready."""
         for name, model in self.served.items():
@@ -182,10 +208,11 @@ class _Service:
         return [task.result() for task in tasks]
 
     async def _one(self, backend: Backend, upload: Upload, query: PredictQuery) -> Row:
+        return await self._in_time(backend.predict(upload.data, _input(upload.name, query)))
+
+    async def _in_time(self, answer: Awaitable[T]) -> T:
         try:
-            return await asyncio.wait_for(
-                backend.predict(upload.data, _input(upload.name, query)), self.config.predict_timeout_s
-            )
+            return await asyncio.wait_for(answer, self.config.predict_timeout_s)
         except TimeoutError:
             raise UnavailableError(f"no answer within {self.config.predict_timeout_s:g} s; try again") from None
 
@@ -206,6 +233,7 @@ def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": Problem, "description": HTTPStatus(code).phrase} for code in codes}
 
 
+_PICTURE = _problems(400, 401, 413, 415, 422, 503) | {200: {"content": {"image/png": {}}, "description": "the picture"}}
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 _FILES = {"type": "object", "properties": {"files": {"type": "array", "items": _FILE["schema"]}}}
 _BODY = {

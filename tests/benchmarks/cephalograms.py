@@ -80,7 +80,9 @@ def run_fold(options, groups, fold):
     if not (model / "manifest.json").exists():
         boneage("train", "--recipe", options.recipe, *settings, "--data", data, "--out", model, "--resume")
     if not (out / "metrics.json").exists():
-        boneage("evaluate", "--model", model, "--data", data, "--split", "test", "--out", out, "--overwrite")
+        boneage(
+            "evaluate", "--model", model, "--data", data, "--split", "test", "--open-test", "--out", out, "--overwrite"
+        )
     return from_table(pq.read_table(out / "predictions.parquet", schema=PREDICTIONS))
 
 

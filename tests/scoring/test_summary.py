@@ -39,6 +39,7 @@ LINE = {
     "flags": {"spacing_unknown": 1, "sex_unknown": 2, "out_of_age_range": 1},
     "ages": {"8-10 y": 2, "below 0 y": 1},
     "sexes": {"F": 1, "M": 1, "unknown": 1},
+    "cvm_stages": {},
 }
 
 
@@ -64,11 +65,33 @@ def test_lines_add_up_in_a_readable_order():
         "flags": {"sex_unknown": 2, "out_of_age_range": 1, "spacing_unknown": 1},
         "ages": {"below 0 y": 1, "2-4 y": 1, "8-10 y": 2},
         "sexes": {"F": 1, "M": 1, "unknown": 2},
+        "cvm_stages": {},
     }
     assert list(found["reasons"]) == ["truncated", "blank"]
     assert list(found["flags"]) == ["sex_unknown", "out_of_age_range", "spacing_unknown"]
     assert list(found["ages"]) == ["below 0 y", "2-4 y", "8-10 y"]
     assert list(found["sexes"]) == ["F", "M", "unknown"]
+
+
+def head(stage, **values):
+    return row("scored", cvm_stage=stage, flags=[] if stage else ["cvm_not_measurable"], **values)
+
+
+HEADS = [head("CS4"), head("CS2"), head("CS4"), head(None), failed("out_of_distribution", "rejected")]
+
+
+def test_stages_of_cephalograms_are_counted_and_have_no_age():
+    line = part_counts(HEADS)
+    assert line["cvm_stages"] == {"CS4": 2, "CS2": 1}
+    assert (line["scored"], line["ages"], line["sexes"]) == (4, {}, {"unknown": 4})
+    both = add_up([line, part_counts([head("CS1"), head("CS4")])])
+    assert both["cvm_stages"] == {"CS1": 1, "CS2": 1, "CS4": 3}
+    assert list(both["cvm_stages"]) == ["CS1", "CS2", "CS4"]
+
+
+def test_a_part_from_before_there_were_stages_adds_up():
+    older = {name: value for name, value in LINE.items() if name != "cvm_stages"}
+    assert add_up([older, part_counts(HEADS)])["cvm_stages"] == {"CS2": 1, "CS4": 2}
 
 
 def test_no_part_adds_up_to_nothing():
@@ -96,6 +119,24 @@ def test_a_missing_reason_is_found():
 def score(rows, problems=None):
     problems = [r for r in rows if r["status"] != "scored"] if problems is None else problems
     return score_page(add_up([part_counts(rows)]), problems, {"Model": "m"}, "boneage score A --model M --out O")
+
+
+def test_score_page_of_cephalograms_tells_their_stages():
+    command = "boneage score A --model M --out O"
+    page = score_page(add_up([part_counts(HEADS)]), [HEADS[-1]], {"Model": "m"}, command, "landmarks")
+    assert "<h1>Cephalograms</h1>" in page
+    assert status_of(page) == ("caution", "1 of 5 inputs have no landmarks")
+    assert "Cervical stages" in page
+    assert "1 scored inputs have no stage, see the flags." in page
+    rows = re.findall(r'<td class="text">(CS\d)</td>\s*<td[^>]*>(.*?)</td>\s*<td[^>]*>(.*?)</td>', page)
+    assert rows == [("CS2", "1", "33.3%"), ("CS4", "2", "66.7%")]
+    assert "Predicted ages" not in page
+
+
+def test_score_page_without_stages_has_no_such_section():
+    assert "Cervical stages" not in score(ROWS)
+    all_staged = score_page(add_up([part_counts(HEADS[:3])]), [], {}, "c", "landmarks")
+    assert "have no stage" not in all_staged
 
 
 def status_of(page):

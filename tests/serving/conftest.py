@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import httpx
 import pytest
 import torch
+from fake_model import FakeModel, served
 
 from boneage_ray import bundle
 from boneage_ray.models.regressor import Regressor
@@ -14,7 +16,7 @@ from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive
 from boneage_ray.prediction import members
 from boneage_ray.recipes import find_recipe
 from boneage_ray.serving.placement import inspect_models
-from boneage_ray.serving.web import WebConfig, token_hash
+from boneage_ray.serving.web import WebConfig, create_app, token_hash
 
 TOKEN = "correct-horse"
 
@@ -86,3 +88,25 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.fixture
+def model():
+    return FakeModel()
+
+
+@pytest.fixture
+def ask(model):
+    """ask(method, path, config=..., models=..., **request) -> response."""
+
+    def send(method, path, config=None, models=None, **request):
+        app = create_app([served(m) for m in models or [model]], config or WebConfig())
+
+        async def once():
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.request(method, path, **request)
+
+        return asyncio.run(once())
+
+    return send

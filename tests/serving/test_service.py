@@ -112,3 +112,14 @@ def test_without_the_token_nothing_is_answered(service):
 def test_a_body_over_the_limit_is_refused_by_the_real_server(service):
     response = service.post("/v1/predict", content=b"x" * (2**20 + 1), headers=PNG)
     assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+
+
+def test_a_picture_of_what_a_result_rests_on(service, hands):
+    name = sorted(path.name for path in hands[0].iterdir())[0]
+    response = service.post("/v1/explain?sex=F", content=(hands[0] / name).read_bytes(), headers=PNG)
+    assert (response.status_code, response.headers["content-type"]) == (200, "image/png")
+    assert response.content.startswith(b"\x89PNG")
+    response = service.post("/v1/explain", content=hands[1]["truncated"].read_bytes(), headers=PNG)
+    assert (response.status_code, response.json()["code"]) == (422, "truncated")
+    response = service.post("/v1/explain?model=both", content=b"1", headers=PNG)
+    assert (response.status_code, response.json()["code"]) == (422, "not_explainable")

@@ -6,88 +6,12 @@ import asyncio
 
 import httpx
 import pytest
+from fake_model import PNG, FakeModel, problem, served
 
-from boneage_ray.records.schema import empty_result, result_schema
+from boneage_ray.records.schema import result_schema
 from boneage_ray.serving.problems import OverloadedError, UnavailableError
-from boneage_ray.serving.schema import ModelInfo, ResultRow
-from boneage_ray.serving.web import Served, WebConfig, create_app, token_hash
-
-PNG = {"Content-Type": "image/png"}
-
-
-class FakeModel:
-    """Age is the number of bytes; `bad` bytes are truncated, `bug` is our own fault; may wait for `gate`."""
-
-    def __init__(self, name="fake", error=None):
-        self.name, self.error = name, error
-        self.gate = None
-        self.seen = []
-        self.is_ready = True
-
-    async def predict(self, data, item):
-        self.seen.append(item)
-        if self.error:
-            raise self.error
-        if self.gate:
-            await self.gate.wait()
-        row = empty_result() | {
-            "input_uri": item.uri,
-            "status": "scored",
-            "age_months": float(len(data)),
-            "sex": item.sex,
-            "sex_source": item.sex_source,
-            "pixel_spacing_mm": item.pixel_spacing_mm,
-            "model": self.name,
-            "model_sha256": "0" * 64,
-            "package_version": "1",
-        }
-        reason = {b"bad": "truncated", b"bug": "internal_error"}.get(data)
-        if reason:
-            row |= {"status": "failed", "step": "decode", "reason": reason, "message": "why", "age_months": None}
-        return row
-
-    async def ready(self):
-        if self.error:
-            raise self.error
-        return self.is_ready
-
-
-def served(model):
-    info = ModelInfo(
-        name=model.name, model_sha256="0" * 64, recipe="demo", summary="s", metrics={"val_mae_months": 9.0}
-    )
-    return Served(info, model)
-
-
-@pytest.fixture
-def model():
-    return FakeModel()
-
-
-@pytest.fixture
-def ask(model):
-    """ask(method, path, config=..., models=..., **request) -> response."""
-
-    def send(method, path, config=None, models=None, **request):
-        app = create_app([served(m) for m in models or [model]], config or WebConfig())
-
-        async def once():
-            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-                return await client.request(method, path, **request)
-
-        return asyncio.run(once())
-
-    return send
-
-
-def problem(response):
-    """(status, code) of a problem response, whose form is checked."""
-    body = response.json()
-    assert response.headers["content-type"] == "application/problem+json"
-    assert body["status"] == response.status_code
-    assert body["title"] and body["detail"]
-    return response.status_code, body["code"]
+from boneage_ray.serving.schema import ResultRow
+from boneage_ray.serving.web import WebConfig, create_app, token_hash
 
 
 def test_the_row_over_http_has_the_columns_of_the_result_schema():

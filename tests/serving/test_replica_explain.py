@@ -1,0 +1,36 @@
+"""What a model's replica answers when it is asked for a picture. No Ray is started."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pictures import encoded
+
+from boneage_ray import bundle
+from boneage_ray.archives.archive import Input
+from boneage_ray.phantoms.hand import hand_phantom
+from boneage_ray.serving.app import ModelReplica
+from boneage_ray.serving.placement import Placement
+
+HAND = encoded(hand_phantom(1, 100, "F", 160).image)
+
+
+def answer(place, data):
+    sha256 = bundle.read_manifest(place)[1]
+    replica = ModelReplica(place, sha256, Placement(1, 0, 1))
+    try:
+        return asyncio.run(replica.explain(data, Input("request", "request")))
+    finally:
+        for pool in replica.pools:
+            pool.close()
+
+
+def test_a_picture_or_the_row_that_says_why_there_is_none(make_bundle, tmp_path, one_thread):
+    place = make_bundle(tmp_path / "a", seed=1, model={"backbone": {"name": "test_resnet"}}, image={"size": 64})
+    assert answer(place, HAND).startswith(b"\x89PNG")
+    row = answer(place, b"no picture")
+    assert (row["status"], row["step"], row["reason"]) == ("failed", "decode", "unsupported_format")
+    place = make_bundle(tmp_path / "b", seed=1, model={"backbone": {"name": "test_vit"}}, image={"size": 160})
+    row = answer(place, HAND)
+    assert (row["status"], row["reason"]) == ("failed", "not_explainable")
+    assert "no feature maps" in row["message"]

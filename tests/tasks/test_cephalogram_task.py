@@ -1,0 +1,128 @@
+"""Landmarks from maps: which labels count, where points lie, how sure they are."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from boneage_ray.anatomy.cephalometry import LANDMARKS
+from boneage_ray.datasets.batch import Batch
+from boneage_ray.models.heatmap import render
+from boneage_ray.tasks.cephalogram import CephalogramTask
+from boneage_ray.tasks.config import CephalogramTaskConfig
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SIDE = 64
+FRAME = torch.tensor([[0.0, 0.0, 1.0]])
+LOSSES = ("focal", "cross_entropy", "mse")
+
+
+def points(count=1):
+    generator = torch.Generator().manual_seed(0)
+    return 10 + 44 * torch.rand(count, len(LANDMARKS), 2, generator=generator)
+
+
+def batch(points_BK2, image=None):
+    count = len(points_BK2)
+    image = torch.rand(count, 1, SIDE, SIDE) if image is None else image
+    ages = torch.full((count,), math.nan)
+    return Batch(image, torch.full((count,), 2), ages, tuple(map(str, range(count))), None, points_BK2)
+
+
+def perfect(points_BK2, loss, sigma=2.0):
+    """Logits of a network that has learnt everything."""
+    heat = render(points_BK2, SIDE, SIDE, sigma)
+    if loss == "mse":
+        return heat
+    if loss == "cross_entropy":
+        return heat.clamp_min(1e-20).log()
+    return torch.logit(heat.clamp(1e-6, 1 - 1e-6)) + 4.6
+
+
+def outputs_of(points_BK2, loss):
+    maps = perfect(points_BK2, loss)
+    return {"vertebral": maps[:, :13], "facial": maps[:, 13:], "frame": FRAME.expand(len(points_BK2), 3)}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_points_are_read_off_as_they_were_drawn(loss):
+    task, true = CephalogramTask(CephalogramTaskConfig(loss=loss)), points(2)
+    columns = task.predict(outputs_of(true, loss))
+    found = np.stack(columns["points"])
+    assert np.abs(found[..., :2] - true.numpy()).max() < 0.05
+    assert found[..., 2] == pytest.approx(2.0, rel=0.06)
+    assert found[..., 3].min() > 0.9  # a peak between pixels has exp(-1/16)
+    metrics = task.metrics(columns, task.truth(batch(true)))
+    assert max(metrics.values()) < 0.05
+    assert set(metrics) == {"mre_px", "vertebral_mre_px", "facial_mre_px"}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_has_no_label_does_not_count(loss):
+    task, true = CephalogramTask(CephalogramTaskConfig(loss=loss)), points(2)
+    half = true.clone()
+    half[0, 13:], half[1, :13] = math.nan, math.nan
+    outputs = outputs_of(true, loss)
+    whole = task.losses(outputs, batch(half))
+    outputs["facial"][0], outputs["vertebral"][1] = 7.0, 7.0  # nonsense where nothing is known
+    again = task.losses(outputs, batch(half))
+    assert {name: float(v) for name, v in whole.items()} == pytest.approx({n: float(v) for n, v in again.items()})
+    none = task.losses(outputs, batch(torch.full((2, 32, 2), math.nan)))
+    assert [float(value) for value in none.values()] == [0.0, 0.0]
+    bare = task.losses(outputs, batch(true).with_image(torch.rand(2, 1, SIDE, SIDE)))
+    assert [float(value) for value in bare.values()] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_better_map_has_a_smaller_loss(loss):
+    task, true = CephalogramTask(CephalogramTaskConfig(loss=loss)), points()
+    right, off = outputs_of(true, loss), outputs_of(true + 3, loss)
+    for name in ("vertebral", "facial"):
+        assert float(task.losses(right, batch(true))[name]) < float(task.losses(off, batch(true))[name])
+
+
+def test_the_neck_goes_before_the_whole_image():
+    """A map of the neck whose pixel is a quarter of the image's: points and sigma come back in pixels of the image."""
+    task, true = CephalogramTask(CephalogramTaskConfig(loss="mse")), points()
+    true[:, :13] = 20 + true[:, :13] / 8
+    frame = torch.tensor([[16.0, 16.0, 0.25]])
+    inside = (true[:, :13] - 16.0) / 0.25
+    outputs = outputs_of(true + 5, "mse") | {"neck": perfect(inside, "mse"), "neck_frame": frame}
+    (found,) = task.predict(outputs)["points"]
+    assert np.abs(found[:13, :2] - true[0, :13].numpy()).max() < 0.05
+    assert found[:13, 2] == pytest.approx(0.5, rel=0.06)
+    assert np.abs(found[13:, :2] - true[0, 13:].numpy() - 5).max() < 0.05
+    losses = task.losses(outputs, batch(true))
+    assert float(losses["neck"]) == pytest.approx(0.0, abs=1e-6)
+    assert float(losses["vertebral"]) > 1e-3
+
+
+def test_a_model_of_the_face_says_nothing_of_the_neck():
+    task, true = CephalogramTask(CephalogramTaskConfig(loss="mse")), points()
+    columns = task.predict({"facial": perfect(true, "mse")[:, 13:], "frame": FRAME})
+    assert np.isnan(columns["points"][0][:13]).all()
+    assert np.isfinite(columns["points"][0][13:]).all()
+    metrics = task.metrics(columns, task.truth(batch(true)))
+    assert math.isnan(metrics["vertebral_mre_px"])
+    assert metrics["mre_px"] == metrics["facial_mre_px"] < 0.05
+
+
+def test_an_empty_map_is_no_landmark():
+    task = CephalogramTask(CephalogramTaskConfig(loss="mse"))
+    (found,) = task.predict({"facial": torch.zeros(1, 19, SIDE, SIDE), "frame": FRAME})["points"]
+    assert np.isnan(found[13:, :3]).all()
+    assert (found[13:, 3] == 0).all()
+
+
+def test_edges_and_image_are_compared_with_those_of_the_augmented_image():
+    image = torch.zeros(1, 1, SIDE, SIDE)
+    image[..., SIDE // 2 :] = 1.0
+    task = CephalogramTask(CephalogramTaskConfig(edge_sigma=3.0))
+    outputs = {"edges": torch.zeros(1, 1, SIDE, SIDE), "reconstruction": image.clone(), "frame": FRAME}
+    losses = task.losses(outputs, batch(points(), image))
+    assert float(losses["reconstruction"]) == 0.0
+    # A step of height 1 has a Gaussian of height 1 and sigma 3 on its edge: the mean of its square is sigma sqrt(pi) / width.
+    assert float(losses["edges"]) == pytest.approx(3.0 * math.sqrt(math.pi) / SIDE, rel=0.02)
