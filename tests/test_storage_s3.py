@@ -177,7 +177,7 @@ def test_refused_connection_is_told_soon(s3_environment, monkeypatch, refusal):
         "unreadable",
         f"s3://bucket/a (endpoint {endpoint}): no connection (refused, or no such host); check AWS_ENDPOINT_URL",
     )
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 25  # given up at once, not after the 30 s that a silent server gets
 
 
 @pytest.mark.parametrize("action", ["write", "list", "exists"])
@@ -243,4 +243,4 @@ def test_a_forked_process_makes_its_own_connection(s3_bucket):
     assert process.exitcode == 0
     start = time.monotonic()
     assert storage.read_bytes(f"{s3_bucket}/a") == b"1"
-    assert time.monotonic() - start < 10  # not disturbed: a request that hangs is given up after 30 s
+    assert time.monotonic() - start < 25  # not disturbed: a request that hangs is given up after 30 s

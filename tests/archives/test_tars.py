@@ -8,7 +8,6 @@ import io
 import lzma
 import random
 import tarfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -132,13 +131,11 @@ def test_many_threads_read_in_any_order(packed, ending):
     path = packed({f"{k}.png": k.to_bytes(4, "big") * 100 for k in range(2000)}, ending)
     items = list(FilesArchive(str(path)).inputs())
     random.Random(0).shuffle(items)
-    start = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
         assert all(
             data == int(i.record_id).to_bytes(4, "big") * 100
             for i, data in zip(items, pool.map(read_input, items), strict=True)
         )
-    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize("ending", ["tar", "tar.gz", "tar.bz2", "tar.xz"])
