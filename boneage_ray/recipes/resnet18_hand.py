@@ -1,7 +1,7 @@
 """ResNet18 on the cropped hand with sex as an input, from scratch; and the same after lessons on synthetic hands.
 
-Where no pretrained weights can be had, phantoms teach an encoder where to look: growth plates, carpals, the wrist. 128 px are
-what two cores train in an hour.
+Where no pretrained weights can be had, phantoms teach an encoder where to look: growth plates, carpals, the wrist. Of
+128 and 192 px the larger erred less on validation (10.4 against 10.9 to 11.2 months), at about twice the time.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from boneage_ray.records.prepare import ImageConfig
 
 RESNET18_HAND = Recipe(
     name="resnet18-hand",
-    summary="ResNet18 on the cropped hand, gray, with sex, from scratch; averaged weights, mirrored prediction, 128 px",
-    image=ImageConfig(size=128, crop="hand", clahe_clip=2.0),
+    summary="ResNet18 on the cropped hand, gray, with sex, from scratch; averaged weights, mirrored prediction, 192 px",
+    image=ImageConfig(size=192, crop="hand", clahe_clip=2.0),
     augment=AugmentConfig(flip=0.5, rotation_deg=20, zoom=0.15, shift=0.05, brightness=0.1, contrast=0.2),
     model=RegressorConfig(
         backbone=BackboneConfig(name="resnet18", residual_start="one"),
