@@ -58,18 +58,10 @@ def trained(recipe, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["focal", "cross_entropy"])
-def test_it_finds_the_landmarks_of_heads_that_it_was_shown(tmp_path, loss):
-    settings = [
-        *SETTINGS,
-        f"task.loss={loss}",
-        "stage.epochs=40",
-        "stage.lr=1e-2",
-        "stage.ema=0.9",
-        "augment.rotation_deg=0",
-    ]
-    recipe = override(find_recipe("cephalogram-light"), [*settings, "augment.zoom=0", "augment.shift=0"])
-    history = trained(recipe, tmp_path).history
+def test_it_finds_the_landmarks_of_heads_that_it_was_shown(tmp_path):
+    still = ["augment.rotation_deg=0", "augment.zoom=0", "augment.shift=0"]
+    settings = [*SETTINGS, *still, "stage.epochs=20", "stage.lr=1e-2", "stage.ema=0.9"]
+    history = trained(override(find_recipe("cephalogram-light"), settings), tmp_path).history
     assert history[-1]["val_mre_px"] < 0.5 * history[0]["val_mre_px"]
     assert history[-1]["score"] == history[-1]["val_mre_px"]
 
