@@ -47,3 +47,4 @@ FACIAL: tuple[str, ...] = (
 
 # The order of points wherever both sets stand together: 13 vertebral, then 19 facial.
 LANDMARKS: tuple[str, ...] = VERTEBRAL + FACIAL
+SETS: dict[str, slice] = {"vertebral": slice(0, len(VERTEBRAL)), "facial": slice(len(VERTEBRAL), len(LANDMARKS))}

@@ -48,6 +48,18 @@ class Input:
     mask: str | None = None
 
 
+def asked(uri: str, sex: Sex | None, pixel_spacing_mm: float | None) -> Input:
+    """One file with what was said of it by options, as `score --sex --pixel-spacing-mm` would list it."""
+    return Input(
+        uri=uri,
+        record_id=stem_of(uri),
+        sex=sex,
+        sex_source="option" if sex else "unknown",
+        pixel_spacing_mm=pixel_spacing_mm,
+        pixel_spacing_source="option" if pixel_spacing_mm else None,
+    )
+
+
 def note(record_id: str, reason: Reason, message: str) -> Input:
     """The row of what belongs to no file: a label or an annotation that cannot be used, or leads to none."""
     return Input("", record_id, problem=(reason, message))

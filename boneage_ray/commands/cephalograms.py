@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from boneage_ray import storage
-from boneage_ray.commands.masks import Evaluation
+from boneage_ray.commands.evaluation import Evaluation
 from boneage_ray.errors import StorageError, UsageError
 from boneage_ray.records.split import Split
 from boneage_ray.runs import Run, say, timed
@@ -19,7 +19,9 @@ def check_validated(run: Run, models: Models, prepared: Prepared, split: Split, 
     """Raise `UsageError` for a test split that is opened before the validation split was judged; run.json says if it was."""
     if split != "test":
         return
-    judged = storage.exists(_validated(models, prepared))
+    uri = _validated(models, prepared)
+    # Of this very model: another may have been trained to the same place since.
+    judged = storage.exists(uri) and storage.read_json(uri).get("model_sha256") == models.sha256
     if not judged and not open_test:
         place = models.members[0].uri
         raise UsageError(
@@ -47,7 +49,9 @@ def evaluate(run: Run, models: Models, prepared: Prepared, what: Evaluation) -> 
     job.write_predictions(what.out, rows)
     predictions = job.as_landmark_predictions(rows)
     without = left_out(prepared.rows(what.split), rows, "landmarks")
-    analysis = analyse_landmarks(predictions) | {"without_landmarks": without}
+    assert models.landmarks is not None
+    unsure = sum(row["confidence"] < models.landmarks.min_confidence for row in rows)
+    analysis = analyse_landmarks(predictions) | {"without_landmarks": without, "below_confidence": unsure}
     storage.write_json(storage.join(what.out, "metrics.json"), analysis)
     facts = {
         "Model": f"{models.name} {models.sha256[:12]}",
@@ -72,7 +76,8 @@ def _note_validated(models: Models, prepared: Prepared, report: str) -> None:
 
 def headline(analysis: dict[str, Any]) -> dict[str, Any]:
     """The figures for the terminal; lengths in mm, or in pixels of the original where no spacing is known."""
-    shown: dict[str, Any] = {"images": analysis["n"], "without_landmarks": analysis["without_landmarks"]}
+    shown: dict[str, Any] = {name: analysis[name] for name in ("without_landmarks", "below_confidence")}
+    shown = {"images": analysis["n"], **shown, "missed_points": sum(analysis["missed_points"].values())}
     for name, found in analysis["sets"].items():
         if "mre_mm" not in found:
             shown[f"{name}_mre_px"] = round(found["mre_px"], 3)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 from boneage_ray import storage
-from boneage_ray.anatomy.growth import Sex
-from boneage_ray.archives.archive import Input, stem_of
+from boneage_ray.archives.archive import asked
 from boneage_ray.archives.read import read_input
+from boneage_ray.commands.words import known_sex
 from boneage_ray.errors import InputProblem, NoUsableInputError, UsageError
 from boneage_ray.records.schema import Row
 from boneage_ray.runs import Run, say
@@ -27,8 +26,7 @@ class ExplainArguments:
 
 def explain(run: Run, arguments: ExplainArguments) -> None:
     """The picture to OUT, the result to the terminal, and for a cephalogram every step of its stage before it."""
-    if arguments.sex not in (None, "F", "M"):
-        raise UsageError(f"--sex {arguments.sex}: F or M is needed; leave it out where it is unknown")
+    sex = known_sex(arguments.sex)
     if not arguments.out.lower().endswith(".png"):
         raise UsageError(f"--out {arguments.out}: a PNG is written, give a name that ends in .png")
     from boneage_ray import bundle
@@ -42,7 +40,7 @@ def explain(run: Run, arguments: ExplainArguments) -> None:
     if len(models.members) > 1:
         names = ", ".join(member.uri for member in models.members[:2])
         raise UsageError(f"--model {arguments.model} is an ensemble; explain one of its members, such as {names}")
-    item = _input(arguments)
+    item = asked(storage.absolute(arguments.image), sex, arguments.pixel_spacing_mm)
     data = read_input(item)
     if isinstance(data, InputProblem):
         where = "" if item.uri in data.message else f"{item.uri}: "
@@ -60,18 +58,6 @@ def explain(run: Run, arguments: ExplainArguments) -> None:
         say(line)
     run.note(model_sha256=models.sha256)
     run.finish(_shown(row), f"Picture: {arguments.out}")
-
-
-def _input(arguments: ExplainArguments) -> Input:
-    uri = storage.absolute(arguments.image)
-    return Input(
-        uri=uri,
-        record_id=stem_of(uri),
-        sex=cast(Sex | None, arguments.sex),
-        sex_source="option" if arguments.sex else "unknown",
-        pixel_spacing_mm=arguments.pixel_spacing_mm,
-        pixel_spacing_source="option" if arguments.pixel_spacing_mm else None,
-    )
 
 
 def _shown(row: Row) -> Row:

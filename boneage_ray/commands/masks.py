@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from boneage_ray import storage
 from boneage_ray.archives.masks import FOLDER
-from boneage_ray.errors import UsageError
-from boneage_ray.records.split import Split
+from boneage_ray.commands.evaluation import Evaluation
 from boneage_ray.runs import Run, timed
 
 if TYPE_CHECKING:
     from boneage_ray.datasets.load import Prepared
     from boneage_ray.prediction.members import Models
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What is evaluated where, and the command line that the page shows."""
-
-    split: Split
-    out: str
-    gpu: bool
-    command: str
 
 
 def evaluate(run: Run, models: Models, prepared: Prepared, what: Evaluation) -> dict[str, Any]:
@@ -51,12 +39,6 @@ def evaluate(run: Run, models: Models, prepared: Prepared, what: Evaluation) -> 
     storage.write_text(storage.join(what.out, "report.html"), page)
     shown = {name: round(analysis[name], 4) for name in ("dice_mean", "dice_min", "iou_mean", "iou_min")}
     return {"images": analysis["n"], "without_mask": analysis["without_mask"], **shown}
-
-
-def refuse_max_mae(max_mae: float | None) -> None:
-    """Raise `UsageError` if a gate for ages was asked of a model that predicts none."""
-    if max_mae is not None:
-        raise UsageError("--max-mae concerns ages; this model predicts none")
 
 
 def after_score(source: str, out: str) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from boneage_ray import cluster, parts, storage
-from boneage_ray.anatomy.growth import Sex
 from boneage_ray.archives.files import FilesArchive
-from boneage_ray.commands.words import absolute, line, model_facts, model_notes, quoted, refuse_overlap
+from boneage_ray.commands.words import absolute, known_sex, line, model_facts, model_notes, quoted, refuse_overlap
 from boneage_ray.errors import GateMissedError, StrictError, UsageError
 from boneage_ray.records.split import SPLITS, Split
 from boneage_ray.runs import Run, say, timed
@@ -152,6 +151,7 @@ class EvaluateArguments:
 def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     """Bundles + prepared split -> metrics, figures, page. Several bundles are evaluated as one."""
     from boneage_ray.commands import cephalograms, masks
+    from boneage_ray.commands.evaluation import Evaluation, refuse_max_mae
     from boneage_ray.datasets.load import open_prepared
     from boneage_ray.evaluation import evaluate as job
     from boneage_ray.evaluation.analysis import analyse
@@ -170,7 +170,7 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     job.check_same_cases(datasets, split)
     other = masks.evaluate if models.predicts_masks else cephalograms.evaluate if models.landmarks else None
     if other:
-        masks.refuse_max_mae(arguments.max_mae)
+        refuse_max_mae(arguments.max_mae)
     if models.landmarks:
         cephalograms.check_validated(run, models, datasets[0], split, arguments.open_test)
     prints = [prepared.manifest["fingerprint"] for prepared in datasets]
@@ -180,7 +180,7 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     command = line("boneage evaluate", model=model, data=data, split=split, out=out, gpu=arguments.gpu or None)
     _connect(run)
     if other:
-        figures = other(run, models, datasets[0], masks.Evaluation(split, out, arguments.gpu, command))
+        figures = other(run, models, datasets[0], Evaluation(split, out, arguments.gpu, command))
         run.note(data_fingerprint=prints[0], split=split, **model_notes(models))
         following = "Next: " + line("boneage score", "ARCHIVE", model=model, out="SCORES")
         run.finish(figures, f"Report: {out}/report.html", following)
@@ -251,15 +251,14 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     from boneage_ray.scoring.report import score_page
     from boneage_ray.scoring.score import ScoreOptions, problems, score_archive
 
-    if arguments.sex not in (None, "F", "M"):
-        raise UsageError(f"--sex {arguments.sex}: F or M is needed; leave it out where it is unknown")
+    sex = known_sex(arguments.sex)
     source, model, out = storage.absolute(arguments.source), absolute(arguments.model), storage.absolute(arguments.out)
     metadata = storage.absolute(arguments.metadata) if arguments.metadata else None
     refuse_overlap(out, "SOURCE", [source])
     refuse_overlap(out, "--model", model)
     models = resolve(model)
     mask_files = any(image.mask == "file" for image in models.scored_images)
-    archive = FilesArchive(source, metadata, cast(Sex | None, arguments.sex), arguments.pixel_spacing_mm, mask_files)
+    archive = FilesArchive(source, metadata, sex, arguments.pixel_spacing_mm, mask_files)
     options = ScoreOptions(source, model, out, arguments.overwrite, arguments.gpu)
     _connect(run)
     with timed(run, "score"):

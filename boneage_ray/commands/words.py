@@ -6,9 +6,10 @@ import os
 import re
 import shlex
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from boneage_ray import storage
+from boneage_ray.anatomy.growth import Sex
 from boneage_ray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 def absolute(places: str | list[str]) -> list[str]:
     """One place or several, as they are meant from anywhere."""
     return [storage.absolute(place) for place in ([places] if isinstance(places, str) else places)]
+
+
+def known_sex(text: str | None) -> Sex | None:
+    """What --sex says. Raises `UsageError` for anything but F, M and nothing."""
+    if text not in (None, "F", "M"):
+        raise UsageError(f"--sex {text}: F or M is needed; leave it out where it is unknown")
+    return cast("Sex | None", text)
 
 
 def refuse_overlap(out: str, flag: str, places: Iterable[str]) -> None:

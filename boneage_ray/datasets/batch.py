@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boneage_ray.anatomy.cephalometry import FACIAL, VERTEBRAL
 from boneage_ray.anatomy.growth import Sex
+from boneage_ray.records.geometry import given_points, to_prepared_pixels
 
 NO_MASK = 255  # all over the mask of a case that has none
 # Index of the sex embedding; unknown has its own place and is never taken for female.
@@ -97,16 +97,10 @@ def _masks(masks: Sequence[bytes | None], height: int, width: int) -> Tensor | N
 
 
 def _points(columns: Mapping[str, Sequence[Any]]) -> Tensor | None:
-    """Landmarks of both sets in pixels of the prepared image; a set that a case does not have is NaN."""
-    sets = [(columns.get(name), len(points)) for name, points in (("vertebral", VERTEBRAL), ("facial", FACIAL))]
-    if all(given is None or all(points is None for points in given) for given, _ in sets):
+    """Landmarks in pixels of the prepared image; a set that a case does not have is NaN."""
+    none = [None] * len(columns["image"])
+    pairs = list(zip(columns.get("vertebral", none), columns.get("facial", none), strict=True))
+    if all(vertebral is None and facial is None for vertebral, facial in pairs):
         return None
-    cases = len(columns["image"])
-    found_BK2 = np.concatenate([_point_set(given or [None] * cases, count) for given, count in sets], axis=1)
-    geometry_B3 = np.asarray(columns["to_original"], np.float64)[:, None, :]
-    return torch.from_numpy((found_BK2 - geometry_B3[..., 1:]) / geometry_B3[..., :1]).float()
-
-
-def _point_set(given: Sequence[Any], count: int) -> np.ndarray[Any, Any]:
-    none = np.full((count, 2), np.nan)
-    return np.stack([none if points is None else np.asarray(points, np.float64) for points in given])
+    cases = zip(pairs, columns["to_original"], strict=True)
+    return torch.from_numpy(np.stack([to_prepared_pixels(given_points(*pair), where) for pair, where in cases])).float()

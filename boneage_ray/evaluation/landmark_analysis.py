@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
+from boneage_ray.anatomy.cephalometry import LANDMARKS, SETS
+from boneage_ray.anatomy.cvm import STAGES
 from boneage_ray.evaluation.analysis import bootstrap_interval
 
 Floats = NDArray[np.float64]
-SETS: dict[str, slice] = {"vertebral": slice(0, len(VERTEBRAL)), "facial": slice(len(VERTEBRAL), len(LANDMARKS))}
 DETECTED_MM = (2.0, 2.5, 3.0, 4.0)
-STAGES = ("CS1", "CS2", "CS3", "CS4", "CS5", "CS6")
 # The radial error of a round normal spread of 1: its mean, and what 95 % of the errors stay below.
 MEAN_RADIAL, RADIAL_95 = math.sqrt(math.pi / 2), math.sqrt(-2 * math.log(0.05))
 _BINS, _PROBABILITY_BINS = 8, 10
@@ -46,11 +45,22 @@ class LandmarkPredictions:
         """(N, K) distances between prediction and truth in pixels of the original; NaN where either is missing."""
         return np.asarray(np.hypot(*np.moveaxis(self.points_NK4[..., :2] - self.true_NK2, -1, 0)))
 
+    @property
+    def missed(self) -> NDArray[np.bool_]:
+        """(N, K): labelled, and the model has a map for it, but the map shows no point."""
+        nowhere = np.isnan(self.points_NK4[..., 0]) & np.isfinite(self.points_NK4[..., 3])
+        return np.asarray(nowhere & np.isfinite(self.true_NK2[..., 0]))
+
 
 def analyse_landmarks(predictions: LandmarkPredictions, seed: int = 0) -> dict[str, Any]:
-    """Everything that the page and metrics.json say; every figure over images is their mean with a 95 % bootstrap interval."""
+    """Everything that the page and metrics.json say; every figure over images is their mean with a 95 % bootstrap interval.
+
+    `missed_points`: how many of each set's labelled points the model shows nowhere: they are in no error, and in no share of
+    points detected.
+    """
     return {
         "n": len(predictions.record_ids),
+        "missed_points": {name: int(predictions.missed[:, which].sum()) for name, which in SETS.items()},
         "sets": {
             name: found
             for name, which in SETS.items()
@@ -76,13 +86,13 @@ def _set_figures(
     mm_NK = radial_NK * predictions.spacing_N[:, None]
     known_N = np.isfinite(mm_NK).any(1)
     if known_N.any():
-        found |= _in_mm(mm_NK[known_N], rng)
+        found |= _in_mm(mm_NK[known_N], predictions.missed[:, which][known_N], rng)
         found["landmarks"] = [_one(label, mm_NK[:, k]) for k, label in enumerate(LANDMARKS[which])]
         found["images"] = _of_images(predictions, mm_NK)
     return found
 
 
-def _in_mm(mm_NK: Floats, rng: np.random.Generator) -> dict[str, Any]:
+def _in_mm(mm_NK: Floats, missed_NK: NDArray[np.bool_], rng: np.random.Generator) -> dict[str, Any]:
     of_image_N, every = np.nanmean(mm_NK, axis=1), mm_NK[np.isfinite(mm_NK)]
     found: dict[str, Any] = {
         "with_spacing": len(mm_NK),
@@ -93,7 +103,8 @@ def _in_mm(mm_NK: Floats, rng: np.random.Generator) -> dict[str, Any]:
         "sdr": {},
     }
     for limit in DETECTED_MM:
-        shares_N = np.nanmean(np.where(np.isfinite(mm_NK), mm_NK <= limit, np.nan), axis=1)
+        counted_NK = np.isfinite(mm_NK) | missed_NK
+        shares_N = np.nanmean(np.where(counted_NK, mm_NK <= limit, np.nan), axis=1)
         found["sdr"][f"{limit:g}"] = {
             "share": float(shares_N.mean()),
             "interval": bootstrap_interval(shares_N, rng),
@@ -169,8 +180,6 @@ def stage_figures(predictions: LandmarkPredictions, rng: np.random.Generator) ->
     missed = sum(true in STAGES for true in predictions.true_stages) - len(pairs)
     given_N, true_N = (np.array([pair[k] for pair in pairs]) for k in (0, 1))
     right_N = (given_N == true_N).astype(np.float64)
-    counts = np.zeros((len(STAGES), len(STAGES)), int)
-    np.add.at(counts, (true_N, given_N), 1)
     return {
         "n": len(pairs),
         "missed": missed,
@@ -179,25 +188,39 @@ def stage_figures(predictions: LandmarkPredictions, rng: np.random.Generator) ->
         "accuracy_interval": bootstrap_interval(right_N, rng),
         "adjacent": float((np.abs(given_N - true_N) <= 1).mean()),
         "weighted_kappa": quadratic_kappa(true_N.tolist(), given_N.tolist()),
-        "confusion": counts.tolist(),
+        "confusion": _confusion(true_N.tolist(), given_N.tolist()),
         "calibration_error": _calibration_error([(chances, true) for _, true, chances in pairs if chances]),
     }
 
 
 def quadratic_kappa(true: Sequence[int], given: Sequence[int]) -> float | None:
     """Cohen's kappa with quadratic weights (Cohen 1968); None where only one stage occurs, for it is not defined then."""
-    true_N, given_N = np.asarray(true, np.float64), np.asarray(given, np.float64)
-    # The mean square of all differences between a true and a given stage, whichever image they are of.
-    by_chance = true_N.var() + given_N.var() + (true_N.mean() - given_N.mean()) ** 2
-    return float(1 - ((true_N - given_N) ** 2).mean() / by_chance) if by_chance else None
+    import torch
+    from torchmetrics.functional.classification import multiclass_cohen_kappa
+
+    pair = torch.tensor(given), torch.tensor(true)
+    kappa = float(multiclass_cohen_kappa(*pair, num_classes=len(STAGES), weights="quadratic"))
+    return kappa if math.isfinite(kappa) else None
+
+
+def _confusion(true: Sequence[int], given: Sequence[int]) -> list[list[int]]:
+    """Counts, rows true and columns predicted."""
+    import torch
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    counts: list[list[int]] = multiclass_confusion_matrix(
+        torch.tensor(given), torch.tensor(true), num_classes=len(STAGES)
+    ).tolist()
+    return counts
 
 
 def _calibration_error(pairs: Sequence[tuple[Mapping[str, float], int]]) -> float | None:
     """Expected calibration error of the likeliest stage's probability, in ten bins (Guo et al. 2017)."""
     if not pairs:
         return None
-    chances = np.array([max(found.values()) for found, _ in pairs])
-    right = np.array([max(found, key=lambda name: found[name]) == STAGES[true] for found, true in pairs], float)
-    bins = np.minimum((chances * _PROBABILITY_BINS).astype(int), _PROBABILITY_BINS - 1)
-    gaps = [abs(chances[bins == k].mean() - right[bins == k].mean()) * (bins == k).sum() for k in set(bins.tolist())]
-    return float(sum(gaps) / len(pairs))
+    import torch
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    chances = torch.tensor([[found.get(name, 0.0) for name in STAGES] for found, _ in pairs])
+    true = torch.tensor([stage for _, stage in pairs])
+    return float(multiclass_calibration_error(chances, true, num_classes=len(STAGES), n_bins=_PROBABILITY_BINS))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from boneage_ray.anatomy.cephalometry import SETS
 from boneage_ray.evaluation.figures import (
     BLUE,
     GREEN,
@@ -19,7 +20,7 @@ from boneage_ray.evaluation.figures import (
     one_axes,
     styled,
 )
-from boneage_ray.evaluation.landmark_analysis import DETECTED_MM, SETS, LandmarkPredictions
+from boneage_ray.evaluation.landmark_analysis import DETECTED_MM, LandmarkPredictions
 
 _COLOURS = {"vertebral": BLUE, "facial": ORANGE}
 _SHOWN_MM = 6.0

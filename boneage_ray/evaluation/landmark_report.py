@@ -46,6 +46,13 @@ def _status(analysis: Mapping[str, Any]) -> Status:
         for name, found in analysis["sets"].items()
         if found.get("mre_mm", 0) > POOR_MM
     ]
+    cautions += [
+        f"{count} labelled {name} points were found nowhere: they count as not detected, and are in no mean error."
+        for name, count in analysis["missed_points"].items()
+        if count
+    ]
+    if unsure := analysis.get("below_confidence", 0):
+        cautions.append(f"{unsure} of these images `boneage score` would reject: their points are not sure enough.")
     if analysis["n"] < FEW_IMAGES:
         cautions.append(f"There are few images ({analysis['n']}): every number here is uncertain.")
     if not analysis["sets"]:

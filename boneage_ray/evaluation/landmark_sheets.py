@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from boneage_ray.anatomy.cephalometry import SETS
 from boneage_ray.datasets.load import Prepared
 from boneage_ray.datasets.plan import Slice
 from boneage_ray.datasets.read import read_slice
 from boneage_ray.evaluation.landmark_report import Sheets
 from boneage_ray.evaluation.split_job import Row, picture
 from boneage_ray.prediction.landmark_overlay import Marked, landmark_png
+from boneage_ray.records.geometry import to_prepared_pixels
 from boneage_ray.records.split import Split
 
 EACH = 4
@@ -44,14 +46,12 @@ def chosen(images: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
 def _drawn(prepared: Prepared, split: Split, row: Row, name: str, judged: Mapping[str, Any]) -> tuple[bytes, str]:
     shard = prepared.shards(split)[row["part"]]
     (record,) = read_slice(Slice(shard.uri, row["row"], row["row"] + 1)).to_pylist()
-    s, tx, ty = record["to_original"]
     points = np.array([[p[key] for key in ("x", "y", "sigma", "true_x", "true_y")] for p in row["landmarks"]], float)
-    points[:, [0, 3]] = (points[:, [0, 3]] - tx) / s
-    points[:, [1, 4]] = (points[:, [1, 4]] - ty) / s
-    points[:, 2] /= s
-    only = slice(0, 13) if name == "vertebral" else slice(13, None)
+    for xy in (slice(0, 2), slice(3, 5)):
+        points[:, xy] = to_prepared_pixels(points[:, xy], record["to_original"])
+    points[:, 2] /= record["to_original"][0]
     hidden = np.ones(len(points), bool)
-    hidden[only] = False
+    hidden[SETS[name]] = False
     points[hidden] = np.nan
     stage = [f"{row['cvm_stage']}, from the given points {row['true_cvm_stage']}"] if row["cvm_stage"] else []
     marked = Marked(points[:, :3], points[:, 3:], lines=name == "vertebral")

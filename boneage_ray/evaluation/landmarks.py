@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from boneage_ray import storage
-from boneage_ray.anatomy.cephalometry import FACIAL, LANDMARKS, VERTEBRAL
+from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
 from boneage_ray.datasets.load import Prepared
 from boneage_ray.datasets.plan import Slice, ordered_slices
 from boneage_ray.datasets.read import read_slice
@@ -24,6 +24,7 @@ from boneage_ray.evaluation.split_job import Row, SplitJob, picture, predict_par
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.prediction.landmarks import Floats, confidence, in_original, staged
 from boneage_ray.prediction.members import Models
+from boneage_ray.records.geometry import given_points
 from boneage_ray.records.schema import to_table
 from boneage_ray.records.split import Split
 from boneage_ray.tasks.config import CephalogramTaskConfig
@@ -87,7 +88,8 @@ class LandmarkWorker:
 
 
 def _judged(record: Row, points: np.ndarray[Any, Any], config: CephalogramTaskConfig) -> Row:
-    points_K4, true_K2 = in_original(points, tuple(record["to_original"])), given_points(record)
+    points_K4 = in_original(points, record["to_original"])
+    true_K2 = given_points(record["vertebral"], record["facial"])
     spacing = record["pixel_spacing_mm"]
     judged = staged(points_K4, spacing, config)
     known = np.column_stack([true_K2, np.zeros((len(LANDMARKS), 2))])
@@ -103,15 +105,6 @@ def _judged(record: Row, points: np.ndarray[Any, Any], config: CephalogramTaskCo
         "cvm_probabilities": judged and judged.cvm_probabilities,
         "true_cvm_stage": true and true.cvm_stage,
     }
-
-
-def given_points(record: Row) -> Floats:
-    """(32, 2) landmarks of a prepared record in pixels of the original, NaN where there is none."""
-    sets = [
-        np.full((len(names), 2), np.nan) if record[key] is None else np.asarray(record[key], np.float64)
-        for key, names in (("vertebral", VERTEBRAL), ("facial", FACIAL))
-    ]
-    return np.concatenate(sets)
 
 
 def _point(name: str, found_4: Floats, true_2: Floats) -> Row:

@@ -16,15 +16,17 @@ from torch import Tensor, nn
 from boneage_ray.anatomy import cvm
 from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
 from boneage_ray.datasets.batch import as_float, make_batch
-from boneage_ray.errors import InputProblem, UsageError
+from boneage_ray.errors import UsageError
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction.landmark_overlay import Marked, landmark_png
 from boneage_ray.prediction.landmarks import landmark_adder
 from boneage_ray.prediction.mask_overlay import overlay_png
+from boneage_ray.prediction.masks import mask_adder
 from boneage_ray.prediction.predictor import Predictor
-from boneage_ray.prediction.rows import Add, Loaded, score_rows
+from boneage_ray.prediction.rows import Loaded, score_rows
 from boneage_ray.records import enhance
 from boneage_ray.records.decode import decode
+from boneage_ray.records.png import encode_png
 from boneage_ray.records.prepare import ImageConfig, Prepared
 from boneage_ray.records.quality import check_quality
 from boneage_ray.records.schema import Row
@@ -51,7 +53,7 @@ def explain(predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
         return _landmarks(row, data, predictor.recipe.image, task) if row["status"] == "scored" else Explanation(row)
     if task.kind == "mask":
         seen: list[Picture] = []
-        (row,) = score_rows([case], predictor, _keep_mask(seen))
+        (row,) = score_rows([case], predictor, mask_adder(lambda mask, _: seen.append(mask)))
         prepared = _prepared(case)
         return Explanation(row, overlay_png(prepared.pixels, seen[0], side=SIDE) if seen and prepared else None)
     (row,) = score_rows([case], predictor)
@@ -64,14 +66,6 @@ def explain(predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
 
 def _prepared(case: Loaded) -> Prepared | None:
     return case.outcome if isinstance(case.outcome, Prepared) else None
-
-
-def _keep_mask(seen: list[Picture]) -> Add:
-    def add(row: Row, values: Row, _: Loaded) -> None:
-        seen.append(values["mask"])
-        row["status"] = "scored"
-
-    return add
 
 
 def _landmarks(row: Row, data: bytes, image: ImageConfig, task: CephalogramTaskConfig) -> Explanation:
@@ -151,7 +145,4 @@ def heat_png(pixels: Picture, heat: NDArray[np.float32], text: str) -> bytes:
     colour: Any = cv2.applyColorMap(np.asarray(warm * 255, np.uint8), cv2.COLORMAP_INFERNO)
     mixed = np.asarray(gray * (1 - 0.6 * warm) + colour * (0.6 * warm), np.uint8)
     cv2.putText(mixed, text, (12, 28), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255, 255, 255), 2, cv2.LINE_AA)
-    done, data = cv2.imencode(".png", mixed)
-    if not done:
-        raise InputProblem("predict", "internal_error", "the picture could not be encoded")
-    return bytes(data)
+    return encode_png(mixed)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
+from boneage_ray.records.png import encode_png
 
 Floats = NDArray[np.float64]
 # Blue, green, red.
@@ -53,10 +54,7 @@ def landmark_png(image: NDArray[np.uint8], marked: Marked, side: int = 640, neck
             _circle(picture, x, y, 1.2, CYAN, -1)
     for number, line in enumerate(marked.text):
         _write(picture, line, (8, 18 + 17 * number), 0.45)
-    done, data = cv2.imencode(".png", picture)
-    if not done:
-        raise ValueError("the overlay could not be encoded")
-    return bytes(data)
+    return encode_png(picture)
 
 
 def _framed(

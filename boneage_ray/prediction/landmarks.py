@@ -9,6 +9,7 @@ from boneage_ray.anatomy import cvm
 from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
 from boneage_ray.errors import InputProblem
 from boneage_ray.prediction.rows import Add, Loaded, add_problem
+from boneage_ray.records.geometry import ToOriginal, to_original_pixels
 from boneage_ray.records.prepare import Prepared
 from boneage_ray.records.schema import Row
 from boneage_ray.tasks.config import CephalogramTaskConfig
@@ -53,12 +54,11 @@ def landmark_adder(config: CephalogramTaskConfig) -> Add:
     return add
 
 
-def in_original(points_K4: NDArray[np.floating], to_original: tuple[float, float, float]) -> Floats:
-    """(32, 4) x, y, sigma, confidence from pixels of the prepared image to pixels of the original; `to_original`: s, tx, ty."""
-    s, tx, ty = to_original
+def in_original(points_K4: NDArray[np.floating], to_original: ToOriginal) -> Floats:
+    """(32, 4) x, y, sigma, confidence from pixels of the prepared image to pixels of the original."""
     moved = np.array(points_K4, np.float64)
-    moved[:, :3] *= s
-    moved[:, :2] += (tx, ty)
+    moved[:, :2] = to_original_pixels(moved[:, :2], to_original)
+    moved[:, 2] *= to_original[0]
     moved[:, :3] = moved[:, :3].round(DIGITS)
     return moved
 

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from boneage_ray.records.png import encode_png
+
 Mask = NDArray[np.uint8]
 _PREDICTED, _TRUE = (0, 200, 255), (80, 220, 80)  # blue, green, red: orange and green
 
@@ -25,7 +27,4 @@ def overlay_png(image: NDArray[np.uint8], predicted: Mask, true: Mask | None = N
             shrunk = cv2.resize(mask, small.shape[::-1], interpolation=cv2.INTER_NEAREST)
             outlines, _ = cv2.findContours(np.asarray(shrunk, np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(picture, outlines, -1, colour, 1)
-    done, data = cv2.imencode(".png", picture)
-    if not done:
-        raise ValueError("the overlay could not be encoded")
-    return bytes(data)
+    return encode_png(picture)

@@ -17,8 +17,9 @@ from boneage_ray.archives.archive import Input
 from boneage_ray.archives.masks import mask_name
 from boneage_ray.errors import InputProblem
 from boneage_ray.prediction.ensemble import Scorer
-from boneage_ray.prediction.rows import Loaded, add_problem, score_rows
+from boneage_ray.prediction.rows import Add, Loaded, add_problem, score_rows
 from boneage_ray.records.masking import check_mask
+from boneage_ray.records.png import encode_png
 from boneage_ray.records.prepare import Prepared
 from boneage_ray.records.schema import Row
 
@@ -32,17 +33,26 @@ def mask_rows(loaded: Iterable[Loaded], predictor: Scorer, source: str, write: W
     Where the model finds no hand the row is rejected (no_mask) and nothing is written.
     """
 
-    def add(row: Row, values: Row, case: Loaded) -> None:
+    def keep(mask: Mask, case: Loaded) -> None:
         assert isinstance(case.outcome, Prepared)
+        write(mask_name(path_below(source, case.item)), as_png(in_original(mask, case.outcome)))
+
+    return score_rows(loaded, predictor, mask_adder(keep))
+
+
+def mask_adder(keep: Callable[[Mask, Loaded], None]) -> Add:
+    """A mask's row: scored, and `keep` takes the mask; or rejected, where there is no hand in it."""
+
+    def add(row: Row, values: Row, case: Loaded) -> None:
         try:
             mask = check_mask(values["mask"])
         except InputProblem as problem:
             add_problem(row, InputProblem("predict", problem.reason, problem.message, "rejected"))
             return
-        write(mask_name(path_below(source, case.item)), as_png(in_original(mask, case.outcome)))
+        keep(mask, case)
         row["status"] = "scored"
 
-    return score_rows(loaded, predictor, add)
+    return add
 
 
 def in_original(mask: Mask, prepared: Prepared) -> Mask:
@@ -56,10 +66,7 @@ def in_original(mask: Mask, prepared: Prepared) -> Mask:
 
 def as_png(mask: Mask) -> bytes:
     """A 0/1 mask as a PNG of 0 and 255."""
-    done, data = cv2.imencode(".png", mask * np.uint8(255))
-    if not done:
-        raise ValueError("the mask could not be encoded")
-    return bytes(data)
+    return encode_png(mask * np.uint8(255))
 
 
 def path_below(source: str, item: Input) -> str:

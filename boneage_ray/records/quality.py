@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from boneage_ray.errors import InputProblem, Reason
 from boneage_ray.records import enhance
+from boneage_ray.records.png import encode_png
 
 LOOK = 160
 _DEPTHS = (8, 10, 12, 14, 16)
@@ -98,10 +99,7 @@ def thumbnail(pixels: npt.NDArray[Any], side: int = 96) -> bytes:
     factor = min(1.0, side / max(sample.shape))
     size = tuple(max(1, round(n * factor)) for n in sample.shape[::-1])
     small: Any = cv2.resize(np.ascontiguousarray(sample), size, interpolation=cv2.INTER_AREA)
-    done, data = cv2.imencode(".png", enhance.to_uint8(small))
-    if not done:
-        raise ValueError("the thumbnail could not be encoded")
-    return bytes(data)
+    return encode_png(enhance.to_uint8(small))
 
 
 def _check_shape(height: int, width: int, config: QualityConfig) -> None:

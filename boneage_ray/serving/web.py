@@ -15,7 +15,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from boneage_ray import __version__
-from boneage_ray.archives.archive import Input, stem_of
+from boneage_ray.archives.archive import Input, asked
 from boneage_ray.records.schema import Row
 from boneage_ray.serving import uploads
 from boneage_ray.serving.problems import OverloadedError, ProblemError, UnavailableError, add_handlers, unusable
@@ -157,7 +157,9 @@ class _Service:
         kind = uploads.content_type(request)
         with self._counted():
             upload = await uploads.read_single(request, kind, self.config.max_upload_bytes)
-            found = await self._in_time(model.backend.explain(upload.data, _input(upload.name, query)))
+            found = await self._in_time(
+                model.backend.explain(upload.data, asked(upload.name, query.sex, query.pixel_spacing_mm))
+            )
         if isinstance(found, bytes):
             return found
         raise unusable(found)
@@ -208,25 +210,13 @@ class _Service:
         return [task.result() for task in tasks]
 
     async def _one(self, backend: Backend, upload: Upload, query: PredictQuery) -> Row:
-        return await self._in_time(backend.predict(upload.data, _input(upload.name, query)))
+        return await self._in_time(backend.predict(upload.data, asked(upload.name, query.sex, query.pixel_spacing_mm)))
 
     async def _in_time(self, answer: Awaitable[T]) -> T:
         try:
             return await asyncio.wait_for(answer, self.config.predict_timeout_s)
         except TimeoutError:
             raise UnavailableError(f"no answer within {self.config.predict_timeout_s:g} s; try again") from None
-
-
-def _input(name: str, query: PredictQuery) -> Input:
-    """As `score --sex --pixel-spacing-mm` would list the file."""
-    return Input(
-        uri=name,
-        record_id=stem_of(name),
-        sex=query.sex,
-        sex_source="option" if query.sex else "unknown",
-        pixel_spacing_mm=query.pixel_spacing_mm,
-        pixel_spacing_source="option" if query.pixel_spacing_mm else None,
-    )
 
 
 def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:

@@ -11,9 +11,10 @@ from typing import final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
+from boneage_ray.anatomy.cephalometry import LANDMARKS, SETS
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.models.cephalogram import moved, moved_back
 from boneage_ray.models.edges import edge_map
@@ -22,8 +23,8 @@ from boneage_ray.tasks.config import CephalogramTaskConfig
 from boneage_ray.tasks.landmark_losses import focal_loss, map_cross_entropy, masked_mse
 from boneage_ray.tasks.task import Columns, Task
 
-# Which of LANDMARKS each map of points holds, and where in the image it lies.
-SETS = {"vertebral": slice(0, len(VERTEBRAL)), "facial": slice(len(VERTEBRAL), None), "neck": slice(0, len(VERTEBRAL))}
+# Which of LANDMARKS each map of points holds; the neck, seen last, goes before the whole.
+_HELD = SETS | {"neck": SETS["vertebral"]}
 
 # sigmoid(-4.6) = 0.01: a network that knows nothing says that a pixel is no landmark, as almost none is (Lin et al. 2017).
 _SCARCE = 4.6
@@ -60,7 +61,7 @@ class CephalogramTask(Task):
         logits_BKHW = logits_BKHW.float()
         if batch.points_BK2 is None:
             return logits_BKHW.sum() * 0.0
-        points_BK2 = moved_back(batch.points_BK2[:, SETS[name]], frame_B3)
+        points_BK2 = moved_back(batch.points_BK2[:, _HELD[name]], frame_B3)
         height, width = logits_BKHW.shape[-2:]
         known_BK = known_points(points_BK2, height, width)
         target_BKHW = render(points_BK2, height, width, self.config.sigma)
@@ -97,7 +98,7 @@ class CephalogramTask(Task):
         for name, logits_BKHW, frame_B3 in _maps(outputs):
             points_BK2, sigma_BK, confidence_BK = self.decoded(logits_BKHW)
             values = [moved(points_BK2, frame_B3), (sigma_BK * frame_B3[:, 2:])[..., None], confidence_BK[..., None]]
-            found_BK4[:, SETS[name]] = torch.cat(values, -1).float().cpu()
+            found_BK4[:, _HELD[name]] = torch.cat(values, -1).float().cpu()
         return {"points": list(found_BK4.numpy())}
 
     def truth(self, batch: Batch) -> Columns:
@@ -107,17 +108,20 @@ class CephalogramTask(Task):
         return {"points": list(batch.points_BK2.cpu().numpy())}
 
     def metrics(self, predicted: Columns, truth: Columns) -> dict[str, float]:
-        """Mean radial error in pixels of the prepared image: of all labelled points, and of each set. NaN where there is none."""
+        """Mean radial error in pixels of the prepared image: of all labelled points, and of each set. NaN where there is none.
+
+        Infinite where a map of the model shows no point that is labelled: a model that leaves points out is not better for it.
+        """
         radial_NK = np.array(
-            [np.hypot(*(p[:, :2] - t).T) for p, t in zip(predicted["points"], truth["points"], strict=True)]
+            [_radial(p, t) for p, t in zip(predicted["points"], truth["points"], strict=True)], np.float64
         ).reshape(-1, len(LANDMARKS))
-        sets = {"": slice(None), "vertebral_": SETS["vertebral"], "facial_": SETS["facial"]}
+        sets = {"": slice(None), **{f"{name}_": which for name, which in SETS.items()}}
         return {f"{name}mre_px": _mean(radial_NK[:, which]) for name, which in sets.items()}
 
 
 def _maps(outputs: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Name, logits and frame of each map of points."""
-    for name in SETS:
+    for name in _HELD:
         if name in outputs:
             yield name, outputs[name], outputs["neck_frame" if name == "neck" else "frame"]
 
@@ -129,6 +133,13 @@ def _of_size(image_B1HW: Tensor, like: Tensor) -> Tensor:
     return torch.nn.functional.interpolate(image_B1HW, size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def _mean(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
-    known = values[np.isfinite(values)]
+def _radial(points_K4: NDArray[np.floating], true_K2: NDArray[np.floating]) -> NDArray[np.floating]:
+    """(K,) distances; NaN without a label or a map, infinite where a map shows no point."""
+    radial_K = np.hypot(*(points_K4[:, :2] - true_K2).T)
+    nowhere_K = np.isnan(points_K4[:, 0]) & np.isfinite(points_K4[:, 3]) & np.isfinite(true_K2[:, 0])
+    return np.asarray(np.where(nowhere_K, np.inf, radial_K))
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else math.nan

@@ -89,8 +89,25 @@ def test_without_any_spacing_errors_are_pixels():
     assert found == {"n": 2, "points": 2, "mre_px": 3.0}
 
 
+def test_points_that_are_found_nowhere_are_counted_and_not_detected():
+    given = predictions([{0: 1.0, 1: 1.0}, {0: 1.0}], [1.0, 1.0])
+    given.points_NK4[0, 1] = (NAN, NAN, NAN, 0.0)  # a map without a peak
+    given.points_NK4[0, 2] = (NAN, NAN, NAN, 0.0)  # the same, but nobody has said where it is
+    found = analyse_landmarks(given)
+    assert found["missed_points"] == {"vertebral": 1, "facial": 0}
+    vertebral = found["sets"]["vertebral"]
+    assert (vertebral["mre_mm"], vertebral["points"]) == (1.0, 2)
+    assert vertebral["sdr"]["2"]["share"] == 0.75
+
+
 def test_nothing_labelled_has_no_figures():
-    assert analyse_landmarks(predictions([{}, {}], [1.0, 1.0])) == {"n": 2, "sets": {}, "sigma": None, "stage": None}
+    assert analyse_landmarks(predictions([{}, {}], [1.0, 1.0])) == {
+        "n": 2,
+        "missed_points": {"vertebral": 0, "facial": 0},
+        "sets": {},
+        "sigma": None,
+        "stage": None,
+    }
 
 
 @pytest.mark.parametrize(("told", "coverage", "ratio"), [(1.0, 0.95, 1.0), (0.5, 0.527, 2.0), (2.0, 1.0, 0.5)])

@@ -17,13 +17,13 @@ from boneage_ray.evaluation.landmarks import (
     LandmarkWorker,
     _judged,
     as_landmark_predictions,
-    given_points,
     write_predictions,
 )
 from boneage_ray.models.build import build_model
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
+from boneage_ray.records.geometry import given_points
 from boneage_ray.records.prepare import ImageConfig, prepare_pixels
 from boneage_ray.records.schema import from_table, record_schema, to_table
 from boneage_ray.tasks.config import CephalogramTaskConfig
@@ -52,18 +52,18 @@ def predicted(record, off=0.0):
     """What a network says that errs by so many pixels of the original along x, in pixels of the prepared image."""
     s, tx, ty = record["to_original"]
     points = np.full((len(LANDMARKS), 4), 0.9, np.float32)
-    points[:, :2] = (given_points(record) - (tx - off, ty)) / s
+    points[:, :2] = (given_points(record["vertebral"], record["facial"]) - (tx - off, ty)) / s
     points[:, 2] = 0.2
     return points
 
 
 def test_given_points_stand_in_order_with_nan_where_there_are_none():
     one = record(1, facial=None)
-    found = given_points(one)
+    found = given_points(one["vertebral"], one["facial"])
     assert found.shape == (32, 2)
     assert found[:13].tolist() == one["vertebral"]
     assert np.isnan(found[13:]).all()
-    assert np.isnan(given_points(one | {"vertebral": None})).all()
+    assert np.isnan(given_points(None, one["facial"])).all()
 
 
 @pytest.mark.parametrize("stage", [1, 4, 6])
@@ -73,7 +73,9 @@ def test_a_row_holds_points_truth_and_both_stages_in_the_original(stage):
     assert (row["record_id"], row["confidence"]) == ("p2", pytest.approx(0.9))
     assert (row["cvm_stage"], row["true_cvm_stage"]) == (f"CS{stage}",) * 2
     assert sum(row["cvm_probabilities"].values()) == pytest.approx(1.0)
-    for point, name, (x, y) in zip(row["landmarks"], LANDMARKS, given_points(one), strict=True):
+    for point, name, (x, y) in zip(
+        row["landmarks"], LANDMARKS, given_points(one["vertebral"], one["facial"]), strict=True
+    ):
         assert point["name"] == name
         assert (point["true_x"], point["true_y"]) == (x, y)
         assert (point["x"], point["y"]) == (pytest.approx(x + 2, abs=2e-3), pytest.approx(y, abs=2e-3))

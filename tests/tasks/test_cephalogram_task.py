@@ -126,3 +126,12 @@ def test_edges_and_image_are_compared_with_those_of_the_augmented_image():
     assert float(losses["reconstruction"]) == 0.0
     # A step of height 1 has a Gaussian of height 1 and sigma 3 on its edge: the mean of its square is sigma sqrt(pi) / width.
     assert float(losses["edges"]) == pytest.approx(3.0 * math.sqrt(math.pi) / SIDE, rel=0.02)
+
+
+def test_a_model_that_leaves_a_point_out_is_not_better_for_it():
+    task, true = CephalogramTask(CephalogramTaskConfig(loss="mse")), points()
+    outputs = outputs_of(true, "mse")
+    outputs["vertebral"][0, 3] = 0.0
+    metrics = task.metrics(task.predict(outputs), task.truth(batch(true)))
+    assert metrics["mre_px"] == metrics["vertebral_mre_px"] == math.inf
+    assert metrics["facial_mre_px"] < 0.05
