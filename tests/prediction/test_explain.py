@@ -202,3 +202,10 @@ def test_an_encoder_without_feature_maps_is_refused(one_thread):
     predictor = predictor_of("test_vit")
     with pytest.raises(UsageError, match="demo: this encoder has no feature maps to show"):
         explain(predictor, loaded(data, 64), data)
+
+
+def test_a_mask_without_a_hand_is_rejected_as_score_rejects_it():
+    data = encoded(hand_phantom(1, 100, "F", 160).image)
+    case = load_input(Input("hand.png", "hand"), data, lambda given: prepare(given, ImageConfig(size=64)))
+    found = explain(Known("hand-mask", mask=np.zeros((64, 64), np.uint8)), case, data)
+    assert (found.png, found.row["status"], found.row["reason"]) == (None, "rejected", "no_mask")

@@ -1,0 +1,47 @@
+"""The test split of landmarks is opened after the validation split was judged, of the same model and data."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from boneage_ray.commands.cephalograms import _note_validated, check_validated
+from boneage_ray.datasets.load import Prepared
+from boneage_ray.errors import UsageError
+from boneage_ray.runs import Run
+
+DATA = Prepared("data", {"fingerprint": "f1"})
+
+
+def models(place, sha256="a"):
+    return SimpleNamespace(members=[SimpleNamespace(uri=str(place))], sha256=sha256)
+
+
+def asked(place, data=DATA, split="test", open_test=False, sha256="a"):
+    run = Run("evaluate")
+    check_validated(run, models(place, sha256), data, split, open_test)
+    return run
+
+
+def test_it_is_closed_before_and_open_after(tmp_path):
+    with pytest.raises(UsageError, match="give --split val first, or --open-test"):
+        asked(tmp_path)
+    asked(tmp_path, split="val")
+    _note_validated(models(tmp_path), DATA, "report")
+    asked(tmp_path)
+
+
+def test_other_data_and_another_model_in_the_same_place_do_not_count(tmp_path):
+    _note_validated(models(tmp_path), DATA, "report")
+    with pytest.raises(UsageError, match="give --split val first"):
+        asked(tmp_path, data=Prepared("other", {"fingerprint": "f2"}))
+    with pytest.raises(UsageError, match="give --split val first"):
+        asked(tmp_path, sha256="b")
+
+
+def test_whoever_opens_it_all_the_same_is_recorded(tmp_path):
+    early = asked(tmp_path, open_test=True)
+    _note_validated(models(tmp_path), DATA, "report")
+    late = asked(tmp_path, open_test=True)
+    assert [run.facts["test_opened_before_validation"] for run in (early, late)] == [True, False]
