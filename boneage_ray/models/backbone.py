@@ -111,21 +111,29 @@ def _load_from_hub(model: nn.Module, config: BackboneConfig, size: int | None) -
 
 def _load_file(model: nn.Module, config: BackboneConfig) -> None:
     try:
-        data = storage.read_bytes(config.weights)
+        state = read_state(config.weights, config.weights_sha256)
     except StorageError as error:
         if not re.fullmatch(r"\w+", config.weights):
             raise
         raise StorageError(
             error.reason, f"{error}; for weights of timm's hub give model.backbone.weights=timm"
         ) from None
-    digest = hashlib.sha256(data).hexdigest()
-    if config.weights_sha256 is not None and digest != config.weights_sha256:
-        raise MismatchError(f"{config.weights} has SHA-256 {digest}, the recipe asks for {config.weights_sha256}")
-    try:
-        state = load_safetensors(data)
-    except SafetensorError as error:
-        raise UsageError(f"{config.weights} is not a safetensors file: {error}") from None
     _load_state(model, _encoder_of(state), config, config.weights)
+
+
+def read_state(uri: str, sha256: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, here or in an object store.
+
+    Raises `StorageError`, `MismatchError` for another SHA-256 than asked for, and `UsageError` for another kind of file.
+    """
+    data = storage.read_bytes(uri)
+    digest = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and digest != sha256:
+        raise MismatchError(f"{uri} has SHA-256 {digest}, the recipe asks for {sha256}")
+    try:
+        return load_safetensors(data)
+    except SafetensorError as error:
+        raise UsageError(f"{uri} is not a safetensors file: {error}") from None
 
 
 def _encoder_of(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from boneage_ray.anatomy.cephalometry import FACIAL, VERTEBRAL
 from boneage_ray.errors import UsageError
+from boneage_ray.models.backbone import load_checked, read_state
 from boneage_ray.models.config import CephalogramConfig, MapName
 from boneage_ray.models.heatmap import decode
 from boneage_ray.models.model import Model
@@ -40,12 +41,14 @@ class Cephalogram(Model):
     def __init__(self, config: CephalogramConfig, with_weights: bool = True) -> None:
         super().__init__()
         self.config = config
-        weights = config.weights if with_weights else "none"
-        whole = unet(config.encoder, weights, sum(CHANNELS[name] for name in config.maps))
-        nets = [whole, *([unet(config.encoder, weights, CHANNELS["vertebral"])] if config.neck else [])]
+        weights = "imagenet" if with_weights and config.weights == "imagenet" else "none"
+        maps = [sum(CHANNELS[name] for name in config.maps), *([CHANNELS["vertebral"]] if config.neck else [])]
+        nets = [unet(config.encoder, weights, count, config.stride) for count in maps]
         self.backbone = nn.ModuleList(net.encoder for net in nets)
         self.decoders = nn.ModuleList(net.decoder for net in nets)
         self.heads = nn.ModuleList(net.segmentation_head for net in nets)
+        if with_weights and config.weights not in ("none", "imagenet"):
+            load_checked(self, read_state(config.weights), config.weights)
 
     def forward(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> dict[str, Tensor]:
         """Logits of all maps; sex is no input. Raises `UsageError` for a side that is no multiple of 32."""
@@ -53,12 +56,11 @@ class Cephalogram(Model):
         logits = self._logits(0, whole_B1hw)
         parts = torch.split(logits, [CHANNELS[name] for name in self.config.maps], dim=1)
         outputs: dict[str, Tensor] = dict(zip(map(str, self.config.maps), parts, strict=True))
-        offset = (scale - 1) / 2  # the first pixel's centre lies half a large pixel from the edge
-        frame = torch.tensor([offset, offset, scale], device=logits.device)
-        outputs["frame"] = frame.expand(len(image_B1HW), 3)
+        frame = torch.tensor([0.0, 0.0, 1.0], device=logits.device).expand(len(image_B1HW), 3)
+        outputs["frame"] = coarser(frame, scale * self.config.stride)
         if self.config.neck:
             neck_frame = self._neck(outputs, max(image_B1HW.shape[-2:]))
-            outputs["neck_frame"] = neck_frame
+            outputs["neck_frame"] = coarser(neck_frame, self.config.stride)
             outputs["neck"] = self._logits(1, cut(image_B1HW, neck_frame, self.config.neck))
         return outputs
 
@@ -108,6 +110,17 @@ def moved(points_BK2: Tensor, frame_B3: Tensor) -> Tensor:
 def moved_back(points_BK2: Tensor, frame_B3: Tensor) -> Tensor:
     """The inverse of `moved`: points of the image as points of a map."""
     return (points_BK2 - frame_B3[:, None, :2]) / frame_B3[:, None, 2:]
+
+
+def coarser(frame_B3: Tensor, stride: float) -> Tensor:
+    """The frame of a map of which one pixel is `stride` pixels of the map that the frame was of; the same square is covered.
+
+    >>> coarser(torch.tensor([[0.0, 4.0, 1.0]]), 2).tolist()
+    [[0.5, 4.5, 2.0]]
+    """
+    x0, y0, scale = frame_B3.unbind(-1)
+    offset = scale * (stride - 1) / 2
+    return torch.stack([x0 + offset, y0 + offset, scale * stride], -1)
 
 
 def cut(image_B1HW: Tensor, frame_B3: Tensor, side: int) -> Tensor:

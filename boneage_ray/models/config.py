@@ -120,18 +120,23 @@ class CephalogramConfig(BaseModel):
 
     It looks at the whole image with a side of `side` pixels (0: as it was prepared). With `neck` it looks again, at the neck
     that it found there, from the prepared image's full detail and with a side of `neck` pixels: a second U-Net for the 13
-    vertebral points. That region is `neck_margin` of the points' extent larger on each side.
+    vertebral points. That region is `neck_margin` of the points' extent larger on each side. One pixel of a map is `stride`
+    pixels of what the network looks at: 2 leaves the last step of the decoder out, a third of all work.
+
+    `weights`: "none" (random), "imagenet" (the encoders', needs the network), or the URI of the `weights.safetensors` of a model
+    bundle of the same network.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["cephalogram"] = "cephalogram"
     encoder: str = Field(default="efficientnet-b2", description="an encoder of segmentation-models-pytorch")
-    weights: Literal["none", "imagenet"] = "none"
+    weights: Literal["none", "imagenet"] | str = "none"
     maps: tuple[MapName, ...] = ("reconstruction", "edges", "vertebral", "facial")
     side: int = Field(default=0, ge=0, multiple_of=32)
     neck: int = Field(default=0, ge=0, le=1024, multiple_of=32)
     neck_margin: float = Field(default=0.35, ge=0, le=2)
+    stride: Literal[1, 2] = 1
 
     @model_validator(mode="after")
     def _something_to_look_for(self) -> CephalogramConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from boneage_ray.errors import UsageError
 from boneage_ray.models.build import build_model
@@ -42,6 +43,29 @@ def test_a_smaller_side_says_where_its_pixels_lie():
     assert set(outputs) == {"facial", "frame"}
     assert outputs["facial"].shape == (1, 19, 32, 32)
     assert moved(torch.tensor([[[0.0, 31.0]]]), outputs["frame"]).tolist() == [[[0.5, 62.5]]]
+
+
+def test_a_stride_of_two_gives_maps_of_half_the_side_and_says_where_they_lie():
+    with torch.inference_mode():
+        outputs = model(maps=("vertebral",), side=64, neck=32, stride=2)(torch.rand(1, 1, 128, 128))
+    assert outputs["vertebral"].shape == (1, 13, 32, 32)
+    assert outputs["neck"].shape == (1, 13, 16, 16)
+    assert moved(torch.tensor([[[0.0, 31.0]]]), outputs["frame"]).tolist() == [[[1.5, 125.5]]]
+
+
+def test_weights_of_a_bundle_are_taken_and_must_fit(tmp_path):
+    source = model(maps=("vertebral",), neck=32)
+    save_file(source.state_dict(), tmp_path / "weights.safetensors")
+    uri = str(tmp_path / "weights.safetensors")
+    torch.manual_seed(1)
+    loaded = Cephalogram(CephalogramConfig(encoder=TINY, maps=("vertebral",), neck=32, weights=uri))
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, source.state_dict()[name])
+    with pytest.raises(UsageError, match=r"weights.safetensors does not fit the model: unexpected .* other shape"):
+        Cephalogram(CephalogramConfig(encoder=TINY, weights=uri))
+    (tmp_path / "pickled.pt").write_bytes(b"\x80\x04.")
+    with pytest.raises(UsageError, match="is not a safetensors file"):
+        Cephalogram(CephalogramConfig(encoder=TINY, weights=str(tmp_path / "pickled.pt")))
 
 
 def test_the_neck_is_cut_around_the_points_that_were_found():
