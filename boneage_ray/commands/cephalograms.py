@@ -40,8 +40,8 @@ def evaluate(run: Run, models: Models, prepared: Prepared, what: Evaluation) -> 
     """Predictions, metrics and page below OUT; returns the figures for the terminal."""
     from boneage_ray.evaluation import landmarks as job
     from boneage_ray.evaluation.landmark_analysis import analyse_landmarks
-    from boneage_ray.evaluation.landmark_report import landmark_page
-    from boneage_ray.evaluation.landmark_sheets import sheets_of
+    from boneage_ray.evaluation.landmark_report import HEATMAPS, landmark_page
+    from boneage_ray.evaluation.landmark_sheets import heatmaps_of, sheets_of
     from boneage_ray.evaluation.split_job import left_out
 
     with timed(run, "evaluate"):
@@ -58,7 +58,8 @@ def evaluate(run: Run, models: Models, prepared: Prepared, what: Evaluation) -> 
         "Data": f"{prepared.uri} {prepared.manifest['fingerprint']}",
         "Split": what.split,
     }
-    sheets = sheets_of(analysis, prepared, what.split, rows)
+    sheets = dict(sheets_of(analysis, prepared, what.split, rows))
+    sheets[HEATMAPS] = heatmaps_of(analysis, models, prepared, what.split, rows)
     page = landmark_page(analysis, predictions, sheets, facts, what.command)
     storage.write_text(storage.join(what.out, "report.html"), page)
     if what.split == "val":

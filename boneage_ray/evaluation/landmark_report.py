@@ -10,6 +10,7 @@ from boneage_ray.evaluation.landmark_analysis import DETECTED_MM, LandmarkPredic
 from boneage_ray.evaluation.page import Number, Page, Picture, Section, Status, Table, percent, render, shown
 
 Sheets = Mapping[str, Sequence[tuple[bytes, str]]]  # title -> PNG and caption of each image
+HEATMAPS = "Heatmaps"  # the title of the sheet that shows no whole images
 FEW_IMAGES, POOR_MM = 50, 2.0
 
 
@@ -20,7 +21,7 @@ def landmark_page(
     facts: Mapping[str, str],
     command: str,
 ) -> str:
-    """`analysis` of these predictions by `analyse_landmarks`; `sheets` by `sheets_of`."""
+    """`analysis` of these predictions by `analyse_landmarks`; `sheets` by `sheets_of` and `heatmaps_of`."""
     sections = [
         _errors(analysis, predictions, command),
         *(_each(name, found) for name, found in analysis["sets"].items() if "landmarks" in found),
@@ -164,10 +165,14 @@ def _sigma(found: Mapping[str, Any], command: str) -> Section:
 
 
 def _sheet(title: str, pictures: Sequence[tuple[bytes, str]]) -> Section:
+    if title == HEATMAPS:
+        text = "Warm: where a landmark's map is high. Yellow: the given point. Cyan: the one that is read off the map."
+    else:
+        text = "Yellow: the given points. Cyan: the predicted ones, circles of one sigma."
     shown_here = [
-        Picture(data, f"Cephalogram with given and predicted points; {said}", said) for data, said in pictures
+        Picture(data, f"{title}: cephalogram with given and predicted points; {said}", said) for data, said in pictures
     ]
-    return Section(title, ["Yellow: the given points. Cyan: the predicted ones, circles of one sigma."], (), shown_here)
+    return Section(title, [text], (), shown_here)
 
 
 def _limits() -> Section:

@@ -1,4 +1,4 @@
-"""Sheets of cephalograms with their points: the best quarter, the middle half and the worst quarter of a split."""
+"""Pictures to look at: cephalograms with their points (the best, the middle and the worst of a split), and heatmaps."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from boneage_ray import bundle
 from boneage_ray.anatomy.cephalometry import SETS
 from boneage_ray.datasets.load import Prepared
 from boneage_ray.datasets.plan import Slice
 from boneage_ray.datasets.read import read_slice
 from boneage_ray.evaluation.landmark_report import Sheets
 from boneage_ray.evaluation.split_job import Row, picture
+from boneage_ray.prediction.heatmaps import heatmap_gallery
 from boneage_ray.prediction.landmark_overlay import Marked, landmark_png
+from boneage_ray.prediction.members import Models
+from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.records.geometry import to_prepared_pixels
 from boneage_ray.records.split import Split
 
@@ -43,13 +48,42 @@ def chosen(images: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
     }
 
 
-def _drawn(prepared: Prepared, split: Split, row: Row, name: str, judged: Mapping[str, Any]) -> tuple[bytes, str]:
+def heatmaps_of(
+    analysis: Mapping[str, Any], models: Models, prepared: Prepared, split: Split, rows: Sequence[Row]
+) -> list[tuple[bytes, str]]:
+    """The heatmaps of the image with the middle error of the split, and of the one with the largest; by the first model."""
+    found = next((found for found in analysis["sets"].values() if "images" in found), None)
+    if found is None:
+        return []
+    images = found["images"]
+    by_id = {row["record_id"]: row for row in rows}
+    predictor = Predictor(bundle.load(models.members[0].uri), "cpu")
+    pictures = []
+    for judged in dict.fromkeys((images[len(images) // 2]["record_id"], images[0]["record_id"])):
+        record = _record(prepared, split, by_id[judged])
+        points = _prepared_points(by_id[judged], record)
+        pictures.append((heatmap_gallery(predictor, picture(record), points[:, 3:]), judged))
+    return pictures
+
+
+def _record(prepared: Prepared, split: Split, row: Row) -> Row:
     shard = prepared.shards(split)[row["part"]]
     (record,) = read_slice(Slice(shard.uri, row["row"], row["row"] + 1)).to_pylist()
+    return dict(record)
+
+
+def _prepared_points(row: Row, record: Row) -> NDArray[np.float64]:
+    """(K, 5): x, y, sigma, true x, true y in pixels of the prepared image."""
     points = np.array([[p[key] for key in ("x", "y", "sigma", "true_x", "true_y")] for p in row["landmarks"]], float)
     for xy in (slice(0, 2), slice(3, 5)):
         points[:, xy] = to_prepared_pixels(points[:, xy], record["to_original"])
     points[:, 2] /= record["to_original"][0]
+    return points
+
+
+def _drawn(prepared: Prepared, split: Split, row: Row, name: str, judged: Mapping[str, Any]) -> tuple[bytes, str]:
+    record = _record(prepared, split, row)
+    points = _prepared_points(row, record)
     hidden = np.ones(len(points), bool)
     hidden[SETS[name]] = False
     points[hidden] = np.nan

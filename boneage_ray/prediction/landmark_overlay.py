@@ -46,14 +46,14 @@ def landmark_png(image: NDArray[np.uint8], marked: Marked, side: int = 640, neck
     if marked.names:  # below the points, which lie close together
         _write_names(picture, points_K3[:, :2])
     if true_K2 is not None:
-        _draw_dots(picture, true_K2, YELLOW, 2.5)
+        draw_dots(picture, true_K2, YELLOW, 2.5)
     for x, y, sigma in points_K3:
         if np.isfinite([x, y]).all():
             if np.isfinite(sigma):
                 _circle(picture, x, y, max(sigma, 1.0), CYAN, 1)
             _circle(picture, x, y, 1.2, CYAN, -1)
     for number, line in enumerate(marked.text):
-        _write(picture, line, (8, 18 + 17 * number), 0.45)
+        write(picture, line, (8, 18 + 17 * number), 0.45)
     return encode_png(picture)
 
 
@@ -111,10 +111,11 @@ def _write_names(picture: NDArray[np.uint8], points_K2: Floats) -> None:
         elif name in VERTEBRAL and name.endswith("posterior") == faces_right:
             (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, _NAME_SIZE, 1)
             where = (x - 5 - width, y + 3)
-        _write(picture, text, where, _NAME_SIZE)
+        write(picture, text, where, _NAME_SIZE)
 
 
-def _draw_dots(picture: NDArray[np.uint8], points_K2: Floats, colour: tuple[int, int, int], radius: float) -> None:
+def draw_dots(picture: NDArray[np.uint8], points_K2: Floats, colour: tuple[int, int, int], radius: float) -> None:
+    """A ring about each point that is known."""
     for x, y in points_K2:
         if np.isfinite([x, y]).all():
             _circle(picture, x, y, radius, colour, 1)
@@ -127,7 +128,8 @@ def _circle(
     cv2.circle(picture, centre, round(radius * 2**_FINE), colour, width, cv2.LINE_AA, _FINE)
 
 
-def _write(picture: NDArray[np.uint8], text: str, at: tuple[float, float], size: float) -> None:
+def write(picture: NDArray[np.uint8], text: str, at: tuple[float, float], size: float) -> None:
+    """White words with a black edge; `at`: the left end of their base line."""
     place = (round(at[0]), round(at[1]))
     cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 3, cv2.LINE_AA)
     cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, WHITE, 1, cv2.LINE_AA)

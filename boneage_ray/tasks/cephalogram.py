@@ -24,7 +24,7 @@ from boneage_ray.tasks.landmark_losses import focal_loss, map_cross_entropy, mas
 from boneage_ray.tasks.task import Columns, Task
 
 # Which of LANDMARKS each map of points holds; the neck, seen last, goes before the whole.
-_HELD = SETS | {"neck": SETS["vertebral"]}
+HELD = SETS | {"neck": SETS["vertebral"]}
 
 # sigmoid(-4.6) = 0.01: a network that knows nothing says that a pixel is no landmark, as almost none is (Lin et al. 2017).
 _SCARCE = 4.6
@@ -49,7 +49,7 @@ class CephalogramTask(Task):
         }
         found = {
             name: weights[name] * self._points_loss(logits_BKHW, batch, name, frame_B3)
-            for name, logits_BKHW, frame_B3 in _maps(outputs)
+            for name, logits_BKHW, frame_B3 in point_maps(outputs)
         }
         if "edges" in outputs:
             found["edges"] = config.edge_weight * self._edges_loss(outputs["edges"], batch)
@@ -61,7 +61,7 @@ class CephalogramTask(Task):
         logits_BKHW = logits_BKHW.float()
         if batch.points_BK2 is None:
             return logits_BKHW.sum() * 0.0
-        points_BK2 = moved_back(batch.points_BK2[:, _HELD[name]], frame_B3)
+        points_BK2 = moved_back(batch.points_BK2[:, HELD[name]], frame_B3)
         height, width = logits_BKHW.shape[-2:]
         known_BK = known_points(points_BK2, height, width)
         target_BKHW = render(points_BK2, height, width, self.config.sigma)
@@ -82,11 +82,16 @@ class CephalogramTask(Task):
 
     def decoded(self, logits_BKHW: Tensor) -> Decoded:
         """Points, sigma and confidence from logits, as the loss means them."""
+        if self.config.loss == "cross_entropy":
+            return decode(logits_BKHW.float(), self.config.sigma, maps="logits")
+        return decode(self.heat(logits_BKHW), self.config.sigma)
+
+    def heat(self, logits_BKHW: Tensor) -> Tensor:
+        """float32 maps of how likely each pixel is the point, as the loss means them: of a softmax as shares of its highest."""
         logits_BKHW = logits_BKHW.float()
         if self.config.loss == "cross_entropy":
-            return decode(logits_BKHW, self.config.sigma, maps="logits")
-        heat_BKHW = (logits_BKHW - _SCARCE).sigmoid() if self.config.loss == "focal" else logits_BKHW.clamp(min=0)
-        return decode(heat_BKHW, self.config.sigma)
+            return (logits_BKHW - logits_BKHW.amax((-2, -1), keepdim=True)).exp()
+        return (logits_BKHW - _SCARCE).sigmoid() if self.config.loss == "focal" else logits_BKHW.clamp(min=0)
 
     def predict(self, outputs: Mapping[str, Tensor]) -> Columns:
         """points: a (32, 4) float32 array a case in the order of LANDMARKS: x, y, sigma (pixels of the prepared image) and
@@ -95,10 +100,10 @@ class CephalogramTask(Task):
         """
         cases = len(outputs["frame"])
         found_BK4 = torch.full((cases, len(LANDMARKS), 4), math.nan)
-        for name, logits_BKHW, frame_B3 in _maps(outputs):
+        for name, logits_BKHW, frame_B3 in point_maps(outputs):
             points_BK2, sigma_BK, confidence_BK = self.decoded(logits_BKHW)
             values = [moved(points_BK2, frame_B3), (sigma_BK * frame_B3[:, 2:])[..., None], confidence_BK[..., None]]
-            found_BK4[:, _HELD[name]] = torch.cat(values, -1).float().cpu()
+            found_BK4[:, HELD[name]] = torch.cat(values, -1).float().cpu()
         return {"points": list(found_BK4.numpy())}
 
     def truth(self, batch: Batch) -> Columns:
@@ -119,9 +124,9 @@ class CephalogramTask(Task):
         return {f"{name}mre_px": _mean(radial_NK[:, which]) for name, which in sets.items()}
 
 
-def _maps(outputs: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Name, logits and frame of each map of points."""
-    for name in _HELD:
+def point_maps(outputs: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, logits and frame of each map of points; which of LANDMARKS it holds says `HELD`."""
+    for name in HELD:
         if name in outputs:
             yield name, outputs[name], outputs["neck_frame" if name == "neck" else "frame"]
 

@@ -30,6 +30,7 @@ from boneage_ray.runs import Progress as ProgressLine
 from boneage_ray.runs import say
 from boneage_ray.training import checkpoint
 from boneage_ray.training.blend import check_blend, fit_blend
+from boneage_ray.training.gallery import show_augmentation
 from boneage_ray.training.loop import NONFINITE, Job, train
 from boneage_ray.training.step import NonFiniteLossError
 from boneage_ray.training.tracking import Tracker
@@ -107,6 +108,7 @@ def run_training(recipe: Recipe, prepared: Prepared, options: TrainOptions) -> t
         for stage in recipe.stages:
             parameter_groups(stage, model.head_parameters(), model.blocks())
         check_blend(recipe)
+        show_augmentation(recipe, prepared, options.out)
     with _progress_line(total) as board:
         _fit(recipe, options, mark, board)
     found = checkpoint.load_latest(run_uri, mark)

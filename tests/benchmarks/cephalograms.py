@@ -54,7 +54,7 @@ def write_split(path, groups, fold, folds):
     validation = {name for k, group in enumerate(rest) if k % every == fold % every for name in group}
     with path.open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["id", "split"])
+        table.writerow(["record_id", "split"])
         for k, group in enumerate(groups):
             for name in group:
                 split = "test" if k % folds == fold else "val" if name in validation else "train"

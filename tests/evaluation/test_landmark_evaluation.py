@@ -12,7 +12,7 @@ from boneage_ray import bundle
 from boneage_ray.anatomy.cephalometry import LANDMARKS
 from boneage_ray.datasets.plan import Shard
 from boneage_ray.evaluation.landmark_analysis import analyse_landmarks
-from boneage_ray.evaluation.landmark_sheets import sheets_of
+from boneage_ray.evaluation.landmark_sheets import heatmaps_of, sheets_of
 from boneage_ray.evaluation.landmarks import (
     LandmarkWorker,
     _judged,
@@ -21,6 +21,7 @@ from boneage_ray.evaluation.landmarks import (
 )
 from boneage_ray.models.build import build_model
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
+from boneage_ray.prediction.members import resolve
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.records.geometry import given_points
@@ -165,6 +166,10 @@ def test_a_worker_judges_the_records_that_have_landmarks_and_their_sheets_are_dr
     assert [analysis["sets"][name]["n"] for name in ("vertebral", "facial")] == [2, 1]
     sheets = sheets_of(analysis, Data(uri, 3), "test", rows)
     assert [len(sheets[f"{title}, vertebral points"]) for title in ("Worst quarter", "Best quarter")] == [1, 1]
+    models = resolve([place])
+    maps = heatmaps_of(analysis, models, Data(uri, 3), "test", rows)
+    assert sorted(said for _, said in maps) == ["p1", "p3"]
+    assert cv2.imdecode(np.frombuffer(maps[0][0], np.uint8), 1).shape == (4 * 150, 8 * 150, 3)
     ((data, said),) = sheets["Worst quarter, facial points"]
     mean = analysis["sets"]["facial"]["mre_mm"]
     assert said.startswith(f"p1: {mean:.2f} mm, worst point ")

@@ -1,0 +1,88 @@
+"""A picture of what augmentation makes of some images, to be looked at before a long training.
+
+Axis letters: B batch, H height, W width, K points. Points are (x, y) in pixels, pixel centres at integers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from boneage_ray import storage
+from boneage_ray.augment.pipeline import Augment
+from boneage_ray.datasets.batch import Batch, as_float, collate
+from boneage_ray.datasets.load import Prepared
+from boneage_ray.datasets.plan import Slice
+from boneage_ray.datasets.read import read_slice
+from boneage_ray.recipes.recipe import Recipe
+from boneage_ray.records.png import encode_png
+from boneage_ray.runs import say
+
+AUGMENTED = "augmentation.png"
+IMAGES, DRAWS, TILE = 3, 5, 224
+_YELLOW, _FINE = (0, 230, 255), 3
+
+
+def show_augmentation(recipe: Recipe, prepared: Prepared, out: str) -> None:
+    """Write OUT/augmentation.png of some training images; nothing for a recipe that does not augment."""
+    augment = Augment(recipe.augment)
+    if augment.pipeline is None:
+        return
+    shard = prepared.shards("train")[0]
+    some = collate(read_slice(Slice(shard.uri, 0, min(IMAGES, shard.rows))).to_pydict())
+    uri = storage.join(out, AUGMENTED)
+    storage.write_bytes(uri, augmentation_gallery(augment, some, recipe.seed))
+    say(f"what augmentation makes of some training images: {uri}")
+
+
+def augmentation_gallery(augment: Augment, batch: Batch, seed: int) -> bytes:
+    """A PNG with a row for each image of the batch: as it was prepared, then five draws; points and mask edges follow.
+
+    The global random state is left as it was.
+    """
+    masks = None if batch.mask_B1HW is None else batch.mask_B1HW.float()
+    columns = [_column(as_float(batch.image_B1HW), masks, batch.points_BK2)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for _ in range(DRAWS):
+            drawn = augment(as_float(batch.image_B1HW), masks, batch.points_BK2)
+            columns.append(_column(drawn.image_B1HW, drawn.mask_B1HW, drawn.points_BK2))
+    return encode_png(np.hstack(columns))
+
+
+def _column(image_B1HW: Tensor, mask_B1HW: Tensor | None, points_BK2: Tensor | None) -> NDArray[np.uint8]:
+    return np.vstack(
+        [
+            _tile(
+                image_B1HW[k, 0],
+                None if mask_B1HW is None else mask_B1HW[k, 0],
+                None if points_BK2 is None else points_BK2[k],
+            )
+            for k in range(len(image_B1HW))
+        ]
+    )
+
+
+def _tile(image_HW: Tensor, mask_HW: Tensor | None, points_K2: Tensor | None) -> NDArray[np.uint8]:
+    factor = TILE / max(image_HW.shape)
+    tile: Any = _small(np.asarray((255 * image_HW).round().byte().cpu().numpy()))
+    tile = cv2.cvtColor(tile, cv2.COLOR_GRAY2BGR)
+    if mask_HW is not None:
+        hand: Any = _small(np.asarray((mask_HW == 1).byte().cpu().numpy()))
+        outlines, _ = cv2.findContours(hand, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(tile, outlines, -1, _YELLOW, 1)
+    if points_K2 is not None:
+        for x, y in ((points_K2 + 0.5) * factor - 0.5).tolist():
+            if np.isfinite([x, y]).all():
+                cv2.circle(tile, (round(x * 2**_FINE), round(y * 2**_FINE)), 2 << _FINE, _YELLOW, 1, cv2.LINE_AA, _FINE)
+    cv2.rectangle(tile, (0, 0), (TILE - 1, TILE - 1), (60, 60, 60), 1)
+    return np.asarray(tile, np.uint8)
+
+
+def _small(pixels: NDArray[np.uint8]) -> Any:  # noqa: ANN401  OpenCV is not typed
+    return cv2.resize(pixels, (TILE, TILE), interpolation=cv2.INTER_AREA)
