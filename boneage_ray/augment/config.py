@@ -22,6 +22,9 @@ class AugmentConfig(BaseModel):
     rotation_p: float = Field(default=1.0, ge=0, le=1, description="probability of a rotation")
     zoom: float = Field(default=0.0, ge=0, lt=1, description="scale drawn from 1 - zoom to 1 + zoom")
     shift: float = Field(default=0.0, ge=0, lt=1, description="fraction of each side")
+    bend: float = Field(
+        default=0.0, ge=0, le=0.1, description="elastic: greatest displacement of a 5 x 5 grid, fraction of the side"
+    )
     blur: float = Field(default=0.0, ge=0, le=1, description="probability of a Gaussian blur")
     # 0.2 is published, with a kernel of 3 pixels: neighbours get a weight of 4e-6, so that it changes nothing visible.
     blur_sigma: float = Field(default=0.2, ge=0, le=20, description="standard deviation of the blur in pixels")
@@ -29,11 +32,13 @@ class AugmentConfig(BaseModel):
     crop_right_min: float = Field(default=0.6, ge=0, le=1, description="least fraction of the width that is kept")
     brightness: float = Field(default=0.0, ge=0, lt=1, description="added to gray values, -brightness to brightness")
     contrast: float = Field(default=0.0, ge=0, lt=1, description="gray values times 1 - contrast to 1 + contrast")
+    gamma: float = Field(default=0.0, ge=0, lt=1, description="gray values to the power of 1 - gamma to 1 + gamma")
     gain: float = Field(
         default=0.0, ge=0, le=1, description="probability of a factor gain_min to gain_max on gray values"
     )
     gain_min: float = Field(default=0.8, ge=0)
     gain_max: float = Field(default=1.5, ge=0)
+    erase: float = Field(default=0.0, ge=0, le=1, description="probability that a rectangle of 2 to 15 % becomes black")
     # A head is cut off in front of the face, which is right only before it is mirrored.
     flip_last: float = Field(default=0.0, ge=0, le=1, description="probability of a horizontal flip after all else")
 

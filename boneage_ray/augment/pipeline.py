@@ -58,12 +58,14 @@ def _steps(config: AugmentConfig) -> list[Any]:
     """In the order of the config's fields."""
     import kornia.augmentation as K
 
-    from boneage_ray.augment.steps import CropRight
+    from boneage_ray.augment.steps import Bend, CropRight
 
     steps: list[Any] = []
     if config.flip:
         steps.append(K.RandomHorizontalFlip(p=config.flip))
     steps += _affine(config)
+    if config.bend:
+        steps.append(Bend(config.bend))
     if config.blur:
         kernel = 2 * math.ceil(3 * config.blur_sigma) + 1
         steps.append(K.RandomGaussianBlur((kernel, kernel), (config.blur_sigma, config.blur_sigma), p=config.blur))
@@ -73,9 +75,13 @@ def _steps(config: AugmentConfig) -> list[Any]:
         steps.append(K.RandomBrightness((1 - config.brightness, 1 + config.brightness), p=1.0))
     if config.contrast:
         steps.append(K.RandomContrast((1 - config.contrast, 1 + config.contrast), p=1.0))
+    if config.gamma:
+        steps.append(K.RandomGamma((1 - config.gamma, 1 + config.gamma), p=1.0))
     if config.gain:
         # Kornia's contrast multiplies, which elsewhere is called brightness; its brightness adds.
         steps.append(K.RandomContrast((config.gain_min, config.gain_max), p=config.gain))
+    if config.erase:
+        steps.append(K.RandomErasing(scale=(0.02, 0.15), p=config.erase))
     if config.flip_last:
         steps.append(K.RandomHorizontalFlip(p=config.flip_last))
     return steps

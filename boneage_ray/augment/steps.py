@@ -10,6 +10,7 @@ from typing import Any, final
 
 import kornia.augmentation as K
 import torch
+import torch.nn.functional as F
 from kornia.geometry.keypoints import Keypoints
 from torch import Tensor
 
@@ -30,6 +31,69 @@ class AffineSometimesTurned(K.RandomAffine):  # type: ignore[misc]  # Kornia is 
         angle = drawn["angle"]
         turned = torch.rand(len(angle), dtype=angle.dtype, device=angle.device) < self.rotation_p
         return drawn | {"angle": angle * turned}
+
+
+@final
+class Bend(K.GeometricAugmentationBase2D):
+    """Elastic: every pixel is fetched from a little beside it, by a smooth field through a coarse grid of random displacements.
+
+    `greatest`: of a grid point's displacement in x and in y, as a fraction of the image's side (Simard et al. 2003 draw one for
+    every pixel and smooth them, which is the same for more work). With a grid of 5 and 0.1 no field folds over itself.
+    """
+
+    GRID = 5
+
+    def __init__(self, greatest: float) -> None:
+        super().__init__(p=1.0)
+        self.greatest = greatest
+
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> Drawn:
+        """bend: (B, 2, 5, 5) displacements in x and y, fractions of the side."""
+        return {"bend": self.greatest * (2 * torch.rand(batch_shape[0], 2, self.GRID, self.GRID) - 1)}
+
+    def compute_transformation(self, input: Tensor, params: Drawn, flags: dict[str, Any]) -> Tensor:
+        """(B, 3, 3) identities: no matrix bends."""
+        return torch.eye(3, dtype=input.dtype, device=input.device).repeat(len(input), 1, 1)
+
+    def apply_transform(
+        self, input: Tensor, params: Drawn, flags: dict[str, Any], transform: Tensor | None = None
+    ) -> Tensor:
+        """(B, C, H, W) -> the same, bilinear; black comes in from outside."""
+        return self._fetched(input, params, "bilinear")
+
+    def apply_transform_mask(
+        self, input: Tensor, params: Drawn, flags: dict[str, Any], transform: Tensor | None = None
+    ) -> Tensor:
+        """Masks by the nearest pixel."""
+        return self._fetched(input, params, "nearest")
+
+    def apply_transform_keypoint(
+        self, input: Keypoints, params: Drawn, flags: dict[str, Any], transform: Tensor | None = None
+    ) -> Keypoints:
+        """A point goes to where its pixel is fetched to: to q with q + field(q) = p."""
+        height, width = (int(side) for side in params["forward_input_shape"][-2:])
+        field_B2HW = self._field(params, height, width).to(input.data)
+        size = torch.tensor([width - 1, height - 1]).to(input.data)
+        points_BK2, q_BK2 = input.data, input.data
+        for _ in range(8):
+            grid = 2 * q_BK2.nan_to_num() / size - 1
+            moved_B2K1 = F.grid_sample(field_B2HW, grid[:, :, None], padding_mode="border", align_corners=True)
+            q_BK2 = points_BK2 - moved_B2K1[..., 0].mT
+        return Keypoints(q_BK2, False)
+
+    def _fetched(self, input: Tensor, params: Drawn, mode: str) -> Tensor:
+        height, width = input.shape[-2:]
+        field_B2HW = self._field(params, height, width).to(input)
+        rows, columns = (torch.linspace(-1, 1, side).to(input) for side in (height, width))
+        y_HW, x_HW = torch.meshgrid(rows, columns, indexing="ij")
+        scale = torch.tensor([2 / (width - 1), 2 / (height - 1)]).to(input)
+        grid_BHW2 = torch.stack([x_HW, y_HW], -1) + field_B2HW.permute(0, 2, 3, 1) * scale
+        return F.grid_sample(input, grid_BHW2, mode=mode, align_corners=True)
+
+    def _field(self, params: Drawn, height: int, width: int) -> Tensor:
+        """(B, 2, H, W) displacements in pixels."""
+        smooth = F.interpolate(params["bend"].float(), (height, width), mode="bicubic", align_corners=True)
+        return smooth * torch.tensor([width, height]).to(smooth)[:, None, None]
 
 
 @final
