@@ -23,7 +23,7 @@ class AugmentConfig(BaseModel):
     zoom: float = Field(default=0.0, ge=0, lt=1, description="scale drawn from 1 - zoom to 1 + zoom")
     shift: float = Field(default=0.0, ge=0, lt=1, description="fraction of each side")
     bend: float = Field(
-        default=0.0, ge=0, le=0.1, description="elastic: greatest displacement of a 5 x 5 grid, fraction of the side"
+        default=0.0, ge=0, le=0.05, description="elastic: greatest displacement of a 5 x 5 grid, fraction of the side"
     )
     blur: float = Field(default=0.0, ge=0, le=1, description="probability of a Gaussian blur")
     # 0.2 is published, with a kernel of 3 pixels: neighbours get a weight of 4e-6, so that it changes nothing visible.

@@ -38,7 +38,7 @@ class Bend(K.GeometricAugmentationBase2D):
     """Elastic: every pixel is fetched from a little beside it, by a smooth field through a coarse grid of random displacements.
 
     `greatest`: of a grid point's displacement in x and in y, as a fraction of the image's side (Simard et al. 2003 draw one for
-    every pixel and smooth them, which is the same for more work). With a grid of 5 and 0.1 no field folds over itself.
+    every pixel and smooth them, which is the same for more work). Up to 0.05 no field folds over itself.
     """
 
     GRID = 5
