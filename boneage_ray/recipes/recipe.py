@@ -44,8 +44,9 @@ class Recipe(BaseModel):
     batch_size: int = Field(default=32, ge=1, description="over all workers together")
     best_by: Literal["val_mae_months", "val_mre_px", "val_loss"] = "val_mae_months"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    balance: Literal["none", "three", "four", "sex", "sex_four"] = Field(
-        default="none", description="draw training cases by inverse frequency of this stage scheme, sex, or both"
+    balance: Literal["none", "three", "four", "sex", "sex_four", "vertebral"] = Field(
+        default="none",
+        description="draw training cases by inverse frequency of this stage scheme, sex or both, or of vertebral landmarks",
     )
     compile: bool = Field(default=False, description="torch.compile the network for training")
     deterministic: bool = Field(default=False, description="only algorithms that repeat to the last bit")

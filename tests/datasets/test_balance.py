@@ -28,6 +28,14 @@ def test_categories_by_stage_sex_or_both(tmp_path):
     assert categories(shards, "sex_four") == ["F infant", "M pre-adolescent", None, "unknown adolescent"]
 
 
+def test_categories_by_whether_the_spine_is_annotated(tmp_path):
+    """No age is needed for that."""
+    path = tmp_path / "part.parquet"
+    rows = {"age_months": pa.array([None, None], pa.float64()), "vertebral": [[[1.0, 2.0]], None]}
+    pq.write_table(pa.table(rows), path)
+    assert categories([Shard(str(path), 2)], "vertebral") == ["given", "absent"]
+
+
 def test_classes_without_a_case_are_named(tmp_path):
     assert missing_classes([shard(tmp_path)], "four") == ["child"]
     assert missing_classes([shard(tmp_path)], "three") == ["adult"]
