@@ -36,6 +36,7 @@ class Predictor:
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.blended = _blended(bundle, model)
         self.task = build_task(self.recipe.task)
+        self.task.calibrate(bundle.metrics)
         self.precision = choose_precision(self.recipe.precision, self.device)
         self.batch_size = GPU_BATCH if self.device.type == "cuda" else CPU_BATCH
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from boneage_ray.tasks.task import Columns, Task
 # Which of LANDMARKS each map of points holds; the neck, seen last, goes before the whole.
 HELD = SETS | {"neck": SETS["vertebral"]}
 
+RATIO = "_sigma_ratio"  # of the metrics' names
+
 # sigmoid(-4.6) = 0.01: a network that knows nothing says that a pixel is no landmark, as almost none is (Lin et al. 2017).
 _SCARCE = 4.6
 
@@ -38,6 +40,7 @@ class CephalogramTask(Task):
 
     def __init__(self, config: CephalogramTaskConfig) -> None:
         self.config = config
+        self.sigma_scale_K1 = torch.ones(len(LANDMARKS), 1)
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """One for each map of points that the model has, and `edges` and `reconstruction` if it has them."""
@@ -96,7 +99,8 @@ class CephalogramTask(Task):
     def predict(self, outputs: Mapping[str, Tensor]) -> Columns:
         """points: a (32, 4) float32 array a case in the order of LANDMARKS: x, y, sigma (pixels of the prepared image) and
 
-        confidence; NaN where the model has no map. What was seen of the neck alone goes before what was seen of the whole.
+        confidence; NaN where the model has no map. What was seen of the neck alone goes before what was seen of the whole. Sigma
+        is the spread of the map, times the ratio of error to spread once that is known (`calibrate`).
         """
         cases = len(outputs["frame"])
         found_BK4 = torch.full((cases, len(LANDMARKS), 4), math.nan)
@@ -104,7 +108,19 @@ class CephalogramTask(Task):
             points_BK2, sigma_BK, confidence_BK = self.decoded(logits_BKHW)
             values = [moved(points_BK2, frame_B3), (sigma_BK * frame_B3[:, 2:])[..., None], confidence_BK[..., None]]
             found_BK4[:, HELD[name]] = torch.cat(values, -1).float().cpu()
+        found_BK4[..., 2:3] *= self.sigma_scale_K1
         return {"points": list(found_BK4.numpy())}
+
+    def calibrate(self, metrics: Mapping[str, Any]) -> None:
+        """Sigmas become as large as the errors were in validation, set by set; where that is not known they stay as they are.
+
+        A map learns the width of its target on top of its own doubt, so that its spread tells which point is less sure, but not
+        how far off it is.
+        """
+        for name, which in SETS.items():
+            ratio = metrics.get(f"val_{name}{RATIO}")
+            if isinstance(ratio, float) and ratio > 0:
+                self.sigma_scale_K1[which] = ratio
 
     def truth(self, batch: Batch) -> Columns:
         """points: a (32, 2) array a case, NaN where there is no label."""
@@ -116,12 +132,15 @@ class CephalogramTask(Task):
         """Mean radial error in pixels of the prepared image: of all labelled points, and of each set. NaN where there is none.
 
         Infinite where a map of the model shows no point that is labelled: a model that leaves points out is not better for it.
+        And of each set the ratio of the error along an axis to sigma, both as root mean squares, for `calibrate`.
         """
         radial_NK = np.array(
             [_radial(p, t) for p, t in zip(predicted["points"], truth["points"], strict=True)], np.float64
         ).reshape(-1, len(LANDMARKS))
         sets = {"": slice(None), **{f"{name}_": which for name, which in SETS.items()}}
-        return {f"{name}mre_px": _mean(radial_NK[:, which]) for name, which in sets.items()}
+        found = {f"{name}mre_px": _mean(radial_NK[:, which]) for name, which in sets.items()}
+        sigma_NK = np.array([p[:, 2] for p in predicted["points"]], np.float64).reshape(-1, len(LANDMARKS))
+        return found | {f"{name}{RATIO}": _ratio(radial_NK[:, at], sigma_NK[:, at]) for name, at in SETS.items()}
 
 
 def point_maps(outputs: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -148,3 +167,11 @@ def _radial(points_K4: NDArray[np.floating], true_K2: NDArray[np.floating]) -> N
 def _mean(values: NDArray[np.float64]) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else math.nan
+
+
+def _ratio(radial: NDArray[np.float64], sigma: NDArray[np.float64]) -> float:
+    """Root mean square of the error along one axis over that of sigma; NaN where nothing is known."""
+    known = np.isfinite(radial) & np.isfinite(sigma)
+    if not known.any():
+        return math.nan
+    return float(np.sqrt((radial[known] ** 2).mean() / 2 / (sigma[known] ** 2).mean()))

@@ -47,3 +47,7 @@ class Task(ABC):
     @abstractmethod
     def metrics(self, predicted: Columns, truth: Columns) -> dict[str, float]:
         """Figures over a whole split, from the columns of `summarise`."""
+
+    def calibrate(self, metrics: Mapping[str, Any]) -> None:
+        """Take from a bundle's metrics of the validation split what its predictions need; by default nothing."""
+        return

@@ -57,7 +57,8 @@ def test_points_are_read_off_as_they_were_drawn(loss):
     assert found[..., 3].min() > 0.9  # a peak between pixels has exp(-1/16)
     metrics = task.metrics(columns, task.truth(batch(true)))
     assert max(metrics.values()) < 0.05
-    assert set(metrics) == {"mre_px", "vertebral_mre_px", "facial_mre_px"}
+    errors = {"mre_px", "vertebral_mre_px", "facial_mre_px"}
+    assert set(metrics) == errors | {"vertebral_sigma_ratio", "facial_sigma_ratio"}
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -135,3 +136,22 @@ def test_a_model_that_leaves_a_point_out_is_not_better_for_it():
     metrics = task.metrics(task.predict(outputs), task.truth(batch(true)))
     assert metrics["mre_px"] == metrics["vertebral_mre_px"] == math.inf
     assert metrics["facial_mre_px"] < 0.05
+
+
+def test_sigma_becomes_as_large_as_the_error_was_in_validation():
+    task = CephalogramTask(CephalogramTaskConfig())
+    truth = np.full((200, 32, 2), np.nan)
+    truth[:, :13] = 50.0
+    found = np.full((200, 32, 4), 2.0)  # a sigma of 2 pixels
+    found[..., :2] = 50.0 + np.random.default_rng(0).normal(0, 0.5, (200, 32, 2))
+    metrics = task.metrics({"points": list(found)}, {"points": list(truth)})
+    assert metrics["vertebral_sigma_ratio"] == pytest.approx(0.25, rel=0.02)
+    assert math.isnan(metrics["facial_sigma_ratio"])
+    logits = {"vertebral": torch.zeros(1, 13, 32, 32), "facial": torch.zeros(1, 19, 32, 32), "frame": torch.eye(3)[2:]}
+    logits["vertebral"][..., 10, 12] = logits["facial"][..., 10, 12] = 9.0
+    before = task.predict(logits)["points"][0]
+    task.calibrate({"val_vertebral_sigma_ratio": 0.25, "val_facial_sigma_ratio": None})
+    after = task.predict(logits)["points"][0]
+    assert after[:13, 2] == pytest.approx(0.25 * before[:13, 2])
+    assert np.array_equal(after[13:], before[13:])
+    assert np.array_equal(np.delete(after[:13], 2, 1), np.delete(before[:13], 2, 1))
