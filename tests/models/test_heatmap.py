@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from boneage_ray.models.heatmap import decode, known_points, render, spatial_softmax
+from boneage_ray.models.heatmap import decode, known_points, render
 
 SIZES = {"256": (256, 2.0), "512": (512, 4.0), "narrow": (256, 1.0)}
 EMPTY = {"zeros": 0.0, "constant": 0.3, "nan": math.nan, "infinite": math.inf}
@@ -88,18 +88,10 @@ def test_decoding_bears_bfloat16_and_autocast():
     assert decoded.points_BK2.dtype == torch.float32
 
 
-def test_the_local_soft_argmax_is_good_away_from_the_border():
-    points = torch.rand(1, 64, 2, generator=torch.Generator().manual_seed(1)) * 200 + 28
-    decoded = decode(render(points, 256, 256, 2.0), 2.0, method="centroid")
-    assert distance(decoded, points).max() < 0.05
-
-
-def test_a_probability_map_is_decoded_whatever_its_height():
+def test_logits_are_decoded_whatever_their_height():
     points = scattered(256, count=16)
     target = render(points, 256, 256, 2.0)
-    probability = spatial_softmax(7.0 + target.clamp_min(1e-12).log())
-    torch.testing.assert_close(probability.sum((-2, -1)), torch.ones(2, 16))
-    decoded = decode(probability, 2.0, maps="distribution")
+    decoded = decode(7.0 + target.clamp_min(1e-12).log(), 2.0, maps="logits")
     assert distance(decoded, points).max() < 0.005
     assert decoded.confidence_BK.min() > 0.99
 
@@ -108,15 +100,15 @@ def test_logits_are_decoded_as_their_softmax():
     logits = torch.randn(2, 5, 40, 48, generator=torch.Generator().manual_seed(0)) - 3.0
     logits += 9.0 * render(scattered(40, count=5), 40, 48, 2.0)
     logits[0, 4], logits[1, 3], logits[1, 4] = -2.0, math.nan, math.inf
-    ours, theirs = decode(logits, 2.0, maps="logits"), decode(spatial_softmax(logits), 2.0, maps="distribution")
-    for found, expected in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4, equal_nan=True)
+    ours, theirs = decode(logits, 2.0, maps="logits"), decode(logits.flatten(2).softmax(-1).view(logits.shape), 2.0)
+    for name in ("points_BK2", "sigma_BK"):
+        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-4, atol=1e-4, equal_nan=True)
     assert (ours.confidence_BK == 0).tolist() == [[False] * 4 + [True], [False] * 3 + [True] * 2]
 
 
 def test_a_flat_probability_map_gives_little_confidence():
     noise = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.1
-    decoded = decode(spatial_softmax(noise), 2.0, maps="distribution")
+    decoded = decode(noise, 2.0, maps="logits")
     assert decoded.confidence_BK.max() < 0.1
     assert decoded.points_BK2.isfinite().all()
 
@@ -138,24 +130,20 @@ def test_two_peaks_are_less_certain_than_one():
     assert distance(far, torch.tensor([30.0, 30.0])).max() < 0.5  # the higher peak, not the middle of both
 
 
-@pytest.mark.parametrize("method", ["dark", "centroid"])
-def test_noise_moves_a_point_little(method):
+def test_noise_moves_a_point_little():
     generator = torch.Generator().manual_seed(3)
     points = torch.rand(2, 32, 2, generator=generator) * 40 + 12
     heat = render(points, 64, 64, 2.0)
     noisy = (heat + 0.02 * torch.randn(heat.shape, generator=generator)).clamp_min(0)
-    assert (
-        distance(decode(noisy, 2.0, method), points).square().mean().sqrt() < {"dark": 0.04, "centroid": 0.08}[method]
-    )
+    assert distance(decode(noisy, 2.0), points).square().mean().sqrt() < 0.04
 
 
 @pytest.mark.parametrize("value", EMPTY.values(), ids=EMPTY)
-@pytest.mark.parametrize("maps", ["peak", "distribution"])
-def test_a_map_without_a_peak_gives_nan_and_no_confidence_and_leaves_the_others(value, maps):
+def test_a_map_without_a_peak_gives_nan_and_no_confidence_and_leaves_the_others(value):
     points = torch.tensor([[[20.3, 11.8], [9.0, 9.0]]])
     heat = render(points, 32, 32, 2.0)
     heat[0, 1] = value
-    decoded = decode(heat, 2.0, maps=maps)
+    decoded = decode(heat, 2.0)
     assert decoded.points_BK2[0, 1].isnan().all()
     assert decoded.sigma_BK[0, 1].isnan()
     assert decoded.confidence_BK[0, 1] == 0
@@ -163,7 +151,7 @@ def test_a_map_without_a_peak_gives_nan_and_no_confidence_and_leaves_the_others(
     assert decoded.confidence_BK[0, 0] > 0.9
 
 
-@pytest.mark.parametrize("maps", ["peak", "distribution", "logits"])
+@pytest.mark.parametrize("maps", ["peak", "logits"])
 def test_the_order_in_memory_does_not_matter(maps):
     heat = render(scattered(48, count=6), 40, 48, 2.0)
     last = torch.cat([heat, heat], dim=1).contiguous(memory_format=torch.channels_last)[:, :6]
