@@ -1,6 +1,7 @@
 """Landmarks by cross-validation: `python tests/benchmarks/cephalograms.py SOURCE --work DIR --recipe NAME [--set K=V ...]`.
 
-SOURCE is a folder with images/, vertebral/ and facial/. Every image is predicted once, by a model that has seen neither it nor
+SOURCE is a folder with images/, vertebral/ and facial/, and stage_by_model.csv (the stage that a published model gave; not the
+truth). Every image is predicted once, by a model that has seen neither it nor
 a copy of it: `--folds` parts by image, shared out so that each has as many annotated spines, copies (equal pixels, or
 `--same 038=283`) in one part. Each fold is prepared, trained and evaluated by the commands; what is done is not done again.
 The table is made of all predictions together.
@@ -18,13 +19,17 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pyarrow.parquet as pq
 from common import machine
+from sklearn.metrics import cohen_kappa_score
 
+from boneage_ray.anatomy.cephalometry import LANDMARKS, SETS
 from boneage_ray.evaluation.landmark_analysis import analyse_landmarks
 from boneage_ray.evaluation.landmarks import PREDICTIONS, as_landmark_predictions
 from boneage_ray.records.schema import from_table
 
+NAMES = {name: LANDMARKS[which] for name, which in SETS.items()}
 VALIDATION = 0.08  # of what is not tested: enough to see a training go wrong
 
 
@@ -112,9 +117,37 @@ def main():
         shares = ", ".join(f"{limit} mm {rate['share']:.1%}" for limit, rate in found["sdr"].items())
         low, high = found["mre_mm_interval"]
         print(f"{name}: {found['n']} images, {found['mre_mm']:.3f} mm ({low:.2f} to {high:.2f}); within {shares}")
-    print(f"stage: {analysis['stage']}")
-    sigma = analysis["sigma"]
-    print(f"sigma: {sigma['coverage_95']:.1%} within the circle for 95 %")
+    if stage := analysis["stage"]:
+        told = ("n", "accuracy", "adjacent", "weighted_kappa", "calibration_error")
+        print("stage against that from the given points:", {name: stage[name] for name in told})
+    print(f"stage against the published model's: {agreement(options.source, rows)}")
+    print(f"sigma: {analysis['sigma']['coverage_95']:.1%} within the circle for 95 %")
+    sure = np.quantile([row["confidence"] for row in rows], [0, 0.05, 0.5]).round(3)
+    print(f"confidence: least {sure[0]}, 5 % {sure[1]}, median {sure[2]}")
+    for name in ("vertebral", "facial"):
+        for group, part in (("1 to 300", range(301)), ("301 to 400", range(301, 401))):
+            errors = [e for row in rows if int(row["record_id"]) in part for e in errors_mm(row, name)]
+            if errors:
+                print(
+                    f"{name}, images {group}: {np.mean(errors):.3f} mm, {np.mean(np.array(errors) <= 2):.1%} within 2 mm"
+                )
+
+
+def errors_mm(row, name):
+    points = [point for point in row["landmarks"] if point["name"] in NAMES[name] and point["true_x"] is not None]
+    return [np.hypot(p["x"] - p["true_x"], p["y"] - p["true_y"]) * row["pixel_spacing_mm"] for p in points]
+
+
+def agreement(source, rows):
+    """Share of equal stages, and kappa with linear and quadratic weights."""
+    with (source / "stage_by_model.csv").open() as file:
+        given = {line[0].split(".")[0]: int(line[1]) for line in list(csv.reader(file))[1:]}
+    pairs = [
+        (given[r["record_id"]], int(r["cvm_stage"][-1])) for r in rows if r["record_id"] in given and r["cvm_stage"]
+    ]
+    theirs, ours = zip(*pairs, strict=True)
+    kappas = [round(cohen_kappa_score(theirs, ours, weights=weights), 3) for weights in ("linear", "quadratic")]
+    return {"n": len(pairs), "equal": round(float(np.mean(np.equal(theirs, ours))), 3), "kappas": kappas}
 
 
 if __name__ == "__main__":
