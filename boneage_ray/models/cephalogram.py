@@ -25,6 +25,7 @@ from boneage_ray.models.unet import STEP, unet
 CHANNELS: dict[MapName, int] = {"reconstruction": 1, "edges": 1, "vertebral": len(VERTEBRAL), "facial": len(FACIAL)}
 # Of the image's side: a neck is never narrower or wider, whatever an untrained network says.
 _NARROWEST, _WIDEST = 0.15, 0.6
+_DEEP = 3  # of an encoder's maps: an eighth of the side and less, where a head can be learnt by heart
 _PEAK = 2.0  # pixels about a peak that its place is taken from; only the region hangs on it
 # In training the region is moved and scaled at random, as if it had been found less well.
 _MOVED, _SCALED = 0.12, 0.15
@@ -79,6 +80,8 @@ class Cephalogram(Model):
 
     def _logits(self, number: int, image_B1HW: Tensor) -> Tensor:
         features = cast(nn.ModuleList, self.backbone)[number](image_B1HW.contiguous(memory_format=torch.channels_last))
+        deep = [F.dropout2d(maps, self.config.dropout, self.training) for maps in features[-_DEEP:]]
+        features = [*features[:-_DEEP], *deep]
         logits: Tensor = self.heads[number](self.decoders[number](features))
         return logits
 

@@ -149,3 +149,15 @@ def test_both_encoders_count_as_the_encoder():
     assert not head & encoders
     assert head | encoders == {id(p) for p in net.parameters()}
     assert {id(p) for block in net.blocks() for p in block} == encoders
+
+
+def test_dropout_leaves_out_in_training_only():
+    net = model(maps=("facial",), dropout=0.5)
+    image = torch.rand(1, 1, 64, 64)
+    with torch.inference_mode():
+        still = [net(image)["facial"] for _ in range(2)]
+        for module in net.modules():  # batch statistics stay as they are: only the dropout is in training
+            module.training = module is net
+        shaken = [net(image)["facial"] for _ in range(2)]
+    assert torch.equal(*still)
+    assert not torch.equal(*shaken)
