@@ -88,7 +88,7 @@ def _set_figures(
     if known_N.any():
         found |= _in_mm(mm_NK[known_N], predictions.missed[:, which][known_N], rng)
         found["landmarks"] = [_one(label, mm_NK[:, k]) for k, label in enumerate(LANDMARKS[which])]
-        found["images"] = _of_images(predictions, mm_NK)
+    found["images"] = _of_images(predictions, mm_NK, "mm") or _of_images(predictions, radial_NK, "px")
     return found
 
 
@@ -126,14 +126,14 @@ def _one(label: str, mm_N: Floats) -> dict[str, Any]:
     }
 
 
-def _of_images(predictions: LandmarkPredictions, mm_NK: Floats) -> list[dict[str, Any]]:
-    """Mean radial error of each image, the largest first."""
+def _of_images(predictions: LandmarkPredictions, radial_NK: Floats, unit: str) -> list[dict[str, Any]]:
+    """Mean radial error of each image whose error is known in this unit, the largest first."""
     rows = [
-        {"record_id": name, "mre_mm": float(np.nanmean(mm_K)), "worst_mm": float(np.nanmax(mm_K))}
-        for name, mm_K in zip(predictions.record_ids, mm_NK, strict=True)
-        if np.isfinite(mm_K).any()
+        {"record_id": name, f"mre_{unit}": float(np.nanmean(radial_K)), f"worst_{unit}": float(np.nanmax(radial_K))}
+        for name, radial_K in zip(predictions.record_ids, radial_NK, strict=True)
+        if np.isfinite(radial_K).any()
     ]
-    return sorted(rows, key=lambda row: (-float(str(row["mre_mm"])), str(row["record_id"])))
+    return sorted(rows, key=lambda row: (-float(str(row[f"mre_{unit}"])), str(row["record_id"])))
 
 
 def sigma_reliability(predictions: LandmarkPredictions) -> dict[str, Any] | None:

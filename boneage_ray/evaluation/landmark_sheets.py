@@ -30,7 +30,6 @@ def sheets_of(analysis: Mapping[str, Any], prepared: Prepared, split: Split, row
     return {
         f"{title}, {name} points": [_drawn(prepared, split, by_id[r["record_id"]], name, r) for r in group]
         for name, found in analysis["sets"].items()
-        if "images" in found
         for by_id in ({row["record_id"]: row for row in rows},)
         for title, group in chosen(found["images"]).items()
     }
@@ -52,7 +51,7 @@ def heatmaps_of(
     analysis: Mapping[str, Any], models: Models, prepared: Prepared, split: Split, rows: Sequence[Row]
 ) -> list[tuple[bytes, str]]:
     """The heatmaps of the image with the middle error of the split, and of the one with the largest; by the first model."""
-    found = next((found for found in analysis["sets"].values() if "images" in found), None)
+    found = next(iter(analysis["sets"].values()), None)
     if found is None:
         return []
     images = found["images"]
@@ -90,5 +89,6 @@ def _drawn(prepared: Prepared, split: Split, row: Row, name: str, judged: Mappin
     stage = [f"{row['cvm_stage']}, from the given points {row['true_cvm_stage']}"] if row["cvm_stage"] else []
     marked = Marked(points[:, :3], points[:, 3:], lines=name == "vertebral")
     data = landmark_png(picture(record), marked, side=420, neck=name == "vertebral")
-    said = f"{row['record_id']}: {judged['mre_mm']:.2f} mm, worst point {judged['worst_mm']:.2f} mm"
+    unit = "mm" if "mre_mm" in judged else "px"
+    said = f"{row['record_id']}: {judged[f'mre_{unit}']:.2f} {unit}, worst point {judged[f'worst_{unit}']:.2f} {unit}"
     return data, "; ".join([said, *stage])

@@ -192,3 +192,13 @@ def test_a_sheet_shows_the_truth_where_it_lies(tmp_path):
         column, line = (round((at + 0.5) * 420 / 128 - 0.5) for at in (x, y))
         around = picture[line - 4 : line + 5, column - 4 : column + 5].reshape(-1, 3)
         assert np.abs(around - colour).max(1).min() < 40
+
+
+def test_without_a_spacing_the_sheets_are_in_pixels(tmp_path):
+    one = record(9, size=300, side=128) | {"pixel_spacing_mm": None}
+    uri = str(tmp_path / "part.parquet")
+    pq.write_table(to_table([one], record_schema()), uri)
+    row = _judged(one, predicted(one, off=6.0), CephalogramTaskConfig()) | {"part": 0, "row": 0}
+    analysis = analyse_landmarks(as_landmark_predictions([row]))
+    ((_, said),) = sheets_of(analysis, Data(uri, 1), "test", [row])["Worst quarter, facial points"]
+    assert said.startswith("p9: 6.00 px, worst point 6.00 px")
