@@ -26,6 +26,7 @@ CHANNELS: dict[MapName, int] = {"reconstruction": 1, "edges": 1, "vertebral": le
 # Of the image's side: a neck is never narrower or wider, whatever an untrained network says.
 _NARROWEST, _WIDEST = 0.15, 0.6
 _DEEP = 3  # of an encoder's maps: an eighth of the side and less, where a head can be learnt by heart
+_DOUBTFUL = 0.8  # a head that is seen is seen with 0.9 and more (measured), any other picture with less
 _PEAK = 2.0  # pixels about a peak that its place is taken from; only the region hangs on it
 # In training the region is moved and scaled at random, as if it had been found less well.
 _MOVED, _SCALED = 0.12, 0.15
@@ -52,7 +53,26 @@ class Cephalogram(Model):
             load_checked(self, read_state(config.weights), config.weights)
 
     def forward(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> dict[str, Tensor]:
-        """Logits of all maps; sex is no input. Raises `UsageError` for a side that is no multiple of 32."""
+        """Logits of all maps; sex is no input. Raises `UsageError` for a side that is no multiple of 32.
+
+        In evaluation, what is hardly seen is looked at in the mirror too, and the surer of both is answered, turned back.
+        """
+        outputs = self._look(image_B1HW)
+        return outputs if self.training or not self.config.mirror else self._of_both_sides(image_B1HW, outputs)
+
+    @torch.no_grad()
+    def _of_both_sides(self, image_B1HW: Tensor, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        sure_B = _sure(outputs)
+        doubtful = (sure_B < _DOUBTFUL).nonzero()[:, 0]
+        if not len(doubtful):
+            return outputs
+        mirrored = self._look(image_B1HW[doubtful].flip(-1))
+        better_B = _sure(mirrored) > sure_B[doubtful]
+        turned = turned_back(mirrored, image_B1HW.shape[-1])
+        taken = doubtful[better_B]
+        return {name: values.index_copy(0, taken, turned[name][better_B]) for name, values in outputs.items()}
+
+    def _look(self, image_B1HW: Tensor) -> dict[str, Tensor]:
         whole_B1hw, scale = self._whole(image_B1HW)
         logits = self._logits(0, whole_B1hw)
         parts = torch.split(logits, [CHANNELS[name] for name in self.config.maps], dim=1)
@@ -99,6 +119,22 @@ class Cephalogram(Model):
             extent_B1 = extent_B1 * (1 + _SCALED * (2 * torch.rand_like(extent_B1) - 1))
         step_B1 = extent_B1 / self.config.neck
         return torch.cat([centre_B2 - step_B1 * (self.config.neck - 1) / 2, step_B1], 1)
+
+
+def _sure(outputs: dict[str, Tensor]) -> Tensor:
+    """(B,) mean confidence of the points: of the neck's if it was looked at, else of the first map of points."""
+    name = next(name for name in ("neck", "vertebral", "facial") if name in outputs)
+    return decode(outputs[name], _PEAK, maps="logits").confidence_BK.mean(1)
+
+
+def turned_back(outputs: dict[str, Tensor], width: int) -> dict[str, Tensor]:
+    """What was seen in a mirror image, `width` pixels wide, as of the image itself."""
+    turned = {name: values if values.ndim == 2 else values.flip(-1) for name, values in outputs.items()}
+    if "neck" in outputs:
+        x0, y0, scale = outputs["neck_frame"].unbind(-1)
+        last = outputs["neck"].shape[-1] - 1
+        turned["neck_frame"] = torch.stack([width - 1 - x0 - scale * last, y0, scale], -1)
+    return turned
 
 
 def moved(points_BK2: Tensor, frame_B3: Tensor) -> Tensor:

@@ -137,6 +137,9 @@ class CephalogramConfig(BaseModel):
     neck: int = Field(default=0, ge=0, le=1024, multiple_of=32)
     neck_margin: float = Field(default=0.35, ge=0, le=2)
     stride: Literal[1, 2] = 1
+    mirror: bool = Field(
+        default=False, description="look at the mirror image of what is hardly seen: heads facing left"
+    )
     dropout: Dropout = Field(default=0.0, description="chance that a channel of the encoder's deepest maps is left out")
 
     @model_validator(mode="after")

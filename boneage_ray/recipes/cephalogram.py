@@ -51,8 +51,8 @@ CEPHALOGRAM_LIGHT = CEPHALOGRAM.derive(
         "contrast": 0.2,
         "gain": 0.0,
     },
-    model={"encoder": "resnet18", "maps": ("vertebral", "facial"), "stride": 2},
-    task={"loss": "cross_entropy", "sigma": 1.5},
+    model={"encoder": "resnet18", "maps": ("vertebral", "facial"), "stride": 2, "mirror": True},
+    task={"loss": "cross_entropy", "sigma": 1.5, "min_confidence": 0.7},
     stages=(_ALL.model_copy(update={"optimizer": "adamw", "weight_decay": 1e-2, "ema": 0.99}).model_dump(),),
     batch_size=4,
 )

@@ -10,6 +10,7 @@ from boneage_ray.errors import UsageError
 from boneage_ray.models.build import build_model
 from boneage_ray.models.cephalogram import Cephalogram, cut, moved, moved_back
 from boneage_ray.models.config import CephalogramConfig
+from boneage_ray.models.heatmap import decode
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 
@@ -161,3 +162,29 @@ def test_dropout_leaves_out_in_training_only():
         shaken = [net(image)["facial"] for _ in range(2)]
     assert torch.equal(*still)
     assert not torch.equal(*shaken)
+
+
+class LooksRight:
+    """Stands for the networks: the first is sure only of a bright spot in the right half, the second of any that it is shown."""
+
+    def __call__(self, number, image_B1HW):
+        logits = torch.zeros(len(image_B1HW), 13, *image_B1HW.shape[-2:])
+        for k, image in enumerate(image_B1HW[:, 0]):
+            y, x = divmod(int(image.argmax()), image.shape[-1])
+            if image.max() > 0.2 and (number or x > image.shape[-1] / 2):
+                logits[k, :, y, x] = 30.0
+        return logits
+
+
+@pytest.mark.parametrize("neck", [0, 64])
+def test_a_head_that_faces_left_is_found_in_the_mirror(neck, monkeypatch):
+    net = model(maps=("vertebral",), neck=neck, mirror=True)
+    monkeypatch.setattr(net, "_logits", LooksRight())
+    images = torch.zeros(3, 1, 64, 64)
+    images[0, 0, 20, 50] = images[1, 0, 30, 10] = images[2, 0, 40, 40] = 1.0
+    outputs = net(images)
+    name, frame = ("neck", "neck_frame") if neck else ("vertebral", "frame")
+    found = moved(decode(outputs[name], 2.0, maps="logits").points_BK2, outputs[frame])[:, 0]
+    assert torch.allclose(found, torch.tensor([[50.0, 20.0], [10.0, 30.0], [40.0, 40.0]]), atol=0.6)
+    net.config = net.config.model_copy(update={"mirror": False})
+    assert decode(net(images)["vertebral"], 2.0, maps="logits").confidence_BK[1].max() < 0.1
