@@ -156,7 +156,7 @@ def score(
     metadata: Annotated[str | None, typer.Option("--metadata", help="CSV: uri or stem, sex, age, spacing.")] = None,
     sex: Annotated[str | None, typer.Option("--sex", help="F or M, for every input.")] = None,
     pixel_spacing_mm: Annotated[
-        float | None, typer.Option("--pixel-spacing-mm", min=1e-6, help="For every input.")
+        float | None, typer.Option("--pixel-spacing-mm", min=0.001, max=10.0, help="For every input.")
     ] = None,
     gpu: GpuOption = False,
     overwrite: OverwriteOption = False,
@@ -177,7 +177,7 @@ def explain(
     model: Annotated[str, typer.Option("--model", help="Model bundle: a folder or s3://bucket/prefix.")],
     out: Annotated[str, typer.Option("--out", help="The picture: a name that ends in .png.")],
     sex: Annotated[str | None, typer.Option("--sex", help="F or M.")] = None,
-    pixel_spacing_mm: Annotated[float | None, typer.Option("--pixel-spacing-mm", min=1e-6)] = None,
+    pixel_spacing_mm: Annotated[float | None, typer.Option("--pixel-spacing-mm", min=0.001, max=10.0)] = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:

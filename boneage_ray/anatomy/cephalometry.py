@@ -48,3 +48,5 @@ FACIAL: tuple[str, ...] = (
 # The order of points wherever both sets stand together: 13 vertebral, then 19 facial.
 LANDMARKS: tuple[str, ...] = VERTEBRAL + FACIAL
 SETS: dict[str, slice] = {"vertebral": slice(0, len(VERTEBRAL)), "facial": slice(len(VERTEBRAL), len(LANDMARKS))}
+# The vertebral points of each body, as indices of VERTEBRAL.
+BODIES: dict[str, slice] = {"C2": slice(0, 3), "C3": slice(3, 8), "C4": slice(8, 13)}

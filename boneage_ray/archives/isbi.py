@@ -9,6 +9,8 @@ from boneage_ray.anatomy.cephalometry import FACIAL
 from boneage_ray.archives.archive import Points
 from boneage_ray.archives.labelme import bad_annotation
 
+_DISTINCT = 15  # some annotators put gnathion and menton on one pixel
+
 
 def read_isbi(data: bytes) -> Points:
     """The 19 facial points (x, y) in pixels of the original, in the order of `anatomy.cephalometry.FACIAL`.
@@ -18,7 +20,10 @@ def read_isbi(data: bytes) -> Points:
     lines = [line for line in data.decode("utf-8-sig", errors="replace").splitlines() if line.strip()]
     if len(lines) < len(FACIAL):
         raise bad_annotation(f"{len(FACIAL)} lines x,y are needed, {len(lines)} were found")
-    return tuple(_point(line, number) for number, line in enumerate(lines[: len(FACIAL)], start=1))
+    points = tuple(_point(line, number) for number, line in enumerate(lines[: len(FACIAL)], start=1))
+    if len(set(points)) < _DISTINCT:
+        raise bad_annotation(f"only {len(set(points))} of the {len(FACIAL)} points are at different places")
+    return points
 
 
 def _point(line: str, number: int) -> tuple[float, float]:

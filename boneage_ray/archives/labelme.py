@@ -28,7 +28,12 @@ def read_labelme(data: bytes) -> Points:
         found = ", ".join(str(shape.get("group_id"))[:9] for shape in shapes[:9]) or "none"
         raise bad_annotation(f"three shapes of group_id 2, 3 and 4 are needed; found: {found}")
     c2, c3, c4 = (_points(groups[group], group) for group in COUNTS)
-    return (*sorted(c2), *outline_order(c3), *outline_order(c4))
+    from boneage_ray.anatomy.cvm_measure import CvmConfig, measure, problem  # opening an archive loads no numpy
+
+    points = (*sorted(c2), *outline_order(c3), *outline_order(c4))
+    if told := problem(measure(points), CvmConfig()):
+        raise bad_annotation(f"these points are no vertebrae: {told}")
+    return points
 
 
 def outline_order(points: list[Point]) -> list[Point]:

@@ -49,7 +49,8 @@ _DECIMAL = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)(e[+-]?[0-9]+)?", r
 _THOUSANDS = re.compile(r"[+-]?0*[1-9][0-9]*,[0-9]{3}")
 UNKNOWN_SEX = ("u", "unknown", "o", "other", "n/a", "na", "none", "0", "9")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-RATIOS = (1.0, 10_000.0)  # pixels per cm; outside, the column means something else
+SPACINGS = (0.001, 10.0)  # mm per pixel; outside, the column means something else
+RATIOS = (10 / SPACINGS[1], 10 / SPACINGS[0])  # pixels per cm
 OLDEST_YEARS = 25.0  # an age above that is hardly in years
 _SPLIT_FOLDER = re.compile(r"(train(?:ing)?|val(?:id(?:ation)?)?|test)(?:ing)?(?:[^a-z].*)?", re.IGNORECASE)
 
@@ -152,9 +153,9 @@ def years_for_months(rows: Iterable[TableRow]) -> tuple[Reason, str] | None:
 
 
 def parse_spacing(text: str | None) -> float | None:
-    """Positive mm per pixel, or None."""
+    """Mm per pixel, or None for what is no number or cannot be the size of a pixel."""
     value = _number(text)
-    return value if value is not None and value > 0 else None
+    return value if value is not None and SPACINGS[0] <= value <= SPACINGS[1] else None
 
 
 def parse_ratio(text: str | None) -> float | None:

@@ -90,6 +90,8 @@ def headline(analysis: dict[str, Any]) -> dict[str, Any]:
     if stage := analysis["stage"]:
         kappa = stage["weighted_kappa"]
         shown |= {
+            "stages": stage["n"],
+            "stages_missed": stage["missed"],
             "stage_accuracy": round(stage["accuracy"], 4),
             "stage_adjacent": round(stage["adjacent"], 4),
             "stage_weighted_kappa": None if kappa is None else round(kappa, 4),

@@ -14,11 +14,14 @@ from boneage_ray.errors import NoUsableInputError
 def categories(shards: Sequence[Shard], balance: str) -> list[str | None]:
     """The category of every row under a recipe's `balance`: a stage scheme, sex, or sex_four (both), None without an age; or
 
-    whether the vertebral landmarks are given. Raises `NoUsableInputError` when no row has an age, where that is asked for.
+    whether the vertebral landmarks are given. Raises `NoUsableInputError` when no row has what is asked for.
     """
     if balance == "vertebral":
         rows = [row for shard in shards for row in read_labels(shard, ("vertebral",))]
-        return ["given" if row["vertebral"] is not None else "absent" for row in rows]
+        given = ["given" if row["vertebral"] is not None else "absent" for row in rows]
+        if "given" not in given:
+            raise NoUsableInputError("no training case has vertebral landmarks, so balance=vertebral has nothing to draw from")
+        return list(given)
     found = [_category(row, balance) for shard in shards for row in read_labels(shard)]
     if found and all(name is None for name in found):
         raise NoUsableInputError(f"no training case has an age, so balance={balance} has nothing to draw from")

@@ -84,8 +84,8 @@ def _set_figures(
         "mre_px": float(np.nanmean(radial_NK[labelled_N], axis=1).mean()),
     }
     mm_NK = radial_NK * predictions.spacing_N[:, None]
-    known_N = np.isfinite(mm_NK).any(1)
-    if known_N.any():
+    known_N = np.isfinite(predictions.spacing_N) & (labelled_N | predictions.missed[:, which].any(1))
+    if np.isfinite(mm_NK).any():
         found |= _in_mm(mm_NK[known_N], predictions.missed[:, which][known_N], rng)
         found["landmarks"] = [_one(label, mm_NK[:, k]) for k, label in enumerate(LANDMARKS[which])]
     found["images"] = _of_images(predictions, mm_NK, "mm") or _of_images(predictions, radial_NK, "px")
@@ -93,7 +93,8 @@ def _set_figures(
 
 
 def _in_mm(mm_NK: Floats, missed_NK: NDArray[np.bool_], rng: np.random.Generator) -> dict[str, Any]:
-    of_image_N, every = np.nanmean(mm_NK, axis=1), mm_NK[np.isfinite(mm_NK)]
+    found_N = np.isfinite(mm_NK).any(1)  # of the others no point was found at all: they count as not detected
+    of_image_N, every = np.nanmean(mm_NK[found_N], axis=1), mm_NK[np.isfinite(mm_NK)]
     found: dict[str, Any] = {
         "with_spacing": len(mm_NK),
         "mre_mm": float(of_image_N.mean()),

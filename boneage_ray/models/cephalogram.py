@@ -122,9 +122,12 @@ class Cephalogram(Model):
 
 
 def _sure(outputs: dict[str, Tensor]) -> Tensor:
-    """(B,) mean confidence of the points: of the neck's if it was looked at, else of the first map of points."""
-    name = next(name for name in ("neck", "vertebral", "facial") if name in outputs)
-    return decode(outputs[name], _PEAK, maps="logits").confidence_BK.mean(1)
+    """(B,) mean confidence of the points: of the least sure of both looks at the neck, or of the facial points without any.
+
+    The neck alone does not tell: it is always shown something, and is sure of a jaw.
+    """
+    names = [name for name in ("neck", "vertebral") if name in outputs] or ["facial"]
+    return torch.stack([decode(outputs[name], _PEAK, maps="logits").confidence_BK.mean(1) for name in names]).amin(0)
 
 
 def turned_back(outputs: dict[str, Tensor], width: int) -> dict[str, Tensor]:

@@ -41,10 +41,10 @@ class Marked:
 def landmark_png(image: NDArray[np.uint8], marked: Marked, side: int = 640, neck: bool = False) -> bytes:
     """A PNG whose longer side is `side`; `neck`: of the vertebral points, both kinds, and what is around them only."""
     picture, points_K3, true_K2 = _framed(image, marked, side, neck)
-    if marked.lines and np.isfinite(points_K3[: len(VERTEBRAL), :2]).all():
-        _draw_lines(picture, points_K3[:, :2])
     if marked.names:  # below the points, which lie close together
         _write_names(picture, points_K3[:, :2])
+    if marked.lines and np.isfinite(points_K3[: len(VERTEBRAL), :2]).all():
+        _draw_lines(picture, points_K3[:, :2])
     if true_K2 is not None:
         draw_dots(picture, true_K2, YELLOW, 2.5)
     for x, y, sigma in points_K3:
@@ -131,5 +131,8 @@ def _circle(
 def write(picture: NDArray[np.uint8], text: str, at: tuple[float, float], size: float) -> None:
     """White words with a black edge; `at`: the left end of their base line."""
     place = (round(at[0]), round(at[1]))
-    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 3, cv2.LINE_AA)
+    for x, y in ((-1, -1), (-1, 1), (1, -1), (1, 1)):  # a thicker pen would write wider letters
+        cv2.putText(
+            picture, text, (place[0] + x, place[1] + y), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA
+        )
     cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, WHITE, 1, cv2.LINE_AA)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boneage_ray.anatomy import cvm
-from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
+from boneage_ray.anatomy.cephalometry import BODIES, LANDMARKS, VERTEBRAL
 from boneage_ray.errors import InputProblem
 from boneage_ray.prediction.rows import Add, Loaded, add_problem
 from boneage_ray.records.geometry import ToOriginal, to_original_pixels
@@ -35,7 +35,7 @@ def landmark_adder(config: CephalogramTaskConfig) -> Add:
                 InputProblem(
                     "predict",
                     "out_of_distribution",
-                    f"the landmarks cannot be told (confidence {sure:.2f}, {config.min_confidence:g} is needed): "
+                    f"the landmarks cannot be told (confidence {sure:.3f}, {config.min_confidence:g} is needed): "
                     "is this a lateral cephalogram that shows the neck?",
                     "rejected",
                 ),
@@ -64,12 +64,11 @@ def in_original(points_K4: NDArray[np.floating], to_original: ToOriginal) -> Flo
 
 
 def confidence(points_K4: Floats) -> float:
-    """Mean confidence of the vertebral points, or of the facial ones where there are no others."""
-    for part in (points_K4[: len(VERTEBRAL), 3], points_K4[len(VERTEBRAL) :, 3]):
-        known = part[np.isfinite(part)]
-        if known.size:
-            return float(known.mean())
-    return 0.0
+    """Mean confidence of the points of the least sure vertebra, or of the facial points where there are no others."""
+    bodies = [points_K4[body, 3] for body in BODIES.values()]
+    known = [body for body in bodies if np.isfinite(body).all()] or [points_K4[len(VERTEBRAL) :, 3]]
+    means = [float(values[np.isfinite(values)].mean()) for values in known if np.isfinite(values).any()]
+    return min(means, default=0.0)
 
 
 def named(points_K4: Floats) -> list[Row]:

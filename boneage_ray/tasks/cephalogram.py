@@ -99,15 +99,18 @@ class CephalogramTask(Task):
     def predict(self, outputs: Mapping[str, Tensor]) -> Columns:
         """points: a (32, 4) float32 array a case in the order of LANDMARKS: x, y, sigma (pixels of the prepared image) and
 
-        confidence; NaN where the model has no map. What was seen of the neck alone goes before what was seen of the whole. Sigma
-        is the spread of the map, times the ratio of error to spread once that is known (`calibrate`).
+        confidence; NaN where the model has no map. What was seen of the neck alone goes before what was seen of the whole, with
+        the lower confidence of both. Sigma is the spread of the map, times the ratio of error to spread once that is known
+        (`calibrate`).
         """
         cases = len(outputs["frame"])
         found_BK4 = torch.full((cases, len(LANDMARKS), 4), math.nan)
         for name, logits_BKHW, frame_B3 in point_maps(outputs):
             points_BK2, sigma_BK, confidence_BK = self.decoded(logits_BKHW)
             values = [moved(points_BK2, frame_B3), (sigma_BK * frame_B3[:, 2:])[..., None], confidence_BK[..., None]]
-            found_BK4[:, HELD[name]] = torch.cat(values, -1).float().cpu()
+            seen_BK4 = torch.cat(values, -1).float().cpu()
+            seen_BK4[..., 3] = seen_BK4[..., 3].fmin(found_BK4[:, HELD[name], 3])
+            found_BK4[:, HELD[name]] = seen_BK4
         found_BK4[..., 2:3] *= self.sigma_scale_K1
         return {"points": list(found_BK4.numpy())}
 

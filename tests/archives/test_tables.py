@@ -209,6 +209,11 @@ def test_a_table_can_be_checked_before_work_begins(table):
 )
 def test_numbers_are_plain_decimals(text, value):
     assert parse_age(text) == value
+    assert parse_spacing(text) == (value if value is not None and value <= 10 else None)
+
+
+@pytest.mark.parametrize(("text", "value"), [("0.001", 0.001), ("10", 10.0), ("1e-9", None), ("10.5", None), ("0", None)])
+def test_a_spacing_that_no_pixel_has_is_none(text, value):
     assert parse_spacing(text) == value
 
 

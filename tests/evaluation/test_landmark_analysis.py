@@ -86,6 +86,7 @@ def test_one_set_alone_is_the_only_one_that_is_told():
 
 def test_without_any_spacing_errors_are_pixels():
     found = analyse_landmarks(predictions([{0: 2.0}, {0: 4.0}], [NAN, NAN]))["sets"]["vertebral"]
+    assert [image["mre_px"] for image in found.pop("images")] == [4.0, 2.0]
     assert found == {"n": 2, "points": 2, "mre_px": 3.0}
 
 

@@ -139,7 +139,7 @@ def test_points_that_are_not_sure_are_no_stage_but_a_rejection():
     case = loaded()
     (row,) = rows([case], answer(case, sure=0.2))
     assert (row["status"], row["step"], row["reason"]) == ("rejected", "predict", "out_of_distribution")
-    assert "confidence 0.20, 0.25 is needed" in row["message"]
+    assert "confidence 0.200, 0.25 is needed" in row["message"]
     assert (row["landmarks"], row["cvm_stage"], row["cvm_probabilities"], row["cvm_measurements"]) == (None,) * 4
 
 
