@@ -20,7 +20,9 @@ def categories(shards: Sequence[Shard], balance: str) -> list[str | None]:
         rows = [row for shard in shards for row in read_labels(shard, ("vertebral",))]
         given = ["given" if row["vertebral"] is not None else "absent" for row in rows]
         if "given" not in given:
-            raise NoUsableInputError("no training case has vertebral landmarks, so balance=vertebral has nothing to draw from")
+            raise NoUsableInputError(
+                "no training case has vertebral landmarks, so balance=vertebral has nothing to draw from"
+            )
         return list(given)
     found = [_category(row, balance) for shard in shards for row in read_labels(shard)]
     if found and all(name is None for name in found):

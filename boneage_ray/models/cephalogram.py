@@ -126,7 +126,7 @@ def _sure(outputs: dict[str, Tensor]) -> Tensor:
 
     The neck alone does not tell: it is always shown something, and is sure of a jaw.
     """
-    names = [name for name in ("neck", "vertebral") if name in outputs] or ["facial"]
+    names: list[str] = [name for name in ("neck", "vertebral") if name in outputs] or ["facial"]
     return torch.stack([decode(outputs[name], _PEAK, maps="logits").confidence_BK.mean(1) for name in names]).amin(0)
 
 

@@ -52,3 +52,8 @@ def test_all_real_annotations_are_read():
     assert len(points) == 200
     assert points["001"][0] == (835.0, 996.0), "sella"
     assert all(0 <= x < 1935 and 0 <= y < 2400 for one in points.values() for x, y in one)
+
+
+def test_points_on_one_spot_are_no_annotation():
+    with pytest.raises(InputProblem, match="only 1 of the 19 points are at different places"):
+        read_isbi(b"100,200\n" * 19)

@@ -114,3 +114,12 @@ def test_all_real_annotations_are_read_and_their_order_is_found_again():
         for outline in (list(points[3:8]), list(points[8:])):
             assert outline_order(outline[2:] + outline[:2]) == outline
             assert outline_order(outline[::-1]) == outline
+
+
+def test_points_on_one_line_are_no_vertebra():
+    line = [(480.0 + 20 * k, 1660.0 + 20 * k) for k in range(5)]
+    assert "these points are no vertebrae" in refused(annotation(c3=line))
+
+
+def test_c4_above_c3_is_no_neck():
+    assert "these points are no vertebrae" in refused(annotation(c3=C4, c4=C3))

@@ -212,7 +212,9 @@ def test_numbers_are_plain_decimals(text, value):
     assert parse_spacing(text) == (value if value is not None and value <= 10 else None)
 
 
-@pytest.mark.parametrize(("text", "value"), [("0.001", 0.001), ("10", 10.0), ("1e-9", None), ("10.5", None), ("0", None)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("0.001", 0.001), ("10", 10.0), ("1e-9", None), ("10.5", None), ("0", None)]
+)
 def test_a_spacing_that_no_pixel_has_is_none(text, value):
     assert parse_spacing(text) == value
 

@@ -143,6 +143,16 @@ def test_points_that_are_not_sure_are_no_stage_but_a_rejection():
     assert (row["landmarks"], row["cvm_stage"], row["cvm_probabilities"], row["cvm_measurements"]) == (None,) * 4
 
 
+def test_one_vertebra_that_is_not_seen_is_enough_to_reject():
+    """As of a head that is cut off above C4: the mean over all points would hide it."""
+    case = loaded()
+    points = answer(case)
+    points[8:13, 3] = 0.1
+    (row,) = rows([case], points)
+    assert (row["status"], row["reason"]) == ("rejected", "out_of_distribution")
+    assert confidence(points) == pytest.approx(0.1)
+
+
 def test_the_least_confidence_is_the_configs():
     case = loaded()
     (row,) = rows([case], answer(case, sure=0.25))

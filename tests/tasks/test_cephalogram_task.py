@@ -155,3 +155,16 @@ def test_sigma_becomes_as_large_as_the_error_was_in_validation():
     assert after[:13, 2] == pytest.approx(0.25 * before[:13, 2])
     assert np.array_equal(after[13:], before[13:])
     assert np.array_equal(np.delete(after[:13], 2, 1), np.delete(before[:13], 2, 1))
+
+
+def test_a_point_is_as_sure_as_the_less_sure_of_both_looks():
+    """The neck alone is sure of whatever it is shown."""
+    task = CephalogramTask(CephalogramTaskConfig(loss="cross_entropy"))
+    flat, sharp = torch.zeros(1, 13, 32, 32), torch.zeros(1, 13, 32, 32)
+    sharp[..., 16, 16] = 20.0
+    frame = torch.tensor([[0.0, 0.0, 1.0]])
+    for whole, neck in ((flat, sharp), (sharp, flat)):
+        found = task.predict({"vertebral": whole, "frame": frame, "neck": neck, "neck_frame": frame})["points"][0]
+        assert found[:13, 3].max() < 0.3
+    both = task.predict({"vertebral": sharp, "frame": frame, "neck": sharp, "neck_frame": frame})["points"][0]
+    assert both[:13, 3].min() > 0.99
