@@ -56,7 +56,7 @@ CEPHALOGRAM_LIGHT = CEPHALOGRAM.derive(
         "erase": 0.5,
     },
     model={"encoder": "resnet18", "maps": ("vertebral", "facial"), "stride": 2, "mirror": True, "dropout": 0.3},
-    task={"loss": "cross_entropy", "sigma": 1.5, "min_confidence": 0.7},
+    task={"loss": "cross_entropy", "sigma": 1.5, "min_confidence": 0.6},
     stages=(_ALL.model_copy(update={"optimizer": "adamw", "weight_decay": 1e-2, "ema": 0.995}).model_dump(),),
     batch_size=4,
 )
