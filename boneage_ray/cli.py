@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from boneage_ray import __version__
+from boneage_ray.archives.archive import SPACINGS_MM
 
 app = typer.Typer(
     add_completion=False,
@@ -156,7 +157,8 @@ def score(
     metadata: Annotated[str | None, typer.Option("--metadata", help="CSV: uri or stem, sex, age, spacing.")] = None,
     sex: Annotated[str | None, typer.Option("--sex", help="F or M, for every input.")] = None,
     pixel_spacing_mm: Annotated[
-        float | None, typer.Option("--pixel-spacing-mm", min=0.001, max=10.0, help="For every input.")
+        float | None,
+        typer.Option("--pixel-spacing-mm", min=SPACINGS_MM[0], max=SPACINGS_MM[1], help="For every input."),
     ] = None,
     gpu: GpuOption = False,
     overwrite: OverwriteOption = False,
@@ -177,7 +179,9 @@ def explain(
     model: Annotated[str, typer.Option("--model", help="Model bundle: a folder or s3://bucket/prefix.")],
     out: Annotated[str, typer.Option("--out", help="The picture: a name that ends in .png.")],
     sex: Annotated[str | None, typer.Option("--sex", help="F or M.")] = None,
-    pixel_spacing_mm: Annotated[float | None, typer.Option("--pixel-spacing-mm", min=0.001, max=10.0)] = None,
+    pixel_spacing_mm: Annotated[
+        float | None, typer.Option("--pixel-spacing-mm", min=SPACINGS_MM[0], max=SPACINGS_MM[1])
+    ] = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:

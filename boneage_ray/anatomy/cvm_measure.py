@@ -30,6 +30,7 @@ _BACKS, _FRONTS = [0, 3, 4, 8, 9], [2, 7, 6, 12, 11]
 _CORNERS = np.array([(3, 4, 6, 7), (8, 9, 11, 12)]).T
 _FARTHEST = 1e6  # pixels; no image is larger
 _SHORTEST_SIDE = 0.1  # of the body's longest side
+_BORDER_MM = (4, 50)  # of people 10 to 20; a spacing that says otherwise is of another image, or in another unit
 
 
 class CvmConfig(BaseModel):
@@ -151,6 +152,7 @@ def measure_planes(given_2K: Floats, pixel_spacing_mm: Spacing) -> Measurements:
     lengths = _length(walls)
     centres = (np.roll(corners, -1, axis=1) + corners) / 2
     spacing, spaced = _spacings(pixel_spacing_mm, found.shape)
+    long_mm = chord.mean(0) * spacing
     checks = {
         "points are numbers on an image": found,
         "the vertebrae lie one below the other": (side * _cross(forward[:, :-1], np.diff(middles, axis=1)) > 0).all(0),
@@ -159,6 +161,8 @@ def measure_planes(given_2K: Floats, pixel_spacing_mm: Spacing) -> Measurements:
         "a lower border's middle lies by its corners": ((along > 0) & (along < 1) & (np.abs(depth) < chord / 2)).all(0),
         "a lower border keeps clear of the upper one": (depth[1:] < np.minimum(lengths[0], lengths[2])).all(0),
         "the pixel spacing is a positive number": spaced,
+        f"by the pixel spacing the lower borders are {_BORDER_MM[0]} to {_BORDER_MM[1]} mm long": np.isnan(long_mm)
+        | ((long_mm >= _BORDER_MM[0]) & (long_mm <= _BORDER_MM[1])),
     }
     usable = np.logical_and.reduce(list(checks.values()))
     across = _length(centres[:, 2] - centres[:, 0]), _length(centres[:, 3] - centres[:, 1])

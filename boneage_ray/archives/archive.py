@@ -17,6 +17,9 @@ _ENDING = re.compile(r"\.(?=[0-9]*[a-z])[a-z0-9]{1,8}", re.IGNORECASE)
 Points = tuple[tuple[float, float], ...]
 
 
+SPACINGS_MM = (0.001, 10.0)  # sizes that a pixel may have; outside, the number means something else
+
+
 @dataclass(frozen=True)
 class Input:
     """One thing of an archive that must be accounted for: a file, or a label that leads to none (`uri` is then empty).

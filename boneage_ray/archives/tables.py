@@ -16,7 +16,7 @@ from typing import Literal
 
 from boneage_ray import storage
 from boneage_ray.anatomy.growth import MAX_AGE_MONTHS, MONTHS_PER_YEAR, Sex, parse_male
-from boneage_ray.archives.archive import IMAGE_ENDINGS, Input, note, stem_of
+from boneage_ray.archives.archive import IMAGE_ENDINGS, SPACINGS_MM, Input, note, stem_of
 from boneage_ray.archives.listing import Found
 from boneage_ray.errors import Reason, UsageError
 
@@ -49,8 +49,7 @@ _DECIMAL = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)(e[+-]?[0-9]+)?", r
 _THOUSANDS = re.compile(r"[+-]?0*[1-9][0-9]*,[0-9]{3}")
 UNKNOWN_SEX = ("u", "unknown", "o", "other", "n/a", "na", "none", "0", "9")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-SPACINGS = (0.001, 10.0)  # mm per pixel; outside, the column means something else
-RATIOS = (10 / SPACINGS[1], 10 / SPACINGS[0])  # pixels per cm
+RATIOS = (10 / SPACINGS_MM[1], 10 / SPACINGS_MM[0])  # pixels per cm
 OLDEST_YEARS = 25.0  # an age above that is hardly in years
 _SPLIT_FOLDER = re.compile(r"(train(?:ing)?|val(?:id(?:ation)?)?|test)(?:ing)?(?:[^a-z].*)?", re.IGNORECASE)
 
@@ -155,7 +154,7 @@ def years_for_months(rows: Iterable[TableRow]) -> tuple[Reason, str] | None:
 def parse_spacing(text: str | None) -> float | None:
     """Mm per pixel, or None for what is no number or cannot be the size of a pixel."""
     value = _number(text)
-    return value if value is not None and SPACINGS[0] <= value <= SPACINGS[1] else None
+    return value if value is not None and SPACINGS_MM[0] <= value <= SPACINGS_MM[1] else None
 
 
 def parse_ratio(text: str | None) -> float | None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from boneage_ray.anatomy.growth import Sex
+from boneage_ray.archives.archive import SPACINGS_MM
 from boneage_ray.records.dicom_values import numbers, text
 
 # In this order; the first that is there decides.
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-_PLAUSIBLE_MM = (0.001, 10.0)
 _SQUARE = 0.01
 _UIDS = {"study_uid": "StudyInstanceUID", "series_uid": "SeriesInstanceUID", "sop_uid": "SOPInstanceUID"}
 
@@ -38,7 +38,7 @@ def read_spacing(tags: Dataset) -> Spacing:
     """
     given = {name: found for name in _SPACINGS if (found := numbers(tags, name))}
     for name, found in given.items():
-        if len(found) != 2 or not all(math.isfinite(mm) and _PLAUSIBLE_MM[0] <= mm <= _PLAUSIBLE_MM[1] for mm in found):
+        if len(found) != 2 or not all(math.isfinite(mm) and SPACINGS_MM[0] <= mm <= SPACINGS_MM[1] for mm in found):
             return Spacing(None, None, ("spacing_unusable",))
         row, column = found  # DICOM's order: between rows (y) first
         if abs(row - column) > _SQUARE * min(row, column):

@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from boneage_ray.anatomy.growth import Sex
+from boneage_ray.archives.archive import SPACINGS_MM
 from boneage_ray.errors import Status
 
 
@@ -27,7 +28,7 @@ class PredictQuery(BaseModel):
 
     sex: Sex | None = Field(default=None, description="F or M; leave it out where it is unknown")
     pixel_spacing_mm: float | None = Field(
-        default=None, ge=1e-6, le=100, allow_inf_nan=False, description="mm per pixel"
+        default=None, ge=SPACINGS_MM[0], le=SPACINGS_MM[1], allow_inf_nan=False, description="mm per pixel"
     )
     model: str | None = Field(default=None, description="one of GET /v1/models; the first if left out")
 
