@@ -26,6 +26,7 @@ from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.prediction.rows import Loaded, score_rows
 from boneage_ray.records import enhance
 from boneage_ray.records.decode import decode
+from boneage_ray.records.drawing import warmed
 from boneage_ray.records.png import encode_png
 from boneage_ray.records.prepare import ImageConfig, Prepared
 from boneage_ray.records.quality import check_quality
@@ -140,9 +141,7 @@ def heat_png(pixels: Picture, heat: NDArray[np.float32], text: str) -> bytes:
     """A prepared image (H, W) with a heat map in [0, 1] laid over it, as a PNG."""
     factor = SIDE / max(pixels.shape)
     size = (round(pixels.shape[1] * factor), round(pixels.shape[0] * factor))
-    gray: Any = cv2.cvtColor(cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC), cv2.COLOR_GRAY2BGR)
-    warm: Any = cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR)[..., None]
-    colour: Any = cv2.applyColorMap(np.asarray(warm * 255, np.uint8), cv2.COLORMAP_INFERNO)
-    mixed = np.asarray(gray * (1 - 0.6 * warm) + colour * (0.6 * warm), np.uint8)
+    gray: Any = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)
+    mixed = warmed(gray, np.asarray(cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR), np.float32))
     cv2.putText(mixed, text, (12, 28), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255, 255, 255), 2, cv2.LINE_AA)
     return encode_png(mixed)

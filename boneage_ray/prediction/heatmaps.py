@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS
 from boneage_ray.datasets.batch import as_float, make_batch
-from boneage_ray.prediction.landmark_overlay import CYAN, YELLOW, draw_dots, write
 from boneage_ray.prediction.predictor import Predictor
+from boneage_ray.records.drawing import CYAN, YELLOW, rings, warmed, write
 from boneage_ray.records.png import encode_png
 from boneage_ray.tasks.cephalogram import HELD, CephalogramTask, point_maps
 
@@ -65,14 +65,12 @@ def _tile(
     offset = (TILE - 1) / 2 - factor * centre
     place = np.array([[factor, 0, offset[0]], [0, factor, offset[1]]])
     gray, warm = (
-        cv2.warpAffine(layer, place, (TILE, TILE), flags=cv2.INTER_LINEAR).astype(np.float32)[..., None]
+        cv2.warpAffine(layer, place, (TILE, TILE), flags=cv2.INTER_LINEAR).astype(np.float32)
         for layer in (pixels, heat)
     )
-    warm = (warm / max(float(heat.max()), 1e-12)).clip(0, 1)
-    colour: Any = cv2.applyColorMap(np.asarray(warm * 255, np.uint8), cv2.COLORMAP_INFERNO)
-    tile = np.ascontiguousarray((gray * (1 - 0.6 * warm) + colour * (0.6 * warm)).astype(np.uint8))
-    draw_dots(tile, factor * true[None] + offset, YELLOW, 4.0)
-    draw_dots(tile, factor * point[None] + offset, CYAN, 2.0)
+    tile = warmed(gray, (warm / max(float(heat.max()), 1e-12)).clip(0, 1))
+    rings(tile, factor * true[None] + offset, YELLOW, 4.0)
+    rings(tile, factor * point[None] + offset, CYAN, 2.0)
     write(tile, name.replace("_", " "), (4, 12), 0.34)
     cv2.rectangle(tile, (0, 0), (TILE - 1, TILE - 1), (60, 60, 60), 1)
     return tile

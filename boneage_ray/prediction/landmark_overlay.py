@@ -14,15 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
+from boneage_ray.records.drawing import CYAN, FINE, YELLOW, circle, rings, write
 from boneage_ray.records.png import encode_png
 
 Floats = NDArray[np.float64]
-# Blue, green, red.
-CYAN, YELLOW, ORANGE, WHITE = (255, 220, 0), (0, 230, 255), (60, 150, 255), (255, 255, 255)
+ORANGE = (60, 150, 255)
 # The lower border of C2 and the outlines of C3 and C4, as indices of VERTEBRAL: what is measured lies along these.
 OUTLINES = ((0, 1, 2), (3, 4, 5, 6, 7, 3), (8, 9, 10, 11, 12, 8))
 CHORDS = ((0, 2), (4, 6), (9, 11))
-_FINE = 3  # bits behind the point, for OpenCV's sub-pixel drawing
 _NAME_SIZE = 0.36
 _FARTHEST = 1e6  # pixels; beyond, OpenCV's whole numbers end
 
@@ -46,12 +45,12 @@ def landmark_png(image: NDArray[np.uint8], marked: Marked, side: int = 640, neck
     if marked.lines and np.isfinite(points_K3[: len(VERTEBRAL), :2]).all():
         _draw_lines(picture, points_K3[:, :2])
     if true_K2 is not None:
-        draw_dots(picture, true_K2, YELLOW, 2.5)
+        rings(picture, true_K2, YELLOW, 2.5)
     for x, y, sigma in points_K3:
         if np.isfinite([x, y]).all():
             if np.isfinite(sigma):
-                _circle(picture, x, y, max(sigma, 1.0), CYAN, 1)
-            _circle(picture, x, y, 1.2, CYAN, -1)
+                circle(picture, x, y, max(sigma, 1.0), CYAN)
+            circle(picture, x, y, 1.2, CYAN, -1)
     for number, line in enumerate(marked.text):
         write(picture, line, (8, 18 + 17 * number), 0.45)
     return encode_png(picture)
@@ -95,8 +94,8 @@ def _draw_lines(picture: NDArray[np.uint8], points_K2: Floats) -> None:
 
 
 def _polyline(picture: NDArray[np.uint8], points_K2: Floats, colour: tuple[int, int, int]) -> None:
-    fixed = np.round(points_K2 * 2**_FINE).astype(np.int32)
-    cv2.polylines(picture, [fixed], False, colour, 1, cv2.LINE_AA, _FINE)
+    fixed = np.round(points_K2 * 2**FINE).astype(np.int32)
+    cv2.polylines(picture, [fixed], False, colour, 1, cv2.LINE_AA, FINE)
 
 
 def _write_names(picture: NDArray[np.uint8], points_K2: Floats) -> None:
@@ -112,27 +111,3 @@ def _write_names(picture: NDArray[np.uint8], points_K2: Floats) -> None:
             (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, _NAME_SIZE, 1)
             where = (x - 5 - width, y + 3)
         write(picture, text, where, _NAME_SIZE)
-
-
-def draw_dots(picture: NDArray[np.uint8], points_K2: Floats, colour: tuple[int, int, int], radius: float) -> None:
-    """A ring about each point that is known."""
-    for x, y in points_K2:
-        if np.isfinite([x, y]).all():
-            _circle(picture, x, y, radius, colour, 1)
-
-
-def _circle(
-    picture: NDArray[np.uint8], x: float, y: float, radius: float, colour: tuple[int, int, int], width: int
-) -> None:
-    centre = (round(x * 2**_FINE), round(y * 2**_FINE))
-    cv2.circle(picture, centre, round(radius * 2**_FINE), colour, width, cv2.LINE_AA, _FINE)
-
-
-def write(picture: NDArray[np.uint8], text: str, at: tuple[float, float], size: float) -> None:
-    """White words with a black edge; `at`: the left end of their base line."""
-    place = (round(at[0]), round(at[1]))
-    for x, y in ((-1, -1), (-1, 1), (1, -1), (1, 1)):  # a thicker pen would write wider letters
-        cv2.putText(
-            picture, text, (place[0] + x, place[1] + y), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA
-        )
-    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, WHITE, 1, cv2.LINE_AA)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from boneage_ray.records.drawing import outline
 from boneage_ray.records.png import encode_png
 
 Mask = NDArray[np.uint8]
@@ -25,6 +26,5 @@ def overlay_png(image: NDArray[np.uint8], predicted: Mask, true: Mask | None = N
     for mask, colour in ((true, _TRUE), (predicted, _PREDICTED)):
         if mask is not None:
             shrunk = cv2.resize(mask, small.shape[::-1], interpolation=cv2.INTER_NEAREST)
-            outlines, _ = cv2.findContours(np.asarray(shrunk, np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(picture, outlines, -1, colour, 1)
+            outline(picture, shrunk, colour)
     return encode_png(picture)

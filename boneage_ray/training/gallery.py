@@ -20,12 +20,12 @@ from boneage_ray.datasets.load import Prepared
 from boneage_ray.datasets.plan import Slice
 from boneage_ray.datasets.read import read_slice
 from boneage_ray.recipes.recipe import Recipe
+from boneage_ray.records.drawing import YELLOW, outline, rings
 from boneage_ray.records.png import encode_png
 from boneage_ray.runs import say
 
 AUGMENTED = "augmentation.png"
 IMAGES, DRAWS, TILE = 3, 5, 224
-_YELLOW, _FINE = (0, 230, 255), 3
 
 
 def show_augmentation(recipe: Recipe, prepared: Prepared, out: str) -> None:
@@ -73,13 +73,9 @@ def _tile(image_HW: Tensor, mask_HW: Tensor | None, points_K2: Tensor | None) ->
     tile: Any = _small(np.asarray((255 * image_HW).round().byte().cpu().numpy()))
     tile = cv2.cvtColor(tile, cv2.COLOR_GRAY2BGR)
     if mask_HW is not None:
-        hand: Any = _small(np.asarray((mask_HW == 1).byte().cpu().numpy()))
-        outlines, _ = cv2.findContours(hand, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(tile, outlines, -1, _YELLOW, 1)
+        outline(tile, _small(np.asarray((mask_HW == 1).byte().cpu().numpy())), YELLOW)
     if points_K2 is not None:
-        for x, y in ((points_K2 + 0.5) * factor - 0.5).tolist():
-            if np.isfinite([x, y]).all():
-                cv2.circle(tile, (round(x * 2**_FINE), round(y * 2**_FINE)), 2 << _FINE, _YELLOW, 1, cv2.LINE_AA, _FINE)
+        rings(tile, ((points_K2 + 0.5) * factor - 0.5).cpu().numpy(), YELLOW, 2.0)
     cv2.rectangle(tile, (0, 0), (TILE - 1, TILE - 1), (60, 60, 60), 1)
     return np.asarray(tile, np.uint8)
 

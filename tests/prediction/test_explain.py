@@ -21,11 +21,12 @@ from boneage_ray.models.regressor import Regressor
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.prediction.explain import SIDE, explain, grad_cam, original, stage_words
-from boneage_ray.prediction.landmark_overlay import CYAN, ORANGE
+from boneage_ray.prediction.landmark_overlay import ORANGE
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.prediction.rows import load_input
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
+from boneage_ray.records.drawing import CYAN
 from boneage_ray.records.prepare import ImageConfig, prepare
 from boneage_ray.records.schema import empty_result
 
