@@ -269,7 +269,7 @@ def doctor(
 
 def _execute(name: str, body: Callable[..., None], arguments: Any, json: bool, debug: bool) -> None:  # noqa: ANN401
     """Run a command under the rules that all commands share (runs.py)."""
-    from boneage_ray.runs import Run, execute
+    from boneage_ray.runtime.runs import Run, execute
 
     if debug:
         os.environ["BONEAGE_DEBUG"] = "1"

@@ -13,8 +13,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # what needs the hub fails at once
 import pytest
 from s3server import SECRET_KEY, serve_s3
 
-from boneage_ray import storage, storage_s3
+from boneage_ray import storage
 from boneage_ray.errors import ExitCode, StorageError
+from boneage_ray.storage import s3
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +36,7 @@ def s3_environment(s3_server, monkeypatch):
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     yield s3_server
-    storage_s3.close_all()
+    s3.close_all()
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def local_ray(s3_server):
     """One Ray for the whole session: eight logical CPUs on however many there are. Its workers reach the S3 server."""
     import ray
 
-    from boneage_ray import cluster
+    from boneage_ray.runtime import cluster
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment.items():
@@ -96,3 +97,8 @@ def local_ray(s3_server):
         cpus = cluster.connect(num_cpus=8)
     yield cpus
     ray.shutdown()
+
+
+def pytest_make_parametrize_id(val):
+    """Bytes are no names: a compressed file holds the time, and workers of pytest-xdist must collect the same ids."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) and len(val) > 16 else None

@@ -9,8 +9,9 @@ import tomllib
 
 import pytest
 
-from boneage_ray import __version__, runs
+from boneage_ray import __version__
 from boneage_ray.cli import main
+from boneage_ray.runtime import runs
 
 
 @pytest.fixture(autouse=True)

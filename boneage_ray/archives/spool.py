@@ -18,7 +18,7 @@ from boneage_ray import storage
 from boneage_ray.archives.member import MEBIBYTE, max_unpacked_bytes
 from boneage_ray.archives.tars import UNPACK_ERRORS, unpacked
 from boneage_ray.errors import InputProblem, Reason
-from boneage_ray.storage_errors import translated
+from boneage_ray.storage.errors import translated
 
 _MOST = 64  # open at once, each with two file descriptors
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from boneage_ray import storage
 from boneage_ray.commands.evaluation import Evaluation
 from boneage_ray.errors import StorageError, UsageError
-from boneage_ray.records.split import Split
-from boneage_ray.runs import Run, say, timed
+from boneage_ray.preparation.split import Split
+from boneage_ray.runtime.runs import Run, say, timed
 
 if TYPE_CHECKING:
     from boneage_ray.datasets.load import Prepared

@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from boneage_ray import cluster, parts, storage
+from boneage_ray import storage
 from boneage_ray.commands import pipeline
-from boneage_ray.runs import Run, say, timed
+from boneage_ray.runtime import cluster, parts
+from boneage_ray.runtime.runs import Run, say, timed
 
 COUNT, SIZE, SEED = 700, 192, 7
 SCORED, SCORED_SEED = 48, 11

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from boneage_ray import parts, storage
+from boneage_ray import storage
 from boneage_ray.commands.words import absolute, refuse_overlap
 from boneage_ray.errors import UsageError
 from boneage_ray.prediction import members
-from boneage_ray.runs import Run, timed
+from boneage_ray.runtime import parts
+from boneage_ray.runtime.runs import Run, timed
 
 if TYPE_CHECKING:
     from boneage_ray.datasets.load import Prepared

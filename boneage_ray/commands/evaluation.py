@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from boneage_ray.errors import UsageError
-from boneage_ray.records.split import Split
+from boneage_ray.preparation.split import Split
 
 
 @dataclass(frozen=True)

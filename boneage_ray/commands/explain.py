@@ -10,7 +10,7 @@ from boneage_ray.archives.read import read_input
 from boneage_ray.commands.words import known_sex
 from boneage_ray.errors import InputProblem, NoUsableInputError, UsageError
 from boneage_ray.records.schema import Row
-from boneage_ray.runs import Run, say
+from boneage_ray.runtime.runs import Run, say
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def explain(run: Run, arguments: ExplainArguments) -> None:
     from boneage_ray.prediction.members import resolve
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import load_input
-    from boneage_ray.records.isolated import DecoderPool
+    from boneage_ray.preparation.isolated import DecoderPool
 
     models = resolve([storage.absolute(arguments.model)])
     if len(models.members) > 1:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from boneage_ray import storage
 from boneage_ray.errors import BoneageError, ExitCode, UsageError
-from boneage_ray.runs import say
+from boneage_ray.runtime.runs import say
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

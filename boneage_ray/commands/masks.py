@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from boneage_ray import storage
 from boneage_ray.archives.masks import FOLDER
 from boneage_ray.commands.evaluation import Evaluation
-from boneage_ray.runs import Run, timed
+from boneage_ray.runtime.runs import Run, timed
 
 if TYPE_CHECKING:
     from boneage_ray.datasets.load import Prepared

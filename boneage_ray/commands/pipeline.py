@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from boneage_ray import cluster, parts, storage
+from boneage_ray import storage
 from boneage_ray.archives.files import FilesArchive
 from boneage_ray.commands.words import absolute, known_sex, line, model_facts, model_notes, quoted, refuse_overlap
 from boneage_ray.errors import GateMissedError, StrictError, UsageError
-from boneage_ray.records.split import SPLITS, Split
-from boneage_ray.runs import Run, say, timed
+from boneage_ray.preparation.split import SPLITS, Split
+from boneage_ray.runtime import cluster, parts
+from boneage_ray.runtime.runs import Run, say, timed
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     """Archive -> Parquet shards, manifest, rejected rows, report."""
     from boneage_ray.archives.open import open_archive
     from boneage_ray.evaluation.data_report import data_page, pick_excluded
+    from boneage_ray.preparation.overview import triage
+    from boneage_ray.preparation.shards import PrepareOptions, prepare_archive, rejected_batches
     from boneage_ray.recipes import find_recipe
     from boneage_ray.recipes.recipe import override
-    from boneage_ray.records.overview import triage
-    from boneage_ray.records.shards import PrepareOptions, prepare_archive, rejected_batches
 
     recipe = override(find_recipe(arguments.recipe), arguments.settings)
     source, out = storage.absolute(arguments.source), storage.absolute(arguments.out)

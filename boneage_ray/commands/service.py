@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from boneage_ray import cluster, storage
+from boneage_ray import storage
 from boneage_ray.environment import number
 from boneage_ray.errors import UsageError
-from boneage_ray.runs import Run, say
+from boneage_ray.runtime import cluster
+from boneage_ray.runtime.runs import Run, say
 
 if TYPE_CHECKING:
     from boneage_ray.serving.web import WebConfig

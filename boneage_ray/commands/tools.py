@@ -6,10 +6,11 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from boneage_ray import bundle, cluster, storage
+from boneage_ray import bundle, storage
 from boneage_ray.errors import BoneageError, UsageError
 from boneage_ray.prediction.members import resolve
-from boneage_ray.runs import Run, versions
+from boneage_ray.runtime import cluster
+from boneage_ray.runtime.runs import Run, versions
 
 
 def recipes(run: Run, name: str | None) -> None:
@@ -103,7 +104,7 @@ def doctor(run: Run, arguments: DoctorArguments) -> None:
 def _devices() -> str:
     import torch
 
-    from boneage_ray.training.step import choose_precision
+    from boneage_ray.models.precision import choose_precision
 
     gpus = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
     device = torch.device("cuda" if gpus else "cpu")

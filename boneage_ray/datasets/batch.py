@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from boneage_ray.anatomy.growth import Sex
-from boneage_ray.records.geometry import given_points, to_prepared_pixels
+from boneage_ray.preparation.geometry import given_points, to_prepared_pixels
 
 NO_MASK = 255  # all over the mask of a case that has none
 # Index of the sex embedding; unknown has its own place and is never taken for female.

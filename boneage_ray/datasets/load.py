@@ -12,8 +12,8 @@ from boneage_ray.datasets.batch import Batch, collate
 from boneage_ray.datasets.plan import Shard, Slice
 from boneage_ray.datasets.read import TRAINING_COLUMNS, read_rows
 from boneage_ray.errors import MismatchError, NoUsableInputError, StorageError, UsageError
-from boneage_ray.records.prepare import ImageConfig
-from boneage_ray.records.split import SPLITS, Split
+from boneage_ray.preparation.prepare import ImageConfig
+from boneage_ray.preparation.split import SPLITS, Split
 
 READ_CPUS = 0.25
 SHUFFLE_ROWS, SHUFFLE_BYTES = 1024, 2**29

@@ -32,7 +32,7 @@ from boneage_ray.evaluation.figures import (
     row_of_axes,
     styled,
 )
-from boneage_ray.records.overview import MEGAPIXEL_EDGES, NONE, SPACING_EDGES, UNKNOWN_AGE
+from boneage_ray.preparation.overview import MEGAPIXEL_EDGES, NONE, SPACING_EDGES, UNKNOWN_AGE
 from boneage_ray.records.schema import Row
 
 # Sex, as a legend says it, colour, hatching.

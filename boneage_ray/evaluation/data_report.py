@@ -12,23 +12,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from boneage_ray.decoding.reasons import MEANINGS
 from boneage_ray.evaluation import data_figures as figures
-from boneage_ray.evaluation.page import (
-    SEX_WORDS,
-    Number,
-    Page,
-    Picture,
-    Section,
-    Status,
-    Table,
-    percent,
-    render,
-    shown,
-)
-from boneage_ray.records.overview import NONE, triage
-from boneage_ray.records.reasons import MEANINGS
+from boneage_ray.evaluation.page import SEX_WORDS, Number, Page, Picture, Section, Status, Table, percent, render, shown
+from boneage_ray.preparation.overview import NONE, triage
+from boneage_ray.preparation.split import SPLITS
 from boneage_ray.records.schema import Row
-from boneage_ray.records.split import SPLITS
 
 MAX_ROWS, MAX_THUMBNAILS = 200, 48
 SHEET = 24  # thumbnails of one picture: what fits on a printed page

@@ -22,9 +22,9 @@ from boneage_ray.evaluation.analysis import Predictions
 from boneage_ray.evaluation.split_job import SplitJob, picture, predict_parts, write_table
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.prediction.members import Models
-from boneage_ray.records.prepare import ImageConfig
+from boneage_ray.preparation.prepare import ImageConfig
+from boneage_ray.preparation.split import Split
 from boneage_ray.records.schema import to_table
-from boneage_ray.records.split import Split
 
 PREDICTIONS = pa.schema(
     [

@@ -19,8 +19,8 @@ from boneage_ray.prediction.heatmaps import heatmap_gallery
 from boneage_ray.prediction.landmark_overlay import Marked, landmark_png
 from boneage_ray.prediction.members import Models
 from boneage_ray.prediction.predictor import Predictor
-from boneage_ray.records.geometry import to_prepared_pixels
-from boneage_ray.records.split import Split
+from boneage_ray.preparation.geometry import to_prepared_pixels
+from boneage_ray.preparation.split import Split
 
 EACH = 4
 

@@ -24,9 +24,9 @@ from boneage_ray.evaluation.split_job import Row, SplitJob, picture, predict_par
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.prediction.landmarks import Floats, confidence, in_original, staged
 from boneage_ray.prediction.members import Models
-from boneage_ray.records.geometry import given_points
+from boneage_ray.preparation.geometry import given_points
+from boneage_ray.preparation.split import Split
 from boneage_ray.records.schema import to_table
-from boneage_ray.records.split import Split
 from boneage_ray.tasks.config import CephalogramTaskConfig
 
 _POINT = pa.struct(

@@ -21,7 +21,7 @@ from boneage_ray.evaluation.analysis import bootstrap_interval
 from boneage_ray.evaluation.split_job import Row, SplitJob, picture, predict_parts, write_table
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.prediction.mask_overlay import overlay_png
-from boneage_ray.records.split import Split
+from boneage_ray.preparation.split import Split
 from boneage_ray.tasks.mask import overlap
 
 PREDICTIONS = pa.schema(

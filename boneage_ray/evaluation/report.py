@@ -8,18 +8,7 @@ from typing import Any
 from boneage_ray.anatomy.growth import years_and_months
 from boneage_ray.evaluation import figures
 from boneage_ray.evaluation.analysis import Predictions
-from boneage_ray.evaluation.page import (
-    SEX_WORDS,
-    Number,
-    Page,
-    Picture,
-    Section,
-    Status,
-    Table,
-    percent,
-    render,
-    shown,
-)
+from boneage_ray.evaluation.page import SEX_WORDS, Number, Page, Picture, Section, Status, Table, percent, render, shown
 
 # Below this, an interval over cases says little about a group.
 FEW_CASES, FEW_IN_BIN = 100, 20

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from boneage_ray import storage
-from boneage_ray.cluster import choose_resources, run_parts
-from boneage_ray.runs import Progress, say
+from boneage_ray.runtime.cluster import choose_resources, run_parts
+from boneage_ray.runtime.runs import Progress, say
 
 Row = dict[str, Any]
 Worker = Callable[..., Callable[[Row], Row]]

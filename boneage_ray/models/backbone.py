@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from boneage_ray import storage
 from boneage_ray.errors import MismatchError, StorageError, UsageError
 from boneage_ray.models.config import BackboneConfig
-from boneage_ray.runs import say
+from boneage_ray.runtime.runs import say
 
 
 def build_backbone(config: BackboneConfig, channels: int, with_weights: bool, size: int | None = None) -> nn.Module:

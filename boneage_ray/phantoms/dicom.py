@@ -1,6 +1,6 @@
 """Phantom pictures as DICOM, in every transfer syntax that is read, under names that no one can take for a person's.
 
->>> from boneage_ray.records.dicom import decode_dicom
+>>> from boneage_ray.decoding.dicom.read import decode_dicom
 >>> picture = np.arange(256, dtype=np.uint8).reshape(16, 16)
 >>> decode_dicom(encode_dicom(picture, DicomTags(seed=1, bits=8), "jpeg-ls"), 1, "none").pixels.tolist() == picture.tolist()
 True

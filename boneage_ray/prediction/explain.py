@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from boneage_ray.anatomy import cvm
 from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
 from boneage_ray.datasets.batch import as_float, make_batch
+from boneage_ray.decoding.decode import decode
+from boneage_ray.drawing import encode_png, warmed
 from boneage_ray.errors import UsageError
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction.landmark_overlay import Marked, landmark_png
@@ -24,12 +26,9 @@ from boneage_ray.prediction.mask_overlay import overlay_png
 from boneage_ray.prediction.masks import mask_adder
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.prediction.rows import Loaded, score_rows
-from boneage_ray.records import enhance
-from boneage_ray.records.decode import decode
-from boneage_ray.records.drawing import warmed
-from boneage_ray.records.png import encode_png
-from boneage_ray.records.prepare import ImageConfig, Prepared
-from boneage_ray.records.quality import check_quality
+from boneage_ray.preparation import enhance
+from boneage_ray.preparation.prepare import ImageConfig, Prepared
+from boneage_ray.preparation.quality import check_quality
 from boneage_ray.records.schema import Row
 from boneage_ray.tasks.config import CephalogramTaskConfig
 

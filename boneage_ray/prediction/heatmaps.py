@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS
 from boneage_ray.datasets.batch import as_float, make_batch
+from boneage_ray.drawing import CYAN, YELLOW, encode_png, rings, warmed, write
 from boneage_ray.prediction.predictor import Predictor
-from boneage_ray.records.drawing import CYAN, YELLOW, rings, warmed, write
-from boneage_ray.records.png import encode_png
 from boneage_ray.tasks.cephalogram import HELD, CephalogramTask, point_maps
 
 TILE, COLUMNS = 150, 8

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
-from boneage_ray.records.drawing import CYAN, FINE, YELLOW, circle, rings, write
-from boneage_ray.records.png import encode_png
+from boneage_ray.drawing import CYAN, FINE, YELLOW, circle, encode_png, rings, write
 
 Floats = NDArray[np.float64]
 ORANGE = (60, 150, 255)

@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from boneage_ray.records.drawing import outline
-from boneage_ray.records.png import encode_png
+from boneage_ray.drawing import encode_png, outline
 
 Mask = NDArray[np.uint8]
 _PREDICTED, _TRUE = (0, 200, 255), (80, 220, 80)  # blue, green, red: orange and green

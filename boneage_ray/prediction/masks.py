@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from boneage_ray.archives.archive import Input
 from boneage_ray.archives.masks import mask_name
+from boneage_ray.drawing import encode_png
 from boneage_ray.errors import InputProblem
 from boneage_ray.prediction.ensemble import Scorer
 from boneage_ray.prediction.rows import Add, Loaded, add_problem, score_rows
-from boneage_ray.records.masking import check_mask
-from boneage_ray.records.png import encode_png
-from boneage_ray.records.prepare import Prepared
+from boneage_ray.preparation.masking import check_mask
+from boneage_ray.preparation.prepare import Prepared
 from boneage_ray.records.schema import Row
 
 Mask = npt.NDArray[np.uint8]

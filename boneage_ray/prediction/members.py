@@ -22,8 +22,8 @@ from typing import Any
 from boneage_ray import __version__, bundle, storage
 from boneage_ray.anatomy.growth import SCHEMES, SchemeName
 from boneage_ray.errors import MismatchError, StorageError, UsageError
+from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.recipes.recipe import Recipe, build
-from boneage_ray.records.prepare import ImageConfig
 from boneage_ray.tasks.config import CephalogramTaskConfig
 
 KIND = "boneage-ray ensemble"

@@ -16,10 +16,10 @@ from boneage_ray.models.backbone import load_checked
 from boneage_ray.models.build import build_model
 from boneage_ray.models.ensemble import Trees, read_trees
 from boneage_ray.models.model import Model
+from boneage_ray.models.precision import choose_precision
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.tasks.build import build_task
 from boneage_ray.tasks.task import Columns, extend
-from boneage_ray.training.step import choose_precision
 
 # On a core, four at a time is as fast as thirty-two (measured) and needs an eighth of the memory.
 CPU_BATCH, GPU_BATCH = 4, 128

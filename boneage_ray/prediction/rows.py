@@ -11,8 +11,8 @@ from boneage_ray import __version__
 from boneage_ray.archives.archive import Input
 from boneage_ray.errors import InputProblem
 from boneage_ray.prediction.ensemble import Scorer, image_column
+from boneage_ray.preparation.prepare import Prepared
 from boneage_ray.records.known import Known, known_of
-from boneage_ray.records.prepare import Prepared
 from boneage_ray.records.schema import Row, empty_result
 from boneage_ray.tasks.task import Columns
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from boneage_ray.models.config import BackboneConfig
-from boneage_ray.optimization import Stage
 from boneage_ray.recipes.recipe import Recipe
+from boneage_ray.recipes.stage import Stage
 from boneage_ray.recipes.timm_regressor import TIMM_REGRESSOR
 
 DEMO: Recipe = TIMM_REGRESSOR.derive(

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from boneage_ray.augment.config import AugmentConfig
 from boneage_ray.models.config import BackboneConfig, BlendConfig, RegressorConfig
-from boneage_ray.optimization import Stage
+from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.recipes.recipe import Recipe
-from boneage_ray.records.prepare import ImageConfig
+from boneage_ray.recipes.stage import Stage
 from boneage_ray.tasks.config import AgeTaskConfig
 
 _HEAD = Stage(epochs=5, optimizer="adamw", lr=1e-4, weight_decay=1e-5, clip_norm=1.0, patience=10, trainable="head")

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from boneage_ray.augment.config import AugmentConfig
 from boneage_ray.models.config import HandMaskConfig
-from boneage_ray.optimization import Stage
+from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.recipes.recipe import Recipe
-from boneage_ray.records.prepare import ImageConfig
+from boneage_ray.recipes.stage import Stage
 from boneage_ray.tasks.config import MaskTaskConfig
 
 HAND_MASK = Recipe(

@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from boneage_ray.augment.config import AugmentConfig
 from boneage_ray.errors import UsageError
 from boneage_ray.models.config import BlendConfig, ModelConfig, RegressorConfig
-from boneage_ray.optimization import Stage
+from boneage_ray.preparation.prepare import ImageConfig
+from boneage_ray.preparation.split import SplitConfig
 from boneage_ray.recipes import wording
-from boneage_ray.records.prepare import ImageConfig
-from boneage_ray.records.split import SplitConfig
+from boneage_ray.recipes.stage import Stage
 from boneage_ray.tasks.config import AgeTaskConfig, TaskConfig
 
 # What each kind of model is trained for, and what its best epoch may go by beside the loss.

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from boneage_ray.augment.config import AugmentConfig
 from boneage_ray.models.config import BackboneConfig, RegressorConfig
-from boneage_ray.optimization import Stage
+from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.recipes.recipe import Recipe
-from boneage_ray.records.prepare import ImageConfig
+from boneage_ray.recipes.stage import Stage
 
 RESNET18_HAND = Recipe(
     name="resnet18-hand",

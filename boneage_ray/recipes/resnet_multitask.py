@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from boneage_ray.augment.config import AugmentConfig
 from boneage_ray.models.config import BackboneConfig, RegressorConfig
-from boneage_ray.optimization import Stage
 from boneage_ray.recipes.recipe import Recipe
+from boneage_ray.recipes.stage import Stage
 
 RESNET18_MULTITASK = Recipe(
     name="resnet18-multitask",

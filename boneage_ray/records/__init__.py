@@ -1,1 +1,1 @@
-"""From the bytes of one file to one prepared record, or to the reason why not."""
+"""What a prepared record and a result row are: their columns, types and units."""

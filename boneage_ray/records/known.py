@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from boneage_ray.anatomy.growth import Sex
 from boneage_ray.archives.archive import Input
-from boneage_ray.records.radiograph import Radiograph
+from boneage_ray.decoding.radiograph import Radiograph
 
 
 @dataclass(frozen=True)

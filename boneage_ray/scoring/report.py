@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from boneage_ray.decoding.reasons import MEANINGS
 from boneage_ray.evaluation import figures
 from boneage_ray.evaluation.page import SEX_WORDS, Number, Page, Picture, Section, Status, Table, percent, render
-from boneage_ray.records.reasons import MEANINGS
 from boneage_ray.records.schema import Row
 from boneage_ray.scoring.summary import STATUSES
 

@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from boneage_ray import __version__, parts, storage
+from boneage_ray import __version__, storage
 from boneage_ray.archives.archive import Archive, Input
+from boneage_ray.archives.in_parts import ArchiveParts, inputs_of
 from boneage_ray.archives.masks import mask_data
 from boneage_ray.archives.read import read_input
-from boneage_ray.cluster import Resources, run_parts
 from boneage_ray.errors import NoUsableInputError
 from boneage_ray.prediction import members
-from boneage_ray.records.isolated import DecoderPool
-from boneage_ray.records.prepare import Prepared
+from boneage_ray.preparation.isolated import DecoderPool
+from boneage_ray.preparation.prepare import Prepared
 from boneage_ray.records.schema import Row, from_table, result_schema, to_table
-from boneage_ray.runs import say
+from boneage_ray.runtime import parts
+from boneage_ray.runtime.cluster import Resources, run_parts
+from boneage_ray.runtime.runs import say
 from boneage_ray.scoring.summary import add_up, part_counts
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def score_archive(
     """
     sha256 = members.resolve(options.models).sha256
     mark = parts.fingerprint(options.source, sha256, __version__)
-    listing = parts.ArchiveParts(archive, RESULTS)
+    listing = ArchiveParts(archive, RESULTS)
     parts.check_not_empty(listing, options.source)
     parts.claim(options.out, mark, options.overwrite, "score")
     on_claimed()
@@ -110,7 +112,7 @@ class ScoreWorker:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Commit the part's rows and return their counts; what is no file (metadata that lead to none) is counted apart."""
         part = parts.Part(**row)
-        inputs = parts.inputs_of(part)
+        inputs = inputs_of(part)
         files = [item for item in inputs if item.uri]
         loaded = parts.prefetched(self._load, files, self.pools[0].readers, ahead=2 * self.predictor.batch_size)
         rows = list(self._rows(loaded))

@@ -21,6 +21,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
 from boneage_ray.archives.archive import Input
+from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.errors import BoneageError, UsageError
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.prediction import ensemble, members
@@ -28,9 +29,8 @@ from boneage_ray.prediction.explain import explain
 from boneage_ray.prediction.landmarks import landmark_adder
 from boneage_ray.prediction.predictor import CPU_BATCH, Predictor
 from boneage_ray.prediction.rows import Loaded, load_input, score_rows
-from boneage_ray.records.isolated import DecoderPool
-from boneage_ray.records.prepare import prepare_radiograph
-from boneage_ray.records.radiograph import Radiograph
+from boneage_ray.preparation.isolated import DecoderPool
+from boneage_ray.preparation.prepare import prepare_radiograph
 from boneage_ray.records.schema import Row
 from boneage_ray.serving.placement import INGRESS_CPUS, ModelPlace, Placement, place
 from boneage_ray.serving.problems import OverloadedError, UnavailableError

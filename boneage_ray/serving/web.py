@@ -19,15 +19,7 @@ from boneage_ray.archives.archive import Input, asked
 from boneage_ray.records.schema import Row
 from boneage_ray.serving import uploads
 from boneage_ray.serving.problems import OverloadedError, ProblemError, UnavailableError, add_handlers, unusable
-from boneage_ray.serving.schema import (
-    ModelInfo,
-    ModelList,
-    PredictQuery,
-    Problem,
-    ResultRow,
-    ResultRows,
-    State,
-)
+from boneage_ray.serving.schema import ModelInfo, ModelList, PredictQuery, Problem, ResultRow, ResultRows, State
 from boneage_ray.serving.uploads import Upload
 
 FILES_AT_ONCE = 8

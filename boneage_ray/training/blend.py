@@ -24,11 +24,11 @@ from boneage_ray.errors import BoneageError, NoUsableInputError, UsageError
 from boneage_ray.models.backbone import load_checked
 from boneage_ray.models.build import build_model
 from boneage_ray.models.ensemble import Cases, Trees, blend_error, check_installed, choose_weight, fit_trees
+from boneage_ray.models.precision import choose_precision
 from boneage_ray.models.regressor import Regressor
+from boneage_ray.preparation.split import Split
 from boneage_ray.recipes.recipe import Recipe
-from boneage_ray.records.split import Split
-from boneage_ray.runs import Progress, say
-from boneage_ray.training.step import choose_precision
+from boneage_ray.runtime.runs import Progress, say
 
 BATCH = 16
 NOTE = (

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from boneage_ray import storage
 from boneage_ray.errors import MismatchError
-from boneage_ray.runs import say
+from boneage_ray.runtime.runs import say
 
 KEEP = 2
 BEST, PRETRAINED = "best.safetensors", "pretrained.safetensors"

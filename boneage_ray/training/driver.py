@@ -16,22 +16,23 @@ from torch import nn
 
 from boneage_ray import __version__, bundle, storage
 from boneage_ray.anatomy.growth import SchemeName
-from boneage_ray.cluster import first_cause
 from boneage_ray.datasets.balance import categories, has_ages, missing_classes, shared_pixels
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.datasets.load import Prepared, batches, open_prepared
 from boneage_ray.datasets.plan import balanced_slices, ordered_slices, training_slices
 from boneage_ray.errors import MismatchError, NoUsableInputError, UsageError
 from boneage_ray.models.build import build_model
-from boneage_ray.optimization import Data, parameter_groups
+from boneage_ray.preparation.split import Split
 from boneage_ray.recipes.recipe import Recipe
-from boneage_ray.records.split import Split
-from boneage_ray.runs import Progress as ProgressLine
-from boneage_ray.runs import say
+from boneage_ray.recipes.stage import Data
+from boneage_ray.runtime.cluster import first_cause
+from boneage_ray.runtime.runs import Progress as ProgressLine
+from boneage_ray.runtime.runs import say
 from boneage_ray.training import checkpoint
 from boneage_ray.training.blend import check_blend, fit_blend
 from boneage_ray.training.gallery import show_augmentation
 from boneage_ray.training.loop import NONFINITE, Job, train
+from boneage_ray.training.optimization import parameter_groups
 from boneage_ray.training.step import NonFiniteLossError
 from boneage_ray.training.tracking import Tracker
 

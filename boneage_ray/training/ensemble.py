@@ -14,7 +14,7 @@ from boneage_ray import bundle, storage
 from boneage_ray.datasets.load import Prepared
 from boneage_ray.errors import MismatchError, UsageError
 from boneage_ray.recipes.recipe import Recipe, build
-from boneage_ray.runs import say
+from boneage_ray.runtime.runs import say
 from boneage_ray.training.driver import TrainOptions, run_training
 
 Train = Callable[[Recipe, Prepared, TrainOptions], Any]

@@ -19,10 +19,9 @@ from boneage_ray.datasets.batch import Batch, as_float, collate
 from boneage_ray.datasets.load import Prepared
 from boneage_ray.datasets.plan import Slice
 from boneage_ray.datasets.read import read_slice
+from boneage_ray.drawing import YELLOW, encode_png, outline, rings
 from boneage_ray.recipes.recipe import Recipe
-from boneage_ray.records.drawing import YELLOW, outline, rings
-from boneage_ray.records.png import encode_png
-from boneage_ray.runs import say
+from boneage_ray.runtime.runs import say
 
 AUGMENTED = "augmentation.png"
 IMAGES, DRAWS, TILE = 3, 5, 224

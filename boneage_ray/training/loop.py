@@ -17,16 +17,22 @@ from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.models.build import build_model
 from boneage_ray.models.model import Model
-from boneage_ray.optimization import Data, Stage, build_optimizer, build_schedule, parameter_groups, plateau_factor
+from boneage_ray.models.precision import choose_precision
 from boneage_ray.recipes.recipe import Recipe
+from boneage_ray.recipes.stage import Data, Stage
 from boneage_ray.tasks.build import build_task
 from boneage_ray.tasks.task import extend
 from boneage_ray.training import checkpoint
+from boneage_ray.training.optimization import (
+    build_optimizer,
+    build_schedule,
+    parameter_groups,
+    plateau_factor,
+)
 from boneage_ray.training.step import (
     Learner,
     NonFiniteLossError,
     averaged,
-    choose_precision,
     predict_epoch,
     train_epoch,
 )

@@ -6,12 +6,12 @@ import pytest
 
 from boneage_ray.archives.archive import Input
 from boneage_ray.archives.files import FilesArchive
+from boneage_ray.archives.in_parts import ArchiveParts, inputs_of
 from boneage_ray.archives.listing import files_below
 from boneage_ray.archives.masks import Masks, mask_data, mask_name
 from boneage_ray.archives.open import open_archive
 from boneage_ray.archives.rsna import RsnaArchive
 from boneage_ray.errors import InputProblem
-from boneage_ray.parts import ArchiveParts, inputs_of
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pictures import encoded, tiff_of
 
+from boneage_ray.decoding.decode import decode
 from boneage_ray.errors import InputProblem
-from boneage_ray.records.decode import decode
 
 DATA = Path(os.environ.get("BONEAGE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 ERRORS = (InputProblem, OSError, ValueError, RuntimeError, SyntaxError, TypeError, cv2.error)

@@ -22,8 +22,8 @@ from common import machine
 from fuzzing import fuzzed, phantom_seeds, real_seeds
 
 from boneage_ray.errors import InputProblem
-from boneage_ray.records.isolated import DecoderPool
-from boneage_ray.records.prepare import ImageConfig, prepare
+from boneage_ray.preparation.isolated import DecoderPool
+from boneage_ray.preparation.prepare import ImageConfig, prepare
 
 MAX_PEAK_MB = 1000.0
 SOUND = "record"

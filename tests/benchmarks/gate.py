@@ -15,13 +15,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from boneage_ray.decoding.decode import decode
+from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.errors import InputProblem
-from boneage_ray.records.decode import decode
-from boneage_ray.records.enhance import to_uint8
-from boneage_ray.records.localise import find_hand, widen
-from boneage_ray.records.prepare import ImageConfig, prepare_radiograph
-from boneage_ray.records.quality import QualityConfig, check_quality
-from boneage_ray.records.radiograph import Radiograph
+from boneage_ray.preparation.enhance import to_uint8
+from boneage_ray.preparation.localise import find_hand, widen
+from boneage_ray.preparation.prepare import ImageConfig, prepare_radiograph
+from boneage_ray.preparation.quality import QualityConfig, check_quality
 
 SETS = {
     "hands": "hands/boneage-training-dataset/boneage-training-dataset/*.png",

@@ -19,7 +19,7 @@ from boneage_ray.prediction.explain import explain, original, stage_words
 from boneage_ray.prediction.landmark_overlay import Marked, landmark_png
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.prediction.rows import load_input
-from boneage_ray.records.prepare import prepare
+from boneage_ray.preparation.prepare import prepare
 
 
 def main():

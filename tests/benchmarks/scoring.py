@@ -24,7 +24,7 @@ def bare(files, start, model):
 
     from boneage_ray import bundle
     from boneage_ray.prediction.predictor import Predictor
-    from boneage_ray.records.prepare import prepare
+    from boneage_ray.preparation.prepare import prepare
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

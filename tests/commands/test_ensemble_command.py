@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from boneage_ray import bundle, runs
+from boneage_ray import bundle
 from boneage_ray.cli import main
 from boneage_ray.commands import ensemble
 from boneage_ray.datasets.load import Prepared
@@ -16,7 +16,8 @@ from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction import members
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
-from boneage_ray.runs import Run
+from boneage_ray.runtime import runs
+from boneage_ray.runtime.runs import Run
 from boneage_ray.training import ensemble as training
 from boneage_ray.training.driver import TrainOptions
 

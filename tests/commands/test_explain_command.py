@@ -10,7 +10,7 @@ import pytest
 import torch
 from pictures import encoded
 
-from boneage_ray import bundle, runs
+from boneage_ray import bundle
 from boneage_ray.cli import main
 from boneage_ray.models.build import build_model
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
@@ -18,6 +18,7 @@ from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.prediction import members
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
+from boneage_ray.runtime import runs
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from boneage_ray import parts, runs, storage
+from boneage_ray import storage
 from boneage_ray.cli import main
 from boneage_ray.commands.words import refuse_overlap
 from boneage_ray.errors import UsageError
+from boneage_ray.runtime import parts, runs
 
 
 @pytest.fixture(autouse=True)

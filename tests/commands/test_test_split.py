@@ -9,7 +9,7 @@ import pytest
 from boneage_ray.commands.cephalograms import _note_validated, check_validated
 from boneage_ray.datasets.load import Prepared
 from boneage_ray.errors import UsageError
-from boneage_ray.runs import Run
+from boneage_ray.runtime.runs import Run
 
 DATA = Prepared("data", {"fingerprint": "f1"})
 

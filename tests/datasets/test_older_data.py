@@ -9,7 +9,7 @@ import pytest
 from boneage_ray.datasets.load import Prepared
 from boneage_ray.datasets.read import TRAINING_COLUMNS, read_rows
 from boneage_ray.errors import MismatchError
-from boneage_ray.records.prepare import ImageConfig
+from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.records.schema import record_schema, to_table
 
 RECORD = {"record_id": "1", "image": b"1234", "height": 2, "width": 2, "age_months": 12.0}

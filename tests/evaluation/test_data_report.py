@@ -12,7 +12,7 @@ import pytest
 from boneage_ray.evaluation import data_figures as figures
 from boneage_ray.evaluation.data_report import MAX_SHEET_BYTES, data_page, mixed, pick_excluded
 from boneage_ray.phantoms.png import encode_png
-from boneage_ray.records.overview import copies, overview
+from boneage_ray.preparation.overview import copies, overview
 from boneage_ray.records.schema import case_schema, rejected_schema, to_table
 
 COMMAND = "boneage prepare HANDS --out DATA"

@@ -8,7 +8,6 @@ import torch
 from pictures import picture
 
 from boneage_ray import bundle, storage
-from boneage_ray.cluster import Resources
 from boneage_ray.commands import pipeline
 from boneage_ray.datasets.load import open_prepared
 from boneage_ray.errors import MismatchError
@@ -25,11 +24,12 @@ from boneage_ray.evaluation.evaluate import (
 )
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction.members import resolve
+from boneage_ray.preparation.split import SPLITS
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import from_table, record_schema, to_table
-from boneage_ray.records.split import SPLITS
-from boneage_ray.runs import Run
+from boneage_ray.runtime.cluster import Resources
+from boneage_ray.runtime.runs import Run
 
 RECIPE = override(find_recipe("demo"), ["image.size=64", "precision=float32", "model.backbone.name=test_resnet"])
 SMALL = RECIPE.derive(name="small", image={"size": 48})

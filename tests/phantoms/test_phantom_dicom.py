@@ -12,6 +12,7 @@ import pytest
 from dicom_faults import FAULTS
 
 from boneage_ray.cli import main
+from boneage_ray.decoding.dicom.read import decode_dicom
 from boneage_ray.errors import InputProblem
 from boneage_ray.phantoms.archive import (
     DICOM_BAD_KINDS,
@@ -23,7 +24,6 @@ from boneage_ray.phantoms.archive import (
 )
 from boneage_ray.phantoms.dicom import LOSSY, SYNTAXES, DicomTags, encode_dicom, stored_values
 from boneage_ray.phantoms.hand import hand_phantom
-from boneage_ray.records.dicom import decode_dicom
 
 IMAGE = hand_phantom(1, 100, "M", 64).image
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boneage_ray.runs import Run
+from boneage_ray.runtime.runs import Run
 
 SMALL = ["image.size=64", "model.backbone.name=resnet10t", "batch_size=16", "stage.epochs=2"]
 

@@ -14,9 +14,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SCRIPT = """
 import json, sys
-from boneage_ray import cluster
+from boneage_ray.runtime import cluster
 from boneage_ray.commands import pipeline
-from boneage_ray.runs import Run
+from boneage_ray.runtime.runs import Run
 archive, out, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 assert cluster.connect() == 1.0
 def go(command, arguments):

@@ -17,7 +17,7 @@ from boneage_ray.commands import pipeline
 from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.prediction.rows import load_input, score_rows
-from boneage_ray.records.prepare import prepare
+from boneage_ray.preparation.prepare import prepare
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -17,9 +17,9 @@ from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.prediction.ensemble import combine
 from boneage_ray.prediction.rows import load_input, score_rows
+from boneage_ray.preparation.prepare import prepare
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
-from boneage_ray.records.prepare import prepare
 from boneage_ray.records.schema import from_table, result_schema, to_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")

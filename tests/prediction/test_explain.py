@@ -15,6 +15,7 @@ from torch import nn
 from boneage_ray.anatomy import cvm
 from boneage_ray.archives.archive import Input
 from boneage_ray.bundle import Bundle
+from boneage_ray.drawing import CYAN
 from boneage_ray.errors import UsageError
 from boneage_ray.models.build import build_model
 from boneage_ray.models.regressor import Regressor
@@ -24,10 +25,9 @@ from boneage_ray.prediction.explain import SIDE, explain, grad_cam, original, st
 from boneage_ray.prediction.landmark_overlay import ORANGE
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.prediction.rows import load_input
+from boneage_ray.preparation.prepare import ImageConfig, prepare
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
-from boneage_ray.records.drawing import CYAN
-from boneage_ray.records.prepare import ImageConfig, prepare
 from boneage_ray.records.schema import empty_result
 
 HEAD = cephalogram_phantom(1, 5, 300)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS
+from boneage_ray.drawing import CYAN, YELLOW
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.prediction.landmark_overlay import ORANGE, Marked, landmark_png
-from boneage_ray.records.drawing import CYAN, YELLOW
 
 K = len(LANDMARKS)
 GRAY = np.full((100, 80), 90, np.uint8)

@@ -14,7 +14,7 @@ from boneage_ray.archives.archive import Input
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.prediction.landmarks import confidence, in_original, landmark_adder, named, staged
 from boneage_ray.prediction.rows import load_input, score_rows
-from boneage_ray.records.prepare import ImageConfig, prepare
+from boneage_ray.preparation.prepare import ImageConfig, prepare
 from boneage_ray.records.schema import from_table, result_schema, to_table
 from boneage_ray.tasks.config import CephalogramTaskConfig
 

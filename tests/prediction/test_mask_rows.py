@@ -11,8 +11,8 @@ from boneage_ray.archives.archive import Input
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.prediction.masks import in_original, mask_rows, path_below
 from boneage_ray.prediction.rows import load_input
-from boneage_ray.records.masking import read_mask
-from boneage_ray.records.prepare import ImageConfig, prepare
+from boneage_ray.preparation.masking import read_mask
+from boneage_ray.preparation.prepare import ImageConfig, prepare
 from boneage_ray.tasks.mask import overlap
 
 HAND = hand_phantom(3, 96, "F", 300)

@@ -13,7 +13,7 @@ from boneage_ray import __version__
 from boneage_ray.archives.archive import Input
 from boneage_ray.errors import InputProblem
 from boneage_ray.prediction.rows import load_input, score_rows
-from boneage_ray.records.prepare import ImageConfig, prepare
+from boneage_ray.preparation.prepare import ImageConfig, prepare
 from boneage_ray.records.schema import from_table, result_schema, to_table
 
 CONFIG = ImageConfig(size=64)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from boneage_ray.archives.archive import Input
+from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.records.known import Known, known_of
-from boneage_ray.records.radiograph import Radiograph
 
 PIXELS = np.zeros((2, 2), np.uint8)
 GIVEN = Input("a", "a", sex="F", sex_source="option", pixel_spacing_mm=0.1, pixel_spacing_source="metadata")

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from boneage_ray.errors import MismatchError
-from boneage_ray.optimization import Stage, build_optimizer
+from boneage_ray.recipes.stage import Stage
 from boneage_ray.training import checkpoint
 from boneage_ray.training.checkpoint import Progress
+from boneage_ray.training.optimization import build_optimizer
 
 
 def trained(name):

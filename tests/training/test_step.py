@@ -12,15 +12,16 @@ from torch import nn
 from boneage_ray.augment.config import AugmentConfig
 from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import Batch
+from boneage_ray.models.precision import choose_precision
 from boneage_ray.models.regressor import Regressor
-from boneage_ray.optimization import Stage, build_optimizer, build_schedule
+from boneage_ray.recipes.stage import Stage
 from boneage_ray.tasks.age import AgeTask
 from boneage_ray.tasks.config import AgeTaskConfig
+from boneage_ray.training.optimization import build_optimizer, build_schedule
 from boneage_ray.training.step import (
     Learner,
     NonFiniteLossError,
     averaged,
-    choose_precision,
     predict_epoch,
     train_epoch,
     train_step,

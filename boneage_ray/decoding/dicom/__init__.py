@@ -1,0 +1,1 @@
+"""DICOM: from the bytes of a file to gray pixels, spacing, sex and identifiers."""

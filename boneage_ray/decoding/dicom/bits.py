@@ -1,0 +1,96 @@
+"""Which bits of a decoded word are the stored value, and what to do where header and codestream disagree on that.
+
+A codestream states the precision of its own samples and is right about them: the encoder saw them. Some writers state more than
+BitsStored (16 for values of 12 bits); that does no harm as long as the values fit. Where they do not, BitsStored or HighBit is
+wrong, and masking would throw away the highest bits or the lowest: then all bits of the codestream are taken and the file is
+flagged `bits_stored_wrong`. Rescale and VOI are not touched by this: they are given in values, not in bits.
+
+Native words state nothing of themselves, and old ones may keep anything outside the stored bits: they are masked as the header
+says, and flagged `bits_outside_stored` where something is masked away that is neither a sign nor an overlay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+
+from boneage_ray.decoding.dicom.layout import Layout
+
+_OVERSHOOT = 1.25  # most that lossy coding is believed to exceed the range by
+_OVERLAYS, _BIT_POSITION = range(0x6000, 0x6020, 2), 0x0102
+
+
+def from_codestream(
+    pixels: npt.NDArray[Any], layout: Layout, precision: int, lossy: bool, tags: Dataset
+) -> tuple[npt.NDArray[Any], Layout, tuple[str, ...]]:
+    """Bit patterns of the stored values, the layout that they have in truth, and flags.
+
+    `pixels`: as decoded, of `precision` bits. Lossy coding overshoots: its values are clipped, those of lossless coding masked.
+    """
+    flags: tuple[str, ...] = ()
+    if not _fits(pixels, layout, precision, _OVERSHOOT if lossy else 1.0) and not _has_overlays(tags):
+        layout, flags = replace(layout, stored=precision, shift=0), ("bits_stored_wrong",)
+    return (_clipped if lossy else masked)(pixels, layout), layout, flags
+
+
+def from_words(pixels: npt.NDArray[Any], layout: Layout, tags: Dataset) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """Bit patterns of the stored values of native or RLE words, and flags."""
+    fits = _fits(pixels, layout, layout.allocated, 1.0) or _has_overlays(tags)
+    return masked(pixels, layout), () if fits else ("bits_outside_stored",)
+
+
+def _fits(pixels: npt.NDArray[Any], layout: Layout, precision: int, tolerance: float) -> bool:
+    """Whether the stored bits hold all that the samples of `precision` bits do."""
+    bits = layout.shift + layout.stored
+    low, high = int(pixels.min()), int(pixels.max())
+    if precision < bits:
+        # The values are moved out of the word by HighBit; or their sign is at another bit than BitsStored says.
+        return not layout.shift and (not layout.signed or low < 0 or high < 1 << (precision - 1))
+    if layout.shift and int(np.bitwise_or.reduce(pixels, axis=None)) & ((1 << layout.shift) - 1):
+        return False
+    top = (1 << bits) - 1
+    if low >= 0 and high <= top * tolerance:
+        return True
+    if not layout.signed and low >= 0:
+        return False
+    signed = pixels if low < 0 else _sign_extended(pixels, precision)
+    half = (1 << (bits - 1)) * tolerance
+    return bool(signed.min() >= -half and signed.max() <= half - 1)
+
+
+def _sign_extended(pixels: npt.NDArray[Any], precision: int) -> npt.NDArray[np.int16]:
+    room = 16 - precision
+    return np.asarray((pixels.astype(np.uint16) << room).view(np.int16) >> room)
+
+
+def _has_overlays(tags: Dataset) -> bool:
+    """Whether the file keeps overlays in bits above the stored ones, as was once allowed."""
+    return any((group, _BIT_POSITION) in tags and (group, 0x3000) not in tags for group in _OVERLAYS)
+
+
+def masked(pixels: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
+    """Native byte order, and nothing outside the stored bits: old files keep overlays there."""
+    pixels = _unsigned(pixels)
+    if layout.shift:
+        pixels = pixels >> layout.shift
+    top = (1 << layout.stored) - 1
+    return pixels if top >= np.iinfo(pixels.dtype).max else pixels & pixels.dtype.type(top)
+
+
+def _clipped(pixels: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
+    """Lossy coding overshoots: masked, the brightest bone of 1024 would become a black 0 in 10 bits."""
+    if pixels.dtype.kind == "i":
+        half = 1 << (layout.stored - 1)
+        return masked(np.clip(pixels.astype(np.int16), -half, half - 1), layout)
+    pixels, top = pixels >> layout.shift, (1 << layout.stored) - 1
+    return pixels if top >= np.iinfo(pixels.dtype).max else np.minimum(pixels, pixels.dtype.type(top))
+
+
+def _unsigned(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if pixels.dtype.kind == "i":  # JPEG 2000 knows signs itself
+        return pixels.astype(np.int16, copy=False).view(np.uint16)
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)

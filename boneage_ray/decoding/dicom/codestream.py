@@ -1,0 +1,172 @@
+"""Compressed frames of DICOM: JPEG (baseline, extended, lossless), JPEG-LS, JPEG 2000 and HTJ2K, by imagecodecs.
+
+What a codestream is, is told by its own header and not by the transfer syntax, which some writers get wrong; and its size is
+compared with Rows and Columns before a pixel is inflated, so that a small image cannot hide a huge one.
+
+JPEG of 8 bits goes through the same decoder as JPEG files, which stops at the first thing that is wrong. That of 12 bits and the
+lossless process have none such: what tells of damage there is the end marker and the lengths of the DICOM items around them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+
+from boneage_ray.decoding.raster import jpeg
+from boneage_ray.decoding.raster.layout import Layout
+from boneage_ray.errors import InputProblem
+
+Kind = Literal["jpeg", "jpeg-lossless", "jpeg-ls", "jpeg2000", "htj2k"]
+_JPEG_START, _J2K_START, _END = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\xff\xd9"
+# Start-of-frame markers, ITU-T T.81 table B.1 and T.87: those that radiographs come in.
+_FRAMES: dict[int, Kind] = {0xC0: "jpeg", 0xC1: "jpeg", 0xC2: "jpeg", 0xC3: "jpeg-lossless", 0xF7: "jpeg-ls"}
+_OTHER_FRAMES = frozenset((*range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
+_START_OF_SCAN, _LS_PRESET, _LS_SIZES = 0xDA, 0xF8, 4
+_MAX_SCANS = 100  # each scan of a progressive JPEG passes over the whole image again
+_COLOUR_MARKERS = (0xE0, 0xEE)  # JFIF and Adobe: what the components mean
+_AS_RGB = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"  # T.872, 6.5.3
+_HT_MARKER = b"\xff\x50"
+_MAX_TILES = 4096
+
+
+@dataclass(frozen=True)
+class Codestream:
+    """What the header of a codestream declares."""
+
+    kind: Kind
+    width: int
+    height: int
+    components: int
+    precision: int  # bits of a sample
+    tiles: int = 1
+
+
+def decode_codestream(frame: bytes, shape: tuple[int, int, int]) -> tuple[npt.NDArray[Any], int]:
+    """One frame to (rows, columns) or (rows, columns, 3), 8 or 16 bits, as the codestream stores it; and its precision.
+
+    `shape`: rows, columns, samples that the DICOM header declares. Three samples are what PhotometricInterpretation calls
+    them; but JPEG 2000 undoes its own colour transform. Raises `InputProblem`: unreadable, truncated, or too_large when the
+    codestream is larger than `shape`.
+    """
+    header = read_header(frame)
+    _check(header, shape)
+    if header.kind in ("jpeg", "htj2k", "jpeg-lossless") and _END not in frame[-4096:]:
+        # These decoders fill what is missing with gray; a cut image must not get an age.
+        raise InputProblem("decode", "truncated", f"the {header.kind} data end before their end marker")
+    try:
+        pixels = _decoded(frame, header)
+    except (RuntimeError, ValueError, TypeError, OSError):
+        raise InputProblem("decode", "unreadable", f"the {header.kind} data are damaged") from None
+    expected = shape[:2] if shape[2] == 1 else shape
+    if pixels.shape != expected or pixels.dtype.itemsize > 2:
+        raise InputProblem("decode", "unreadable", f"the {header.kind} data decode to {pixels.shape}, not {expected}")
+    return pixels, header.precision
+
+
+def _decoded(frame: bytes, header: Codestream) -> npt.NDArray[Any]:
+    if header.kind == "jpeg-ls":
+        return imagecodecs.jpegls_decode(frame)
+    if header.kind in ("jpeg2000", "htj2k"):
+        # OpenJPEG for both: OpenJPH decodes HTJ2K in half the time, but tells of damage on stderr and as unraisable errors.
+        return imagecodecs.jpeg2k_decode(frame[frame.index(_J2K_START) :])
+    if header.kind == "jpeg" and header.precision == 8:
+        return _eight_bits(frame, header)
+    if header.components == 3:  # declared to be RGB on both sides, the samples stay as they are: Y Cb Cr too
+        return imagecodecs.jpeg8_decode(frame, colorspace="rgb", outcolorspace="rgb")
+    try:
+        return imagecodecs.jpeg8_decode(frame)
+    except RuntimeError:
+        if header.kind != "jpeg-lossless":
+            raise
+        return imagecodecs.jpegsof3_decode(frame)  # twice as slow, but reads the rare precisions of process 14
+
+
+def _eight_bits(frame: bytes, header: Codestream) -> npt.NDArray[Any]:
+    """(rows, columns) or (rows, columns, 3); three samples as they are, RGB or Y Cb Cr."""
+    markers = jpeg.walk(frame, header.width * header.height / 1e6 + 1e-3)
+    if not markers.ended or any(markers.missing.values()):
+        raise InputProblem("decode", "truncated", "the jpeg data end before their last scan")
+    if header.components == 1:
+        return jpeg.gray_jpeg(frame, Layout(header.width, header.height))
+    import simplejpeg  # type: ignore[import-untyped]
+
+    # Said to be RGB, they are not converted: DICOM tells by its own element what they are.
+    kept = [frame[start:end] for marker, start, end in _segments(frame) if marker not in _COLOUR_MARKERS]
+    scans = [end for _, _, end in _segments(frame)][-1]
+    stream = b"".join((_JPEG_START, _AS_RGB, *kept, frame[scans:]))
+    return np.asarray(simplejpeg.decode_jpeg(stream, colorspace="RGB", strict=True))
+
+
+def read_header(frame: bytes) -> Codestream:
+    """Kind and size of a codestream, by its own header. Raises `InputProblem` unreadable."""
+    if frame.startswith(_JPEG_START):
+        return _jpeg_header(frame)
+    at = frame.find(_J2K_START, 0, 512)  # some writers leave the JP2 boxes around it
+    if at >= 0 and len(frame) >= at + 43:
+        return _jpeg2000_header(frame, at)
+    raise InputProblem("decode", "unreadable", "the compressed pixel data are neither JPEG, JPEG-LS nor JPEG 2000")
+
+
+def _jpeg_header(frame: bytes) -> Codestream:
+    """ITU-T T.81 B.2: segments up to the first scan."""
+    found: Codestream | None = None
+    for marker, at, _ in _segments(frame):
+        if marker in _OTHER_FRAMES:
+            raise InputProblem("decode", "unreadable", f"a JPEG process that is not read (marker FF{marker:02X})")
+        if (marker in _FRAMES and found) or (marker == _LS_PRESET and frame[at + 4] == _LS_SIZES):
+            raise InputProblem("decode", "unreadable", "the JPEG header states its size twice")
+        if marker in _FRAMES:
+            precision, height, width, components = struct.unpack_from(">BHHB", frame, at + 4)
+            found = Codestream(_FRAMES[marker], width, height, components, precision)
+    if found is None:
+        raise InputProblem("decode", "unreadable", "the JPEG header states no size")
+    if frame.count(bytes((0xFF, _START_OF_SCAN))) > _MAX_SCANS:
+        raise InputProblem("decode", "unreadable", "the JPEG has more scans than any radiograph needs")
+    return found
+
+
+def _segments(frame: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of the segments up to the first scan header, which is the last one."""
+    at, marker = 2, 0
+    while marker != _START_OF_SCAN:
+        while frame[at : at + 2] == b"\xff\xff":  # fill bytes
+            at += 1
+        if len(frame) < at + 10 or frame[at] != 0xFF:
+            raise InputProblem("decode", "unreadable", "the JPEG header is damaged or cut off")
+        marker, (length,) = frame[at + 1], struct.unpack_from(">H", frame, at + 2)
+        yield marker, at, at + 2 + length
+        at += 2 + length
+
+
+def _jpeg2000_header(frame: bytes, at: int) -> Codestream:
+    """ITU-T T.800 A.5.1, the SIZ segment; a CAP segment right after it means HTJ2K (T.814)."""
+    (length,) = struct.unpack_from(">H", frame, at + 4)
+    right, bottom, left, top, tile_width, tile_height = struct.unpack_from(">6I", frame, at + 8)
+    components, depth = struct.unpack_from(">HB", frame, at + 40)
+    if not (tile_width and tile_height and left < right and top < bottom):
+        raise InputProblem("decode", "unreadable", "the JPEG 2000 header declares an impossible size")
+    tiles = -(-right // tile_width) * -(-bottom // tile_height)
+    after = at + 4 + length
+    kind: Kind = "htj2k" if frame[after : after + 2] == _HT_MARKER else "jpeg2000"
+    return Codestream(kind, right - left, bottom - top, components, (depth & 0x7F) + 1, tiles)
+
+
+def _check(header: Codestream, shape: tuple[int, int, int]) -> None:
+    rows, columns, samples = shape
+    declared = f"the {header.kind} data are {header.width} x {header.height} x {header.components}"
+    if header.width * header.height > rows * columns:
+        raise InputProblem(
+            "decode", "too_large", f"{declared}, more than the {columns} x {rows} that the header declares"
+        )
+    if (header.height, header.width, header.components) != shape:
+        raise InputProblem("decode", "unreadable", f"{declared}, the header declares {columns} x {rows} x {samples}")
+    if header.precision > (8 if samples == 3 else 16):
+        raise InputProblem("decode", "unreadable", f"{declared} of {header.precision} bits")
+    if header.tiles > _MAX_TILES:
+        raise InputProblem("decode", "unreadable", f"the {header.kind} data have more tiles than any radiograph needs")

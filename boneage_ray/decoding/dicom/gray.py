@@ -1,0 +1,197 @@
+"""Stored values to gray, in the order of the standard (PS3.4 annex N): Modality, VOI, Presentation.
+
+Stored values have at most 16 bits, so that the whole way is one table of at most 65,536 entries, applied once: a frame is never
+held as floating point. What comes out:
+
+- 8 or fewer stored bits without LUT sequences: uint8. Without a VOI the possible range of values is 0..255, so that an 8-bit
+  image keeps its values.
+- else uint16. With a VOI its output range is 0..65535; without one, the range of the modality values present in the image.
+
+White is always the highest value. MONOCHROME1 and a Presentation LUT Shape of INVERSE say the same thing (PS3.3 C.8.11.3.1.2),
+and invert once where both stand. Pixels of padding are black, and do not count for the range.
+
+Flags: `voi_unusable` (the file's VOI is broken or leaves one gray level: all levels were kept), `rescale_unusable` (slope or
+intercept are no use: taken for 1 and 0), `polarity_unclear` (photometric interpretation and presentation shape contradict each
+other).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+
+from boneage_ray.decoding.dicom.file import DicomFile
+from boneage_ray.decoding.dicom.layout import Layout
+from boneage_ray.decoding.dicom.values import numbers, text, words
+from boneage_ray.decoding.lookup import look_up, row_blocks
+from boneage_ray.errors import InputProblem
+
+Table = npt.NDArray[np.float64]
+COLOUR_FLAGS = ("colour_converted",)
+_WEIGHTS = {"Red": 0.299, "Green": 0.587, "Blue": 0.114}  # ITU-R BT.601
+
+
+def from_stored(
+    file: DicomFile, frame: npt.NDArray[Any], layout: Layout, voi: Literal["file", "none"]
+) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """(rows, columns) bit patterns to gray, uint8 or uint16, and the flags."""
+    values = stored_values(layout.stored, layout.signed)
+    padding = _padding(file.tags, layout, values, file.big_endian)
+    used = _present(frame, len(values)) & ~padding
+    modality, flags = modality_values(file.tags, values, file.big_endian)
+    deep = layout.stored > 8 or "ModalityLUTSequence" in file.tags or "VOILUTSequence" in file.tags
+    top = 65535 if deep else 255
+    gray = None
+    if voi == "file" and has_voi(file.tags):
+        gray = voi_values(file.tags, modality, layout.signed or bool(modality.min() < 0), file.big_endian)
+        if gray is None or _flattens(np.rint(gray * top)[used], modality[used]):
+            gray, flags = None, (*flags, "voi_unusable")
+    if gray is None:
+        gray = _full_range(modality, modality[used] if deep else modality)
+    inverted, clear = polarity(file.tags, layout.photometric)
+    gray = 1.0 - gray if inverted else gray
+    table = np.rint(gray * top).astype(np.uint16 if deep else np.uint8)
+    table[padding] = 0
+    return look_up(table, frame), flags if clear else (*flags, "polarity_unclear")
+
+
+def stored_values(stored: int, signed: bool) -> Table:
+    """The value of each bit pattern of `stored` bits; two's complement when `signed`."""
+    values = np.arange(1 << stored, dtype=np.float64)
+    if signed:
+        values[len(values) // 2 :] -= len(values)
+    return values
+
+
+def modality_values(tags: Dataset, values: Table, big_endian: bool) -> tuple[Table, tuple[str, ...]]:
+    """Stored to modality values by Modality LUT or rescale slope and intercept (PS3.3 C.11.1), and flags."""
+    if items := tags.get("ModalityLUTSequence"):
+        mapped = _lut_values(items[0], values, bool(values.min() < 0), big_endian)
+        if mapped is None:
+            raise InputProblem("decode", "unreadable", "the DICOM header holds a damaged Modality LUT")
+        return mapped[0], ()
+    slope, intercept = (
+        numbers(tags, name) or [default] for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
+    )
+    scaled: Table = values * slope[0] + intercept[0]
+    if slope[0] == 0 or not np.isfinite(scaled).all():
+        return values, ("rescale_unusable",)
+    return scaled, ()
+
+
+def has_voi(tags: Dataset) -> bool:
+    """Whether the file names a VOI transformation."""
+    return bool(tags.get("VOILUTSequence")) or bool(numbers(tags, "WindowCenter")) or bool(numbers(tags, "WindowWidth"))
+
+
+def voi_values(tags: Dataset, modality: Table, signed: bool, big_endian: bool) -> Table | None:
+    """Modality values to 0..1 by the first VOI LUT, else the first window (PS3.3 C.11.2); None if it cannot be used."""
+    if items := tags.get("VOILUTSequence"):
+        mapped = _lut_values(items[0], modality, signed, big_endian)
+        return None if mapped is None else mapped[0] / max(mapped[1], mapped[0].max())
+    centers, widths = numbers(tags, "WindowCenter"), numbers(tags, "WindowWidth")
+    if not centers or not widths:
+        return None
+    return window(modality, centers[0], widths[0], text(tags, "VOILUTFunction").upper() or "LINEAR")
+
+
+def window(values: Table, center: float, width: float, function: str) -> Table | None:
+    """Values to 0..1 by PS3.3 C.11.2.1.2 (LINEAR) and C.11.2.1.3 (SIGMOID, LINEAR_EXACT); None where these allow it not.
+
+    >>> window(np.array([1.0, 2.0, 3.0]), 2.5, 3.0, "LINEAR").tolist()
+    [0.0, 0.5, 1.0]
+    """
+    if not (math.isfinite(center) and math.isfinite(width)) or width < (1 if function == "LINEAR" else 1e-12):
+        return None
+    if function == "LINEAR":
+        if width == 1:
+            return (values > center - 0.5).astype(np.float64)
+        return np.asarray(np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1))
+    if function == "LINEAR_EXACT":
+        return np.asarray(np.clip((values - center) / width + 0.5, 0, 1))
+    if function == "SIGMOID":
+        return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700))))
+    return None
+
+
+def polarity(tags: Dataset, photometric: str) -> tuple[bool, bool]:
+    """Whether low values are white, and whether the header says so without contradiction."""
+    shape = text(tags, "PresentationLUTShape").upper()
+    white_is_low = photometric == "MONOCHROME1"
+    return white_is_low or shape == "INVERSE", shape in ("", "INVERSE" if white_is_low else "IDENTITY")
+
+
+def from_palette(file: DicomFile, frame: npt.NDArray[Any], layout: Layout) -> npt.NDArray[np.uint8]:
+    """(rows, columns) indices into a colour palette (PS3.3 C.7.6.3.1.5) to the luminance of their colours, uint8."""
+    values = stored_values(layout.stored, layout.signed)
+    gray = np.zeros(len(values))
+    for colour, weight in _WEIGHTS.items():
+        name = f"{colour}PaletteColorLookupTable"
+        table = _lut(words(file.tags, f"{name}Descriptor", file.big_endian), file.tags, f"{name}Data", file.big_endian)
+        if table is None:
+            raise InputProblem("decode", "unsupported_format", "a colour palette that is missing, segmented or damaged")
+        entries, first, top = table
+        gray += weight * entries[np.clip(values - _signed(first, layout.signed), 0, len(entries) - 1).astype(int)] / top
+    pixels: npt.NDArray[np.uint8] = look_up(np.rint(np.clip(gray, 0, 1) * 255).astype(np.uint8), frame)
+    return pixels
+
+
+def _lut_values(item: Dataset, values: Table, signed: bool, big_endian: bool) -> tuple[Table, float] | None:
+    """Values through a LUT item, and the top of its output range; the ends hold beyond it. None if it is damaged."""
+    table = _lut(words(item, "LUTDescriptor", big_endian), item, "LUTData", big_endian)
+    if table is None:
+        return None
+    entries, first, top = table
+    index = np.clip(np.rint(values) - _signed(first, signed), 0, len(entries) - 1).astype(int)
+    return entries[index], top
+
+
+def _lut(descriptor: list[int], item: Dataset, data: str, big_endian: bool) -> tuple[Table, int, float] | None:
+    """Entries, the first value mapped, and the top of the output range, of a descriptor and its data (PS3.3 C.11.1.1)."""
+    if len(descriptor) != 3 or not 1 <= descriptor[2] <= 16:
+        return None
+    count = descriptor[0] or 65536  # 65,536 does not fit into 16 bits
+    entries = words(item, data, big_endian)
+    if descriptor[2] <= 8 and len(entries) == (count + 1) // 2 and count > 1:  # two entries a word, the first one low
+        entries = [byte for word in entries for byte in (word & 255, word >> 8)]
+    if len(entries) < count:
+        return None
+    return np.array(entries[:count], np.float64), descriptor[1], float((1 << descriptor[2]) - 1)
+
+
+def _signed(first: int, signed: bool) -> int:
+    return first - 65536 if signed and first > 32767 else first
+
+
+def _padding(tags: Dataset, layout: Layout, values: Table, big_endian: bool) -> npt.NDArray[np.bool_]:
+    """Which values are padding (PS3.3 C.7.5.1.1.2); one that cannot be stored is none."""
+    limits = words(tags, "PixelPaddingValue", big_endian)[:1]
+    if limits:
+        limits += words(tags, "PixelPaddingRangeLimit", big_endian)[:1]
+    ends = [_signed(limit, layout.signed) for limit in limits]
+    if not ends:
+        return np.zeros(len(values), bool)
+    return np.asarray((values >= min(ends)) & (values <= max(ends)))
+
+
+def _present(frame: npt.NDArray[Any], count: int) -> npt.NDArray[np.bool_]:
+    """Which bit patterns occur in the frame."""
+    present = np.zeros(count, bool)
+    for rows in row_blocks(frame):
+        present[frame[rows]] = True
+    return present
+
+
+def _flattens(gray: Table, modality: Table) -> bool:
+    """Whether gray is one level where the image has more."""
+    return bool(gray.size and np.ptp(gray) == 0 and np.ptp(modality) > 0)
+
+
+def _full_range(values: Table, counted: Table) -> Table:
+    """Values to 0..1, over the range of those that count."""
+    low, high = (counted.min(), counted.max()) if counted.size else (0.0, 0.0)
+    return np.asarray(np.clip((values - low) / ((high - low) or 1.0), 0, 1))

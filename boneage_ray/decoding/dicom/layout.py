@@ -1,0 +1,127 @@
+"""How a DICOM file stores its pixels, from its header alone, and what of that is read (PS3.3 C.7.6.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+
+from boneage_ray.decoding.dicom.file import (
+    DEFLATED,
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    DicomFile,
+    check_size,
+    name_of,
+)
+from boneage_ray.errors import InputProblem
+
+NATIVE = frozenset((IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED))
+RLE = "1.2.840.10008.1.2.5"
+_JPEG = "1.2.840.10008.1.2.4."
+# Lossless ones keep junk in the bits above BitsStored, which is masked; lossy ones overshoot, which is clipped.
+LOSSLESS = frozenset(_JPEG + end for end in ("57", "70", "80", "90", "201", "202"))
+LOSSY = frozenset(_JPEG + end for end in ("50", "51", "81", "91", "203"))
+_GRAY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the pixels are stored, PS3.3 C.7.6.3: `shift` is the place of the lowest stored bit."""
+
+    rows: int
+    columns: int
+    samples: int
+    photometric: str
+    allocated: int
+    stored: int
+    shift: int
+    signed: bool
+    planar: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows, columns, samples."""
+        return self.rows, self.columns, self.samples
+
+
+def read_layout(file: DicomFile, max_megapixels: float) -> Layout:
+    """Read and check the header; nothing of the pixels is touched. Raises `InputProblem` for what cannot be read."""
+    tags = file.tags
+    rows, columns = required(tags, "Rows"), required(tags, "Columns")
+    frames = whole(tags, "NumberOfFrames")
+    if frames is not None and frames > 1:
+        raise InputProblem("decode", "multi_frame", f"{frames} frames; one radiograph a file is needed")
+    check_size(rows, columns, max_megapixels)
+    photometric = str(tags.get("PhotometricInterpretation") or "").strip().upper()
+    if not photometric:
+        raise _missing("PhotometricInterpretation")
+    allocated, stored = required(tags, "BitsAllocated"), required(tags, "BitsStored")
+    high = whole(tags, "HighBit")
+    layout = Layout(
+        rows=rows,
+        columns=columns,
+        samples=whole(tags, "SamplesPerPixel") or (3 if photometric in _COLOUR else 1),
+        photometric=photometric,
+        allocated=allocated,
+        stored=stored,
+        shift=(stored - 1 if high is None else high) + 1 - stored,
+        signed=required(tags, "PixelRepresentation", least=0) == 1,
+        planar=whole(tags, "PlanarConfiguration") == 1,
+    )
+    _check_syntax(file)
+    _check_format(file, layout)
+    return layout
+
+
+def whole(tags: Dataset, keyword: str) -> int | None:
+    """A whole number of the header, or None where it is absent, empty or not a number."""
+    try:
+        value = tags.get(keyword)
+        return None if value is None else int(value)
+    except (ValueError, TypeError, OverflowError, AttributeError, NotImplementedError, KeyError):
+        return None
+
+
+def required(tags: Dataset, keyword: str, least: int = 1) -> int:
+    """A whole number that an image cannot do without."""
+    value = whole(tags, keyword)
+    if value is None or value < least:
+        raise _missing(keyword)
+    return value
+
+
+def _missing(keyword: str) -> InputProblem:
+    return InputProblem("decode", "unreadable", f"the DICOM header lacks a usable {keyword}, which an image needs")
+
+
+def _check_syntax(file: DicomFile) -> None:
+    if file.syntax and file.syntax not in NATIVE | LOSSLESS | LOSSY | {RLE}:
+        message = f"transfer syntax {name_of(file.syntax)} ({file.syntax}) is not read"
+        raise InputProblem("decode", "unsupported_transfer_syntax", message)
+
+
+def _check_format(file: DicomFile, layout: Layout) -> None:
+    if file.pixel.keyword != "PixelData":
+        raise _unsupported(f"floating-point pixels ({file.pixel.keyword})")
+    if layout.allocated not in (8, 16):
+        raise _unsupported(f"{layout.allocated} bits allocated")
+    if layout.photometric in _GRAY:
+        samples, deepest = 1, 16
+    elif layout.photometric in _COLOUR:
+        samples, deepest = 3, 8
+    else:
+        raise _unsupported("a photometric interpretation other than " + ", ".join((*_GRAY, *_COLOUR)))
+    if layout.samples != samples or layout.allocated > deepest:
+        raise _unsupported(f"{layout.photometric} of {layout.samples} samples with {layout.allocated} bits")
+    if layout.shift < 0 or layout.shift + layout.stored > layout.allocated:
+        message = f"impossible header: {layout.stored} bits stored, {layout.allocated} allocated, or a wrong HighBit"
+        raise InputProblem("decode", "unreadable", message)
+
+
+def _unsupported(what: str) -> InputProblem:
+    return InputProblem(
+        "decode", "unsupported_format", f"{what}; gray or 8-bit colour in 8 or 16 allocated bits is read"
+    )

@@ -1,0 +1,66 @@
+"""The door to DICOM: bytes of one file to a gray radiograph, or the reason why not.
+
+start.py tells DICOM from other formats. file.py parses, and names objects without pixels. layout.py reads how the pixels
+are stored. pixels.py turns every transfer syntax into stored values, with tail.py (items, and what follows the pixels),
+codestream.py, rle.py and bits.py. gray.py turns stored values into gray. tags.py reads spacing, sex and identifiers.
+
+No message names anything but sizes, syntaxes, object kinds and element keywords: what a file says of its patient is never quoted.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal
+
+from boneage_ray.decoding.dicom.start import looks_like_dicom
+from boneage_ray.decoding.radiograph import Radiograph
+from boneage_ray.errors import InputProblem
+
+__all__ = ["decode_dicom", "looks_like_dicom"]
+
+
+def decode_dicom(data: bytes, max_megapixels: float, voi: Literal["file", "none"]) -> Radiograph:
+    """Decode one single-frame DICOM image of any modality.
+
+    `voi`: "file" applies the first VOI LUT or window of the file, "none" keeps all gray levels. Pixels are (height, width), the
+    highest value white: uint8 for images of 8 stored bits and colour, else uint16 (gray.py says over which range).
+    Raises `InputProblem` (step decode) for everything that cannot become a radiograph, and nothing else.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom quotes element values in its warnings
+        try:
+            return _decode(data, max_megapixels, voi)
+        except InputProblem:
+            raise
+        except Exception as error:  # noqa: BLE001  becomes a row of its own
+            # Not chained: the texts of parser errors quote element values.
+            message = f"the DICOM data are damaged ({type(error).__name__})"
+            raise InputProblem("decode", "unreadable", message) from None
+
+
+def _decode(data: bytes, max_megapixels: float, voi: Literal["file", "none"]) -> Radiograph:
+    # Here, not above: an archive without DICOM does without pydicom.
+    from boneage_ray.decoding.dicom import gray, pixels, tags
+    from boneage_ray.decoding.dicom.file import read_file
+    from boneage_ray.decoding.dicom.layout import read_layout
+
+    file = read_file(data, max_megapixels)
+    frame = pixels.decode_frame(file, read_layout(file, max_megapixels))
+    layout = frame.layout
+    shown = frame.pixels
+    flags: tuple[str, ...] = gray.COLOUR_FLAGS
+    if layout.photometric == "PALETTE COLOR":
+        shown = gray.from_palette(file, frame.pixels, layout)
+    elif layout.samples == 1:
+        shown, flags = gray.from_stored(file, frame.pixels, layout, voi)
+    spacing = tags.read_spacing(file.tags)
+    return Radiograph(
+        pixels=shown,
+        sex=tags.read_sex(file.tags),
+        pixel_spacing_mm=spacing.mm,
+        pixel_spacing_source=spacing.source,
+        uids=tags.read_uids(file.tags),
+        patient=tags.read_patient(file.tags),
+        body_part=tags.read_body_part(file.tags),
+        flags=(*flags, *frame.flags, *spacing.flags),
+    )

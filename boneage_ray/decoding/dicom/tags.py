@@ -1,0 +1,79 @@
+"""What a DICOM file says of its radiograph: pixel spacing with its source, sex, UIDs, a patient hash, the body part."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+
+from boneage_ray.anatomy.growth import Sex
+from boneage_ray.archives.archive import SPACINGS_MM
+from boneage_ray.decoding.dicom.values import numbers, text
+
+# In this order; the first that is there decides.
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+_SQUARE = 0.01
+_UIDS = {"study_uid": "StudyInstanceUID", "series_uid": "SeriesInstanceUID", "sop_uid": "SOPInstanceUID"}
+
+
+@dataclass(frozen=True)
+class Spacing:
+    """mm per pixel with the element it was read from, both None without one; and flags."""
+
+    mm: float | None
+    source: str | None
+    flags: tuple[str, ...] = ()
+
+
+def read_spacing(tags: Dataset) -> Spacing:
+    """Pixel spacing, PS3.3 10.7.1.3: PixelSpacing, else ImagerPixelSpacing, else NominalScannedPixelSpacing.
+
+    Flags: `spacing_at_detector`: measured at the detector or film and not corrected for magnification, also when PixelSpacing
+    only repeats ImagerPixelSpacing without a calibration. `spacing_unusable`: not two plausible numbers (None is given).
+    `spacing_not_square`: row and column spacing differ by more than 1 % (None is given: one number cannot say both, and
+    nothing is resampled).
+    """
+    given = {name: found for name in _SPACINGS if (found := numbers(tags, name))}
+    for name, found in given.items():
+        if len(found) != 2 or not all(math.isfinite(mm) and SPACINGS_MM[0] <= mm <= SPACINGS_MM[1] for mm in found):
+            return Spacing(None, None, ("spacing_unusable",))
+        row, column = found  # DICOM's order: between rows (y) first
+        if abs(row - column) > _SQUARE * min(row, column):
+            return Spacing(None, None, ("spacing_not_square",))
+        repeats = found == given.get("ImagerPixelSpacing") and not text(tags, "PixelSpacingCalibrationType")
+        flags = ("spacing_at_detector",) if repeats or name != "PixelSpacing" else ()
+        return Spacing((row + column) / 2, f"dicom:{name}", flags)
+    return Spacing(None, None)
+
+
+def read_sex(tags: Dataset) -> Sex | None:
+    """F or M; None for O (other), empty, and anything else."""
+    value = text(tags, "PatientSex").upper()
+    return "F" if value == "F" else "M" if value == "M" else None
+
+
+def read_uids(tags: Dataset) -> dict[str, str]:
+    """study_uid, series_uid and sop_uid, where they are UIDs: free text in their place could name a person."""
+    found = {key: text(tags, keyword) for key, keyword in _UIDS.items()}
+    return {key: uid for key, uid in found.items() if re.fullmatch(r"[0-9.]{1,64}", uid)}
+
+
+def read_patient(tags: Dataset) -> str | None:
+    """32 hexadecimal digits that are equal for equal PatientID and IssuerOfPatientID; None without an id.
+
+    It brings the images of a patient together and keeps the id out of sight; it is no anonymisation: who has a list of ids
+    can find out which of them it is.
+    """
+    patient = text(tags, "PatientID")
+    if not patient:
+        return None
+    return hashlib.sha256(f"{patient}\n{text(tags, 'IssuerOfPatientID')}".encode()).hexdigest()[:32]
+
+
+def read_body_part(tags: Dataset) -> str | None:
+    """BodyPartExamined in capitals, if it is a code string."""
+    value = text(tags, "BodyPartExamined").upper()
+    return value if re.fullmatch(r"[A-Z0-9_ ]{1,16}", value) else None

@@ -1,0 +1,104 @@
+"""First step of a preparation: every input of an archive becomes a case, a record or the reason why there is none.
+
+Cases are committed in parts below `DATA/cases/`; once they are all there the records are divided (shards.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from boneage_ray.archives.archive import Input
+from boneage_ray.archives.in_parts import inputs_of
+from boneage_ray.archives.masks import mask_data
+from boneage_ray.archives.read import read_input
+from boneage_ray.errors import InputProblem
+from boneage_ray.preparation.isolated import DecoderPool
+from boneage_ray.preparation.prepare import ImageConfig, Prepared
+from boneage_ray.records.known import known_of
+from boneage_ray.records.schema import Row, case_schema, to_table
+from boneage_ray.runtime import parts
+from boneage_ray.runtime.cluster import Resources, run_parts
+
+CASES = "cases"
+
+
+def run_cases(rows: parts.Todo, resources: Resources, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The lines of the parts; `arguments` are those of `CaseWorker` but for its processes."""
+    return run_parts(rows, CaseWorker, {**arguments, "processes": resources.threads}, resources)
+
+
+class CaseWorker:
+    """Fetches, prepares and commits one part; decoding happens in processes of its own, so that a file can only spoil itself."""
+
+    def __init__(self, out: str, image: dict[str, Any], key: str, processes: int) -> None:
+        self.out, self.key = out, key
+        config = ImageConfig.model_validate(image)
+        self.pool, self.mask_files = DecoderPool(config, processes), config.mask == "file"
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Commit the part and return its counts."""
+        part = parts.Part(**row)
+        inputs = inputs_of(part)
+        cases = list(parts.prefetched(self._case, inputs, self.pool.readers, ahead=2 * self.pool.readers))
+        rejected = sum(case["reason"] is not None for case in cases)
+        # They are read once more and removed: quick matters more than small.
+        return parts.commit(self.out, part, to_table(cases, case_schema()), {"rejected": rejected}, "lz4")
+
+    def _case(self, item: Input) -> Row:
+        data = read_input(item)
+        case: Row = {"input_uri": item.uri or None, "record_id": item.record_id, "reason": None}
+        try:
+            if isinstance(data, InputProblem):
+                raise data
+            mask = mask_data(item) if self.mask_files else None
+            return case | self._record(item, data, self.pool.prepare(data, mask))
+        except InputProblem as problem:
+            told = {"step": problem.step, "reason": problem.reason, "message": problem.message}
+            return case | told | {"thumbnail": problem.thumbnail}
+
+    def _record(self, item: Input, data: bytes, prepared: Prepared) -> Row:
+        source = prepared.source
+        known = known_of(item, source)
+        height, width = prepared.original_size
+        _check_points(item, height, width)
+        return {
+            **{name: source.uids.get(name) for name in ("study_uid", "series_uid", "sop_uid")},
+            "input_sha256": hashlib.sha256(data).hexdigest(),
+            "pixel_sha256": prepared.pixel_sha256,
+            "age_months": item.age_months,
+            "sex": known.sex,
+            "sex_source": known.sex_source,
+            "pixel_spacing_mm": known.pixel_spacing_mm,
+            "pixel_spacing_source": known.pixel_spacing_source,
+            "source": item.source,
+            "image": prepared.pixels.tobytes(),
+            "mask": None if prepared.mask is None else prepared.mask.tobytes(),
+            "height": prepared.pixels.shape[0],
+            "width": prepared.pixels.shape[1],
+            "original_height": height,
+            "original_width": width,
+            "to_original": prepared.to_original,
+            "vertebral": item.vertebral,
+            "facial": item.facial,
+            "flags": [*prepared.flags, *known.flags],
+            "patient": self._keyed(item.patient or source.patient),
+            "split": item.split,
+        }
+
+    def _keyed(self, patient: str | None) -> str | None:
+        """Tells images of one patient within this run only; removed with the cases once they are divided."""
+        if patient is None:
+            return None
+        return hashlib.blake2b(
+            patient.encode(errors="surrogateescape"), key=self.key.encode(), digest_size=16
+        ).hexdigest()
+
+
+def _check_points(item: Input, height: int, width: int) -> None:
+    """Raises `InputProblem` for a landmark that is not on the image: the annotation belongs to another one."""
+    for x, y in (*(item.vertebral or ()), *(item.facial or ())):
+        if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+            message = f"a landmark at ({x:g}, {y:g}) is outside the image of {width} x {height} pixels"
+            raise InputProblem("list", "bad_label", message)

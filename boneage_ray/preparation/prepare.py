@@ -1,0 +1,158 @@
+"""One input to one prepared image. `prepare`, `score` and `serve` all come through here and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from boneage_ray.decoding.decode import decode
+from boneage_ray.decoding.radiograph import Radiograph
+from boneage_ray.errors import InputProblem
+from boneage_ray.preparation import enhance, masking
+from boneage_ray.preparation.localise import find_hand, widen
+from boneage_ray.preparation.quality import QualityConfig, check_body_part, check_quality, thumbnail
+
+
+class ImageConfig(BaseModel):
+    """How a decoded radiograph becomes the network's image; stored in the manifest and in the bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    size: int = Field(default=256, ge=32, le=2048)
+    voi: Literal["file", "none"] = Field(
+        default="file", description="DICOM: the file's first VOI LUT or window; or all of its gray levels"
+    )
+    crop: Literal["none", "hand"] = Field(default="none", description="hand: cut to the hand and wrist")
+    crop_margin: float = Field(default=0.05, ge=0, le=0.5, description="around the hand, as a part of its longer side")
+    mask: masking.MaskSource = Field(
+        default="none", description="hand: found without a model; file: the PNG in masks/ beside the images"
+    )
+    mask_fill: bool = Field(default=True, description="fill the holes inside of the mask's outer contours")
+    mask_dilation: float = Field(default=0.0, ge=0, le=0.2, description="as a part of the prepared image's side")
+    mask_overlay: bool = Field(default=True, description="0 outside of the mask; false only stores the mask")
+    clahe_clip: float = Field(default=0.0, ge=0, description="0 switches CLAHE off")
+    clahe_tiles: int = Field(default=8, ge=1, le=64)
+    sharpen: float = Field(default=0.0, ge=0, description="0 switches Laplacian sharpening off")
+    max_megapixels: float = Field(default=100.0, gt=0)
+    quality: QualityConfig = QualityConfig()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared image with what is needed to go back to the original.
+
+    `pixels`: (size, size) uint8. `to_original`: (s, tx, ty), x_original = s * x + tx, y_original = s * y + ty.
+    `original_size`: (height, width) of the decoded image. `pixel_sha256`: of its pixels, equal for exact copies in another file
+    format. `flags`: soft warnings of file, gate and steps. `source`: what the file says of itself; its pixels are the
+    prepared ones. `mask`: (size, size) uint8 0/1 where the configuration asks for one, in the geometry of `pixels`.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    to_original: tuple[float, float, float]
+    original_size: tuple[int, int]
+    pixel_sha256: str
+    flags: tuple[str, ...]
+    source: Radiograph
+    mask: npt.NDArray[np.uint8] | None = None
+
+
+def prepare(data: bytes, config: ImageConfig, mask_data: bytes | None = None) -> Prepared:
+    """Bytes of one file to its prepared image; `mask_data`: those of its mask file, for `mask` file only.
+
+    Raises `InputProblem` when the file cannot be used; anything unforeseen becomes `internal_error`, for one file's
+    surprise must not stop a million others.
+    """
+    try:
+        return prepare_radiograph(decode(data, config.max_megapixels, config.voi), config, mask_data)
+    except InputProblem:
+        raise
+    except Exception as error:  # becomes a row of its own
+        raise InputProblem("decode", "internal_error", f"{type(error).__name__}: {error}"[:300]) from error
+
+
+def prepare_radiograph(radiograph: Radiograph, config: ImageConfig, mask_data: bytes | None = None) -> Prepared:
+    """A decoded radiograph to its prepared image.
+
+    Raises `InputProblem` (with a thumbnail of what it is about) when the gate refuses it (step quality), or when it has not the
+    mask that the configuration asks for (step mask).
+    """
+    try:
+        check_body_part(radiograph.body_part, config.quality)
+        pixels, gate_flags = check_quality(radiograph.pixels, config.quality)
+        image = enhance.to_uint8(pixels)
+        mask = _mask_of(image, config, mask_data)
+    except InputProblem as problem:
+        problem.thumbnail = thumbnail(radiograph.pixels)
+        raise
+    image, to_original, step_flags, mask = prepare_pixels(image, config, mask)
+    return Prepared(
+        pixels=image,
+        to_original=to_original,
+        original_size=(pixels.shape[0], pixels.shape[1]),
+        pixel_sha256=pixel_hash(radiograph.pixels),
+        flags=(*radiograph.flags, *gate_flags, *step_flags),
+        # Its own pixels may be a hundred times larger, and many prepared images wait together for a GPU.
+        source=replace(radiograph, pixels=image),
+        mask=mask,
+    )
+
+
+def _mask_of(image: npt.NDArray[np.uint8], config: ImageConfig, data: bytes | None) -> masking.Mask | None:
+    """The mask in the geometry of the decoded image. Raises `InputProblem` when one is asked for and there is none."""
+    if config.mask == "none":
+        return None
+    if config.mask == "hand":
+        return masking.check_mask(masking.hand_mask(image))
+    height, width = image.shape
+    return masking.check_mask(masking.read_mask(data, height, width, config.max_megapixels))
+
+
+def prepare_pixels(
+    pixels: npt.NDArray[Any], config: ImageConfig, mask: masking.Mask | None = None
+) -> tuple[npt.NDArray[np.uint8], tuple[float, float, float], tuple[str, ...], masking.Mask | None]:
+    """The declared order: 8 bits, crop, square, mask (filled, dilated, laid over), CLAHE, sharpening.
+
+    Returns image, to_original, flags, mask. The crop goes by the mask where there is one. Flag hand_not_found: a crop was asked
+    for, but no hand found with certainty; the whole image is used.
+    """
+    image = enhance.to_uint8(pixels)
+    box = None
+    if config.crop == "hand":
+        box = find_hand(image) if mask is None else masking.extent(mask)
+    if box is not None:
+        box = widen(box, config.crop_margin, *image.shape)
+        image = image[box.y0 : box.y1, box.x0 : box.x1]
+        mask = mask if mask is None else mask[box.y0 : box.y1, box.x0 : box.x1]
+    image, (s, tx, ty) = enhance.square(image, config.size)
+    if box is not None:
+        tx, ty = tx + box.x0, ty + box.y0
+    if mask is not None:
+        image, mask = _laid_over(image, masking.square_mask(mask, config.size), config)
+    if config.clahe_clip:
+        image = enhance.clahe(image, config.clahe_clip, config.clahe_tiles)
+    if config.sharpen:
+        image = enhance.sharpen(image, config.sharpen)
+    missing = config.crop == "hand" and box is None
+    return image, (s, tx, ty), ("hand_not_found",) if missing else (), mask
+
+
+def _laid_over(
+    image: npt.NDArray[np.uint8], mask: masking.Mask, config: ImageConfig
+) -> tuple[npt.NDArray[np.uint8], masking.Mask]:
+    """Image and mask after those of the mask's steps that are switched on."""
+    if config.mask_fill:
+        mask = masking.fill(mask)
+    mask = masking.dilate(mask, round(config.mask_dilation * config.size))
+    return (masking.overlay(image, mask) if config.mask_overlay else image), mask
+
+
+def pixel_hash(pixels: npt.NDArray[Any]) -> str:
+    """SHA-256 of shape, type and pixels: equal for the same picture in another file format."""
+    digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()

@@ -1,0 +1,249 @@
+"""The gate: an image that must not be scored is rejected with a reason, never scored quietly.
+
+All tests but size and aspect look at a copy of at most 160 pixels a side, so that the gate costs about a millisecond whatever
+came in. None depends on the depth of the gray levels: an 8-bit picture and the same one in 16 bits get one verdict.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from boneage_ray.drawing import encode_png
+from boneage_ray.errors import InputProblem, Reason
+from boneage_ray.preparation import enhance
+
+LOOK = 160
+_DEPTHS = (8, 10, 12, 14, 16)
+_SHUTTER_STEP = 0.3  # of the picture's range, over more than half of a side
+_INNER = 0.2  # a collimation border hides in what is left out
+_UPPER_LIMB = "HAND WRIST FINGER FINGERS THUMB CARPAL CARPUS"
+_HEAD = "SKULL HEAD FACE FACIAL JAW JAWS MAXILLA MANDIBLE TEETH TOOTH DENTAL TMJ ORBIT ORBITS SINUS SINUSES"
+_NECK = "NECK CSPINE CERVICAL SPINE"
+_ELSEWHERE = (
+    "CHEST THORAX RIB RIBS STERNUM LUNG HEART BREAST ABDOMEN PELVIS HIP HIPS SACRUM COCCYX LSPINE TSPINE LSSPINE LUMBAR "
+    "THORACIC FEMUR THIGH KNEE KNEES PATELLA LEG TIBIA FIBULA ANKLE FOOT FEET TOE TOES HEEL CALCANEUS SHOULDER CLAVICLE "
+    "SCAPULA HUMERUS ELBOW"
+)
+# expected: (words of it, words of another region). Whatever is in neither, as ARM or EXTREMITY, is no reason to refuse.
+_REGIONS = {
+    "hand": (_UPPER_LIMB.split(), f"{_HEAD} {_NECK} {_ELSEWHERE}".split()),
+    "head": (f"{_HEAD} {_NECK}".split(), f"{_UPPER_LIMB} {_ELSEWHERE}".split()),
+}
+
+
+class QualityConfig(BaseModel):
+    """Thresholds, tuned on real radiographs (tests/benchmarks/gate.py); gray levels are parts of the picture's full scale."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    min_side: int = 64
+    max_aspect: float = Field(default=3.0, gt=1, description="longer side by shorter side")
+    blank_range: float = Field(default=0.012, ge=0, description="the inner gray levels of a blank image span less")
+    min_inner_contrast: float = Field(default=0.035, ge=0, description="span of gray levels needed in the inner part")
+    min_contrast: float = Field(default=0.065, ge=0, description="span of gray levels needed in the whole image")
+    inverted: Literal["correct", "reject", "keep"] = Field(default="correct", description="what becomes of black bones")
+    inverted_score: float = Field(default=0.25, ge=0, le=1, description="certainty from which bones are called black")
+    body_part: Literal["any", "hand", "head"] = Field(
+        default="any", description="what must be shown; an image of which the file names another region is rejected"
+    )
+
+
+def check_quality(pixels: npt.NDArray[Any], config: QualityConfig) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """The (height, width) image as it may be scored, and the gate's flags. Raises `InputProblem` (quality, rejected).
+
+    Flags: inverted_corrected; inverted (found, but kept by the config); polarity_uncertain (the layout looks inverted, the fine
+    structure does not; left as it is).
+    """
+    _check_shape(pixels.shape[0], pixels.shape[1], config)
+    look = _look(pixels)
+    _check_contrast(look / _full_scale(pixels), config)
+    verdict = _polarity(look, config.inverted_score)
+    if verdict == "uncertain":
+        return pixels, ("polarity_uncertain",)
+    if verdict == "upright":
+        return pixels, ()
+    if config.inverted == "reject":
+        _reject("inverted", "bones are darker than the background; they have to be brighter")
+    if config.inverted == "keep":
+        return pixels, ("inverted",)
+    white = 255 if pixels.dtype == np.uint8 else int(pixels.max())
+    return np.subtract(white, pixels, dtype=pixels.dtype), ("inverted_corrected",)
+
+
+def check_body_part(named: str | None, config: QualityConfig) -> None:
+    """Raise `InputProblem` (wrong_body_part) when the file itself names another region than the config expects.
+
+    `named`: DICOM Body Part Examined (0018,0015; PS3.16 annex L) or None. Words that are unknown or too wide refuse nothing.
+    """
+    if named is None or config.body_part == "any":
+        return
+    words = set(re.findall(r"[A-Z]+", named.upper()))
+    if re.fullmatch(r"[CTL]S? SPINE", " ".join(re.findall(r"[A-Z]+", named.upper()))):
+        words = {named.upper()[0] + "SPINE"}
+    expected, elsewhere = _REGIONS[config.body_part]
+    if words & set(elsewhere) and not words & set(expected):
+        where = sorted(words & set(elsewhere))[0]
+        _reject("wrong_body_part", f"the file says {where}; a radiograph of the {config.body_part} is needed")
+
+
+def thumbnail(pixels: npt.NDArray[Any], side: int = 96) -> bytes:
+    """A PNG (8-bit gray, at most `side` pixels a side) of what the gate refused, stretched so that one sees what there is."""
+    step = max(1, max(pixels.shape) // (4 * side))
+    sample = pixels[::step, ::step]
+    factor = min(1.0, side / max(sample.shape))
+    size = tuple(max(1, round(n * factor)) for n in sample.shape[::-1])
+    small: Any = cv2.resize(np.ascontiguousarray(sample), size, interpolation=cv2.INTER_AREA)
+    return encode_png(enhance.to_uint8(small))
+
+
+def _check_shape(height: int, width: int, config: QualityConfig) -> None:
+    if min(height, width) < config.min_side:
+        _reject("too_small", f"{width} x {height} pixels; the shorter side needs {config.min_side}")
+    aspect = max(height, width) / min(height, width)
+    if aspect > config.max_aspect:
+        _reject("wrong_aspect", f"sides differ {aspect:.1f} times; at most {config.max_aspect:g}")
+
+
+def _check_contrast(look: npt.NDArray[np.float32], config: QualityConfig) -> None:
+    """`look` in parts of full scale. Lead letters and borders are bright on a blank film too: the inner part decides."""
+    height, width = look.shape
+    top, left = int(height * _INNER), int(width * _INNER)
+    middle = look[top : height - top, left : width - left]
+    bulk = _span(middle, 15)  # letters are less than that
+    if bulk < config.blank_range:
+        _reject("blank", f"inner gray levels span {bulk:.1%} of the scale; {config.blank_range:.1%} is needed")
+    inner = _span(middle, 5)
+    if inner < config.min_inner_contrast:
+        needed = config.min_inner_contrast
+        _reject("low_contrast", f"inner gray levels span {inner:.1%} of the scale; {needed:.1%} is needed")
+    whole = _span(look, 1)
+    if whole < config.min_contrast:
+        _reject("low_contrast", f"gray levels span {whole:.1%} of the scale; {config.min_contrast:.1%} is needed")
+
+
+def _polarity(look: npt.NDArray[np.float32], certain: float) -> Literal["upright", "inverted", "uncertain"]:
+    """Whether bone is brighter than air. Every measure changes its sign, and nothing else, when the picture is inverted.
+
+    Layout: the middle is brighter than the rim (median and mean). Fine structure: edges of bone are thin bright lines, so the
+    Laplacian is skewed, and bright spots stand out more than dark ones. Small dark films on a bright canvas have the layout of an
+    inverted picture, but bright fine structure; they are told apart by it.
+    """
+    score, skewness, inner = _layout(_without_collimation(look))
+    if abs(score) < certain:  # the shutter may have left too little to tell
+        score, skewness, inner = _layout(look)
+    if abs(score) < certain:
+        return "upright"
+    fine = np.sign(score) * np.array([skewness, _bright_spots(inner)])
+    if (fine < (-0.2, -0.1)).all():
+        return "uncertain"
+    return "upright" if score > 0 else "inverted"
+
+
+def _layout(look: npt.NDArray[np.float32]) -> tuple[float, float, npt.NDArray[np.float32]]:
+    """Score -1 to 1 (bone bright), skewness of the fine structure, and the normalised picture without its outermost tenth."""
+    height, width = look.shape
+    top, left = int(height * 0.1), int(width * 0.1)
+    inner = _normalised(look[top : height - top, left : width - left])
+    middle, rim = _middle_and_rim(inner)
+    medians, means = float(np.median(middle) - np.median(rim)), float(middle.mean() - rim.mean())
+    lines = -cv2.Laplacian(cv2.GaussianBlur(inner, (0, 0), 1.0), cv2.CV_32F)[3:-3, 3:-3]
+    squares = lines * lines
+    skewness = float((squares * lines).mean() / (squares.mean() ** 1.5 + 1e-9))
+    return float(np.clip([medians / 0.4, means / 0.3, skewness / 0.8], -1, 1).mean()), skewness, inner
+
+
+def _middle_and_rim(picture: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The levels of the inner half of both sides, and of the outermost eighth along each side."""
+    (top, bottom), (left, right) = ((-(-n // 4), n - -(-n // 4)) for n in picture.shape)
+    (high, low), (near, far) = ((n // 8, n - n // 8) for n in picture.shape)
+    around = (picture[:high], picture[low:], picture[high:low, :near], picture[high:low, far:])
+    return picture[top:bottom, left:right].ravel(), np.concatenate([part.ravel() for part in around])
+
+
+def _without_collimation(look: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Cut off what shutters left unexposed: an even strip along a side that ends in one straight step.
+
+    Such strips are white on a radiograph of the right polarity and may cover half of it; air never ends in a step.
+    """
+    low, high = _levels(look, 1, 99)
+    scale = max(high - low, 1e-6)
+    for _ in range(4):
+        look = np.rot90(look)
+        look = look[_shutter(look, scale) :]
+    return np.ascontiguousarray(look)
+
+
+def _shutter(look: npt.NDArray[np.float32], scale: float) -> int:
+    """How many rows at the top are outside the shutter; 0 without one."""
+    most = int(0.45 * len(look)) + 2
+    steps = np.abs(look[4:most] - look[: most - 4]) > _SHUTTER_STEP * scale  # of row k + 2
+    for row in reversed(np.flatnonzero(np.count_nonzero(steps, axis=1) > 0.5 * look.shape[1])):
+        low, high = _levels(look[: row + 1], 10, 90)
+        if high - low < _SHUTTER_STEP * scale:
+            return int(row) + 4
+    return 0
+
+
+def _bright_spots(picture: npt.NDArray[np.float32]) -> float:
+    """-1 to 1: how much more a 5-pixel opening takes away than a closing fills."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+    bright = float((picture - cv2.morphologyEx(picture, cv2.MORPH_OPEN, disc)).mean())
+    dark = float((cv2.morphologyEx(picture, cv2.MORPH_CLOSE, disc) - picture).mean())
+    return (bright - dark) / (bright + dark + 1e-3)
+
+
+def _look(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """A float32 copy of at most LOOK pixels a side, its noise averaged away."""
+    step = max(1, max(pixels.shape) // (4 * LOOK))
+    sample = np.ascontiguousarray(pixels[::step, ::step])
+    factor = min(1.0, LOOK / max(sample.shape))
+    small: Any = cv2.resize(sample, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.float32)
+
+
+def _full_scale(pixels: npt.NDArray[Any]) -> float:
+    """The white that the picture's depth allows: scanners keep 10 to 14 bits in 16, and some 8-bit pictures are stored so, too.
+
+    The smallest usual depth counts that holds the picture's levels, in steps of their smallest distance.
+    """
+    if pixels.dtype == np.uint8:
+        return 255.0
+    height, width = pixels.shape
+    sample = np.ascontiguousarray(pixels[:: max(1, height // 128), :: max(1, width // 128)])
+    levels = np.unique(sample)
+    step = int(np.diff(levels).min()) if levels.size > 1 else 1
+    high = enhance.gray_range(sample)[1] // step
+    depth = next(depth for depth in _DEPTHS if high < 2**depth)
+    return float((2**depth - 1) * step)
+
+
+def _span(picture: npt.NDArray[np.float32], percent: float) -> float:
+    low, high = _levels(np.asarray(cv2.blur(picture, (3, 3)), np.float32), percent, 100 - percent)
+    return high - low
+
+
+def _levels(picture: npt.NDArray[np.float32], low: float, high: float) -> tuple[float, float]:
+    """Two percentiles, to 1/4096 of the range; ten times faster than by sorting."""
+    least, most, _, _ = cv2.minMaxLoc(picture)
+    step = max(most - least, 1e-9) / 4095
+    counts = np.cumsum(np.bincount(((picture.ravel() - np.float32(least)) / np.float32(step)).astype(np.intp)))
+    wanted = np.array([low, high]) / 100 * (counts[-1] - 1)
+    below, above = np.searchsorted(counts, wanted, side="right")
+    return least + float(below) * step, least + float(above) * step
+
+
+def _normalised(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """5th percentile at -0.5, 95th at 0.5; what lies far outside is cut."""
+    low, high = _levels(picture, 5, 95)
+    scaled = (picture - np.float32(low)) * np.float32(1 / max(high - low, 1e-6))
+    return np.asarray(np.clip(scaled, -0.3, 1.3) - 0.5, np.float32)
+
+
+def _reject(reason: Reason, message: str) -> None:
+    raise InputProblem("quality", reason, message, status="rejected")

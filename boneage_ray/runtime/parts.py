@@ -1,0 +1,225 @@
+"""Work cut into deterministic parts, each committed by one atomic write, so that a killed run continues where it stopped.
+
+A part's file holds its rows and, in the file's own metadata, the line of counts that the run adds up: what is committed is
+committed whole, and a resume reads footers only. Parts are cut while the archive is being listed, in a task of its own: neither
+the driver nor anything else ever holds the whole listing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any, Protocol, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from boneage_ray import storage
+from boneage_ray.errors import BoneageError, MismatchError, NoUsableInputError
+from boneage_ray.runtime.cluster import Resources, choose_resources, offered_cpus
+from boneage_ray.runtime.runs import Progress, say
+
+_META = b"boneage"
+PLAN = "plan.json"
+LEAD_PARTS = 8  # short ones, with which a run begins
+INPUTS_AN_ACTOR = 32
+T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Work that is done together: `target` is the file below OUT that it ends in, `body` what is to be done, as JSON."""
+
+    target: str
+    body: str
+    size: int
+
+    @property
+    def mark(self) -> str:
+        """A hash by which a resume knows that the part is still the same."""
+        return hashlib.sha256(f"{self.target}\n{self.body}".encode()).hexdigest()[:16]
+
+
+class Listing(Protocol):
+    """Yields the parts of a run, the same ones in the same order every time; travels to a worker, so it can be pickled."""
+
+    def __call__(self) -> Iterator[Part]:
+        """From the first part on."""
+
+
+@dataclass(frozen=True)
+class Todo:
+    """The rows of a listing for `cluster.run_parts`: what is committed already is passed over, and at the end stands a count.
+
+    `done`: target -> mark of the committed parts. Raises `MismatchError` when the listing is not the one they were made from.
+    """
+
+    listing: Listing
+    done: Mapping[str, str]
+
+    def __call__(self) -> Iterator[dict[str, Any]]:
+        """Rows to work on, then one row with the line {"listed": parts, "inputs": inputs, "marks": hash}."""
+        digest = hashlib.sha256()
+        parts = inputs = found = 0
+        for part in self.listing():
+            parts, inputs = parts + 1, inputs + part.size
+            digest.update(part.mark.encode())
+            held = self.done.get(part.target)
+            if held is None:
+                yield asdict(part)
+            elif held == part.mark:
+                found += 1
+            else:
+                raise _changed(part.target)
+        if found < len(self.done):
+            raise _changed(f"{len(self.done) - found} parts that are there already")
+        yield {"line": {"listed": parts, "inputs": inputs, "marks": digest.hexdigest()[:16]}}
+
+
+def _changed(what: str) -> MismatchError:
+    return MismatchError(
+        f"the archive has changed since this run began ({what} would be another): "
+        "give another --out, or --overwrite to start anew"
+    )
+
+
+@dataclass(frozen=True)
+class Completed:
+    """All lines of a run in the order of their parts, and a hash of everything that was listed."""
+
+    lines: list[dict[str, Any]]
+    marks: str
+
+
+def fingerprint(*settings: object) -> str:
+    """A hash of everything that decides a result."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def commit(out: str, part: Part, table: pa.Table, line: dict[str, Any], compression: str = "zstd") -> dict[str, Any]:
+    """Write one part's rows, with its line of counts inside, in a single atomic step; returns the whole line."""
+    whole = {"target": part.target, "mark": part.mark, "size": part.size, **line}
+    buffer = io.BytesIO()
+    with_line = table.replace_schema_metadata({_META: json.dumps(whole).encode()})
+    pq.write_table(with_line, buffer, compression=compression)
+    storage.write_bytes(storage.join(out, part.target), buffer.getvalue())
+    return whole
+
+
+def committed(out: str, folder: str) -> dict[str, dict[str, Any]]:
+    """Target -> line of every part of a folder that is already there."""
+    where = storage.join(out, folder)
+    names = [info.uri.rsplit("/", 1)[-1] for info in storage.list_folder(where)]
+    targets = [f"{folder}/{name}" for name in names if name.startswith("part-") and name.endswith(".parquet")]
+    lines = prefetched(read_line, [storage.join(out, target) for target in targets], threads=8, ahead=64)
+    return dict(zip(targets, lines, strict=True))
+
+
+def read_line(uri: str) -> dict[str, Any]:
+    """The line of counts inside a committed part."""
+    with storage.open_read(uri) as file:
+        line: dict[str, Any] = json.loads(pq.read_schema(file).metadata[_META])
+    return line
+
+
+def check_not_empty(listing: Listing, source: str) -> None:
+    """List the first part, so that a place that cannot be listed is told before OUT is touched. Raises `NoUsableInputError`."""
+    if next(iter(listing()), None) is None:
+        raise NoUsableInputError(f"{source}: there is nothing to work on")
+
+
+def check_unchanged(listing: Listing, marks: str) -> None:
+    """Raise `MismatchError` unless the listing is the one of which `Completed.marks` was taken; nothing is read but names."""
+    *_, end = Todo(listing, {})()
+    if end["line"]["marks"] != marks:
+        raise _changed("its listing")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `complete` is to bring about: every part of `listing` committed below `folders` of OUT."""
+
+    title: str
+    out: str
+    listing: Listing
+    folders: tuple[str, ...]
+    gpu: bool = False
+
+
+def complete(job: Job, work: Callable[[Todo, Resources], Iterator[dict[str, Any]]]) -> Completed:
+    """Have `work` do the parts that are not committed yet, under a progress line. Raises when a part is not accounted for."""
+    title = job.title
+    lines = {target: line for folder in job.folders for target, line in committed(job.out, folder).items()}
+    if lines:
+        say(f"{title}: {len(lines)} parts are there already; continuing")
+    todo = Todo(job.listing, {target: line["mark"] for target, line in lines.items()})
+    ahead = [row["size"] for row in islice(todo(), LEAD_PARTS + offered_cpus()) if "line" not in row]
+    waiting = len(ahead)
+    # Starting an actor takes longer than a few inputs do.
+    resources = choose_resources(max(1, min(waiting, sum(ahead) // INPUTS_AN_ACTOR)), job.gpu)
+    done = sum(line["size"] for line in lines.values())
+    end: dict[str, Any] = {}
+    with Progress(title, None) as bar:
+        for line in work(todo, resources) if waiting else (row["line"] for row in todo()):
+            if "listed" in line:
+                end = line
+                continue
+            lines[line["target"]] = line
+            done += line["size"]
+            bar.update(done)
+    counted = (len(lines), sum(line["size"] for line in lines.values()))
+    if counted != (end.get("listed"), end.get("inputs")):
+        raise BoneageError(
+            f"{title}: {end.get('inputs')} inputs in {end.get('listed')} parts were listed, "
+            f"but {counted[1]} in {counted[0]} are there; "
+            "this is a fault of boneage, not of the inputs"
+        )
+    return Completed([lines[target] for target in sorted(lines)], end["marks"])
+
+
+def claim(out: str, mark: str, overwrite: bool, what: str) -> bool:
+    """Make OUT this run's own; True if it continues an earlier run of the same fingerprint.
+
+    Raises `MismatchError` when OUT holds anything else and `overwrite` was not given.
+    """
+    storage.check_writable(out)
+    plan = storage.join(out, PLAN)
+    held = storage.read_json(plan) if storage.exists(plan) else None
+    if held is None and not storage.is_empty(out):
+        raise MismatchError(f"{out} holds files of something else: give another --out (nothing of it is ever deleted)")
+    if held is not None and not overwrite:
+        if (held.get("what"), held.get("fingerprint")) == (what, mark):
+            return True
+        raise MismatchError(
+            f"{out} holds another run ({held.get('what')} {held.get('fingerprint')}, this is {what} {mark}): "
+            "give another --out, or --overwrite to delete that run"
+        )
+    if held is not None:
+        storage.delete_tree(out)
+    storage.write_json(plan, {"what": what, "fingerprint": mark})
+    return False
+
+
+def held_by_same_run(out: str) -> MismatchError:
+    """The refusal of a second training into the same OUT."""
+    return MismatchError(f"{out} holds this very run already: --resume continues it, --overwrite starts it anew")
+
+
+def prefetched(work: Callable[[A], B], items: Iterable[A], threads: int, ahead: int) -> Iterator[B]:
+    """`map(work, items)` in threads, in order, never more than `ahead` results in memory."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[B]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

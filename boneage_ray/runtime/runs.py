@@ -1,0 +1,213 @@
+"""What every command owes its user: exit codes, `run.json`, progress on stderr, the answer on stdout.
+
+A command is a function that `execute` runs; it fills in counts and results and raises `BoneageError` for what a person can
+mend. Everything else (timing, versions, the record of the run, the exit code) happens here, once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from boneage_ray import __version__, storage
+from boneage_ray.errors import BoneageError, ExitCode
+from boneage_ray.runtime.cluster import disconnect, first_cause
+
+PLAIN_PROGRESS_SECONDS = 30.0
+VERSIONED = ("boneage-ray", "ray", "torch", "torchvision", "timm", "kornia", "pyarrow", "numpy", "s3fs")
+
+
+@dataclass
+class Run:
+    """One run of one command, as `run.json` records it."""
+
+    command: str
+    json_output: bool = False
+    debug: bool = False
+    out: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    answer: dict[str, Any] = field(default_factory=dict)
+    closing: list[str] = field(default_factory=list)
+    text: str = ""
+    to_continue: str = "give the command again"
+    started: float = field(default_factory=time.time)
+
+    def note(self, **facts: Any) -> None:  # noqa: ANN401  anything JSON can hold
+        """Add to the record: recipe, seeds, counts, hashes, devices."""
+        self.facts.update(facts)
+
+    def finish(self, answer: dict[str, Any], *closing: str) -> None:
+        """The answer (a short table, or JSON), then where the results are and the next command."""
+        self.answer, self.closing = answer, list(closing)
+
+    def record(self, code: int, error: str | None) -> dict[str, Any]:
+        """The content of run.json."""
+        return {
+            "command": self.command,
+            "arguments": [_without_secrets(text) for text in sys.argv[1:]],
+            "exit_code": code,
+            "error": error,
+            "started": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - self.started, 2),
+            "versions": versions(),
+            "git": git_hash(),
+            "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.system()},
+            **self.facts,
+            "answer": self.answer,
+        }
+
+
+def execute(run: Run, body: Callable[[Run], None]) -> int:
+    """Run a command's body, print its answer or its error, leave run.json, and return the exit code."""
+    code, message = int(ExitCode.OK), None
+    try:
+        body(run)
+    except KeyboardInterrupt:
+        code, message = int(ExitCode.INTERRUPTED), f"interrupted; what was committed is kept: {run.to_continue}"
+    except Exception as error:  # noqa: BLE001  the outermost place: becomes an exit code and one line, or a traceback on demand
+        cause = first_cause(error)
+        code = int(cause.exit_code) if isinstance(cause, BoneageError) else int(ExitCode.INTERNAL)
+        message = str(cause) if isinstance(cause, BoneageError) else f"internal error: {_summary(cause)}"
+        if run.debug:
+            traceback.print_exception(error)
+    if run.answer or run.text:
+        _print_answer(run)
+    if message:
+        say(f"boneage {run.command}: {message}")
+    _save_record(run, code, message)
+    disconnect()
+    return code
+
+
+def _without_secrets(text: str) -> str:
+    """A URI may carry a user and password."""
+    return re.sub(r"//[^/@\s]+@", "//***@", text)
+
+
+def _save_record(run: Run, code: int, message: str | None) -> None:
+    """Only into an OUT that this run may write to: a refused OUT belongs to another run."""
+    if run.out is None:
+        return
+    try:
+        storage.write_json(storage.join(run.out, "run.json"), run.record(code, message))
+    except BoneageError as error:
+        say(f"boneage {run.command}: run.json was not written: {error}")
+
+
+def _print_answer(run: Run) -> None:
+    if run.text:
+        print(run.text, end="")  # noqa: T201
+        return
+    if run.json_output:
+        print(json.dumps(run.answer, indent=1, default=str))  # noqa: T201
+    else:
+        width = max(len(str(key)) for key in run.answer)
+        for key, value in run.answer.items():
+            print(f"{key:<{width}}  {_shown(value)}")  # noqa: T201
+    stream = sys.stderr if run.json_output else sys.stdout
+    for line in run.closing:
+        print(storage.printable(line), file=stream)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(item)}" for key, item in value.items()) or "none"
+    return str(value)
+
+
+def _summary(error: BaseException) -> str:
+    text = (str(error).strip().splitlines() or [""])[-1]
+    return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def say(message: str) -> None:
+    """One line of log on stderr."""
+    print(storage.printable(message), file=sys.stderr, flush=True)  # noqa: T201
+
+
+class Progress:
+    """A bar on a terminal, a plain line every 30 s otherwise; always on stderr."""
+
+    def __init__(self, title: str, total: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self.title, self.total, self.done, self.text = title, total, 0, ""
+        self.started = self.last = time.monotonic()
+        console = Console(stderr=True)
+        columns = (
+            TextColumn(title),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+        )
+        self._bar = RichProgress(*columns, console=console, transient=True) if console.is_terminal else None
+        self._task = self._bar.add_task(title, total=total, text="") if self._bar else None
+
+    def update(self, done: int, text: str = "") -> None:
+        """Set how much is done; `text` is shown behind it."""
+        self.done, self.text = done, text
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, text=text)
+        elif time.monotonic() - self.last >= PLAIN_PROGRESS_SECONDS:
+            self.last = time.monotonic()
+            say(self._line())
+
+    def _line(self) -> str:
+        of = f"/{self.total}" if self.total is not None else ""
+        rate = self.done / max(time.monotonic() - self.started, 1e-9)
+        return f"{self.title} {self.done}{of} {self.text or f'{rate:.1f}/s'}"
+
+    def __enter__(self) -> Progress:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+
+@contextmanager
+def timed(run: Run, name: str) -> Iterator[None]:
+    """Add the seconds of a block to the run's timings."""
+    start = time.monotonic()
+    yield
+    run.facts.setdefault("timings", {})[name] = round(time.monotonic() - start, 2)
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what decides a result."""
+    found = {"python": platform.python_version(), "boneage-ray": __version__}
+    for name in VERSIONED[1:]:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def git_hash() -> str | None:
+    """Commit of a development checkout; None for an installed package."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None

@@ -1,0 +1,147 @@
+"""What went wrong with a storage, in words for a person: here alone foreign errors become StorageErrors."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
+
+from boneage_ray.errors import Reason, StorageError
+from boneage_ray.storage import s3
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+_KEYS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_NO_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE)"
+_REGION = "the bucket is in another region; set AWS_REGION to it"
+
+_Cause = tuple[Reason, str]
+
+# By the error code of the server's answer. A HEAD request has no body, so only a number for a code.
+_BY_CODE: dict[str, _Cause] = {
+    "NoSuchBucket": ("not_found", "there is no such bucket; check its name"),
+    "NoSuchKey": ("not_found", "there is no such object"),
+    "404": ("not_found", "there is no such object or bucket"),
+    "InvalidAccessKeyId": ("permission_denied", f"the server does not know the access key; {_KEYS}"),
+    "SignatureDoesNotMatch": ("permission_denied", f"the secret key is wrong; {_KEYS}"),
+    "AccessDenied": ("permission_denied", f"access denied; {_KEYS}, and what this key may do"),
+    "403": ("permission_denied", f"access denied; {_KEYS}, and what this key may do"),
+    "ExpiredToken": ("permission_denied", "the session token has expired; renew AWS_SESSION_TOKEN"),
+    "InvalidToken": ("permission_denied", "the session token is not valid; renew or unset AWS_SESSION_TOKEN"),
+    "RequestTimeTooSkewed": ("permission_denied", "this machine's clock is wrong; set it"),
+    "PermanentRedirect": ("unreadable", _REGION),
+    "AuthorizationHeaderMalformed": ("unreadable", _REGION),
+    "301": ("unreadable", _REGION),
+}
+# By the name of the error's class or of one above it: botocore is then not imported for local paths.
+_BY_CLASS: dict[str, _Cause] = {
+    "NoCredentialsError": ("permission_denied", f"no credentials were found; {_NO_KEYS}"),
+    "PartialCredentialsError": ("permission_denied", f"half of the credentials is missing; {_NO_KEYS}"),
+    "ProfileNotFound": ("permission_denied", "there is no such profile; check AWS_PROFILE"),
+    "EndpointConnectionError": (
+        "unreadable",
+        "no connection (refused, or no such host); check AWS_ENDPOINT_URL",
+    ),
+    "ConnectTimeoutError": (
+        "unreadable",
+        "no connection within the time limit; check AWS_ENDPOINT_URL and the network",
+    ),
+    "SSLError": ("unreadable", "no secure connection; check the endpoint's certificate and AWS_CA_BUNDLE"),
+    "ReadTimeoutError": ("unreadable", "the server did not answer in time; try again"),
+    "FileNotFoundError": ("not_found", "there is no such file or folder"),
+    "NotADirectoryError": ("not_found", "a part of this path is a file, not a folder"),
+    "FileExistsError": ("unreadable", "a file stands where a folder is needed"),
+    "IsADirectoryError": ("unreadable", "this is a folder, not a file"),
+    "PermissionError": ("permission_denied", "access denied; check who may read and write here"),
+    "TimeoutError": ("unreadable", "the storage did not answer in time; try again"),
+}
+# Nothing can be where these errors are met.
+ABSENT = (errno.ELOOP, errno.ENAMETOOLONG)
+_BY_ERRNO: dict[int | None, _Cause] = {
+    errno.ELOOP: ("not_found", "this link leads to itself"),
+    errno.ENAMETOOLONG: ("not_found", "this name is too long for a file to have"),
+    errno.ENOSPC: ("unreadable", "no space is left on the device"),
+    errno.EROFS: ("permission_denied", "the file system is read-only"),
+}
+
+
+def storage_exceptions() -> tuple[type[Exception], ...]:
+    """The errors that storage raises by itself; those of libraries that were never loaded cannot occur."""
+    kinds: list[type[Exception]] = [OSError]
+    if "s3fs" in sys.modules:
+        from aiohttp import ClientError as TransferError
+        from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+
+        kinds += [BotoCoreError, ClientError, TransferError]
+    return tuple(kinds)
+
+
+@contextmanager
+def translated(uri: str) -> Iterator[None]:
+    """Turn what storage raises in the body into a StorageError that names `uri`."""
+    try:
+        yield
+    except storage_exceptions() as error:
+        reason, cause = _explain(error)
+        raise StorageError(reason, f"{_where(uri, error)}: {cause}") from error
+
+
+def _where(uri: str, error: Exception) -> str:
+    if uri.startswith(("s3://", "s3a://")):
+        return f"{uri} (endpoint {s3.endpoint_name()})"
+    file = error.filename if isinstance(error, OSError) else None
+    # Of a whole folder, name the file in it that failed.
+    return file if isinstance(file, str) and file.startswith(f"{uri}/") else uri
+
+
+def _explain(error: Exception) -> _Cause:
+    # s3fs raises an OSError; the server's own words are its cause, and say more.
+    for link in [error.__cause__, error]:
+        code = (getattr(link, "response", None) or {}).get("Error", {}).get("Code")
+        if code in _BY_CODE:
+            return _BY_CODE[code]
+        if isinstance(link, OSError) and link.errno in _BY_ERRNO:
+            return _BY_ERRNO[link.errno]
+        for kind in type(link).__mro__:
+            if kind.__name__ in _BY_CLASS:
+                return _BY_CLASS[kind.__name__]
+    return "unreadable", " ".join(f"{type(error).__name__}: {error}".split())
+
+
+class Guarded(io.RawIOBase):
+    """A file whose failures name `uri`. Whoever opened the file closes it."""
+
+    def __init__(self, file: BinaryIO, uri: str) -> None:
+        self._file, self._uri = file, uri
+
+    def readable(self) -> bool:
+        return self._file.readable()
+
+    def writable(self) -> bool:
+        return self._file.writable()
+
+    def seekable(self) -> bool:
+        return self._file.readable()
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with translated(self._uri):
+            return self._file.seek(offset, whence)
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)
+        with translated(self._uri):
+            data = self._file.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def write(self, data: ReadableBuffer) -> int:
+        with translated(self._uri):
+            return self._file.write(data)

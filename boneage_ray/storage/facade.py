@@ -1,0 +1,350 @@
+"""One URI in, one filesystem out: local paths, `s3://` and every other scheme that fsspec knows.
+
+    locate("s3://hands/2024").fs          an s3fs filesystem, set up from the usual AWS_* variables
+    locate("scans/a.png").uri             "/home/me/scans/a.png": absolute, so it means the same in a worker
+    write_bytes("s3://hands/a.png", b"")  a file is there whole or not at all, on every kind of storage
+
+Nothing is decoded or escaped: `s3://hands/left hand/ä.png` is the object "left hand/ä.png". Listings are
+never cached, because other processes write too. All failures are `StorageError`s; each says which URI, which
+endpoint, and what mends it. Requests that fail for a passing reason are retried with growing pauses first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
+
+from boneage_ray.errors import Reason, StorageError
+from boneage_ray.storage import local, s3
+from boneage_ray.storage.errors import ABSENT, Guarded, storage_exceptions, translated
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+    from pyarrow.fs import FileSystem
+
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
+_S3 = ("s3", "s3a")
+
+
+@dataclass(frozen=True)
+class Location:
+    """A URI and the filesystem that serves it; `path` is how that filesystem spells it (S3: bucket/key)."""
+
+    fs: AbstractFileSystem
+    path: str
+    uri: str
+    scheme: str
+
+
+class FileInfo(NamedTuple):
+    """One listed file; size in bytes. `problem`: (reason, message), when listing showed that it must not be opened."""
+
+    uri: str
+    size: int
+    problem: tuple[Reason, str] | None = None
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """(scheme, rest); a path without a scheme has the scheme "file"."""
+    match = _SCHEME.fullmatch(uri)
+    return (match[1].lower(), match[2]) if match else ("file", uri)
+
+
+def locate(uri: str) -> Location:
+    """The filesystem and path of a URI; nothing is contacted. Raises StorageError for an unusable scheme."""
+    scheme, rest = _split(uri)
+    if scheme == "file":
+        from fsspec.implementations.local import LocalFileSystem
+
+        path = str(local.absolute(rest))
+        return Location(LocalFileSystem(auto_mkdir=True), path, path, scheme)
+    if scheme in _S3:
+        rest = rest.rstrip("/")
+        if not rest.partition("/")[0]:
+            raise StorageError("not_found", f"{uri}: no bucket is named; write s3://bucket/prefix")
+        return Location(s3.filesystem(), rest, f"{scheme}://{rest}", scheme)
+    from fsspec.core import url_to_fs
+
+    try:
+        with translated(uri):
+            fs, path = url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        # fsspec names the package to install where it knows one.
+        message = f"{uri}: {scheme}:// cannot be used here: {error}"
+        raise StorageError("not_found", message) from error
+    return Location(fs, path, uri if uri.endswith("://") else uri.rstrip("/"), scheme)
+
+
+def printable(text: str) -> str:
+    """Text as it can stand in a table, a page or a log: bytes of a file name that are not UTF-8 become \\xff and the like."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def absolute(uri: str) -> str:
+    """The same place as a worker in another folder sees it."""
+    return locate(uri).uri
+
+
+def _locate_file(uri: str) -> Location:
+    location = locate(uri)
+    if location.scheme in _S3 and "/" not in location.path:
+        raise StorageError("not_found", f"{uri}: this names a bucket; add the name of an object")
+    return location
+
+
+def join(uri: str, *parts: str) -> str:
+    """`uri` with path parts added: join("s3://hands/", "train", "a.png") is "s3://hands/train/a.png"."""
+    for part in parts:
+        if name := part.strip("/"):
+            uri = f"{uri}{name}" if uri.endswith("://") else f"{uri.rstrip('/')}/{name}"
+    return uri
+
+
+def read_bytes(uri: str) -> bytes:
+    """The whole file, in one request."""
+    scheme, rest = _split(uri)
+    with translated(uri):
+        if scheme == "file":
+            return local.absolute(rest).read_bytes()
+        location = _locate_file(uri)
+        # Without this s3fs asks for the size first: a second round trip for each of a million small files.
+        options = {"max_concurrency": 1} if scheme in _S3 else {}
+        return cast(bytes, location.fs.cat_file(location.path, **options))
+
+
+def read_range(uri: str, start: int, length: int) -> bytes:
+    """`length` bytes from byte `start` on, in one request; fewer where the file ends before."""
+    scheme, rest = _split(uri)
+    with translated(uri):
+        if scheme == "file":
+            with local.absolute(rest).open("rb", buffering=0) as file:
+                file.seek(start)
+                return file.read(length)
+        location = _locate_file(uri)
+        if scheme in _S3:
+            return s3.read_range(location.fs, location.path, start, length)
+        return cast(bytes, location.fs.cat_file(location.path, start=start, end=start + length))
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a whole file over what was there; a reader sees the old or the new one, never a part."""
+    if _split(uri)[0] not in _S3:
+        with open_write(uri) as file:
+            file.write(data)
+        return
+    with translated(uri):
+        location = _locate_file(uri)
+        location.fs.pipe_file(location.path, data, chunksize=s3.PART_BYTES)
+
+
+def read_text(uri: str) -> str:
+    """The whole file as UTF-8 text."""
+    try:
+        return read_bytes(uri).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise StorageError("unreadable", f"{uri}: not UTF-8 text (byte {error.start})") from error
+
+
+def write_text(uri: str, text: str) -> None:
+    """Write UTF-8 text as a whole file."""
+    write_bytes(uri, printable(text).encode("utf-8"))
+
+
+def read_json(uri: str) -> Any:  # noqa: ANN401  JSON holds any value
+    """The JSON value in a file."""
+    try:
+        return json.loads(read_text(uri))
+    except json.JSONDecodeError as error:
+        raise StorageError("unreadable", f"{uri}: not JSON ({error})") from error
+
+
+def write_json(uri: str, value: object) -> None:
+    """Write a JSON value, indented, ending in a newline; NaN and infinity are refused (ValueError)."""
+    write_text(uri, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def open_read(uri: str) -> Iterator[BinaryIO]:
+    """A seekable stream of bytes. Errors of the storage are StorageErrors; the body's own are left alone."""
+    with translated(uri):
+        location = _locate_file(uri)
+        file = location.fs.open(location.path, "rb")
+    with file, io.BufferedReader(Guarded(file, uri), buffer_size=2**18) as stream:
+        yield stream
+
+
+@contextmanager
+def open_write(uri: str) -> Iterator[BinaryIO]:
+    """A stream to write to, front to back. The file appears when the body ends well, and else not at all.
+
+    On S3 the parts are uploaded as they fill, so the file need not fit in memory or on the disk.
+    """
+    location = _locate_file(uri)
+    with _upload(location) if location.scheme in _S3 else _replace(location) as stream:
+        yield stream
+
+
+@contextmanager
+def _upload(location: Location) -> Iterator[BinaryIO]:
+    with translated(location.uri):
+        file = location.fs.open(location.path, "wb", block_size=s3.PART_BYTES)
+    try:
+        yield cast(BinaryIO, Guarded(file, location.uri))
+        with translated(location.uri):
+            file.close()
+    except BaseException:
+        file.closed = True  # else its destructor would commit what was written so far
+        with suppress(*storage_exceptions()):
+            file.discard()
+        raise
+
+
+@contextmanager
+def _replace(location: Location) -> Iterator[BinaryIO]:
+    """Write a temporary file: beside the local file that it then replaces, or to be uploaded."""
+    local = Path(location.path) if location.scheme == "file" else Path(tempfile.gettempdir(), "upload")
+    partial = local.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        with translated(location.uri):
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            file = partial.open("xb")
+        with file:
+            yield cast(BinaryIO, Guarded(file, location.uri))
+            with translated(location.uri):
+                file.flush()
+        with translated(location.uri):
+            if location.scheme == "file":
+                partial.replace(local)
+            else:
+                location.fs.makedirs(location.fs._parent(location.path), exist_ok=True)
+                location.fs.put_file(str(partial), location.path)
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder is there. A refused key or connection raises: it does not count as absent."""
+    scheme, rest = _split(uri)
+    with translated(uri):
+        try:
+            if scheme == "file":
+                local.absolute(rest).stat()
+            else:
+                location = locate(uri)
+                location.fs.info(location.path)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno in ABSENT:
+                return False
+            raise
+        return True
+
+
+def list_files(uri: str) -> Iterator[FileInfo]:
+    """All files below a folder or prefix, in the order of their names' bytes; a file lists itself.
+
+    Lazy: folder by folder, or one request for each 1000 objects. Hidden files are listed. Links are followed,
+    but not back into a folder that is being listed; a link that leads nowhere is listed with size 0. Pipes,
+    sockets, devices and local folders that cannot be listed have a `problem`. Left out: other folders, and
+    the empty objects "folder/" by which S3 consoles mark them. Raises StorageError (not_found) if nothing is there.
+    """
+    location = locate(uri)
+    folder = location.uri if location.uri.endswith("/") else f"{location.uri}/"
+    with translated(location.uri):
+        if location.scheme == "file":
+            found = local.list_files(Path(location.path))
+        elif location.scheme in _S3:
+            found = ((*item, None) for item in s3.list_objects(location.fs, location.path))
+        else:
+            found = ((*item, None) for item in _find(location.fs, location.path))
+        for name, size, problem in found:
+            yield FileInfo(f"{folder}{name}" if name else location.uri, size, problem)
+
+
+def _find(fs: AbstractFileSystem, path: str) -> Iterator[tuple[str, int]]:
+    fs.invalidate_cache()
+    found: dict[str, dict[str, Any]] = fs.find(path, detail=True)
+    if not found:
+        fs.info(path)  # raises FileNotFoundError unless it is an empty folder
+    for name in sorted(found, key=str.encode):
+        yield name[len(path) :].lstrip("/"), int(found[name]["size"])
+
+
+def list_folder(uri: str) -> list[FileInfo]:
+    """The files directly in a folder or prefix, in the order of their names' bytes; an absent one has none."""
+    location = locate(uri)
+    folder = location.path.rstrip("/") + "/"
+    with translated(uri):
+        try:
+            if location.scheme == "file":
+                below = dict(local.list_folder(Path(location.path)))
+            else:
+                entries = location.fs.ls(location.path, detail=True)
+                below = {e["name"].removeprefix(folder): int(e["size"]) for e in entries if e["type"] == "file"}
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+    # A file is listed as itself, and a console's mark of the folder as "": neither is in the folder.
+    names = sorted((name for name in below if name and "/" not in name), key=os.fsencode)
+    return [FileInfo(join(location.uri, name), below[name]) for name in names]
+
+
+def is_empty(uri: str) -> bool:
+    """Whether there is no file below `uri`, which may be absent; looks for the first file only."""
+    try:
+        return next(list_files(uri), None) is None
+    except StorageError as error:
+        if error.reason == "not_found":
+            return True
+        raise
+
+
+def delete_tree(uri: str) -> None:
+    """Delete a file, or a folder or prefix with all below it; absent is fine. A bucket or root is refused."""
+    location = locate(uri)
+    inside = location.path.partition("/")[2] if location.scheme in _S3 else location.path.strip("/")
+    if not inside:
+        raise StorageError("permission_denied", f"{uri}: a bucket or root is never deleted; name a folder in it")
+    with translated(uri), suppress(FileNotFoundError):
+        if location.scheme in _S3:
+            s3.delete_objects(location.fs, location.path)
+        elif location.scheme == "file":
+            local.delete(Path(location.path))
+        else:
+            location.fs.rm(location.path, recursive=True)
+
+
+def sha256(uri: str) -> str:
+    """SHA-256 of the file's bytes, in hex; the file is streamed."""
+    with open_read(uri) as file:
+        return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+
+
+def check_writable(uri: str) -> None:
+    """Prove that files can be written to a folder or prefix: write and delete one. Creates a local folder."""
+    probe = join(uri, f".write-check-{uuid.uuid4().hex}")
+    try:
+        write_bytes(probe, b"boneage")
+        delete_tree(probe)
+    except StorageError as error:
+        raise StorageError(error.reason, f"cannot write: {error}".replace(probe, uri)) from error
+
+
+def arrow_filesystem(uri: str) -> tuple[FileSystem, str]:
+    """The same location for pyarrow. Its errors are raw: use it inside `translated(uri)`.
+
+    On S3 its create_dir() makes a bucket that is missing; `check_writable` first, and a misspelt one is told.
+    """
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    location = locate(uri)
+    return PyFileSystem(FSSpecHandler(location.fs)), location.path

@@ -1,0 +1,113 @@
+"""What is decided before Ray is asked; the rest is tested end to end in pipelines/."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from functools import partial
+
+import pytest
+
+from boneage_ray.errors import BoneageError, ExitCode, MismatchError, StorageError, UsageError
+from boneage_ray.runtime.cluster import Failure, Resources, connect, first_cause, joins, run_parts
+from boneage_ray.training.driver import resources_per_worker
+
+
+@pytest.mark.parametrize("text", ["abc", "0", "-2", "1.5"])
+def test_a_wrong_number_of_cpus_is_told(text, monkeypatch):
+    monkeypatch.setenv("BONEAGE_CPUS", text)
+    with pytest.raises(UsageError, match=f"BONEAGE_CPUS={text}"):
+        connect()
+
+
+def test_asked_cpus_mean_a_ray_of_ones_own(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.delenv("BONEAGE_CPUS", raising=False)
+    assert joins()
+    monkeypatch.setenv("BONEAGE_CPUS", "2")
+    assert not joins()
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [(1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 4), (16, 2)])
+def test_training_leaves_a_quarter_of_the_cpus_to_reads(cpus, workers):
+    each = resources_per_worker(cpus, workers, gpu=False)["CPU"]
+    assert each * workers <= 0.75 * cpus
+    assert each <= 1.0
+
+
+def test_a_failure_arrives_with_its_message_and_exit_code():
+    error = Failure.of(MismatchError("another run")).as_error()
+    assert (str(error), error.exit_code) == ("another run", ExitCode.MISMATCH)
+    unknown = Failure.of(ZeroDivisionError("z")).as_error()
+    assert str(unknown) == "internal error in a worker: ZeroDivisionError: z"
+    assert unknown.exit_code == ExitCode.INTERNAL
+
+
+def test_the_first_boneage_error_in_a_chain_is_the_cause():
+    inner = StorageError("not_found", "no such bucket")
+    outer = RuntimeError("task failed")
+    outer.__cause__ = inner
+    assert first_cause(outer) is inner
+    assert isinstance(first_cause(inner), BoneageError)
+
+
+def test_storage_errors_survive_the_way_back_from_a_worker():
+    again = pickle.loads(pickle.dumps(StorageError("not_found", "s3://b/k: no such key")))
+    assert (again.reason, str(again)) == ("not_found", "s3://b/k: no such key")
+
+
+def rows_of(folder, count, fail_at=None):
+    """A source of rows that notes in `folder` how far it was asked."""
+    for k in range(count):
+        if k == fail_at:
+            raise MismatchError("the listing broke off")
+        (folder / f"listed-{k}").touch()
+        yield {"number": k}
+    yield {"line": {"listed": count}}
+
+
+class Doubler:
+    """Doubles a number, and notes how far the listing was when the first came."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, row):
+        if row["number"] == 13:
+            raise ZeroDivisionError("thirteen")
+        return {"number": row["number"], "double": 2 * row["number"]}
+
+
+@pytest.mark.ray
+def test_every_part_is_done_once_and_other_lines_pass_through(local_ray, tmp_path):
+    rows = partial(rows_of, tmp_path, 12)
+    found = list(run_parts(rows, Doubler, {"folder": tmp_path}, Resources(2, 0.0, 1, 8)))
+    assert [line for line in found if "listed" in line] == [{"listed": 12}]
+    numbers = sorted((line for line in found if "number" in line), key=lambda line: line["number"])
+    assert numbers == [{"number": k, "double": 2 * k} for k in range(12)]
+
+
+def endless(folder):
+    """Lists for longer than any test waits."""
+    for k in range(100_000):
+        time.sleep(0.02)
+        yield {"number": k % 10}
+
+
+@pytest.mark.ray
+def test_work_starts_before_the_listing_ends(local_ray, tmp_path):
+    lines = run_parts(partial(endless, tmp_path), Doubler, {"folder": tmp_path}, Resources(1, 0.0, 1, 8))
+    assert [next(lines)["double"] for _ in range(3)] == [0, 2, 4]
+    lines.close()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("count", "fail_at", "told"), [(20, None, "ZeroDivisionError: thirteen"), (9, 5, "the listing broke off")]
+)
+def test_what_fails_in_a_worker_or_in_the_listing_ends_the_run_with_its_own_words(
+    local_ray, tmp_path, count, fail_at, told
+):
+    rows = partial(rows_of, tmp_path, count, fail_at)
+    with pytest.raises(BoneageError, match=told):
+        list(run_parts(rows, Doubler, {"folder": tmp_path}, Resources(1, 0.0, 1, 8)))
