@@ -43,7 +43,7 @@ class Bundle:
     metrics: dict[str, Any]
     calibration: dict[str, Any]
     sha256: str
-    trees: bytes | None = None  # as models/ensemble.py reads them
+    trees: bytes | None = None  # as models/boosted_trees.py reads them
 
 
 def save(
@@ -84,7 +84,7 @@ def load(uri: str) -> Bundle:
     from safetensors import SafetensorError
     from safetensors.torch import load as load_safetensors
 
-    from boneage_ray.recipes.recipe import build
+    from boneage_ray.recipes.recipe import build_recipe
 
     manifest, sha256 = read_manifest(uri)
     contents = {name: verified(uri, name, manifest["sha256"][name]) for name in FILES}
@@ -93,7 +93,7 @@ def load(uri: str) -> Bundle:
     except SafetensorError as error:
         raise UsageError(f"{uri}/{WEIGHTS} is not a safetensors file: {error}") from None
     told = {name: read_object(uri, name, contents[name]) for name in (RECIPE, METRICS, CALIBRATION)}
-    recipe = build(told[RECIPE], f"{uri}/{RECIPE}")
+    recipe = build_recipe(told[RECIPE], f"{uri}/{RECIPE}")
     trees = _trees(uri, manifest["sha256"]) if recipe.blend is not None else None
     return Bundle(recipe, weights, told[METRICS], told[CALIBRATION], sha256, trees)
 

@@ -204,7 +204,7 @@ def ensemble(
     """Several bundles -> one bundle that answers their mean and spread."""
     from boneage_ray.commands import ensemble as command
 
-    _execute("ensemble", command.join, command.EnsembleArguments(model, out, name, overwrite), json, debug)
+    _execute("ensemble", command.join_models, command.EnsembleArguments(model, out, name, overwrite), json, debug)
 
 
 @app.command()

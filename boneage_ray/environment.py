@@ -8,7 +8,7 @@ import os
 from boneage_ray.errors import UsageError
 
 
-def whole(variable: str, default: int, what: str, least: int = 1) -> int:
+def whole_number(variable: str, default: int, what: str, least: int = 1) -> int:
     """A whole number of `what`, in words for the message. Raises `UsageError` for anything else."""
     text = os.environ.get(variable, "")
     if not text:
@@ -19,7 +19,7 @@ def whole(variable: str, default: int, what: str, least: int = 1) -> int:
     return int(text)
 
 
-def number(variable: str, default: float, what: str, most: float | None = None) -> float:
+def real_number(variable: str, default: float, what: str, most: float | None = None) -> float:
     """A finite number of `what` above 0, `most` at most. Raises `UsageError` for anything else."""
     text = os.environ.get(variable, "")
     if not text:

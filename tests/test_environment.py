@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from boneage_ray.archives.member import max_input_bytes, max_unpacked_bytes
-from boneage_ray.environment import number, whole
+from boneage_ray.archives.entry import max_input_bytes, max_unpacked_bytes
+from boneage_ray.environment import real_number, whole_number
 from boneage_ray.errors import UsageError
 
 
@@ -24,37 +24,37 @@ def given(monkeypatch):
 @pytest.mark.parametrize(("text", "value"), [(None, 7), ("", 7), ("1", 1), ("007", 7), ("4096", 4096)])
 def test_a_whole_number(given, text, value):
     given(text)
-    assert whole("BONEAGE_TEST", 7, "CPUs") == value
+    assert whole_number("BONEAGE_TEST", 7, "CPUs") == value
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "1e3", "many", " 5", "5 MB", "²", "9" * 5000])
 def test_what_is_no_whole_number_is_told(given, text):
     given(text)
     with pytest.raises(UsageError) as told:
-        whole("BONEAGE_TEST", 7, "CPUs")
+        whole_number("BONEAGE_TEST", 7, "CPUs")
     assert str(told.value) == f"BONEAGE_TEST={text}: a whole number of CPUs, 1 or more, is needed"
 
 
 @pytest.mark.parametrize(("text", "value"), [(None, 7.5), ("", 7.5), ("0.5", 0.5), ("1e3", 1000.0)])
 def test_a_number(given, text, value):
     given(text)
-    assert number("BONEAGE_TEST", 7.5, "seconds") == value
+    assert real_number("BONEAGE_TEST", 7.5, "seconds") == value
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "-inf", "soon", "1e999", "1,5"])
 def test_what_is_no_number_is_told(given, text):
     given(text)
     with pytest.raises(UsageError) as told:
-        number("BONEAGE_TEST", 7.5, "seconds")
+        real_number("BONEAGE_TEST", 7.5, "seconds")
     assert str(told.value) == f"BONEAGE_TEST={text}: a number of seconds above 0 is needed"
 
 
 def test_a_number_has_a_limit(given):
     given("2048")
-    assert number("BONEAGE_TEST", 64, "MiB", most=2048) == 2048
+    assert real_number("BONEAGE_TEST", 64, "MiB", most=2048) == 2048
     given("2048.5")
     with pytest.raises(UsageError, match=r"BONEAGE_TEST=2048\.5: a number of MiB from above 0 to 2048 is needed"):
-        number("BONEAGE_TEST", 64, "MiB", most=2048)
+        real_number("BONEAGE_TEST", 64, "MiB", most=2048)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from boneage_ray.anatomy.cvm_measure import (
     SpacingError,
     measure,
     measure_planes,
-    problem,
+    measurement_problem,
     refuse,
 )
 from boneage_ray.anatomy.cvm_rules import STAGES, UNDEFINED, Decisions, decide, stage_name
@@ -155,7 +155,7 @@ def judge_all(
 
 
 def _result(measured: Measurements, decided: Decisions, config: CvmConfig, shares_7: Floats) -> CvmResult:
-    told = problem(measured, config)
+    told = measurement_problem(measured, config)
     if told:
         return CvmResult(None, None, None, None, problem=told)
     chances = _as_map(shares_7, config)

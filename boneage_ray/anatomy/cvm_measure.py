@@ -125,7 +125,8 @@ def measure(points_K2: npt.ArrayLike, pixel_spacing_mm: Spacing = None) -> Measu
     """Measure points (..., 13, 2), pixels of the original image; they are not changed.
 
     `pixel_spacing_mm`: one for all, or one for each (broadcast against `...`), None where unknown. Points or spacings that
-    make no sense are only marked here, see `Measurements.usable`, `problem` and `refuse`. MeasurementError for another shape.
+    make no sense are only marked here, see `Measurements.usable`, `measurement_problem` and
+    `refuse`. MeasurementError for another shape.
     """
     given = np.asarray(points_K2, np.float64)
     if given.ndim < 2 or given.shape[-2:] != (len(VERTEBRAL), 2):
@@ -170,7 +171,7 @@ def measure_planes(given_2K: Floats, pixel_spacing_mm: Spacing) -> Measurements:
     return Measurements(depth, chord, *sides, *across, spacing, np.asarray(side < 0), checks, usable)
 
 
-def problem(measured: Measurements, config: CvmConfig) -> str | None:
+def measurement_problem(measured: Measurements, config: CvmConfig) -> str | None:
     """What is wrong with the measurements of one head, or None."""
     for what, sound in measured.checks.items():
         if not sound:
@@ -181,8 +182,8 @@ def problem(measured: Measurements, config: CvmConfig) -> str | None:
 
 
 def refuse(measured: Measurements, config: CvmConfig) -> None:
-    """Raise MeasurementError, or SpacingError, if there is a `problem`."""
-    told = problem(measured, config)
+    """Raise MeasurementError, or SpacingError, if there is a `measurement_problem`."""
+    told = measurement_problem(measured, config)
     if told:
         raise SpacingError(told) if "spacing" in told else MeasurementError(told)
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field, fields, replace
 
 from boneage_ray import storage
 from boneage_ray.archives.archive import Archive, Input, Points, note, stem_of
+from boneage_ray.archives.entry import is_litter, is_packed, max_input_bytes
 from boneage_ray.archives.isbi import read_isbi
 from boneage_ray.archives.labelme import read_labelme
 from boneage_ray.archives.listing import Found, files_below
-from boneage_ray.archives.member import is_litter, is_packed, max_input_bytes
 from boneage_ray.archives.tables import (
     TableRow,
     check_table,

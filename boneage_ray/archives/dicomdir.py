@@ -13,8 +13,8 @@ from typing import Any
 
 from boneage_ray import storage
 from boneage_ray.archives.archive import stem_of
+from boneage_ray.archives.entry import is_packed, too_large
 from boneage_ray.archives.listing import Found
-from boneage_ray.archives.member import is_packed, too_large
 from boneage_ray.errors import InputProblem, Reason
 
 # Media Storage Directory Storage, the SOP class of every DICOMDIR, as it stands in the file meta information.

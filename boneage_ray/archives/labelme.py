@@ -28,10 +28,14 @@ def read_labelme(data: bytes) -> Points:
         found = ", ".join(str(shape.get("group_id"))[:9] for shape in shapes[:9]) or "none"
         raise bad_annotation(f"three shapes of group_id 2, 3 and 4 are needed; found: {found}")
     c2, c3, c4 = (_points(groups[group], group) for group in COUNTS)
-    from boneage_ray.anatomy.cvm_measure import CvmConfig, measure, problem  # opening an archive loads no numpy
+    from boneage_ray.anatomy.cvm_measure import (  # opening an archive loads no numpy
+        CvmConfig,
+        measure,
+        measurement_problem,
+    )
 
     points = (*sorted(c2), *outline_order(c3), *outline_order(c4))
-    if told := problem(measure(points), CvmConfig()):
+    if told := measurement_problem(measure(points), CvmConfig()):
         raise bad_annotation(f"these points are no vertebrae: {told}")
     return points
 

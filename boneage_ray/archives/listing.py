@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from boneage_ray import storage
 from boneage_ray.archives.archive import stem_of
-from boneage_ray.archives.member import Member, is_litter, is_packed, too_large
-from boneage_ray.archives.tars import tar_members
-from boneage_ray.archives.zips import zip_members
+from boneage_ray.archives.entry import ArchiveEntry, is_litter, is_packed, too_large
+from boneage_ray.archives.tars import tar_entries
+from boneage_ray.archives.zips import zip_entries
 from boneage_ray.errors import InputProblem, Reason, StorageError
 
 
@@ -48,13 +48,13 @@ def files_below(source: str, *but: str) -> Iterator[Found]:
             yield Found(info.uri, name, stem_of(info.uri), info.size, too_large(info.size))
 
 
-def members(uri: str) -> Iterator[tuple[str, Member]]:
+def entries(uri: str) -> Iterator[tuple[str, ArchiveEntry]]:
     """(name that is unique in this file, member) of a zip or tar file; the second "1.png" is called "1.png#2".
 
     Raises `InputProblem` when it cannot be listed, or not to its end, and `StorageError` when it cannot be read.
     """
     times: dict[str, int] = {}
-    listed = zip_members(uri) if uri.lower().endswith(".zip") else tar_members(uri)
+    listed = zip_entries(uri) if uri.lower().endswith(".zip") else tar_entries(uri)
     with closing(listed):  # type: ignore[type-var]  # a generator
         for member in listed:
             name = member.name
@@ -68,7 +68,7 @@ def members(uri: str) -> Iterator[tuple[str, Member]]:
 def _opened(info: storage.FileInfo, path: str) -> Iterator[Found]:
     before = f"{path}!/" if path else ""
     try:
-        for name, member in members(info.uri):
+        for name, member in entries(info.uri):
             stem, size = stem_of(member.name), member.size_bytes
             yield Found(f"{info.uri}!/{name}", before + name, stem, size, member.problem, member.position)
     except InputProblem as problem:
@@ -81,6 +81,6 @@ def _as_a_whole(info: storage.FileInfo, path: str, reason: Reason, message: str)
     return Found(info.uri, path or info.uri.rsplit("/", 1)[-1], stem_of(info.uri), info.size, (reason, message))
 
 
-def find_member(archive: str, name: str) -> Member | None:
+def find_entry(archive: str, name: str) -> ArchiveEntry | None:
     """The member of a zip or tar file that `files_below` lists as `ARCHIVE!/NAME`; reads the archive up to it."""
-    return next((member for listed, member in members(archive) if listed == name), None)
+    return next((member for listed, member in entries(archive) if listed == name), None)

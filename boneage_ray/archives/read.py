@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from boneage_ray import storage
 from boneage_ray.archives.archive import Input
-from boneage_ray.archives.listing import find_member
-from boneage_ray.archives.member import max_input_bytes, split_member, too_large
+from boneage_ray.archives.entry import max_input_bytes, split_entry, too_large
+from boneage_ray.archives.listing import find_entry
 from boneage_ray.archives.spool import spool_of
-from boneage_ray.archives.zips import read_zip_member
+from boneage_ray.archives.zips import read_zip_entry
 from boneage_ray.errors import InputProblem, StorageError
 
 
@@ -21,7 +21,7 @@ def read_input(item: Input) -> bytes | InputProblem:
     if (item.size_bytes is not None) and (known := too_large(item.size_bytes)):
         return InputProblem("read", *known)
     try:
-        split = split_member(item.uri)
+        split = split_entry(item.uri)
         return _file(item) if split is None else _member(*split, item.position)
     except StorageError as error:
         return InputProblem("read", error.reason, str(error))
@@ -42,7 +42,7 @@ def _file(item: Input) -> bytes:
 def _member(archive: str, name: str, position: str | None) -> bytes:
     position = position or _position(archive, name)
     if position.startswith("zip "):
-        return read_zip_member(archive, position)
+        return read_zip_entry(archive, position)
     offset, size = map(int, position.split()[1:])
     if problem := too_large(size):
         raise InputProblem("read", *problem)
@@ -55,7 +55,7 @@ def _member(archive: str, name: str, position: str | None) -> bytes:
 
 
 def _position(archive: str, name: str) -> str:
-    member = find_member(archive, name)
+    member = find_entry(archive, name)
     if member is None:
         raise InputProblem("read", "not_found", f"{archive} holds no member of this name")
     if member.problem:

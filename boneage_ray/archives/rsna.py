@@ -12,9 +12,9 @@ from itertools import chain
 
 from boneage_ray import storage
 from boneage_ray.archives.archive import Archive, Input, note
+from boneage_ray.archives.entry import PACKED_ENDINGS
 from boneage_ray.archives.listing import Found, files_below
 from boneage_ray.archives.masks import FOLDER, Masks
-from boneage_ray.archives.member import PACKED_ENDINGS
 from boneage_ray.archives.tables import (
     TableRow,
     check_table,

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import cast
 
 from boneage_ray import storage
-from boneage_ray.archives.member import MEBIBYTE, max_unpacked_bytes
+from boneage_ray.archives.entry import MEBIBYTE, max_unpacked_bytes
 from boneage_ray.archives.tars import UNPACK_ERRORS, unpacked
 from boneage_ray.errors import InputProblem, Reason
 from boneage_ray.storage.errors import translated

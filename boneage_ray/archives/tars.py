@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from boneage_ray import storage
-from boneage_ray.archives.member import (
+from boneage_ray.archives.entry import (
     MEBIBYTE,
-    Member,
+    ArchiveEntry,
     is_litter,
     is_packed,
     max_unpacked_bytes,
@@ -40,7 +40,7 @@ _LONGEST_HEADER = 16 * MEBIBYTE
 UNPACK_ERRORS = (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError)
 
 
-def tar_members(uri: str) -> Iterator[Member]:
+def tar_entries(uri: str) -> Iterator[ArchiveEntry]:
     """Files in a tar file, in its own order; folders and litter are left out.
 
     A hard link is read where the file that it leads to lies, which stands before it; symbolic links, devices and pipes have a
@@ -51,7 +51,7 @@ def tar_members(uri: str) -> Iterator[Member]:
         kind, limit = ("tar", None) if stream is file else ("packed", max_unpacked_bytes())
         forward = _Forward(stream, limit)
         nothing = True
-        before: dict[str, Member] = {}
+        before: dict[str, ArchiveEntry] = {}
         for info in _walk(forward):
             nothing = False
             member = _member(info, kind, before)
@@ -180,17 +180,17 @@ def _broken(forward: _Forward, found: int, error: Exception) -> InputProblem:
     return InputProblem("list", "unreadable", f"the tar file is damaged {after} ({error})")
 
 
-def _member(info: tarfile.TarInfo, kind: str, before: dict[str, Member]) -> Member:
+def _member(info: tarfile.TarInfo, kind: str, before: dict[str, ArchiveEntry]) -> ArchiveEntry:
     name = printable_name(info.name)
     if info.isreg():
-        return Member(name, info.size, f"{kind} {info.offset_data} {info.size}", _problem(info))
+        return ArchiveEntry(name, info.size, f"{kind} {info.offset_data} {info.size}", _problem(info))
     if not info.islnk():
         what = "a symbolic link" if info.issym() else "a device, named pipe or the like"
-        return Member(name, 0, "", ("unsupported_format", f"{what} in a tar file, not a file"))
+        return ArchiveEntry(name, 0, "", ("unsupported_format", f"{what} in a tar file, not a file"))
     target = before.get(printable_name(info.linkname))
     if target is None:
         said = "a hard link in a tar file to a file that does not stand before it; unpack the tar file"
-        return Member(name, 0, "", ("not_found", said))
+        return ArchiveEntry(name, 0, "", ("not_found", said))
     return target._replace(name=name, problem=target.problem or _problem_of_name(name))
 
 

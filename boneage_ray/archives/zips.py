@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from boneage_ray import storage
-from boneage_ray.archives.member import Member, is_litter, is_packed, max_input_bytes, printable_name, too_large
+from boneage_ray.archives.entry import ArchiveEntry, is_litter, is_packed, max_input_bytes, printable_name, too_large
 from boneage_ray.errors import InputProblem, Reason
 
 _END = struct.Struct("<4s4H2LH")
@@ -47,7 +47,7 @@ class _Entry(NamedTuple):
     offset: int
 
 
-def zip_members(uri: str) -> Iterator[Member]:
+def zip_entries(uri: str) -> Iterator[ArchiveEntry]:
     """Files in a zip file, in its own order; folders and litter are left out, links have a problem.
 
     Raises `InputProblem` when it cannot be listed, or not to its end, and `StorageError` when it cannot be read.
@@ -63,10 +63,10 @@ def zip_members(uri: str) -> Iterator[Member]:
             if is_litter(name):
                 continue
             where = (entry.offset, entry.packed, entry.size, entry.method, entry.crc)
-            yield Member(name, entry.size, " ".join(["zip", *map(str, where)]), _problem(entry, name))
+            yield ArchiveEntry(name, entry.size, " ".join(["zip", *map(str, where)]), _problem(entry, name))
 
 
-def read_zip_member(uri: str, position: str) -> bytes:
+def read_zip_entry(uri: str, position: str) -> bytes:
     """The bytes of a member. Raises `InputProblem` for what the zip file got wrong, `StorageError` for the storage."""
     offset, packed, size, method, crc = map(int, position.split()[1:])
     if problem := _too_large(packed, size):

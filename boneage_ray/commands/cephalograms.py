@@ -11,11 +11,11 @@ from boneage_ray.preparation.split import Split
 from boneage_ray.runtime.runs import Run, say, timed
 
 if TYPE_CHECKING:
-    from boneage_ray.datasets.load import Prepared
+    from boneage_ray.datasets.load import PreparedData
     from boneage_ray.prediction.members import Models
 
 
-def check_validated(run: Run, models: Models, prepared: Prepared, split: Split, open_test: bool) -> None:
+def check_validated(run: Run, models: Models, prepared: PreparedData, split: Split, open_test: bool) -> None:
     """Raise `UsageError` for a test split that is opened before the validation split was judged; run.json says if it was."""
     if split != "test":
         return
@@ -31,12 +31,12 @@ def check_validated(run: Run, models: Models, prepared: Prepared, split: Split, 
     run.note(test_opened_before_validation=not judged)
 
 
-def _validated(models: Models, prepared: Prepared) -> str:
+def _validated(models: Models, prepared: PreparedData) -> str:
     """Beside the bundle's files, a note of which data it was validated on; named by the data, so that others do not count."""
     return storage.join(models.members[0].uri, f"validated-{prepared.manifest['fingerprint']}.json")
 
 
-def evaluate(run: Run, models: Models, prepared: Prepared, what: Evaluation) -> dict[str, Any]:
+def evaluate(run: Run, models: Models, prepared: PreparedData, what: Evaluation) -> dict[str, Any]:
     """Predictions, metrics and page below OUT; returns the figures for the terminal."""
     from boneage_ray.evaluation import landmarks as job
     from boneage_ray.evaluation.landmark_analysis import analyse_landmarks
@@ -67,7 +67,7 @@ def evaluate(run: Run, models: Models, prepared: Prepared, what: Evaluation) -> 
     return headline(analysis)
 
 
-def _note_validated(models: Models, prepared: Prepared, report: str) -> None:
+def _note_validated(models: Models, prepared: PreparedData, report: str) -> None:
     uri = _validated(models, prepared)
     try:
         storage.write_json(uri, {"report": report, "model_sha256": models.sha256})

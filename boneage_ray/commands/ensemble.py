@@ -8,19 +8,19 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from boneage_ray import storage
-from boneage_ray.commands.words import absolute, refuse_overlap
+from boneage_ray.commands.words import absolute_places, refuse_overlap
 from boneage_ray.errors import UsageError
 from boneage_ray.prediction import members
 from boneage_ray.runtime import parts
 from boneage_ray.runtime.runs import Run, timed
 
 if TYPE_CHECKING:
-    from boneage_ray.datasets.load import Prepared
+    from boneage_ray.datasets.load import PreparedData
     from boneage_ray.recipes.recipe import Recipe
     from boneage_ray.training.driver import TrainOptions
 
 
-def train_members(run: Run, recipe: Recipe, prepared: Prepared, options: TrainOptions) -> None:
+def train_ensemble(run: Run, recipe: Recipe, prepared: PreparedData, options: TrainOptions) -> None:
     """Prepared data -> an ensemble bundle; the claimed OUT and the connected cluster are the caller's."""
     from boneage_ray.training import ensemble
 
@@ -61,11 +61,11 @@ class EnsembleArguments:
     overwrite: bool = False
 
 
-def join(run: Run, arguments: EnsembleArguments) -> None:
+def join_models(run: Run, arguments: EnsembleArguments) -> None:
     """Bundles that are there -> one bundle with a copy of each; it needs them no longer."""
     if not arguments.name.strip():
         raise UsageError("--name: a name is needed, it stands in every result row")
-    places, out = absolute(arguments.models), storage.absolute(arguments.out)
+    places, out = absolute_places(arguments.models), storage.absolute(arguments.out)
     refuse_overlap(out, "--model", places)
     found = members.resolve(places)
     if len(found.members) < 2:

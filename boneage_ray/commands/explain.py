@@ -30,7 +30,7 @@ def explain(run: Run, arguments: ExplainArguments) -> None:
     if not arguments.out.lower().endswith(".png"):
         raise UsageError(f"--out {arguments.out}: a PNG is written, give a name that ends in .png")
     from boneage_ray import bundle
-    from boneage_ray.prediction.explain import explain as explained
+    from boneage_ray.prediction.explain import explain_image as explained
     from boneage_ray.prediction.members import resolve
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import load_input

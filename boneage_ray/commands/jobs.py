@@ -94,7 +94,7 @@ def _anchored(spec: JobSpec, uri: str) -> JobSpec:
     return spec.model_copy(update={"runtime_env": env.model_copy(update={"working_dir": folder})})
 
 
-def connect(address: str) -> JobSubmissionClient:
+def jobs_client(address: str) -> JobSubmissionClient:
     """A client of the cluster's dashboard. Raises `UsageError` when it does not answer."""
     if not address.startswith(("http://", "https://")):
         raise UsageError(f"--address {address}: the URL of a Ray dashboard is needed, for example http://head:8265")
@@ -116,7 +116,7 @@ def connect(address: str) -> JobSubmissionClient:
         raise UsageError(f"--address {address}: {_last_line(str(error))}") from None
 
 
-def submit(client: JobSubmissionClient, spec: JobSpec, address: str) -> str:
+def submit_job(client: JobSubmissionClient, spec: JobSpec, address: str) -> str:
     """Submit and return the submission id. Raises `UsageError` when the cluster refuses the job."""
     try:
         return str(client.submit_job(**spec.model_dump(exclude_none=True)))

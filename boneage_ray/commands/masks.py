@@ -11,11 +11,11 @@ from boneage_ray.commands.evaluation import Evaluation
 from boneage_ray.runtime.runs import Run, timed
 
 if TYPE_CHECKING:
-    from boneage_ray.datasets.load import Prepared
+    from boneage_ray.datasets.load import PreparedData
     from boneage_ray.prediction.members import Models
 
 
-def evaluate(run: Run, models: Models, prepared: Prepared, what: Evaluation) -> dict[str, Any]:
+def evaluate(run: Run, models: Models, prepared: PreparedData, what: Evaluation) -> dict[str, Any]:
     """Predictions, metrics and page below OUT; returns the figures for the terminal."""
     from boneage_ray.evaluation import masks as job
     from boneage_ray.evaluation.mask_report import mask_page

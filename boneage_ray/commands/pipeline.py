@@ -7,7 +7,15 @@ from typing import Any
 
 from boneage_ray import storage
 from boneage_ray.archives.files import FilesArchive
-from boneage_ray.commands.words import absolute, known_sex, line, model_facts, model_notes, quoted, refuse_overlap
+from boneage_ray.commands.words import (
+    absolute_places,
+    known_sex,
+    line,
+    model_facts,
+    model_notes,
+    quoted,
+    refuse_overlap,
+)
 from boneage_ray.errors import GateMissedError, StrictError, UsageError
 from boneage_ray.preparation.split import SPLITS, Split
 from boneage_ray.runtime import cluster, parts
@@ -92,7 +100,13 @@ def train(run: Run, arguments: TrainArguments) -> None:
     from boneage_ray.datasets.load import open_prepared
     from boneage_ray.recipes import find_recipe
     from boneage_ray.recipes.recipe import override
-    from boneage_ray.training.driver import TrainOptions, check_labels, check_pretraining, fingerprint, run_training
+    from boneage_ray.training.driver import (
+        TrainOptions,
+        check_labels,
+        check_pretraining,
+        run_training,
+        training_fingerprint,
+    )
 
     recipe = override(find_recipe(arguments.recipe), arguments.settings)
     data, out = storage.absolute(arguments.data), storage.absolute(arguments.out)
@@ -105,14 +119,14 @@ def train(run: Run, arguments: TrainArguments) -> None:
     run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed, workers=arguments.workers)
     check_pretraining(recipe, prepared, pretrain)
     options = TrainOptions(data, out, pretrain, arguments.workers, arguments.gpu, arguments.wandb)
-    mark = fingerprint(recipe, prepared, options)
+    mark = training_fingerprint(recipe, prepared, options)
     if parts.claim(out, mark, arguments.overwrite, "train") and not arguments.resume:
         raise parts.held_by_same_run(out)
     run.out = out
     cpus = _connect(run)
     cluster.check_workers(arguments.workers, arguments.gpu, cpus)
     if recipe.members > 1:
-        ensemble.train_members(run, recipe, prepared, options)
+        ensemble.train_ensemble(run, recipe, prepared, options)
         return
     with timed(run, "train"):
         progress, sha256 = run_training(recipe, prepared, options)
@@ -161,7 +175,8 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     from boneage_ray.prediction.members import resolve
 
     split = _split(arguments.split)
-    model, data, out = absolute(arguments.model), absolute(arguments.data), storage.absolute(arguments.out)
+    model, data = absolute_places(arguments.model), absolute_places(arguments.data)
+    out = storage.absolute(arguments.out)
     refuse_overlap(out, "--model", model)
     refuse_overlap(out, "--data", data)
     models, datasets = resolve(model), [open_prepared(uri) for uri in dict.fromkeys(data)]
@@ -175,8 +190,7 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     if models.landmarks:
         cephalograms.check_validated(run, models, datasets[0], split, arguments.open_test)
     prints = [prepared.manifest["fingerprint"] for prepared in datasets]
-    mark = parts.fingerprint([], models.sha256, prints, split)
-    parts.claim(out, mark, arguments.overwrite, "evaluate")
+    parts.claim(out, parts.fingerprint([], models.sha256, prints, split), arguments.overwrite, "evaluate")
     run.out = out
     command = line("boneage evaluate", model=model, data=data, split=split, out=out, gpu=arguments.gpu or None)
     _connect(run)
@@ -253,7 +267,11 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     from boneage_ray.scoring.score import ScoreOptions, problems, score_archive
 
     sex = known_sex(arguments.sex)
-    source, model, out = storage.absolute(arguments.source), absolute(arguments.model), storage.absolute(arguments.out)
+    source, model, out = (
+        storage.absolute(arguments.source),
+        absolute_places(arguments.model),
+        storage.absolute(arguments.out),
+    )
     metadata = storage.absolute(arguments.metadata) if arguments.metadata else None
     refuse_overlap(out, "SOURCE", [source])
     refuse_overlap(out, "--model", model)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from boneage_ray import storage
-from boneage_ray.environment import number
+from boneage_ray.environment import real_number
 from boneage_ray.errors import UsageError
 from boneage_ray.runtime import cluster
 from boneage_ray.runtime.runs import Run, say
@@ -52,7 +52,7 @@ def serve(run: Run, arguments: ServeArguments) -> None:
         raise UsageError("Ray Serve runs on this cluster already; end it with `serve shutdown`, or use another cluster")
     with _stop_signals() as stop:
         try:
-            application = app.build(places, config, ray.cluster_resources())
+            application = app.build_application(places, config, ray.cluster_resources())
             app.start(application, arguments.host, arguments.port, stop.is_set)
             if not stop.is_set():
                 _announce(arguments, [place.info.name for place in places], bool(tokens))
@@ -97,7 +97,7 @@ def _tokens() -> list[str]:
 def _web_config(tokens: list[str]) -> WebConfig:
     from boneage_ray.serving.web import WebConfig, token_hash
 
-    megabytes = number(UPLOAD_MB, 64, "MiB", most=2048)
+    megabytes = real_number(UPLOAD_MB, 64, "MiB", most=2048)
     return WebConfig(tuple(token_hash(token) for token in tokens), int(megabytes * 2**20))
 
 
@@ -141,8 +141,8 @@ def submit(run: Run, arguments: SubmitArguments) -> None:
 
     spec = jobs.read_job(storage.absolute(arguments.job))
     cluster.quiet_environment()
-    client = jobs.connect(arguments.address)
-    job_id = jobs.submit(client, spec, arguments.address)
+    client = jobs.jobs_client(arguments.address)
+    job_id = jobs.submit_job(client, spec, arguments.address)
     say(f"submitted {job_id}")
     state = jobs.follow(client, job_id) if arguments.follow else client.get_job_status(job_id).value
     at = f"--address {arguments.address} {job_id}"

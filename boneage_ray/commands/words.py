@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from boneage_ray.prediction.members import Models
 
 
-def absolute(places: str | list[str]) -> list[str]:
+def absolute_places(places: str | list[str]) -> list[str]:
     """One place or several, as they are meant from anywhere."""
     return [storage.absolute(place) for place in ([places] if isinstance(places, str) else places)]
 

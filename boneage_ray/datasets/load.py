@@ -20,7 +20,7 @@ SHUFFLE_ROWS, SHUFFLE_BYTES = 1024, 2**29
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedData:
     """A prepared dataset as its manifest describes it."""
 
     uri: str
@@ -65,7 +65,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def open_prepared(uri: str) -> Prepared:
+def open_prepared(uri: str) -> PreparedData:
     """Read the manifest of prepared data. Raises `UsageError` when there is none."""
     try:
         manifest = storage.read_json(storage.join(uri, "manifest.json"))
@@ -78,7 +78,7 @@ def open_prepared(uri: str) -> Prepared:
     whole = isinstance(manifest, dict) and {"image", "fingerprint", "parts"} <= manifest.keys()
     if not whole or set(manifest["parts"]) != set(SPLITS):
         raise UsageError(f"{uri}/manifest.json is not the manifest of prepared data; is this a model or a result?")
-    return Prepared(uri, manifest)
+    return PreparedData(uri, manifest)
 
 
 class Pause:

@@ -14,7 +14,18 @@ import pyarrow as pa
 
 from boneage_ray.decoding.reasons import MEANINGS
 from boneage_ray.evaluation import data_figures as figures
-from boneage_ray.evaluation.page import SEX_WORDS, Number, Page, Picture, Section, Status, Table, percent, render, shown
+from boneage_ray.evaluation.page import (
+    SEX_WORDS,
+    Number,
+    Page,
+    PagePicture,
+    PageStatus,
+    PageTable,
+    Section,
+    percent,
+    render_page,
+    shown,
+)
 from boneage_ray.preparation.overview import NONE, triage
 from boneage_ray.preparation.split import SPLITS
 from boneage_ray.records.schema import Row
@@ -72,26 +83,26 @@ def data_page(
         sections=sections,
         data={"facts": dict(facts), "command": command} | {name: manifest[name] for name in _EMBEDDED},
     )
-    return render(page)
+    return render_page(page)
 
 
-def _status(manifest: Mapping[str, Any]) -> Status:
+def _status(manifest: Mapping[str, Any]) -> PageStatus:
     seen, leaks = manifest["overview"], manifest["leaks"]
     inputs, records, rejected = seen["inputs"], seen["records"], seen["rejected"]
     account = f"{inputs:,} inputs = {records:,} records + {rejected:,} not used."
     divided = sum(manifest["counts"][split] for split in SPLITS)
     if inputs != records + rejected or divided != records or manifest["counts"]["rejected"] != rejected:
         fault = f"{divided:,} records are in the splits, {manifest['counts']['rejected']:,} inputs in rejected.parquet."
-        return Status("bad", "The balance sheet does not add up", [account, fault, "This is a fault of boneage."])
+        return PageStatus("bad", "The balance sheet does not add up", [account, fault, "This is a fault of boneage."])
     details = [account, *triage(seen)[1:]]
     if not records:
-        return Status("bad", "No input became a record", details)
+        return PageStatus("bad", "No input became a record", details)
     unsafe = [_leak_words(leaks)] if leaks else []
     if rejected:
-        return Status("caution", f"{rejected:,} of {inputs:,} inputs were not used", [*unsafe, *details])
+        return PageStatus("caution", f"{rejected:,} of {inputs:,} inputs were not used", [*unsafe, *details])
     if leaks:
-        return Status("caution", "The split that was given leaks", [*unsafe, *details])
-    return Status("good", "Every input became a record", details)
+        return PageStatus("caution", "The split that was given leaks", [*unsafe, *details])
+    return PageStatus("good", "Every input became a record", details)
 
 
 def _leak_words(leaks: int) -> str:
@@ -125,7 +136,7 @@ def _balance(seen: Mapping[str, Any], command: str) -> Section:
         ["not used", "for one of the reasons below", f"{seen['rejected']:,}", percent(seen["rejected"], inputs)],
         ["sum", "all inputs", f"{inputs:,}", percent(inputs, inputs)],
     ]
-    tables = [Table(["outcome", "meaning", "inputs", "share"], rows, "What became of every input", text_columns=2)]
+    tables = [PageTable(["outcome", "meaning", "inputs", "share"], rows, "What became of every input", text_columns=2)]
     if not reasons:
         return Section("Balance sheet", tables=tables, command=command)
     why = [
@@ -133,9 +144,9 @@ def _balance(seen: Mapping[str, Any], command: str) -> Section:
         for reason, count in reasons.items()
     ]
     header = ["reason", "step", "meaning", "inputs", "share"]
-    tables.append(Table(header, why, "Why inputs were not used", text_columns=3))
+    tables.append(PageTable(header, why, "Why inputs were not used", text_columns=3))
     told = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.items())
-    picture = Picture(
+    picture = PagePicture(
         figures.reason_bars(reasons),
         f"Bars of the inputs that were not used, by reason; {told}",
         "Not used, by reason.",
@@ -161,7 +172,7 @@ def _split(manifest: Mapping[str, Any], command: str) -> Section:
     return Section(
         "Split",
         text,
-        [Table(["split", "records", "share", *SEX_WORDS.values()], rows, "Records by split and sex")],
+        [PageTable(["split", "records", "share", *SEX_WORDS.values()], rows, "Records by split and sex")],
         (),
         command,
     )
@@ -180,13 +191,13 @@ def _ages(seen: Mapping[str, Any], command: str) -> Section:
     told = ", ".join(f"{name}: {count:,}" for name, count in total.items())
     sexes = ", ".join(f"{count:,} {SEX_WORDS[sex]}" for sex, count in seen["sexes"].items())
     pictures = [
-        Picture(
+        PagePicture(
             figures.ages_by_sex(ages),
             f"Ages in bins of two years for each split, stacked by sex; in all {told}",
             "Ages in bins of two years for each split, by sex. Each split has a scale of its own, so that shapes compare.",
             wide=True,
         ),
-        Picture(
+        PagePicture(
             figures.sex_shares(ages),
             f"Shares of the sexes in each split; in all {sexes}",
             f"Sex in each split; {sexes}.",
@@ -201,9 +212,9 @@ def _ages(seen: Mapping[str, Any], command: str) -> Section:
     return Section("Ages and sex", text, tables, pictures, command)
 
 
-def _counts_table(what: str, counts: Mapping[str, int], whole: int, caption: str = "") -> Table:
+def _counts_table(what: str, counts: Mapping[str, int], whole: int, caption: str = "") -> PageTable:
     rows = [[_cell(name), f"{count:,}", percent(count, whole)] for name, count in counts.items()]
-    return Table([what, "records", "share"], rows, caption)
+    return PageTable([what, "records", "share"], rows, caption)
 
 
 def _sizes(seen: Mapping[str, Any], command: str) -> Section:
@@ -211,12 +222,12 @@ def _sizes(seen: Mapping[str, Any], command: str) -> Section:
     area, aspect = sizes["megapixels"], sizes["aspect"]
     none = spacing.get(NONE, {"count": 0})["count"]
     pictures = [
-        Picture(
+        PagePicture(
             figures.megapixel_histogram(area["bins"]),
             f"Histogram of the image sizes, {_ends(area, 2)} megapixels",
             "Sizes of the original images. The scale doubles every second bar.",
         ),
-        Picture(
+        PagePicture(
             figures.spacing_histogram(spacing),
             f"Histogram of the pixel spacing by its source; {none:,} records have none",
             "Pixel spacing of the original images by its source. ImagerPixelSpacing is that of the detector, not of the bone.",
@@ -229,7 +240,7 @@ def _sizes(seen: Mapping[str, Any], command: str) -> Section:
     ]
     tables = [
         _counts_table("width x height", most, records, "Most frequent sizes, pixels"),
-        Table(["source", "records", "min", "median", "max"], spread, "Pixel spacing, mm per pixel"),
+        PageTable(["source", "records", "min", "median", "max"], spread, "Pixel spacing, mm per pixel"),
     ]
     text = [f"Megapixels {_ends(area, 2)}; height by width {_ends(aspect, 2)}."]
     return Section("Sizes and pixel spacing", text, tables, pictures, command)
@@ -255,7 +266,9 @@ def _copies(seen: Mapping[str, Any], duplicates: Sequence[Row], command: str) ->
     total = seen["duplicates"]["records"]
     columns = ("group", "record_id", "input_uri", "split")
     rows = [[_cell(row[name]) for name in columns] for row in duplicates[:MAX_ROWS]]
-    table = Table(["group", "record", "input", "split"], rows, "Records of one group have equal pixels", text_columns=4)
+    table = PageTable(
+        ["group", "record", "input", "split"], rows, "Records of one group have equal pixels", text_columns=4
+    )
     return Section("Duplicates", [_first(len(rows), total)], [table], command=command)
 
 
@@ -269,7 +282,9 @@ def _sheets(excluded: Sequence[Row], command: str) -> Section:
         told = ", ".join(f"{reason}: {count}" for reason, count in Counter(row["reason"] for row in rows).items())
         last = start + len(rows)
         alt = f"Contact sheet of excluded images {start + 1} to {last}; {told}"
-        pictures.append(Picture(figures.contact_sheet(rows), alt, f"Excluded images {start + 1} to {last}.", wide=True))
+        pictures.append(
+            PagePicture(figures.contact_sheet(rows), alt, f"Excluded images {start + 1} to {last}.", wide=True)
+        )
     text = "Is one of these a good radiograph? Then a threshold of the gate is wrong for this archive. All reasons take turns."
     return Section("Excluded images", [text], (), pictures, command)
 
@@ -292,7 +307,7 @@ def mixed(excluded: Sequence[Row]) -> list[Row]:
 def _listed(seen: Mapping[str, Any], excluded: Sequence[Row], command: str) -> Section:
     columns = ("input_uri", "record_id", "step", "reason", "message")
     rows = [[_cell(row[name]) for name in columns] for row in excluded[:MAX_ROWS]]
-    table = Table(["input", "record", "step", "reason", "message"], rows, text_columns=len(columns))
+    table = PageTable(["input", "record", "step", "reason", "message"], rows, text_columns=len(columns))
     text = f"{_first(len(rows), seen['rejected'])} rejected.parquet has a row for every one, with the same words."
     return Section("Inputs that were not used", [text], [table], command=command)
 

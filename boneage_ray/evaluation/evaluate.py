@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from boneage_ray import storage
-from boneage_ray.datasets.load import Prepared
+from boneage_ray.datasets.load import PreparedData
 from boneage_ray.datasets.plan import Slice, ordered_slices, rows_between
 from boneage_ray.datasets.read import read_labels, read_slice
 from boneage_ray.errors import MismatchError
@@ -40,7 +40,7 @@ PREDICTIONS = pa.schema(
 )
 
 
-def match_data(models: Models, datasets: Sequence[Prepared]) -> list[Prepared]:
+def match_data(models: Models, datasets: Sequence[PreparedData]) -> list[PreparedData]:
     """The prepared data of each of `models.images`, whatever the order they were given in. Raises `MismatchError`."""
     images = models.images
     if len(datasets) == len(images) == 1:
@@ -61,7 +61,7 @@ def match_data(models: Models, datasets: Sequence[Prepared]) -> list[Prepared]:
     return found
 
 
-def _fits(prepared: Prepared, image: ImageConfig) -> bool:
+def _fits(prepared: PreparedData, image: ImageConfig) -> bool:
     try:
         prepared.check_image(image)
     except MismatchError:
@@ -69,7 +69,7 @@ def _fits(prepared: Prepared, image: ImageConfig) -> bool:
     return True
 
 
-def check_same_cases(datasets: Sequence[Prepared], split: Split) -> None:
+def check_same_cases(datasets: Sequence[PreparedData], split: Split) -> None:
     """Raise `MismatchError` unless the split holds the same records with the same ages in the same order everywhere."""
     first, *others = datasets
     if not others:
@@ -85,7 +85,7 @@ def check_same_cases(datasets: Sequence[Prepared], split: Split) -> None:
             )
 
 
-def _labels(prepared: Prepared, split: Split) -> list[tuple[str, float | None]]:
+def _labels(prepared: PreparedData, split: Split) -> list[tuple[str, float | None]]:
     """Record id and age in months of every record of a split, in order."""
     found: list[tuple[str, float | None]] = []
     for shard in prepared.shards(split):
@@ -94,14 +94,14 @@ def _labels(prepared: Prepared, split: Split) -> list[tuple[str, float | None]]:
 
 
 def predict_split(
-    models: Models, datasets: Sequence[Prepared], split: Split, gpu: bool = False
+    models: Models, datasets: Sequence[PreparedData], split: Split, gpu: bool = False
 ) -> list[dict[str, Any]]:
     """Predictions for every labelled record of a split, in the order of its shards; `datasets` as `match_data` gives them."""
     job = SplitJob([member.uri for member in models.members], models.sha256, datasets[0].rows(split), gpu)
     return predict_parts(job, _work(datasets, split), EvaluateWorker)
 
 
-def _work(datasets: Sequence[Prepared], split: Split) -> list[dict[str, Any]]:
+def _work(datasets: Sequence[PreparedData], split: Split) -> list[dict[str, Any]]:
     """A row for every shard of the first data: its slice, and the slices with the same records in the others."""
     shards = [prepared.shards(split) for prepared in datasets]
     work, at = [], 0
@@ -119,7 +119,7 @@ class EvaluateWorker:
         import torch
 
         torch.set_num_threads(threads)
-        self.predictor = ensemble.load(members.resolve(models, sha256), "cuda" if gpu else "cpu")
+        self.predictor = ensemble.load_predictor(members.resolve(models, sha256), "cuda" if gpu else "cpu")
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The predictions of the shard's labelled records."""
@@ -172,7 +172,7 @@ def _parts(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
     return {name: [row["parts"][name] for row in rows] for name in names}
 
 
-def median_age(prepared: Prepared) -> float | None:
+def median_age(prepared: PreparedData) -> float | None:
     """The median label of the training split, in months: what always guessing would answer."""
     ages = [age for _, age in _labels(prepared, "train") if age is not None]
     return float(np.median(ages)) if ages else None

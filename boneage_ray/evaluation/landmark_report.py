@@ -7,7 +7,17 @@ from typing import Any
 
 from boneage_ray.evaluation import figures, landmark_figures
 from boneage_ray.evaluation.landmark_analysis import DETECTED_MM, LandmarkPredictions
-from boneage_ray.evaluation.page import Number, Page, Picture, Section, Status, Table, percent, render, shown
+from boneage_ray.evaluation.page import (
+    Number,
+    Page,
+    PagePicture,
+    PageStatus,
+    PageTable,
+    Section,
+    percent,
+    render_page,
+    shown,
+)
 
 Sheets = Mapping[str, Sequence[tuple[bytes, str]]]  # title -> PNG and caption of each image
 HEATMAPS = "Heatmaps"  # the title of the sheet that shows no whole images
@@ -38,10 +48,10 @@ def landmark_page(
         sections=sections,
         data={"facts": dict(facts), "command": command, "analysis": dict(analysis)},
     )
-    return render(page)
+    return render_page(page)
 
 
-def _status(analysis: Mapping[str, Any]) -> Status:
+def _status(analysis: Mapping[str, Any]) -> PageStatus:
     cautions = [
         f"The {name} points err by {shown(found['mre_mm'], 2)} mm in the mean: too much for measuring."
         for name, found in analysis["sets"].items()
@@ -61,8 +71,8 @@ def _status(analysis: Mapping[str, Any]) -> Status:
     elif not any("mre_mm" in found for found in analysis["sets"].values()):
         cautions.append("No image has a pixel spacing: errors are known in pixels only.")
     if cautions:
-        return Status("caution", "Evaluated, with cautions", cautions)
-    return Status("good", "Evaluated, no caution raised")
+        return PageStatus("caution", "Evaluated, with cautions", cautions)
+    return PageStatus("good", "Evaluated, no caution raised")
 
 
 def _numbers(analysis: Mapping[str, Any]) -> list[Number]:
@@ -101,14 +111,16 @@ def _errors(analysis: Mapping[str, Any], predictions: LandmarkPredictions, comma
     header = ["points", "images", "mean", "SD", "50 %", "90 %", "95 %", "worst", *(f"≤ {d:g} mm" for d in DETECTED_MM)]
     if not rows:
         pixels = [[name, str(found["n"]), shown(found["mre_px"], 2)] for name, found in analysis["sets"].items()]
-        return Section("Errors", [], [Table(["points", "images", "mean, px"], pixels)], (), command)
+        return Section("Errors", [], [PageTable(["points", "images", "mean, px"], pixels)], (), command)
     pictures = [
-        Picture(
+        PagePicture(
             landmark_figures.radial_histogram(predictions), "Histogram of radial errors", "How far points lie off."
         ),
-        Picture(landmark_figures.detection_curve(predictions), "Share of points within a distance", "Detection rate."),
+        PagePicture(
+            landmark_figures.detection_curve(predictions), "Share of points within a distance", "Detection rate."
+        ),
     ]
-    table = Table(
+    table = PageTable(
         header, rows, "Radial errors in mm: mean over images of their means; SD, percentiles and worst over points"
     )
     return Section("Errors", [], [table], pictures, command)
@@ -120,7 +132,7 @@ def _each(name: str, found: Mapping[str, Any]) -> Section:
         for r in found["landmarks"]
     ]
     return Section(
-        f"Each {name} landmark", [], [Table(["landmark", "images", "mean, mm", "SD, mm", "share ≤ 2 mm"], rows)]
+        f"Each {name} landmark", [], [PageTable(["landmark", "images", "mean, mm", "SD, mm", "share ≤ 2 mm"], rows)]
     )
 
 
@@ -130,7 +142,7 @@ def _stage(found: Mapping[str, Any], command: str) -> Section:
         "stage, not whether the rules are right.",
         *([f"{found['missed']} more have a stage by the given points only."] if found["missed"] else []),
     ]
-    table = Table(
+    table = PageTable(
         ["images", "right", "right or next to it", "weighted kappa", "calibration error"],
         [
             [
@@ -144,7 +156,7 @@ def _stage(found: Mapping[str, Any], command: str) -> Section:
         text_columns=0,
     )
     kappa = found["weighted_kappa"]
-    picture = Picture(
+    picture = PagePicture(
         figures.confusion_matrix(found["classes"], found["confusion"], kappa, "cvm"),
         f"Confusion matrix of cervical stages, weighted kappa {shown(kappa, 3)}",
         "Stage from the predicted points against the stage from the given ones.",
@@ -156,7 +168,7 @@ def _sigma(found: Mapping[str, Any], command: str) -> Section:
     text = [
         f"{percent(found['coverage_95'])} of the {found['n']} points lie within the circle that 95 % should lie in.",
     ]
-    picture = Picture(
+    picture = PagePicture(
         landmark_figures.sigma_figure(found),
         "Expected against true radial error",
         "Below the line sigma is too large, above too small.",
@@ -170,7 +182,8 @@ def _sheet(title: str, pictures: Sequence[tuple[bytes, str]]) -> Section:
     else:
         text = "Yellow: the given points. Cyan: the predicted ones, circles of one sigma."
     shown_here = [
-        Picture(data, f"{title}: cephalogram with given and predicted points; {said}", said) for data, said in pictures
+        PagePicture(data, f"{title}: cephalogram with given and predicted points; {said}", said)
+        for data, said in pictures
     ]
     return Section(title, [text], (), shown_here)
 

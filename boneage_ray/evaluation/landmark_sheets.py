@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from boneage_ray import bundle
 from boneage_ray.anatomy.cephalometry import SETS
-from boneage_ray.datasets.load import Prepared
+from boneage_ray.datasets.load import PreparedData
 from boneage_ray.datasets.plan import Slice
 from boneage_ray.datasets.read import read_slice
 from boneage_ray.evaluation.landmark_report import Sheets
@@ -25,7 +25,7 @@ from boneage_ray.preparation.split import Split
 EACH = 4
 
 
-def sheets_of(analysis: Mapping[str, Any], prepared: Prepared, split: Split, rows: Sequence[Row]) -> Sheets:
+def sheets_of(analysis: Mapping[str, Any], prepared: PreparedData, split: Split, rows: Sequence[Row]) -> Sheets:
     """For each set of points, some images of each sheet, drawn on as they were prepared."""
     return {
         f"{title}, {name} points": [_drawn(prepared, split, by_id[r["record_id"]], name, r) for r in group]
@@ -48,7 +48,7 @@ def chosen(images: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
 
 
 def heatmaps_of(
-    analysis: Mapping[str, Any], models: Models, prepared: Prepared, split: Split, rows: Sequence[Row]
+    analysis: Mapping[str, Any], models: Models, prepared: PreparedData, split: Split, rows: Sequence[Row]
 ) -> list[tuple[bytes, str]]:
     """The heatmaps of the image with the middle error of the split, and of the one with the largest; by the first model."""
     found = next(iter(analysis["sets"].values()), None)
@@ -65,7 +65,7 @@ def heatmaps_of(
     return pictures
 
 
-def _record(prepared: Prepared, split: Split, row: Row) -> Row:
+def _record(prepared: PreparedData, split: Split, row: Row) -> Row:
     shard = prepared.shards(split)[row["part"]]
     (record,) = read_slice(Slice(shard.uri, row["row"], row["row"] + 1)).to_pylist()
     return dict(record)
@@ -80,7 +80,7 @@ def _prepared_points(row: Row, record: Row) -> NDArray[np.float64]:
     return points
 
 
-def _drawn(prepared: Prepared, split: Split, row: Row, name: str, judged: Mapping[str, Any]) -> tuple[bytes, str]:
+def _drawn(prepared: PreparedData, split: Split, row: Row, name: str, judged: Mapping[str, Any]) -> tuple[bytes, str]:
     record = _record(prepared, split, row)
     points = _prepared_points(row, record)
     hidden = np.ones(len(points), bool)

@@ -15,14 +15,14 @@ import pyarrow as pa
 
 from boneage_ray import storage
 from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
-from boneage_ray.datasets.load import Prepared
+from boneage_ray.datasets.load import PreparedData
 from boneage_ray.datasets.plan import Slice, ordered_slices
 from boneage_ray.datasets.read import read_slice
 from boneage_ray.errors import NoUsableInputError
 from boneage_ray.evaluation.landmark_analysis import LandmarkPredictions
 from boneage_ray.evaluation.split_job import Row, SplitJob, picture, predict_parts, write_table
 from boneage_ray.prediction import ensemble, members
-from boneage_ray.prediction.landmarks import Floats, confidence, in_original, staged
+from boneage_ray.prediction.landmarks import Floats, confidence, points_in_original, staged
 from boneage_ray.prediction.members import Models
 from boneage_ray.preparation.geometry import given_points
 from boneage_ray.preparation.split import Split
@@ -50,7 +50,7 @@ PREDICTIONS = pa.schema(
 )
 
 
-def predict_landmarks(models: Models, prepared: Prepared, split: Split, gpu: bool = False) -> list[Row]:
+def predict_landmarks(models: Models, prepared: PreparedData, split: Split, gpu: bool = False) -> list[Row]:
     """A row (PREDICTIONS) for every record of a split that has landmarks, in order. Points in pixels of the original."""
     job = SplitJob([m.uri for m in models.members], models.sha256, prepared.rows(split), gpu)
     work = [{"slice": asdict(part)} for part in ordered_slices(prepared.shards(split), 0, 1)]
@@ -72,7 +72,7 @@ class LandmarkWorker:
         found = members.resolve(models, sha256)
         assert found.landmarks is not None
         self.config = found.landmarks
-        self.predictor = ensemble.load(found, "cuda" if gpu else "cpu")
+        self.predictor = ensemble.load_predictor(found, "cuda" if gpu else "cpu")
 
     def __call__(self, row: Row) -> Row:
         """The rows of the shard's records that have landmarks."""
@@ -88,7 +88,7 @@ class LandmarkWorker:
 
 
 def _judged(record: Row, points: np.ndarray[Any, Any], config: CephalogramTaskConfig) -> Row:
-    points_K4 = in_original(points, record["to_original"])
+    points_K4 = points_in_original(points, record["to_original"])
     true_K2 = given_points(record["vertebral"], record["facial"])
     spacing = record["pixel_spacing_mm"]
     judged = staged(points_K4, spacing, config)

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from boneage_ray.evaluation.page import Number, Page, Picture, Section, Status, Table, percent, render, shown
+from boneage_ray.evaluation.page import (
+    Number,
+    Page,
+    PagePicture,
+    PageStatus,
+    PageTable,
+    Section,
+    percent,
+    render_page,
+    shown,
+)
 from boneage_ray.evaluation.split_job import Row
 
 # Below this an image deserves a look: a finger is missing, or a label belongs to the hand.
@@ -29,15 +39,17 @@ def mask_page(
         sections=[_spread(analysis, command), *pictures, _limits()],
         data={"facts": dict(facts), "command": command, "analysis": dict(analysis)},
     )
-    return render(page)
+    return render_page(page)
 
 
-def _status(analysis: Mapping[str, Any]) -> Status:
+def _status(analysis: Mapping[str, Any]) -> PageStatus:
     doubtful = sum(row["dice"] < DOUBTFUL for row in analysis["worst"])
     if not doubtful:
-        return Status("good", f"Every image has a Dice of {DOUBTFUL:g} or more")
+        return PageStatus("good", f"Every image has a Dice of {DOUBTFUL:g} or more")
     more = "or more " if doubtful == len(analysis["worst"]) < analysis["n"] else ""
-    return Status("caution", f"{doubtful} {more}of {analysis['n']} images have a Dice below {DOUBTFUL:g}: look at them")
+    return PageStatus(
+        "caution", f"{doubtful} {more}of {analysis['n']} images have a Dice below {DOUBTFUL:g}: look at them"
+    )
 
 
 def _numbers(analysis: Mapping[str, Any]) -> list[Number]:
@@ -57,7 +69,9 @@ def _spread(analysis: Mapping[str, Any], command: str) -> Section:
         [words, *(shown(analysis[f"{name}_percentiles"][point], 4) for point in points)]
         for name, words in names.items()
     ]
-    spread = Table(["", *(f"{point} %" for point in points)], rows, "Percentiles: this share of the images is below")
+    spread = PageTable(
+        ["", *(f"{point} %" for point in points)], rows, "Percentiles: this share of the images is below"
+    )
     worst = [
         [r["record_id"], shown(r["dice"], 4), shown(r["iou"], 4), percent(r["true_part"]), percent(r["predicted_part"])]
         for r in analysis["worst"]
@@ -66,7 +80,7 @@ def _spread(analysis: Mapping[str, Any], command: str) -> Section:
     return Section(
         "Overlap with the given masks",
         (),
-        [spread, Table(header, worst, "The worst; masks as shares of the image")],
+        [spread, PageTable(header, worst, "The worst; masks as shares of the image")],
         (),
         command,
     )
@@ -74,7 +88,7 @@ def _spread(analysis: Mapping[str, Any], command: str) -> Section:
 
 def _overlays(name: str, rows: Sequence[Row], overlays: Mapping[str, bytes]) -> Section:
     pictures = [
-        Picture(
+        PagePicture(
             overlays[row["record_id"]],
             f"Radiograph {row['record_id']} with the outline of the given mask in green, of the predicted one in orange",
             f"{row['record_id']}: Dice {shown(row['dice'], 4)}, IoU {shown(row['iou'], 4)}",

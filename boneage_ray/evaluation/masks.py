@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from boneage_ray import storage
-from boneage_ray.datasets.load import Prepared
+from boneage_ray.datasets.load import PreparedData
 from boneage_ray.datasets.plan import Slice, ordered_slices
 from boneage_ray.datasets.read import read_slice
 from boneage_ray.errors import NoUsableInputError
@@ -48,7 +48,7 @@ class MaskModel:
     gpu: bool = False
 
 
-def predict_masks(model: MaskModel, prepared: Prepared, split: Split) -> list[Row]:
+def predict_masks(model: MaskModel, prepared: PreparedData, split: Split) -> list[Row]:
     """A row for every record of a split that has a mask, in order: the columns of PREDICTIONS, and where its overlay is."""
     job = SplitJob([model.uri], model.sha256, prepared.rows(split), model.gpu)
     work = [{"slice": asdict(part)} for part in ordered_slices(prepared.shards(split), 0, 1)]
@@ -67,7 +67,7 @@ class MaskWorker:
         import torch
 
         torch.set_num_threads(threads)
-        self.predictor = ensemble.load(members.resolve(models, sha256), "cuda" if gpu else "cpu")
+        self.predictor = ensemble.load_predictor(members.resolve(models, sha256), "cuda" if gpu else "cpu")
         self.out = out
 
     def __call__(self, row: Row) -> Row:

@@ -25,7 +25,7 @@ SEX_WORDS = {"F": "girls", "M": "boys", "unknown": "sex unknown"}
 
 
 @dataclass(frozen=True)
-class Status:
+class PageStatus:
     """The box on top: how it went, in words and in colour."""
 
     level: Literal["good", "caution", "bad"]
@@ -43,7 +43,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """Cells as text; the first `text_columns` are set left, the others right as numbers are."""
 
     header: Sequence[str]
@@ -53,7 +53,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Picture:
+class PagePicture:
     """An SVG of evaluation/figures.py or a PNG; `alt` says what it shows to those who cannot see it.
 
     It takes half the width of the page, or all of it if `wide`.
@@ -79,8 +79,8 @@ class Section:
 
     title: str
     text: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    pictures: Sequence[Picture] = ()
+    tables: Sequence[PageTable] = ()
+    pictures: Sequence[PagePicture] = ()
     command: str = ""
 
 
@@ -90,13 +90,13 @@ class Page:
 
     title: str
     facts: Mapping[str, str]
-    status: Status
+    status: PageStatus
     numbers: Sequence[Number]
     sections: Sequence[Section]
     data: Any = field(default_factory=dict)
 
 
-def render(page: Page) -> str:
+def render_page(page: Page) -> str:
     """The page as one HTML document. Raises ValueError if `data` holds NaN or infinity."""
     return _template().render(page=page, data=_embedded(page.data), version=__version__)
 

@@ -8,7 +8,18 @@ from typing import Any
 from boneage_ray.anatomy.growth import years_and_months
 from boneage_ray.evaluation import figures
 from boneage_ray.evaluation.analysis import Predictions
-from boneage_ray.evaluation.page import SEX_WORDS, Number, Page, Picture, Section, Status, Table, percent, render, shown
+from boneage_ray.evaluation.page import (
+    SEX_WORDS,
+    Number,
+    Page,
+    PagePicture,
+    PageStatus,
+    PageTable,
+    Section,
+    percent,
+    render_page,
+    shown,
+)
 
 # Below this, an interval over cases says little about a group.
 FEW_CASES, FEW_IN_BIN = 100, 20
@@ -39,24 +50,24 @@ def evaluation_page(
         sections=sections,
         data={"facts": dict(facts), "command": command, "analysis": analysis},
     )
-    return render(page)
+    return render_page(page)
 
 
-def _status(analysis: Mapping[str, Any]) -> Status:
+def _status(analysis: Mapping[str, Any]) -> PageStatus:
     baseline, gap, interval = analysis["baseline"], analysis["sex_gap"], analysis["mae_interval_months"]
     guess = f"Always saying the training median errs by {shown(baseline['mae_months'])} months." if baseline else ""
     few = f"There are few cases ({analysis['n']}): every number here is uncertain."
     cautions = [few] if analysis["n"] < FEW_CASES else []
     if baseline and analysis["mae_months"] >= baseline["mae_months"]:
-        return Status("bad", "No better than guessing", [guess, *cautions])
+        return PageStatus("bad", "No better than guessing", [guess, *cautions])
     if baseline and interval and interval[1] >= baseline["mae_months"]:
         cautions.append(f"It is not certain that the model is better than guessing. {guess}")
     if gap and gap["excludes_zero"]:
         worse = "girls" if gap["female_minus_male_months"] > 0 else "boys"
         cautions.append(f"The error is larger for {worse}: {_gap_words(gap)}")
     if cautions:
-        return Status("caution", "Evaluated, with cautions", cautions)
-    return Status(
+        return PageStatus("caution", "Evaluated, with cautions", cautions)
+    return PageStatus(
         "good", "Evaluated, no caution raised", [f"{guess} What was not tested is listed at the end.".strip()]
     )
 
@@ -101,17 +112,17 @@ def _range(ends: Sequence[float | None], digits: int = 1, sign: bool = False) ->
 def _agreement(analysis: Mapping[str, Any], predictions: Predictions, command: str) -> Section:
     spread = analysis["abs_error_percentiles_months"]
     pictures = [
-        Picture(
+        PagePicture(
             figures.scatter(predictions),
             f"Scatter of predicted against true age of {analysis['n']} cases around the line of equality",
             "Each case once. The band is 12 months either side of a perfect prediction.",
         ),
-        Picture(
+        PagePicture(
             figures.error_histogram(predictions),
             f"Histogram of the errors, their mean {shown(analysis['bias_months'], sign=True)} months",
             "How often each error occurs. The band is 12 months either side of none.",
         ),
-        Picture(
+        PagePicture(
             figures.residuals(predictions, analysis),
             "Error of each case against its true age, with the mean and the limits of agreement",
             "Error against age, after Bland and Altman: 95 % of errors are expected between the dashed lines.",
@@ -121,7 +132,7 @@ def _agreement(analysis: Mapping[str, Any], predictions: Predictions, command: s
     header = ["", *(key if key == "max" else f"{key} %" for key in spread)]
     row = ["absolute error, months", *(shown(value) for value in spread.values())]
     caption = "Percentiles: this share of the cases errs by no more than this"
-    return Section("Predicted against true age", (), [Table(header, [row], caption)], pictures, command)
+    return Section("Predicted against true age", (), [PageTable(header, [row], caption)], pictures, command)
 
 
 def _groups(analysis: Mapping[str, Any], predictions: Predictions, command: str) -> Section:
@@ -131,10 +142,10 @@ def _groups(analysis: Mapping[str, Any], predictions: Predictions, command: str)
     by_age = [_group(row["bin"], row) for row in analysis["by_age"]]
     columns = ["cases", "MAE", "RMSE", "bias"]
     tables = [
-        Table(["true age", *columns], by_age, "By true age in bins of two years; months"),
-        Table(["sex", *columns], by_sex, "By sex; months"),
+        PageTable(["true age", *columns], by_age, "By true age in bins of two years; months"),
+        PageTable(["sex", *columns], by_sex, "By sex; months"),
     ]
-    picture = Picture(
+    picture = PagePicture(
         figures.errors_by_age(predictions),
         "Boxes of the errors in each two-year bin of the true age",
         "Box: middle half of the cases, with their median. Whiskers: up to 1.5 box heights. Dots: beyond.",
@@ -161,7 +172,7 @@ def _parts(analysis: Mapping[str, Any], command: str) -> Section:
         "Mean absolute error on the same cases, months; the last column compares case by case, + is worse than together"
     )
     columns = ["MAE", "95 % interval", "bias", "MAE minus that of all together"]
-    tables = [Table(["prediction", *columns], whole, caption)]
+    tables = [PageTable(["prediction", *columns], whole, caption)]
     text = ["Several predictions were made for each case and joined into one."]
     if spread := analysis["spread"]:
         rho = shown(spread["spearman_with_abs_error"], 2, sign=True)
@@ -173,7 +184,7 @@ def _parts(analysis: Mapping[str, Any], command: str) -> Section:
             [name, str(third["n"]), shown(third["largest_spread_months"]), shown(third["mae_months"])]
             for name, third in zip(("smallest third", "middle third", "largest third"), spread["thirds"], strict=False)
         ]
-        tables.append(Table(["spread", "cases", "up to, months", "MAE, months"], thirds, "Cases by their spread"))
+        tables.append(PageTable(["spread", "cases", "up to, months", "MAE, months"], thirds, "Cases by their spread"))
     return Section("The parts and the whole", text, tables, command=command)
 
 
@@ -199,7 +210,7 @@ def _stages(name: str, found: Mapping[str, Any], command: str) -> Section:
     keys = ("accuracy", "precision", "recall", "f1", "qwk")
     rows = [[words, *(shown(found[way][key], 3) for key in keys)] for way, words in ways.items()]
     pictures = [
-        Picture(
+        PagePicture(
             figures.confusion_matrix(classes, found[way]["confusion"], found[way]["qwk"], f"{name}-{way}"),
             f"Confusion matrix of {len(classes)} classes {words}, weighted kappa {shown(found[way]['qwk'], 3)}",
             f"Class {words}: cases, and percentages of the row.",
@@ -209,14 +220,14 @@ def _stages(name: str, found: Mapping[str, Any], command: str) -> Section:
     return Section(
         f"Stages: {name} classes",
         [f"Classes: {', '.join(classes)}. Precision, recall and F1 are weighted by the cases of each class."],
-        [Table(["class", "accuracy", "precision", "recall", "F1", "weighted kappa"], rows)],
+        [PageTable(["class", "accuracy", "precision", "recall", "F1", "weighted kappa"], rows)],
         pictures,
         command,
     )
 
 
 def _training(history: Sequence[Mapping[str, Any]], command: str) -> Section:
-    picture = Picture(
+    picture = PagePicture(
         figures.learning_curve(history),
         f"Loss and validation error over {len(history)} epochs",
         "As recorded while the model was trained, on the training and validation splits.",
@@ -233,7 +244,7 @@ def _largest(analysis: Mapping[str, Any], command: str) -> Section:
             [row["record_id"], row["input_uri"], row["sex"] or "unknown", *ages, shown(row["error_months"], 1, True)]
         )
     text = "Look at these radiographs first: a wrong label, a wrong sex or a poor film may be behind them."
-    table = Table(["record", "input", "sex", "true", "predicted", "error, months"], rows, text_columns=3)
+    table = PageTable(["record", "input", "sex", "true", "predicted", "error, months"], rows, text_columns=3)
     return Section("Largest errors", [text], [table], command=command)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from boneage_ray import storage
 from boneage_ray.runtime.cluster import choose_resources, run_parts
-from boneage_ray.runtime.runs import Progress, say
+from boneage_ray.runtime.runs import ProgressLine, say
 
 Row = dict[str, Any]
 Worker = Callable[..., Callable[[Row], Row]]
@@ -44,7 +44,7 @@ def predict_parts(job: SplitJob, work: Sequence[Row], worker: Worker, **more: ob
     }
     found: dict[int, list[Row]] = {}
     numbered = [{"number": number, **row} for number, row in enumerate(work)]
-    with Progress("evaluate", job.records) as bar:
+    with ProgressLine("evaluate", job.records) as bar:
         for line in run_parts(partial(iter, numbered), worker, arguments, resources):
             found[line["number"]] = line["rows"]
             bar.update(sum(map(len, found.values())))

@@ -18,7 +18,7 @@ from boneage_ray.anatomy.cephalometry import FACIAL, VERTEBRAL
 from boneage_ray.errors import UsageError
 from boneage_ray.models.backbone import load_checked, read_state
 from boneage_ray.models.config import CephalogramConfig, MapName
-from boneage_ray.models.heatmap import decode
+from boneage_ray.models.heatmap import decode_heatmaps
 from boneage_ray.models.model import Model
 from boneage_ray.models.unet import STEP, unet
 
@@ -82,7 +82,7 @@ class Cephalogram(Model):
         if self.config.neck:
             neck_frame = self._neck(outputs, max(image_B1HW.shape[-2:]))
             outputs["neck_frame"] = coarser(neck_frame, self.config.stride)
-            outputs["neck"] = self._logits(1, cut(image_B1HW, neck_frame, self.config.neck))
+            outputs["neck"] = self._logits(1, cut_neck(image_B1HW, neck_frame, self.config.neck))
         return outputs
 
     def _whole(self, image_B1HW: Tensor) -> tuple[Tensor, float]:
@@ -108,7 +108,7 @@ class Cephalogram(Model):
     @torch.no_grad()
     def _neck(self, outputs: dict[str, Tensor], side: int) -> Tensor:
         """The frame of the square around the vertebral points that were found in the whole image."""
-        found = decode(outputs["vertebral"], _PEAK, maps="logits").points_BK2
+        found = decode_heatmaps(outputs["vertebral"], _PEAK, maps="logits").points_BK2
         points_BK2 = moved(found, outputs["frame"]).nan_to_num((side - 1) / 2)
         low_B2, high_B2 = points_BK2.amin(1), points_BK2.amax(1)
         centre_B2 = (low_B2 + high_B2) / 2
@@ -127,7 +127,9 @@ def _sure(outputs: dict[str, Tensor]) -> Tensor:
     The neck alone does not tell: it is always shown something, and is sure of a jaw.
     """
     names: list[str] = [name for name in ("neck", "vertebral") if name in outputs] or ["facial"]
-    return torch.stack([decode(outputs[name], _PEAK, maps="logits").confidence_BK.mean(1) for name in names]).amin(0)
+    return torch.stack(
+        [decode_heatmaps(outputs[name], _PEAK, maps="logits").confidence_BK.mean(1) for name in names]
+    ).amin(0)
 
 
 def turned_back(outputs: dict[str, Tensor], width: int) -> dict[str, Tensor]:
@@ -165,7 +167,7 @@ def coarser(frame_B3: Tensor, stride: float) -> Tensor:
     return torch.stack([x0 + offset, y0 + offset, scale * stride], -1)
 
 
-def cut(image_B1HW: Tensor, frame_B3: Tensor, side: int) -> Tensor:
+def cut_neck(image_B1HW: Tensor, frame_B3: Tensor, side: int) -> Tensor:
     """The square (B, 1, side, side) that a frame describes, bilinear; 0 outside of the image."""
     height, width = image_B1HW.shape[-2:]
     steps = torch.arange(side, device=image_B1HW.device, dtype=torch.float32)

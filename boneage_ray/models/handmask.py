@@ -50,7 +50,7 @@ class HandMask(Model):
         spots = patches.draw_places(mask, config.patch, config.stride, config.patches, config.foreground)
         sex_B, age_B = (torch.repeat_interleave(values, config.patches) for values in (batch.sex_B, batch.age_B))
         ids = tuple(name for name in batch.ids for _ in range(config.patches))
-        pixels, drawn = (patches.cut(values, spots, config.patch) for values in (image, mask))
+        pixels, drawn = (patches.cut_patches(values, spots, config.patch) for values in (image, mask))
         return Batch(pixels, sex_B, age_B, ids, drawn)
 
     def _logits(self, image_B1HW: Tensor) -> Tensor:

@@ -36,12 +36,12 @@ def known_points(points_BK2: Tensor, height: int, width: int) -> Tensor:
     return inside  # every comparison with NaN is false
 
 
-def render(points_BK2: Tensor, height: int, width: int, sigma: float) -> Tensor:
+def render_heatmaps(points_BK2: Tensor, height: int, width: int, sigma: float) -> Tensor:
     """float32 heatmaps (B, K, H, W): a Gaussian of `sigma` pixels whose peak of 1 is at the point, between pixels too.
 
     Zeros for points that are not known (`known_points`). On the points' device; raises ValueError for sigma <= 0.
 
-    >>> render(torch.tensor([[[1.0, 0.0]]]), 1, 3, sigma=1.0)
+    >>> render_heatmaps(torch.tensor([[[1.0, 0.0]]]), 1, 3, sigma=1.0)
     tensor([[[[0.6065, 1.0000, 0.6065]]]])
     """
     if sigma <= 0:
@@ -55,7 +55,7 @@ def render(points_BK2: Tensor, height: int, width: int, sigma: float) -> Tensor:
 
 
 @torch.no_grad()
-def decode(heatmaps_BKHW: Tensor, sigma: float, maps: Maps = "peak", reach: float = 4.0) -> Decoded:
+def decode_heatmaps(heatmaps_BKHW: Tensor, sigma: float, maps: Maps = "peak", reach: float = 4.0) -> Decoded:
     """Heatmaps >= 0, or logits of a softmax over each map, (B, K, H, W) to points.
 
     sigma: of the rendered targets, pixels; it sizes the windows. The logarithm of the map is expanded about its highest pixel to

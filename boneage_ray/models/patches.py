@@ -57,7 +57,7 @@ def draw_places(mask_B1HW: Tensor, patch: int, stride: int, count: int, foregrou
     return grid[torch.multinomial(weight, count, replacement=True)]
 
 
-def cut(image_BCHW: Tensor, places_BP2: Tensor, patch: int) -> Tensor:
+def cut_patches(image_BCHW: Tensor, places_BP2: Tensor, patch: int) -> Tensor:
     """Patches (B * P, C, patch, patch), those of one image after each other."""
     return torch.stack(
         [
@@ -68,7 +68,7 @@ def cut(image_BCHW: Tensor, places_BP2: Tensor, patch: int) -> Tensor:
     )
 
 
-def window(patch: int) -> Tensor:
+def patch_weights(patch: int) -> Tensor:
     """(patch, patch) weights: smooth, symmetric, positive, 1 in the middle and almost 0 at the rim, where context is missing."""
     side = torch.sin(torch.pi * (torch.arange(patch) + 0.5) / patch) ** 2
     return torch.outer(side, side).clamp(min=_LEAST_WEIGHT)
@@ -82,7 +82,7 @@ def stitched(network: Network, image_BCHW: Tensor, patch: int, stride: int) -> T
     height, width = image_BCHW.shape[-2:]
     image = enlarged(image_BCHW, patch)
     tall, wide = image.shape[-2:]
-    weight = window(patch).to(image.device)
+    weight = patch_weights(patch).to(image.device)
     grid: list[tuple[int, int]] = [(y, x) for y, x in places((tall, wide), patch, stride).tolist()]
     total = torch.zeros((len(image), 1, tall, wide), device=image.device)
     weights = torch.zeros((tall, wide), device=image.device)

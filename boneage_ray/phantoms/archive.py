@@ -34,7 +34,7 @@ from boneage_ray.phantoms.dicom import SYNTAXES, DicomTags, Encoding, encode_dic
 from boneage_ray.phantoms.dicom_bad import DICOM_SPOILERS
 from boneage_ray.phantoms.film import Image
 from boneage_ray.phantoms.hand import hand_phantom
-from boneage_ray.phantoms.png import encode_palette_png, encode_png
+from boneage_ray.phantoms.png import encode_gray_png, encode_palette_png
 from boneage_ray.storage import join, write_bytes
 
 HAND_FOLDER = "boneage-training-dataset/boneage-training-dataset"
@@ -111,7 +111,7 @@ def write_hand_masks(uri: str, entries: Sequence[HandEntry], seed: int, size: in
     for k, entry in enumerate(entries):
         if entry.stored:
             mask = hand_phantom(image_seed(seed, k), entry.age_months, entry.sex, size).mask
-            write_bytes(join(uri, "masks", f"{entry.id}.png"), encode_png(mask))
+            write_bytes(join(uri, "masks", f"{entry.id}.png"), encode_gray_png(mask))
 
 
 def write_cephalogram_archive(
@@ -128,7 +128,7 @@ def write_cephalogram_archive(
         name = f"{k + 1:03d}"
         phantom = cephalogram_phantom(image_seed(seed, k), int(stage), size)
         image = f"{name}.{'dcm' if dicom else 'png'}"
-        data = _cephalogram_dicom(phantom, k, image_seed(seed, k)) if dicom else encode_png(phantom.image)
+        data = _cephalogram_dicom(phantom, k, image_seed(seed, k)) if dicom else encode_gray_png(phantom.image)
         write_bytes(join(uri, "images", image), data)
         write_bytes(join(uri, "facial", f"{name}.txt"), _lines(f"{x!r},{y!r}" for x, y in phantom.facial.tolist()))
         write_bytes(join(uri, "vertebral", f"{name}.json"), _labelme(phantom, image))
@@ -174,7 +174,7 @@ def _plan_hands(count: int, seed: int, bad_kinds: Iterable[str]) -> list[HandEnt
 
 
 def _hand_png(entry: HandEntry, image: Image) -> bytes:
-    spoil: Callable[[Image], bytes] = _SPOILERS.get(entry.kind, encode_png)
+    spoil: Callable[[Image], bytes] = _SPOILERS.get(entry.kind, encode_gray_png)
     return spoil(image)
 
 
@@ -202,18 +202,18 @@ def _in_turn(image: Image, tags: DicomTags, k: int) -> bytes:
 
 
 def _truncated(image: Image) -> bytes:
-    whole = encode_png(image)
+    whole = encode_gray_png(image)
     return whole[: len(whole) * 3 // 5]
 
 
 _SPOILERS: dict[str, Callable[[Image], bytes]] = {
-    "blank": lambda image: encode_png(np.full_like(image, 40)),
-    "inverted": lambda image: encode_png(255 - image),
+    "blank": lambda image: encode_gray_png(np.full_like(image, 40)),
+    "inverted": lambda image: encode_gray_png(255 - image),
     "truncated": _truncated,
     "text": lambda _: b"This is a note, not a picture.\n",
     "zero_bytes": lambda _: b"",
-    "valid_16_bit": lambda image: encode_png(image.astype(np.uint16) * np.uint16(257)),
-    "valid_rgba": lambda image: encode_png(np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGRA))),
+    "valid_16_bit": lambda image: encode_gray_png(image.astype(np.uint16) * np.uint16(257)),
+    "valid_rgba": lambda image: encode_gray_png(np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGRA))),
     "valid_palette": encode_palette_png,
 }
 

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from boneage_ray.anatomy.cephalometry import FACIAL
 from boneage_ray.errors import UsageError
 from boneage_ray.phantoms import exposure as film_exposure
-from boneage_ray.phantoms.film import Image, Layer, Outline, View, fill, soft_mask, soft_thickness
+from boneage_ray.phantoms.film import Image, Layer, Outline, View, fill_outline, soft_mask, soft_thickness
 from boneage_ray.phantoms.head_shape import (
+    HeadPart,
     Landmarks,
-    Part,
     Stroke,
     draw_face,
     head_parts,
@@ -95,7 +95,7 @@ def _radiograph(rng: np.random.Generator, view: View, face: Landmarks, spine: Sp
     picture = _expose(rng, view.shrink(total))
     _furniture(picture, view)
     picture += film_exposure.grain(rng, shape, rng.uniform(0.004, 0.010))
-    return film_exposure.to_uint8(picture)
+    return film_exposure.exposed_uint8(picture)
 
 
 def _expose(rng: np.random.Generator, total: Layer) -> Layer:
@@ -127,14 +127,14 @@ def _window(view: View, points: Outline, layer: Layer) -> tuple[NDArray[np.int_]
     return None if np.any(high <= low) else (low, high)
 
 
-def _add_part(view: View, part: Part, layer: Layer) -> None:
+def _add_part(view: View, part: HeadPart, layer: Layer) -> None:
     points = view.to_canvas(part.outline)
     found = _window(view, points, layer)
     if found is None:
         return
     low, high = found
     mask: Image = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
-    fill(mask, points - low)
+    fill_outline(mask, points - low)
     padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     inside = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1] / np.float32(view.scale)
     depth = np.minimum(inside / np.float32(part.round_mm), 1)

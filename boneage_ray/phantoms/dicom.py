@@ -91,10 +91,10 @@ def encode_dicom(image: NDArray[np.uint8], tags: DicomTags, encoding: Encoding =
     the lossy JPEGs, where the sign bit would not survive.
     """
     _check(tags, encoding)
-    return write_values(stored_values(image, tags), tags, encoding)
+    return write_values(phantom_values(image, tags), tags, encoding)
 
 
-def stored_values(image: NDArray[np.uint8], tags: DicomTags) -> NDArray[Any]:
+def phantom_values(image: NDArray[np.uint8], tags: DicomTags) -> NDArray[Any]:
     """The picture in the values that are stored: stretched to `bits`, inverted, shifted below zero as the tags say."""
     top = (1 << tags.bits) - 1
     scaled = np.rint(image.astype(np.float64) * (top / 255)).astype(np.int32)

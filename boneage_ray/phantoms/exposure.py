@@ -124,6 +124,6 @@ def collimator_edge(picture: Layer, rng: Rng) -> None:
         window += (level - window) * np.float32(0.92)
 
 
-def to_uint8(picture: Layer) -> Image:
+def exposed_uint8(picture: Layer) -> Image:
     """Brightness 0 to 1 -> 8-bit gray."""
     return np.asarray(np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8))

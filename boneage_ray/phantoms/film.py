@@ -80,7 +80,7 @@ def smooth(outline: Outline, rounds: int = 2) -> Outline:
     return outline
 
 
-def fill(canvas: Image, points: Outline) -> None:
+def fill_outline(canvas: Image, points: Outline) -> None:
     """Fill one polygon of canvas coordinates with 1, with sub-pixel corners."""
     fixed = np.round(points * 2**_SHIFT).astype(np.int32)
     cv2.fillPoly(canvas, [fixed], 1, lineType=cv2.LINE_8, shift=_SHIFT)
@@ -90,7 +90,7 @@ def soft_mask(view: View, outlines: tuple[Outline, ...], rounding_mm: float) -> 
     """Union of the outlines with rounded inner corners, 0 or 1, canvas resolution."""
     mask = np.zeros(view.blank().shape, np.uint8)
     for outline in outlines:
-        fill(mask, view.to_canvas(outline))
+        fill_outline(mask, view.to_canvas(outline))
     blurred = cv2.GaussianBlur(mask * np.float32(1), (0, 0), max(0.5, rounding_mm * view.scale))
     return (blurred > 0.5).astype(np.uint8)
 
@@ -121,7 +121,7 @@ def _add_bone(view: View, bone: Bone, texture: Layer, layer: Layer) -> None:
         return
     mask = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
     for outline in outlines:
-        fill(mask, outline - low)
+        fill_outline(mask, outline - low)
     window = np.s_[low[1] : high[1], low[0] : high[0]]
     middle = _mid_shaft(view, bone, low, mask.shape)
     layer[window] += _tube(mask, bone.cortex * view.scale, middle, texture[window], view.scale) * np.float32(

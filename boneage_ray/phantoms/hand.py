@@ -101,7 +101,7 @@ def _radiograph(rng: np.random.Generator, hand: Hand, view: View, build: Build, 
     film_exposure.collimator_edge(picture, rng)
     picture += film_exposure.grain(rng, shape, settings.noise)
     small_mask = (view.shrink(mask * np.float32(1)) >= 0.5).astype(np.uint8) * np.uint8(255)
-    return HandPhantom(film_exposure.to_uint8(picture), small_mask, build.age_months, build.sex)
+    return HandPhantom(film_exposure.exposed_uint8(picture), small_mask, build.age_months, build.sex)
 
 
 def _mark(picture: Layer, rng: np.random.Generator, view: View, mask: Image, letter: str) -> None:

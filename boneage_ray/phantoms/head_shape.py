@@ -47,7 +47,7 @@ _MAXILLA = ("subspinale", "upper_incisal_incision", "upper_lip", "subnasale", "a
 
 
 @dataclass(frozen=True)
-class Part:
+class HeadPart:
     """A filled structure: `weight` inside (negative: air), rounded over `round_mm`, with a bright `rim`."""
 
     outline: Outline
@@ -127,7 +127,7 @@ def soft_outline(face: Landmarks, k: float) -> Outline:
     return through(profile)
 
 
-def head_parts(face: Landmarks, k: float) -> list[Part]:
+def head_parts(face: Landmarks, k: float) -> list[HeadPart]:
     """Filled structures of skull and jaws."""
     vault = [
         face["nasion"],
@@ -175,15 +175,15 @@ def head_parts(face: Landmarks, k: float) -> list[Part]:
     middle = np.array([-20.0, -32.0]) * k
     inner = (outer - middle) * np.array([0.935, 0.915]) + middle
     return [
-        Part(outer, 0.36, rim=0.34, rim_mm=1.6 * k, round_mm=14.0 * k),
-        Part(inner, 0.10, rim=0.22, rim_mm=2.6 * k, round_mm=30.0 * k),
-        Part(through(base), 0.30, round_mm=16 * k),
-        Part(through(petrous), 0.34, round_mm=12 * k),
-        Part(through(ethmoid), 0.10, round_mm=6 * k),
-        Part(through(frontal), -0.22, rim=0.16, round_mm=3 * k),
-        Part(through(sinus), -0.13, rim=0.10, rim_mm=1.2, round_mm=5 * k),
-        Part(through(maxilla), 0.26, rim=0.20, rim_mm=1.2, round_mm=4 * k),
-        Part(through(mandible), 0.30, rim=0.26, rim_mm=1.6, round_mm=7 * k),
+        HeadPart(outer, 0.36, rim=0.34, rim_mm=1.6 * k, round_mm=14.0 * k),
+        HeadPart(inner, 0.10, rim=0.22, rim_mm=2.6 * k, round_mm=30.0 * k),
+        HeadPart(through(base), 0.30, round_mm=16 * k),
+        HeadPart(through(petrous), 0.34, round_mm=12 * k),
+        HeadPart(through(ethmoid), 0.10, round_mm=6 * k),
+        HeadPart(through(frontal), -0.22, rim=0.16, round_mm=3 * k),
+        HeadPart(through(sinus), -0.13, rim=0.10, rim_mm=1.2, round_mm=5 * k),
+        HeadPart(through(maxilla), 0.26, rim=0.20, rim_mm=1.2, round_mm=4 * k),
+        HeadPart(through(mandible), 0.30, rim=0.26, rim_mm=1.6, round_mm=7 * k),
     ]
 
 
@@ -220,7 +220,7 @@ def head_strokes(face: Landmarks, k: float) -> list[Stroke]:
     ]
 
 
-def teeth(face: Landmarks, k: float) -> list[Part]:
+def teeth(face: Landmarks, k: float) -> list[HeadPart]:
     """Incisors with their edges on the landmarks, and two rows of molars along the bite."""
     upper, lower = face["upper_incisal_incision"], face["lower_incisal_incision"]
     parts = [
@@ -236,7 +236,7 @@ def teeth(face: Landmarks, k: float) -> list[Part]:
     return parts
 
 
-def _tooth(edge: Outline, apex: Outline, half: float, weight: float, molar: bool = False) -> Part:
+def _tooth(edge: Outline, apex: Outline, half: float, weight: float, molar: bool = False) -> HeadPart:
     """A tooth from the middle of its biting edge to the apex of its root."""
     along = (apex - edge) / np.linalg.norm(apex - edge)
     across = np.array([-along[1], along[0]])
@@ -244,7 +244,7 @@ def _tooth(edge: Outline, apex: Outline, half: float, weight: float, molar: bool
     profile = _MOLAR if molar else _INCISOR
     right = [edge + along * length * u + across * half * w for u, w in profile]
     left = [edge + along * length * u - across * half * w for u, w in reversed(profile)]
-    return Part(
+    return HeadPart(
         np.array([edge, *right, apex, *left]),
         weight,
         rim=weight * 0.35,
@@ -253,9 +253,9 @@ def _tooth(edge: Outline, apex: Outline, half: float, weight: float, molar: bool
     )
 
 
-def neck_parts(spine: Spine, k: float) -> list[Part]:
+def neck_parts(spine: Spine, k: float) -> list[HeadPart]:
     """Vertebral bodies, their arches behind them, the atlas, and the airway in front."""
-    parts = [Part(body, 0.30, rim=0.30, rim_mm=1.0, round_mm=4.0) for body in spine.bodies]
+    parts = [HeadPart(body, 0.30, rim=0.30, rim_mm=1.0, round_mm=4.0) for body in spine.bodies]
     for body, lean in zip(spine.bodies, spine.lean_deg, strict=True):
         low, high = body.min(axis=0), body.max(axis=0)
         middle = np.array(
@@ -263,8 +263,8 @@ def neck_parts(spine: Spine, k: float) -> list[Part]:
         )
         parts += _arch(middle, lean, 1.15 if body is spine.bodies[0] else 1.0)
     dens = spine.bodies[0][np.argmin(spine.bodies[0][:, 1])]
-    parts.append(Part(_ellipse(dens + np.array([7.5, 9.0]), 2.6, 4.6, 10), 0.26, rim=0.2, rim_mm=1.0))
-    parts.append(Part(_ellipse(dens + np.array([-27.0, 9.0]), 9.0, 3.8, -8), 0.20, rim=0.16, rim_mm=1.0))
+    parts.append(HeadPart(_ellipse(dens + np.array([7.5, 9.0]), 2.6, 4.6, 10), 0.26, rim=0.2, rim_mm=1.0))
+    parts.append(HeadPart(_ellipse(dens + np.array([-27.0, 9.0]), 9.0, 3.8, -8), 0.20, rim=0.16, rim_mm=1.0))
     front = np.array([body[:, 0].max() for body in spine.bodies])
     level = np.array([body[:, 1].mean() for body in spine.bodies])
     order = [np.array([x + 3.5, y]) for x, y in zip(front, level, strict=True)]
@@ -275,19 +275,19 @@ def neck_parts(spine: Spine, k: float) -> list[Part]:
         *[p + np.array([8.0, 2.0]) for p in order[::-1]],
         np.array([14.0, 42 * k]),
     ]
-    parts.append(Part(through(airway), -0.16, round_mm=4.0))
+    parts.append(HeadPart(through(airway), -0.16, round_mm=4.0))
     return parts
 
 
-def _arch(middle: Outline, lean: float, size: float) -> list[Part]:
+def _arch(middle: Outline, lean: float, size: float) -> list[HeadPart]:
     """Facet column and spinous process behind a body; `middle` is about the middle of its posterior wall."""
     angle = np.deg2rad(lean)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     facet = np.array([(-10, -7.5), (-3, -6), (1, -1), (-1, 5), (-8, 6.5), (-12, 0)]) * size
     spinous = np.array([(-11, -1), (-18, -2.5), (-29, 1.5), (-31, 6), (-26, 8), (-17, 5.5), (-11, 5)]) * size
     return [
-        Part(through(list(facet @ turn + middle)), 0.17, rim=0.15, rim_mm=0.9),
-        Part(through(list(spinous @ turn + middle)), 0.14, rim=0.13, rim_mm=0.9),
+        HeadPart(through(list(facet @ turn + middle)), 0.17, rim=0.15, rim_mm=0.9),
+        HeadPart(through(list(spinous @ turn + middle)), 0.14, rim=0.13, rim_mm=0.9),
     ]
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from boneage_ray.phantoms.film import Image
 
 
-def encode_png(image: NDArray[Any]) -> bytes:
+def encode_gray_png(image: NDArray[Any]) -> bytes:
     """Pixels (H, W) or (H, W, 4), 8 or 16 bit -> PNG."""
     done, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 3])
     assert done

@@ -43,7 +43,7 @@ def image_column(number: int) -> str:
     return f"image_{number}" if number else "image"
 
 
-def load(models: Models, device: str | None = None) -> Scorer:
+def load_predictor(models: Models, device: str | None = None) -> Scorer:
     """All members on a device. Raises `MismatchError` if one is not what it was when `models` were resolved."""
     predictors = [_predictor(member, device) for member in models.members]
     return Ensemble(models, predictors) if len(predictors) > 1 else predictors[0]

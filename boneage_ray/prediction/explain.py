@@ -27,7 +27,7 @@ from boneage_ray.prediction.masks import mask_adder
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.prediction.rows import Loaded, score_rows
 from boneage_ray.preparation import enhance
-from boneage_ray.preparation.prepare import ImageConfig, Prepared
+from boneage_ray.preparation.prepare import ImageConfig, PreparedImage
 from boneage_ray.preparation.quality import check_quality
 from boneage_ray.records.schema import Row
 from boneage_ray.tasks.config import CephalogramTaskConfig
@@ -45,7 +45,7 @@ class Explanation:
     trace: tuple[str, ...] = ()
 
 
-def explain(predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
+def explain_image(predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
     """One loaded input, and its bytes, to its result row and a picture of what the row rests on."""
     task = predictor.recipe.task
     if isinstance(task, CephalogramTaskConfig):
@@ -64,8 +64,8 @@ def explain(predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
     return Explanation(row, heat_png(prepared.pixels, heat, f"{row['age_months']:.1f} months"))
 
 
-def _prepared(case: Loaded) -> Prepared | None:
-    return case.outcome if isinstance(case.outcome, Prepared) else None
+def _prepared(case: Loaded) -> PreparedImage | None:
+    return case.outcome if isinstance(case.outcome, PreparedImage) else None
 
 
 def _landmarks(row: Row, data: bytes, image: ImageConfig, task: CephalogramTaskConfig) -> Explanation:

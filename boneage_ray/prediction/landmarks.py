@@ -10,7 +10,7 @@ from boneage_ray.anatomy.cephalometry import BODIES, LANDMARKS, VERTEBRAL
 from boneage_ray.errors import InputProblem
 from boneage_ray.prediction.rows import Add, Loaded, add_problem
 from boneage_ray.preparation.geometry import ToOriginal, to_original_pixels
-from boneage_ray.preparation.prepare import Prepared
+from boneage_ray.preparation.prepare import PreparedImage
 from boneage_ray.records.schema import Row
 from boneage_ray.tasks.config import CephalogramTaskConfig
 
@@ -26,8 +26,8 @@ def landmark_adder(config: CephalogramTaskConfig) -> Add:
     """
 
     def add(row: Row, values: Row, case: Loaded) -> None:
-        assert isinstance(case.outcome, Prepared)
-        points_K4 = in_original(values["points"], case.outcome.to_original)
+        assert isinstance(case.outcome, PreparedImage)
+        points_K4 = points_in_original(values["points"], case.outcome.to_original)
         sure = confidence(points_K4)
         if sure < config.min_confidence:
             add_problem(
@@ -54,7 +54,7 @@ def landmark_adder(config: CephalogramTaskConfig) -> Add:
     return add
 
 
-def in_original(points_K4: NDArray[np.floating], to_original: ToOriginal) -> Floats:
+def points_in_original(points_K4: NDArray[np.floating], to_original: ToOriginal) -> Floats:
     """(32, 4) x, y, sigma, confidence from pixels of the prepared image to pixels of the original."""
     moved = np.array(points_K4, np.float64)
     moved[:, :2] = to_original_pixels(moved[:, :2], to_original)

@@ -20,7 +20,7 @@ from boneage_ray.errors import InputProblem
 from boneage_ray.prediction.ensemble import Scorer
 from boneage_ray.prediction.rows import Add, Loaded, add_problem, score_rows
 from boneage_ray.preparation.masking import check_mask
-from boneage_ray.preparation.prepare import Prepared
+from boneage_ray.preparation.prepare import PreparedImage
 from boneage_ray.records.schema import Row
 
 Mask = npt.NDArray[np.uint8]
@@ -34,8 +34,8 @@ def mask_rows(loaded: Iterable[Loaded], predictor: Scorer, source: str, write: W
     """
 
     def keep(mask: Mask, case: Loaded) -> None:
-        assert isinstance(case.outcome, Prepared)
-        write(mask_name(path_below(source, case.item)), as_png(in_original(mask, case.outcome)))
+        assert isinstance(case.outcome, PreparedImage)
+        write(mask_name(path_below(source, case.item)), as_png(mask_in_original(mask, case.outcome)))
 
     return score_rows(loaded, predictor, mask_adder(keep))
 
@@ -55,7 +55,7 @@ def mask_adder(keep: Callable[[Mask, Loaded], None]) -> Add:
     return add
 
 
-def in_original(mask: Mask, prepared: Prepared) -> Mask:
+def mask_in_original(mask: Mask, prepared: PreparedImage) -> Mask:
     """A (size, size) 0/1 mask in the geometry of the decoded file, (height, width) as `original_size` says."""
     s, tx, ty = prepared.to_original
     height, width = prepared.original_size

@@ -23,7 +23,7 @@ from boneage_ray import __version__, bundle, storage
 from boneage_ray.anatomy.growth import SCHEMES, SchemeName
 from boneage_ray.errors import MismatchError, StorageError, UsageError
 from boneage_ray.preparation.prepare import ImageConfig
-from boneage_ray.recipes.recipe import Recipe, build
+from boneage_ray.recipes.recipe import Recipe, build_recipe
 from boneage_ray.tasks.config import CephalogramTaskConfig
 
 KIND = "boneage-ray ensemble"
@@ -169,7 +169,7 @@ def _member(uri: str) -> Member:
         bundle.read_object(uri, file, bundle.verified(uri, file, manifest["sha256"][file]))
         for file in (bundle.RECIPE, bundle.METRICS)
     )
-    built = build(recipe, f"{uri}/{bundle.RECIPE}")
+    built = build_recipe(recipe, f"{uri}/{bundle.RECIPE}")
     return Member(uri, built.name, sha256, built, metrics)
 
 

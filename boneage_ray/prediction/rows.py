@@ -11,7 +11,7 @@ from boneage_ray import __version__
 from boneage_ray.archives.archive import Input
 from boneage_ray.errors import InputProblem
 from boneage_ray.prediction.ensemble import Scorer, image_column
-from boneage_ray.preparation.prepare import Prepared
+from boneage_ray.preparation.prepare import PreparedImage
 from boneage_ray.records.known import Known, known_of
 from boneage_ray.records.schema import Row, empty_result
 from boneage_ray.tasks.task import Columns
@@ -30,14 +30,14 @@ class Loaded:
     item: Input
     sha256: str | None
     size: int | None
-    outcome: Prepared | InputProblem
-    others: tuple[Prepared, ...] = ()
+    outcome: PreparedImage | InputProblem
+    others: tuple[PreparedImage, ...] = ()
 
 
 Add = Callable[[Row, Row, Loaded], None]  # the row, what was predicted, and for what
 
 
-def load_input(item: Input, data: bytes | InputProblem, *prepares: Callable[[bytes], Prepared]) -> Loaded:
+def load_input(item: Input, data: bytes | InputProblem, *prepares: Callable[[bytes], PreparedImage]) -> Loaded:
     """Decode and prepare one input, once by each of `prepares`; never raises for what is in the file.
 
     What one of them refuses is refused for all: a mean over some of the members would be another model's answer.
@@ -57,7 +57,7 @@ def score_rows(loaded: Iterable[Loaded], predictor: Scorer, add: Add | None = No
     waiting: list[Loaded] = []
     for case in loaded:
         waiting.append(case)
-        if sum(isinstance(c.outcome, Prepared) for c in waiting) >= predictor.batch_size:
+        if sum(isinstance(c.outcome, PreparedImage) for c in waiting) >= predictor.batch_size:
             yield from _rows(waiting, predictor, add or _add_age)
             waiting = []
     yield from _rows(waiting, predictor, add or _add_age)
@@ -82,7 +82,7 @@ def _columns(cases: list[Loaded]) -> Columns:
     """What the predictor is asked: the usable cases, with an image column for each config."""
     columns: Columns = {"sex": []}
     for case in cases:
-        if isinstance(case.outcome, Prepared):
+        if isinstance(case.outcome, PreparedImage):
             columns["sex"].append(_known(case).sex)
             for number, prepared in enumerate((case.outcome, *case.others)):
                 columns.setdefault(image_column(number), []).append(prepared.pixels)
@@ -93,7 +93,7 @@ def _common(case: Loaded, predictor: Scorer) -> Row:
     """What every row says, scored or not."""
     known = _known(case)
     row = empty_result()
-    if isinstance(case.outcome, Prepared):
+    if isinstance(case.outcome, PreparedImage):
         row |= case.outcome.source.uids
         seen = [flag for prepared in (case.outcome, *case.others) for flag in prepared.flags]
         row["flags"] = [*dict.fromkeys(seen), *known.flags]
@@ -112,7 +112,7 @@ def _common(case: Loaded, predictor: Scorer) -> Row:
 
 
 def _known(case: Loaded) -> Known:
-    return known_of(case.item, case.outcome.source if isinstance(case.outcome, Prepared) else None)
+    return known_of(case.item, case.outcome.source if isinstance(case.outcome, PreparedImage) else None)
 
 
 def add_problem(row: Row, problem: InputProblem) -> None:

@@ -15,7 +15,7 @@ from boneage_ray.archives.masks import mask_data
 from boneage_ray.archives.read import read_input
 from boneage_ray.errors import InputProblem
 from boneage_ray.preparation.isolated import DecoderPool
-from boneage_ray.preparation.prepare import ImageConfig, Prepared
+from boneage_ray.preparation.prepare import ImageConfig, PreparedImage
 from boneage_ray.records.known import known_of
 from boneage_ray.records.schema import Row, case_schema, to_table
 from boneage_ray.runtime import parts
@@ -58,7 +58,7 @@ class CaseWorker:
             told = {"step": problem.step, "reason": problem.reason, "message": problem.message}
             return case | told | {"thumbnail": problem.thumbnail}
 
-    def _record(self, item: Input, data: bytes, prepared: Prepared) -> Row:
+    def _record(self, item: Input, data: bytes, prepared: PreparedImage) -> Row:
         source = prepared.source
         known = known_of(item, source)
         height, width = prepared.original_size

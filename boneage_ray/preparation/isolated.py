@@ -25,12 +25,12 @@ from typing import IO, Any
 import numpy as np
 
 from boneage_ray.decoding.radiograph import Radiograph
-from boneage_ray.environment import number
+from boneage_ray.environment import real_number
 from boneage_ray.errors import BoneageError, InputProblem, Reason, UsageError
 from boneage_ray.preparation import isolated_child as child
 from boneage_ray.preparation.isolated_child import Answer, Settings
 from boneage_ray.preparation.masking import no_mask_file
-from boneage_ray.preparation.prepare import ImageConfig, Prepared
+from boneage_ray.preparation.prepare import ImageConfig, PreparedImage
 
 _START_SECONDS = 120.0  # imports from a cold network disk take their time
 _AHEAD = 4  # files that are on their way from storage while others are decoded
@@ -57,12 +57,12 @@ class Limits:
     @classmethod
     def from_environment(cls) -> Limits:
         """BONEAGE_DECODER_MB and BONEAGE_DECODER_SECONDS, where they are set. Raises `UsageError`."""
-        memory_mb = number("BONEAGE_DECODER_MB", cls.memory_mb, "MiB")
-        return cls(int(memory_mb), number("BONEAGE_DECODER_SECONDS", cls.seconds, "seconds"))
+        memory_mb = real_number("BONEAGE_DECODER_MB", cls.memory_mb, "MiB")
+        return cls(int(memory_mb), real_number("BONEAGE_DECODER_SECONDS", cls.seconds, "seconds"))
 
 
 @dataclass
-class Counts:
+class DecoderCounts:
     """What a pool has seen: `files` answered, `deaths` of children at work (those past the time limit too), children `replaced`
     because they kept too much memory, and the largest resident memory that any child reported, in MiB."""
 
@@ -83,10 +83,10 @@ class DecoderPool:
         config: ImageConfig,
         processes: int = 1,
         limits: Limits | None = None,
-        _target: str = "boneage_ray.preparation.prepare:prepare",
+        _target: str = "boneage_ray.preparation.prepare:prepare_image",
     ) -> None:
         self.limits = limits or Limits.from_environment()
-        self.counts = Counts()
+        self.counts = DecoderCounts()
         self.readers = processes + _AHEAD
         self._settings = Settings(config=config, memory_mb=self.limits.memory_mb, parent=os.getpid(), target=_target)
         # A child that is told to die with its parent dies with the *thread* that started it, so one thread starts them all.
@@ -98,7 +98,7 @@ class DecoderPool:
         for _ in range(processes):
             self._idle.put(self._new_child())  # at once, side by side; nothing waits for them here
 
-    def prepare(self, data: bytes, mask_data: bytes | None = None) -> Prepared:
+    def prepare(self, data: bytes, mask_data: bytes | None = None) -> PreparedImage:
         """As `prepare.prepare`; `mask_data` travels only where the configuration asks for mask files.
 
         Raises `InputProblem` also for a file that ends its process twice, or exceeds a limit, and `BoneageError` when no decoder
@@ -130,7 +130,7 @@ class DecoderPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, files: tuple[bytes, ...]) -> Prepared:
+    def _ask(self, files: tuple[bytes, ...]) -> PreparedImage:
         one = self._idle.get()
         keep = died = False
         try:
@@ -305,7 +305,7 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _prepared_or_problem(answer: Answer, body: memoryview, config: ImageConfig) -> Prepared:
+def _prepared_or_problem(answer: Answer, body: memoryview, config: ImageConfig) -> PreparedImage:
     """The prepared image that an answer holds; raises the `InputProblem` that it holds."""
     if answer.problem is not None:
         fields: dict[str, Any] = dict(answer.problem)
@@ -317,11 +317,11 @@ def _prepared_or_problem(answer: Answer, body: memoryview, config: ImageConfig) 
         raise InputProblem("decode", "internal_error", "the decoder process gave neither pixels nor a reason")
     pixels, *masks = np.frombuffer(body, np.uint8).reshape(-1, size, size)
     source = Radiograph(pixels, **dict(answer.prepared.source))
-    return Prepared(pixels, **(dict(answer.prepared) | {"source": source}), mask=masks[0] if masks else None)
+    return PreparedImage(pixels, **(dict(answer.prepared) | {"source": source}), mask=masks[0] if masks else None)
 
 
 def _too_large(limits: Limits) -> InputProblem:
-    fields: dict[str, Any] = dict(child.too_large(limits.memory_mb))
+    fields: dict[str, Any] = dict(child.lacks_memory(limits.memory_mb))
     return InputProblem(**fields)
 
 

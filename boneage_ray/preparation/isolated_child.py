@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from boneage_ray.anatomy.growth import Sex
 from boneage_ray.errors import InputProblem, Reason, Status, Step
-from boneage_ray.preparation.prepare import ImageConfig, Prepared
+from boneage_ray.preparation.prepare import ImageConfig, PreparedImage
 
 FILE_LENGTH, HEADER_LENGTH = struct.Struct(">Q"), struct.Struct(">I")
 MAX_HEADER_BYTES, MAX_BODY_BYTES = 1 << 20, 16 << 20
@@ -31,7 +31,7 @@ OUT_OF_MEMORY = 77  # exit code, when not even an answer could be made
 WORN = 0.4  # a process that keeps this part of its memory after a file is replaced
 _OPENCV_NO_MEMORY = -4  # cv::Error::StsNoMem
 
-Prepare = Callable[..., Prepared]  # of bytes and ImageConfig, and of the mask file's bytes where there is one
+Prepare = Callable[..., PreparedImage]  # of bytes and ImageConfig, and of the mask file's bytes where there is one
 
 
 class _Header(BaseModel):
@@ -60,7 +60,7 @@ class SourceFields(_Header):
 
 
 class PreparedFields(_Header):
-    """`Prepared` without its pixels."""
+    """`PreparedImage` without its pixels."""
 
     to_original: tuple[float, float, float]
     original_size: tuple[int, int]
@@ -125,16 +125,16 @@ def _answer(given: tuple[Any, ...], prepare: Prepare, settings: Settings) -> tup
     except MemoryError:
         pass
     # Only here, when the frames that held the memory are gone.
-    return Answer(problem=too_large(settings.memory_mb)), b""
+    return Answer(problem=lacks_memory(settings.memory_mb)), b""
 
 
-def too_large(memory_mb: int) -> ProblemFields:
+def lacks_memory(memory_mb: int) -> ProblemFields:
     """The problem of a file that needs more memory than a decoder process may have."""
     message = f"decoding needs more than {memory_mb} MB"
     return ProblemFields(step="decode", reason="too_large", message=message, status="failed")
 
 
-def _prepared(prepared: Prepared) -> tuple[Answer, bytes]:
+def _prepared(prepared: PreparedImage) -> tuple[Answer, bytes]:
     source = SourceFields(**{name: getattr(prepared.source, name) for name in SourceFields.model_fields})
     named = {name: getattr(prepared, name) for name in PreparedFields.model_fields if name != "source"}
     body = prepared.pixels.tobytes() + (b"" if prepared.mask is None else prepared.mask.tobytes())

@@ -137,7 +137,7 @@ def square_mask(mask: Mask, size: int) -> Mask:
     return (half >= 128).astype(np.uint8)
 
 
-def fill(mask: Mask) -> Mask:
+def fill_holes(mask: Mask) -> Mask:
     """The mask with the holes inside of its outer contours filled."""
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = np.zeros_like(mask)

@@ -1,4 +1,4 @@
-"""One input to one prepared image. `prepare`, `score` and `serve` all come through here and nowhere else."""
+"""One input to one prepared image. `prepare_image`, `score` and `serve` all come through here and nowhere else."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ImageConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedImage:
     """A prepared image with what is needed to go back to the original.
 
     `pixels`: (size, size) uint8. `to_original`: (s, tx, ty), x_original = s * x + tx, y_original = s * y + ty.
@@ -61,7 +61,7 @@ class Prepared:
     mask: npt.NDArray[np.uint8] | None = None
 
 
-def prepare(data: bytes, config: ImageConfig, mask_data: bytes | None = None) -> Prepared:
+def prepare_image(data: bytes, config: ImageConfig, mask_data: bytes | None = None) -> PreparedImage:
     """Bytes of one file to its prepared image; `mask_data`: those of its mask file, for `mask` file only.
 
     Raises `InputProblem` when the file cannot be used; anything unforeseen becomes `internal_error`, for one file's
@@ -75,7 +75,7 @@ def prepare(data: bytes, config: ImageConfig, mask_data: bytes | None = None) ->
         raise InputProblem("decode", "internal_error", f"{type(error).__name__}: {error}"[:300]) from error
 
 
-def prepare_radiograph(radiograph: Radiograph, config: ImageConfig, mask_data: bytes | None = None) -> Prepared:
+def prepare_radiograph(radiograph: Radiograph, config: ImageConfig, mask_data: bytes | None = None) -> PreparedImage:
     """A decoded radiograph to its prepared image.
 
     Raises `InputProblem` (with a thumbnail of what it is about) when the gate refuses it (step quality), or when it has not the
@@ -90,7 +90,7 @@ def prepare_radiograph(radiograph: Radiograph, config: ImageConfig, mask_data: b
         problem.thumbnail = thumbnail(radiograph.pixels)
         raise
     image, to_original, step_flags, mask = prepare_pixels(image, config, mask)
-    return Prepared(
+    return PreparedImage(
         pixels=image,
         to_original=to_original,
         original_size=(pixels.shape[0], pixels.shape[1]),
@@ -146,7 +146,7 @@ def _laid_over(
 ) -> tuple[npt.NDArray[np.uint8], masking.Mask]:
     """Image and mask after those of the mask's steps that are switched on."""
     if config.mask_fill:
-        mask = masking.fill(mask)
+        mask = masking.fill_holes(mask)
     mask = masking.dilate(mask, round(config.mask_dilation * config.size))
     return (masking.overlay(image, mask) if config.mask_overlay else image), mask
 

@@ -80,7 +80,7 @@ def prepare_archive(
         return finished
     arguments = {"out": options.out, "image": options.image.model_dump(), "key": mark}
     completed = parts.complete(
-        parts.Job("prepare", options.out, listing, (CASES,)), partial(run_cases, arguments=arguments)
+        parts.PartsJob("prepare", options.out, listing, (CASES,)), partial(run_cases, arguments=arguments)
     )
     cases = _read_cases(options.out, completed.lines)
     _refuse_empty(cases, source)
@@ -215,7 +215,9 @@ def _write_shards(records: pa.Table, assignment: Assignment, targets: Sequence[s
                 rows[part].append(row)
             body = json.dumps([[targets[part], found] for part, found in rows.items()])
             pieces.append((f"{split}/part-{number:05d}.parquet", body, sum(map(len, rows.values()))))
-    return parts.complete(parts.Job("shards", out, ShardParts(tuple(pieces)), SPLITS), partial(_run_shards, out=out))
+    return parts.complete(
+        parts.PartsJob("shards", out, ShardParts(tuple(pieces)), SPLITS), partial(_run_shards, out=out)
+    )
 
 
 def _run_shards(rows: parts.Todo, resources: Resources, out: str) -> Iterator[dict[str, Any]]:

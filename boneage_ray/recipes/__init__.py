@@ -20,7 +20,7 @@ from boneage_ray.recipes.demo import DEMO
 from boneage_ray.recipes.densenet121 import DENSENET121
 from boneage_ray.recipes.efficientnet_b0_sex import EFFICIENTNET_B0_SEX
 from boneage_ray.recipes.hand_mask import HAND_MASK
-from boneage_ray.recipes.recipe import Recipe, build
+from boneage_ray.recipes.recipe import Recipe, build_recipe
 from boneage_ray.recipes.resnet18_hand import RESNET18_HAND, RESNET18_PHANTOMS
 from boneage_ray.recipes.resnet34_cbam import RESNET34_CBAM
 from boneage_ray.recipes.resnet34_masked import RESNET34_MASKED
@@ -71,7 +71,7 @@ def _from_toml(uri: str, seen: tuple[str, ...]) -> Recipe:
         raise UsageError(f"{uri} is not TOML: {error}") from None
     base = values.pop("base", None)
     if base is None:
-        return build(values, uri)
+        return build_recipe(values, uri)
     if not isinstance(base, str):
         raise UsageError(f"{uri}: base = {base!r}: the name of a recipe or of a TOML file is needed")
     parent = _from_toml(base, (*seen, uri)) if base.endswith(".toml") else find_recipe(base)

@@ -88,19 +88,19 @@ class Recipe(BaseModel):
 
     def derive(self, /, **changes: Any) -> Recipe:  # noqa: ANN401  any field of any config below
         """Another recipe that differs in the given fields; nested dicts change nested fields only."""
-        return build(_merged(self.model_dump(), changes), self.name)
+        return build_recipe(_merged(self.model_dump(), changes), self.name)
 
     def to_toml(self) -> str:
         """The whole recipe as TOML; unset optional fields are left out."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
-def build(values: Mapping[str, Any], origin: str) -> Recipe:
+def build_recipe(values: Mapping[str, Any], origin: str) -> Recipe:
     """Validate values into a recipe. Raises `UsageError` naming the field, what was given and the nearest known field."""
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise UsageError(f"recipe {origin}: {wording.explain(error, Recipe)}") from None
+        raise UsageError(f"recipe {origin}: {wording.explain_error(error, Recipe)}") from None
 
 
 def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
@@ -111,7 +111,7 @@ def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         if not equals:
             raise UsageError(f"--set {setting}: give key=value, for example stage.epochs=3")
         _override_one(values, key.strip(), _value(text.strip()))
-    return build(values, recipe.name)
+    return build_recipe(values, recipe.name)
 
 
 def _override_one(values: dict[str, Any], key: str, value: object) -> None:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 
-def explain(error: ValidationError, root: type[BaseModel]) -> str:
+def explain_error(error: ValidationError, root: type[BaseModel]) -> str:
     """The first complaint of a failed validation of `root`, of a union all that is said of the branch that came furthest."""
     errors = error.errors()
     first, place = errors[0], _place(errors[0]["loc"], root)

@@ -25,7 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from boneage_ray.environment import whole
+from boneage_ray.environment import whole_number
 from boneage_ray.errors import BoneageError, ExitCode, UsageError
 
 ACTOR_CPUS, LISTING_CPUS = 0.5, 0.25
@@ -96,7 +96,7 @@ def joins() -> bool:
 
 
 def _asked_cpus() -> int | None:
-    return whole("BONEAGE_CPUS", 0, "CPUs") or None
+    return whole_number("BONEAGE_CPUS", 0, "CPUs") or None
 
 
 @contextmanager

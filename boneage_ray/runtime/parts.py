@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from boneage_ray import storage
 from boneage_ray.errors import BoneageError, MismatchError, NoUsableInputError
 from boneage_ray.runtime.cluster import Resources, choose_resources, offered_cpus
-from boneage_ray.runtime.runs import Progress, say
+from boneage_ray.runtime.runs import ProgressLine, say
 
 _META = b"boneage"
 PLAN = "plan.json"
@@ -144,7 +144,7 @@ def check_unchanged(listing: Listing, marks: str) -> None:
 
 
 @dataclass(frozen=True)
-class Job:
+class PartsJob:
     """What `complete` is to bring about: every part of `listing` committed below `folders` of OUT."""
 
     title: str
@@ -154,7 +154,7 @@ class Job:
     gpu: bool = False
 
 
-def complete(job: Job, work: Callable[[Todo, Resources], Iterator[dict[str, Any]]]) -> Completed:
+def complete(job: PartsJob, work: Callable[[Todo, Resources], Iterator[dict[str, Any]]]) -> Completed:
     """Have `work` do the parts that are not committed yet, under a progress line. Raises when a part is not accounted for."""
     title = job.title
     lines = {target: line for folder in job.folders for target, line in committed(job.out, folder).items()}
@@ -167,7 +167,7 @@ def complete(job: Job, work: Callable[[Todo, Resources], Iterator[dict[str, Any]
     resources = choose_resources(max(1, min(waiting, sum(ahead) // INPUTS_AN_ACTOR)), job.gpu)
     done = sum(line["size"] for line in lines.values())
     end: dict[str, Any] = {}
-    with Progress(title, None) as bar:
+    with ProgressLine(title, None) as bar:
         for line in work(todo, resources) if waiting else (row["line"] for row in todo()):
             if "listed" in line:
                 end = line

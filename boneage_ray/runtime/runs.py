@@ -140,7 +140,7 @@ def say(message: str) -> None:
     print(storage.printable(message), file=sys.stderr, flush=True)  # noqa: T201
 
 
-class Progress:
+class ProgressLine:
     """A bar on a terminal, a plain line every 30 s otherwise; always on stderr."""
 
     def __init__(self, title: str, total: int | None) -> None:
@@ -175,7 +175,7 @@ class Progress:
         rate = self.done / max(time.monotonic() - self.started, 1e-9)
         return f"{self.title} {self.done}{of} {self.text or f'{rate:.1f}/s'}"
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressLine:
         if self._bar:
             self._bar.start()
         return self

@@ -7,7 +7,17 @@ from typing import Any
 
 from boneage_ray.decoding.reasons import MEANINGS
 from boneage_ray.evaluation import figures
-from boneage_ray.evaluation.page import SEX_WORDS, Number, Page, Picture, Section, Status, Table, percent, render
+from boneage_ray.evaluation.page import (
+    SEX_WORDS,
+    Number,
+    Page,
+    PagePicture,
+    PageStatus,
+    PageTable,
+    Section,
+    percent,
+    render_page,
+)
 from boneage_ray.records.schema import Row
 from boneage_ray.scoring.summary import STATUSES
 
@@ -41,18 +51,20 @@ def score_page(
         sections=sections,
         data={"facts": dict(facts), "command": command, "summary": dict(summary)},
     )
-    return render(page)
+    return render_page(page)
 
 
-def _status(summary: Mapping[str, Any], given: str) -> Status:
+def _status(summary: Mapping[str, Any], given: str) -> PageStatus:
     inputs, scored, rejected, failed = _counts(summary)
     account = f"All {inputs} inputs are accounted for: {scored} scored, {rejected} rejected, {failed} failed."
     if scored == 0:
-        return Status("bad", "Nothing was scored", [account])
+        return PageStatus("bad", "Nothing was scored", [account])
     if rejected or failed:
         missing = f"{rejected + failed} of {inputs} inputs have no {given}"
-        return Status("caution", missing, [account, "The reasons are listed below; the other inputs are not affected."])
-    return Status("good", "Every input was scored", [account])
+        return PageStatus(
+            "caution", missing, [account, "The reasons are listed below; the other inputs are not affected."]
+        )
+    return PageStatus("good", "Every input was scored", [account])
 
 
 def _counts(summary: Mapping[str, Any]) -> tuple[int, int, int, int]:
@@ -76,7 +88,7 @@ def _balance(summary: Mapping[str, Any], command: str) -> Section:
         [status, _MEANT[status], f"{summary[status]:,}", percent(summary[status], inputs)] for status in STATUSES
     ]
     tables = [
-        Table(
+        PageTable(
             ["outcome", "meaning", "inputs", "share"],
             [*outcomes, ["sum", "all inputs", f"{inputs:,}", percent(inputs, inputs)]],
             "What became of every input",
@@ -86,18 +98,18 @@ def _balance(summary: Mapping[str, Any], command: str) -> Section:
     if summary["reasons"]:
         rows = [[r, MEANINGS.get(r, ""), f"{n:,}", percent(n, inputs)] for r, n in summary["reasons"].items()]
         tables.append(
-            Table(["reason", "meaning", "inputs", "share"], rows, "Why inputs were not scored", text_columns=2)
+            PageTable(["reason", "meaning", "inputs", "share"], rows, "Why inputs were not scored", text_columns=2)
         )
     if summary["flags"]:
         flags = [[flag, f"{n:,}", percent(n, inputs)] for flag, n in summary["flags"].items()]
-        tables.append(Table(["flag", "inputs", "share"], flags, "Soft warnings; an input may have several"))
+        tables.append(PageTable(["flag", "inputs", "share"], flags, "Soft warnings; an input may have several"))
     return Section("Balance sheet", tables=tables, command=command)
 
 
 def _ages(summary: Mapping[str, Any], command: str) -> Section:
     ages = ", ".join(f"{name}: {count}" for name, count in summary["ages"].items())
     sexes = ", ".join(f"{count:,} {SEX_WORDS[sex]}" for sex, count in summary["sexes"].items())
-    picture = Picture(
+    picture = PagePicture(
         figures.age_histogram(summary["ages"]),
         f"Histogram of predicted ages in bins of two years; {ages}",
         f"Predicted ages of the {summary['scored']:,} scored inputs ({sexes}), in bins of two years.",
@@ -114,7 +126,7 @@ def _cvm_stages(summary: Mapping[str, Any], command: str) -> Section:
         if total == summary["scored"]
         else [f"{summary['scored'] - total:,} scored inputs have no stage, see the flags."]
     )
-    return Section("Cervical stages", text, [Table(["stage", "inputs", "share"], rows)], command=command)
+    return Section("Cervical stages", text, [PageTable(["stage", "inputs", "share"], rows)], command=command)
 
 
 def _problems(summary: Mapping[str, Any], problems: Sequence[Row], command: str) -> Section:
@@ -125,6 +137,6 @@ def _problems(summary: Mapping[str, Any], problems: Sequence[Row], command: str)
     return Section(
         "Inputs that were not scored",
         text=[f"{first} The results hold a row for every one, with the same words."],
-        tables=[Table(["input", "status", "step", "reason", "message"], rows, text_columns=len(columns))],
+        tables=[PageTable(["input", "status", "step", "reason", "message"], rows, text_columns=len(columns))],
         command=command,
     )

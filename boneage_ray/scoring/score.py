@@ -22,7 +22,7 @@ from boneage_ray.archives.read import read_input
 from boneage_ray.errors import NoUsableInputError
 from boneage_ray.prediction import members
 from boneage_ray.preparation.isolated import DecoderPool
-from boneage_ray.preparation.prepare import Prepared
+from boneage_ray.preparation.prepare import PreparedImage
 from boneage_ray.records.schema import Row, from_table, result_schema, to_table
 from boneage_ray.runtime import parts
 from boneage_ray.runtime.cluster import Resources, run_parts
@@ -60,7 +60,7 @@ def score_archive(
     parts.check_not_empty(listing, options.source)
     parts.claim(options.out, mark, options.overwrite, "score")
     on_claimed()
-    job = parts.Job("score", options.out, listing, (RESULTS,), options.gpu)
+    job = parts.PartsJob("score", options.out, listing, (RESULTS,), options.gpu)
     completed = parts.complete(job, partial(_run, options=options, sha256=sha256))
     summary = add_up(completed.lines)
     if not summary["inputs"]:
@@ -104,7 +104,7 @@ class ScoreWorker:
         torch.set_num_threads(threads)
         self.out, self.rows = out, rows
         found = members.resolve(models, sha256)
-        self.predictor = ensemble.load(found, "cuda" if gpu else "cpu")
+        self.predictor = ensemble.load_predictor(found, "cuda" if gpu else "cpu")
         self.source, self.masks = source, found.predicts_masks
         self.add = landmark_adder(found.landmarks) if found.landmarks else None
         self.pools = [DecoderPool(image, processes=threads) for image in found.scored_images]
@@ -134,7 +134,7 @@ class ScoreWorker:
         storage.write_bytes(storage.join(self.out, name), data)
 
     def _load(self, item: Input) -> Loaded:
-        def prepared(pool: DecoderPool, data: bytes) -> Prepared:
+        def prepared(pool: DecoderPool, data: bytes) -> PreparedImage:
             return pool.prepare(data, mask_data(item))
 
         return self.rows.load_input(item, read_input(item), *(partial(prepared, pool) for pool in self.pools))

@@ -25,7 +25,7 @@ from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.errors import BoneageError, UsageError
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.prediction import ensemble, members
-from boneage_ray.prediction.explain import explain
+from boneage_ray.prediction.explain import explain_image
 from boneage_ray.prediction.landmarks import landmark_adder
 from boneage_ray.prediction.predictor import CPU_BATCH, Predictor
 from boneage_ray.prediction.rows import Loaded, load_input, score_rows
@@ -54,7 +54,7 @@ class ModelReplica:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
         models = members.resolve([uri], sha256)
-        self.predictor = ensemble.load(models, "cuda" if placement.gpus else "cpu")
+        self.predictor = ensemble.load_predictor(models, "cuda" if placement.gpus else "cpu")
         self.add = landmark_adder(models.landmarks) if models.landmarks else None
         self.images = models.images
         self.pools = [DecoderPool(image, threads) for image in self.images]
@@ -96,7 +96,7 @@ class ModelReplica:
         assert isinstance(self.predictor, Predictor)  # of an ensemble nobody asks
         try:
             with self.model_in_use:  # Grad-CAM listens to the encoder: no other image may pass through it meanwhile
-                found = explain(self.predictor, loaded, data)
+                found = explain_image(self.predictor, loaded, data)
         except UsageError as error:
             return {"status": "failed", "step": "predict", "reason": "not_explainable", "message": str(error)}
         return found.row if found.png is None else found.png
@@ -152,7 +152,7 @@ class Ingress:
         return create_app(self.served, self.config)
 
 
-def build(places: list[ModelPlace], config: WebConfig, cluster: dict[str, float]) -> serve.Application:
+def build_application(places: list[ModelPlace], config: WebConfig, cluster: dict[str, float]) -> serve.Application:
     """The application: an ingress over one deployment a model."""
     placement = place(len(places), cluster)
     bound = [_model_deployment(model, placement) for model in places]

@@ -66,7 +66,7 @@ def locate(uri: str) -> Location:
     if scheme == "file":
         from fsspec.implementations.local import LocalFileSystem
 
-        path = str(local.absolute(rest))
+        path = str(local.absolute_path(rest))
         return Location(LocalFileSystem(auto_mkdir=True), path, path, scheme)
     if scheme in _S3:
         rest = rest.rstrip("/")
@@ -115,7 +115,7 @@ def read_bytes(uri: str) -> bytes:
     scheme, rest = _split(uri)
     with translated(uri):
         if scheme == "file":
-            return local.absolute(rest).read_bytes()
+            return local.absolute_path(rest).read_bytes()
         location = _locate_file(uri)
         # Without this s3fs asks for the size first: a second round trip for each of a million small files.
         options = {"max_concurrency": 1} if scheme in _S3 else {}
@@ -127,12 +127,12 @@ def read_range(uri: str, start: int, length: int) -> bytes:
     scheme, rest = _split(uri)
     with translated(uri):
         if scheme == "file":
-            with local.absolute(rest).open("rb", buffering=0) as file:
+            with local.absolute_path(rest).open("rb", buffering=0) as file:
                 file.seek(start)
                 return file.read(length)
         location = _locate_file(uri)
         if scheme in _S3:
-            return s3.read_range(location.fs, location.path, start, length)
+            return s3.read_object_range(location.fs, location.path, start, length)
         return cast(bytes, location.fs.cat_file(location.path, start=start, end=start + length))
 
 
@@ -239,7 +239,7 @@ def exists(uri: str) -> bool:
     with translated(uri):
         try:
             if scheme == "file":
-                local.absolute(rest).stat()
+                local.absolute_path(rest).stat()
             else:
                 location = locate(uri)
                 location.fs.info(location.path)
@@ -262,7 +262,7 @@ def list_files(uri: str) -> Iterator[FileInfo]:
     folder = location.uri if location.uri.endswith("/") else f"{location.uri}/"
     with translated(location.uri):
         if location.scheme == "file":
-            found = local.list_files(Path(location.path))
+            found = local.local_files(Path(location.path))
         elif location.scheme in _S3:
             found = ((*item, None) for item in s3.list_objects(location.fs, location.path))
         else:
@@ -287,7 +287,7 @@ def list_folder(uri: str) -> list[FileInfo]:
     with translated(uri):
         try:
             if location.scheme == "file":
-                below = dict(local.list_folder(Path(location.path)))
+                below = dict(local.local_folder(Path(location.path)))
             else:
                 entries = location.fs.ls(location.path, detail=True)
                 below = {e["name"].removeprefix(folder): int(e["size"]) for e in entries if e["type"] == "file"}

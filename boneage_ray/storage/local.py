@@ -11,8 +11,8 @@ from pathlib import Path
 
 from boneage_ray.errors import Reason
 
-Problem = tuple[Reason, str]
-Listed = tuple[str, int, Problem | None]
+ListingProblem = tuple[Reason, str]
+Listed = tuple[str, int, ListingProblem | None]
 
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISFIFO, "a named pipe"),
@@ -21,10 +21,10 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISBLK, "a device"),
 )
 _DEEPEST = 200
-_DEEP: Problem = "unreadable", f"this folder lies {_DEEPEST} folders deep and is not listed; move it further up"
+_DEEP: ListingProblem = "unreadable", f"this folder lies {_DEEPEST} folders deep and is not listed; move it further up"
 # Why one folder below the one that is listed cannot be, where the rest can; other errors end the listing.
-_DENIED: Problem = "permission_denied", "this folder cannot be listed: access denied; check who may read here"
-_CLOSED: dict[int | None, Problem] = {
+_DENIED: ListingProblem = "permission_denied", "this folder cannot be listed: access denied; check who may read here"
+_CLOSED: dict[int | None, ListingProblem] = {
     errno.EACCES: _DENIED,
     errno.EPERM: _DENIED,
     errno.ENOENT: ("not_found", "this folder was there a moment ago, but is no more"),
@@ -32,7 +32,7 @@ _CLOSED: dict[int | None, Problem] = {
 }
 
 
-def absolute(path: str) -> Path:
+def absolute_path(path: str) -> Path:
     """The absolute path, links kept as they are; "~/" is the home folder."""
     found = Path(path)
     if found.parts[:1] == ("~",):
@@ -40,7 +40,7 @@ def absolute(path: str) -> Path:
     return found.absolute()
 
 
-def list_files(path: Path) -> Iterator[Listed]:
+def local_files(path: Path) -> Iterator[Listed]:
     """(name, bytes, why it cannot be read) of what lies below a folder, or of `path` itself; names are relative to it.
 
     A file whose state cannot be told, a link to itself among them, counts 0 bytes: reading it says why.
@@ -50,7 +50,7 @@ def list_files(path: Path) -> Iterator[Listed]:
     return iter([("", *_measured(path.stat()))])
 
 
-def list_folder(path: Path) -> list[tuple[str, int]]:
+def local_folder(path: Path) -> list[tuple[str, int]]:
     """(name, bytes) of the files directly in a folder, and of links to files; no folders, pipes or links to nothing."""
     with os.scandir(path) as entries:
         return [(entry.name, entry.stat().st_size) for entry in entries if _is_file(entry)]
@@ -96,14 +96,14 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _state(path: str) -> tuple[int, Problem | None]:
+def _state(path: str) -> tuple[int, ListingProblem | None]:
     try:
         return _measured(Path(path).stat())
     except OSError:
         return 0, None
 
 
-def _measured(status: os.stat_result) -> tuple[int, Problem | None]:
+def _measured(status: os.stat_result) -> tuple[int, ListingProblem | None]:
     if stat.S_ISREG(status.st_mode):
         return status.st_size, None
     kind = next((kind for holds, kind in _KINDS if holds(status.st_mode)), "something else")

@@ -152,7 +152,7 @@ def list_objects(fs: S3FileSystem, path: str) -> Iterator[tuple[str, int]]:
         yield "", info["size"]
 
 
-def read_range(fs: S3FileSystem, path: str, start: int, length: int) -> bytes:
+def read_object_range(fs: S3FileSystem, path: str, start: int, length: int) -> bytes:
     """Bytes of one object in one request; none where it has ended before, which S3 calls an error."""
     if length == 0:
         return b""

@@ -18,7 +18,7 @@ from boneage_ray.anatomy.cephalometry import LANDMARKS, SETS
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.models.cephalogram import moved, moved_back
 from boneage_ray.models.edges import edge_map
-from boneage_ray.models.heatmap import Decoded, decode, known_points, render
+from boneage_ray.models.heatmap import Decoded, decode_heatmaps, known_points, render_heatmaps
 from boneage_ray.tasks.config import CephalogramTaskConfig
 from boneage_ray.tasks.landmark_losses import focal_loss, map_cross_entropy, masked_mse
 from boneage_ray.tasks.task import Columns, Task
@@ -67,7 +67,7 @@ class CephalogramTask(Task):
         points_BK2 = moved_back(batch.points_BK2[:, HELD[name]], frame_B3)
         height, width = logits_BKHW.shape[-2:]
         known_BK = known_points(points_BK2, height, width)
-        target_BKHW = render(points_BK2, height, width, self.config.sigma)
+        target_BKHW = render_heatmaps(points_BK2, height, width, self.config.sigma)
         if self.config.loss == "focal":
             return focal_loss(logits_BKHW - _SCARCE, target_BKHW, known_BK)
         if self.config.loss == "cross_entropy":
@@ -86,8 +86,8 @@ class CephalogramTask(Task):
     def decoded(self, logits_BKHW: Tensor) -> Decoded:
         """Points, sigma and confidence from logits, as the loss means them."""
         if self.config.loss == "cross_entropy":
-            return decode(logits_BKHW.float(), self.config.sigma, maps="logits")
-        return decode(self.heat(logits_BKHW), self.config.sigma)
+            return decode_heatmaps(logits_BKHW.float(), self.config.sigma, maps="logits")
+        return decode_heatmaps(self.heat(logits_BKHW), self.config.sigma)
 
     def heat(self, logits_BKHW: Tensor) -> Tensor:
         """float32 maps of how likely each pixel is the point, as the loss means them: of a softmax as shares of its highest."""

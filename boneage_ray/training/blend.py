@@ -17,18 +17,18 @@ from torch import Tensor
 
 from boneage_ray.anatomy.growth import MONTHS_PER_YEAR
 from boneage_ray.datasets.batch import Batch, as_float, collate
-from boneage_ray.datasets.load import Prepared
+from boneage_ray.datasets.load import PreparedData
 from boneage_ray.datasets.plan import ordered_slices
 from boneage_ray.datasets.read import read_rows
 from boneage_ray.errors import BoneageError, NoUsableInputError, UsageError
 from boneage_ray.models.backbone import load_checked
+from boneage_ray.models.boosted_trees import Cases, Trees, blend_error, check_installed, choose_weight, fit_trees
 from boneage_ray.models.build import build_model
-from boneage_ray.models.ensemble import Cases, Trees, blend_error, check_installed, choose_weight, fit_trees
 from boneage_ray.models.precision import choose_precision
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.preparation.split import Split
 from boneage_ray.recipes.recipe import Recipe
-from boneage_ray.runtime.runs import Progress, say
+from boneage_ray.runtime.runs import ProgressLine, say
 
 BATCH = 16
 NOTE = (
@@ -44,7 +44,7 @@ def check_blend(recipe: Recipe) -> None:
 
 
 def fit_blend(
-    recipe: Recipe, prepared: Prepared, weights: dict[str, Tensor], gpu: bool = False
+    recipe: Recipe, prepared: PreparedData, weights: dict[str, Tensor], gpu: bool = False
 ) -> tuple[bytes | None, dict[str, Any]]:
     """(the trees for the bundle, what metrics.json says of them); (None, {}) for a recipe without a blend.
 
@@ -72,12 +72,12 @@ def _trained(recipe: Recipe, weights: dict[str, Tensor], device: torch.device) -
 
 
 @torch.inference_mode()
-def features_of(model: Regressor, recipe: Recipe, prepared: Prepared, split: Split) -> Cases:
+def features_of(model: Regressor, recipe: Recipe, prepared: PreparedData, split: Split) -> Cases:
     """Features and ages of the labelled cases of a split, in the order of its shards; one shard in memory at a time."""
     device = model.mean.device
     precision = choose_precision(recipe.precision, device)
     features, cnn, true = [], [], []
-    with Progress(f"features of {split}", prepared.rows(split)) as bar:
+    with ProgressLine(f"features of {split}", prepared.rows(split)) as bar:
         for batch in clean_batches(prepared, split):
             known_B = ~torch.isnan(batch.age_B)
             on_device = batch.to(device)
@@ -90,7 +90,7 @@ def features_of(model: Regressor, recipe: Recipe, prepared: Prepared, split: Spl
     return _whole(Cases(*(torch.cat(parts).numpy() for parts in (features, cnn, true))), split)
 
 
-def clean_batches(prepared: Prepared, split: Split) -> Iterator[Batch]:
+def clean_batches(prepared: PreparedData, split: Split) -> Iterator[Batch]:
     """Every record of a split once, in order, as prepared; the last batch of a shard may be short."""
     for part in ordered_slices(prepared.shards(split), 0, 1):
         table = read_rows(pa.Table.from_pylist([asdict(part)]))

@@ -28,7 +28,7 @@ _NAME = re.compile(r"epoch-(\d{4})\.json$")
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """Where a run stands after `epoch` whole epochs."""
 
     epoch: int = 0
@@ -42,10 +42,10 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def save(
+def save_epoch(
     run_uri: str,
     fingerprint: str,
-    progress: Progress,
+    progress: TrainingProgress,
     weights: dict[str, Tensor],
     optimizer: Optimizer,
     average: dict[str, Tensor] | None = None,
@@ -73,7 +73,7 @@ def epochs(run_uri: str) -> list[int]:
     return sorted(int(match.group(1)) for match in found if match)
 
 
-def load_latest(run_uri: str, fingerprint: str) -> tuple[Progress, dict[str, Tensor]] | None:
+def load_latest(run_uri: str, fingerprint: str) -> tuple[TrainingProgress, dict[str, Tensor]] | None:
     """The last whole checkpoint, or None. A damaged one is skipped with a word; another run's raises `MismatchError`."""
     for epoch in reversed(epochs(run_uri)):
         stem = storage.join(run_uri, f"epoch-{epoch:04d}")
@@ -85,12 +85,12 @@ def load_latest(run_uri: str, fingerprint: str) -> tuple[Progress, dict[str, Ten
             )
         data = storage.read_bytes(f"{stem}.safetensors") if storage.exists(f"{stem}.safetensors") else b""
         if hashlib.sha256(data).hexdigest() == values.pop("sha256"):
-            return Progress(**values), load_safetensors(data)
+            return TrainingProgress(**values), load_safetensors(data)
         say(f"checkpoint {stem}.safetensors is damaged or lost; trying the one before it")
     return None
 
 
-def restore_optimizer(optimizer: Optimizer, progress: Progress, tensors: dict[str, Tensor]) -> None:
+def restore_optimizer(optimizer: Optimizer, progress: TrainingProgress, tensors: dict[str, Tensor]) -> None:
     """Put a saved optimizer state back."""
     state: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in progress.optimizer["state"].items()}
     for name, value in tensors.items():

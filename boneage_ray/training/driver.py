@@ -18,7 +18,7 @@ from boneage_ray import __version__, bundle, storage
 from boneage_ray.anatomy.growth import SchemeName
 from boneage_ray.datasets.balance import categories, has_ages, missing_classes, shared_pixels
 from boneage_ray.datasets.batch import Batch
-from boneage_ray.datasets.load import Prepared, batches, open_prepared
+from boneage_ray.datasets.load import PreparedData, batches, open_prepared
 from boneage_ray.datasets.plan import balanced_slices, ordered_slices, training_slices
 from boneage_ray.errors import MismatchError, NoUsableInputError, UsageError
 from boneage_ray.models.build import build_model
@@ -26,12 +26,11 @@ from boneage_ray.preparation.split import Split
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.recipes.stage import Data
 from boneage_ray.runtime.cluster import first_cause
-from boneage_ray.runtime.runs import Progress as ProgressLine
-from boneage_ray.runtime.runs import say
+from boneage_ray.runtime.runs import ProgressLine, say
 from boneage_ray.training import checkpoint
 from boneage_ray.training.blend import check_blend, fit_blend
 from boneage_ray.training.gallery import show_augmentation
-from boneage_ray.training.loop import NONFINITE, Job, train
+from boneage_ray.training.loop import NONFINITE, TrainingRun, train_stages
 from boneage_ray.training.optimization import parameter_groups
 from boneage_ray.training.step import NonFiniteLossError
 from boneage_ray.training.tracking import Tracker
@@ -56,14 +55,14 @@ class TrainOptions:
     wandb: bool = False
 
 
-def fingerprint(recipe: Recipe, prepared: Prepared, options: TrainOptions) -> str:
+def training_fingerprint(recipe: Recipe, prepared: PreparedData, options: TrainOptions) -> str:
     """What must be equal for a resumed run to continue with the same losses."""
     more = [open_prepared(options.pretrain).manifest["fingerprint"]] if options.pretrain else []
     values = (__version__, recipe.model_dump(mode="json"), prepared.manifest["fingerprint"], options.workers, *more)
     return checkpoint.fingerprint_of(*values)
 
 
-def check_pretraining(recipe: Recipe, prepared: Prepared, pretrain: str | None) -> None:
+def check_pretraining(recipe: Recipe, prepared: PreparedData, pretrain: str | None) -> None:
     """Raise unless pretraining data were given exactly if a stage learns from them, and are alike but of other images."""
     wanted = any(stage.data == "pretrain" for stage in recipe.stages)
     if wanted and pretrain is None:
@@ -84,7 +83,7 @@ def check_pretraining(recipe: Recipe, prepared: Prepared, pretrain: str | None) 
             )
 
 
-def check_labels(recipe: Recipe, prepared: Prepared, splits: Sequence[Split] = ("train", "val")) -> None:
+def check_labels(recipe: Recipe, prepared: PreparedData, splits: Sequence[Split] = ("train", "val")) -> None:
     """Raise `NoUsableInputError` for a split without a record, or, where ages are learnt, without an age."""
     for split in splits:
         shards = prepared.shards(split)
@@ -94,10 +93,12 @@ def check_labels(recipe: Recipe, prepared: Prepared, splits: Sequence[Split] = (
             )
 
 
-def run_training(recipe: Recipe, prepared: Prepared, options: TrainOptions) -> tuple[checkpoint.Progress, str]:
+def run_training(
+    recipe: Recipe, prepared: PreparedData, options: TrainOptions
+) -> tuple[checkpoint.TrainingProgress, str]:
     """Train on the connected cluster, save the bundle of the best epoch, and return the history and its `model_sha256`."""
     run_uri = storage.join(options.out, CHECKPOINTS)
-    mark = fingerprint(recipe, prepared, options)
+    mark = training_fingerprint(recipe, prepared, options)
     total = sum(stage.epochs for stage in recipe.stages)
     storage.delete_tree(storage.join(run_uri, NONFINITE))  # of an earlier try, which this one continues
     if not checkpoint.epochs(run_uri):
@@ -123,7 +124,7 @@ def run_training(recipe: Recipe, prepared: Prepared, options: TrainOptions) -> t
     return progress, sha256
 
 
-def _missing(recipe: Recipe, prepared: Prepared) -> list[str]:
+def _missing(recipe: Recipe, prepared: PreparedData) -> list[str]:
     """Words for stage classes that no training case has."""
     heads: tuple[SchemeName, ...] = getattr(recipe.model, "stage_heads", ())
     found = {scheme: missing_classes(prepared.shards("train"), scheme) for scheme in heads}
@@ -188,10 +189,10 @@ def _worker_main(config: dict[str, Any]) -> None:
     recipe = Recipe.model_validate_json(config["recipe"])
     world = _RayWorld(recipe, {"train": config["data"], "pretrain": config["pretrain"]}, config["board"])
     batches = [world.batches_per_epoch(data) for data in world.sources]
-    job = Job(recipe, storage.join(config["out"], CHECKPOINTS), config["mark"], *batches)
+    job = TrainingRun(recipe, storage.join(config["out"], CHECKPOINTS), config["mark"], *batches)
     _stop_again(job.run_uri)
     with Tracker(recipe, config["out"], enabled=config["wandb"] and world.rank == 0) as world.tracker:
-        train(job, world)
+        train_stages(job, world)
 
 
 def _stop_again(run_uri: str) -> None:

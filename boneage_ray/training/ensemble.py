@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from boneage_ray import bundle, storage
-from boneage_ray.datasets.load import Prepared
+from boneage_ray.datasets.load import PreparedData
 from boneage_ray.errors import MismatchError, UsageError
-from boneage_ray.recipes.recipe import Recipe, build
+from boneage_ray.recipes.recipe import Recipe, build_recipe
 from boneage_ray.runtime.runs import say
 from boneage_ray.training.driver import TrainOptions, run_training
 
-Train = Callable[[Recipe, Prepared, TrainOptions], Any]
+Train = Callable[[Recipe, PreparedData, TrainOptions], Any]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def member_recipe(recipe: Recipe, number: int) -> Recipe:
 
 
 def train_members(
-    recipe: Recipe, prepared: Prepared, options: TrainOptions, train: Train = run_training
+    recipe: Recipe, prepared: PreparedData, options: TrainOptions, train: Train = run_training
 ) -> list[TrainedMember]:
     """Train what is not finished yet, by `train`.
 
@@ -65,6 +65,6 @@ def _finished(out: str, recipe: Recipe) -> bool:
     if not storage.exists(storage.join(out, bundle.MANIFEST)):
         return False
     place = storage.join(out, bundle.RECIPE)
-    if build(storage.read_json(place), place) != recipe:
+    if build_recipe(storage.read_json(place), place) != recipe:
         raise MismatchError(f"{out} holds a member of another recipe or seed; start anew with --overwrite")
     return True

@@ -16,7 +16,7 @@ from torch import Tensor
 from boneage_ray import storage
 from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import Batch, as_float, collate
-from boneage_ray.datasets.load import Prepared
+from boneage_ray.datasets.load import PreparedData
 from boneage_ray.datasets.plan import Slice
 from boneage_ray.datasets.read import read_slice
 from boneage_ray.drawing import YELLOW, encode_png, outline, rings
@@ -27,7 +27,7 @@ AUGMENTED = "augmentation.png"
 IMAGES, DRAWS, TILE = 3, 5, 224
 
 
-def show_augmentation(recipe: Recipe, prepared: Prepared, out: str) -> None:
+def show_augmentation(recipe: Recipe, prepared: PreparedData, out: str) -> None:
     """Write OUT/augmentation.png of some training images; nothing for a recipe that does not augment."""
     augment = Augment(recipe.augment)
     if augment.pipeline is None:

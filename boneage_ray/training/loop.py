@@ -70,7 +70,7 @@ class World(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingRun:
     """One training: what to run, and where its checkpoints go. Batches are counted a worker and an epoch."""
 
     recipe: Recipe
@@ -85,15 +85,15 @@ class Job:
         return -(-batches // stage.accumulate)
 
 
-def train(job: Job, world: World) -> checkpoint.Progress:
+def train_stages(job: TrainingRun, world: World) -> checkpoint.TrainingProgress:
     """Train from the last whole checkpoint of `job.run_uri`, or from the start, to the end of the last stage."""
     with _determinism(job.recipe.deterministic):
         return _train(job, world)
 
 
-def _train(job: Job, world: World) -> checkpoint.Progress:
+def _train(job: TrainingRun, world: World) -> checkpoint.TrainingProgress:
     found = checkpoint.load_latest(job.run_uri, job.fingerprint)
-    progress = found[0] if found else checkpoint.Progress()
+    progress = found[0] if found else checkpoint.TrainingProgress()
     torch.manual_seed(job.recipe.seed)
     raw = build_model(job.recipe.model, found is None, job.recipe.image.size).to(world.device)
     raw = raw.to(memory_format=torch.channels_last)
@@ -128,7 +128,7 @@ def _determinism(wanted: bool) -> Iterator[None]:
 
 
 def _learner(
-    job: Job, world: World, raw: Model, progress: checkpoint.Progress, tensors: dict[str, Tensor] | None
+    job: TrainingRun, world: World, raw: Model, progress: checkpoint.TrainingProgress, tensors: dict[str, Tensor] | None
 ) -> Learner:
     """The optimizer, schedule and averaged weights of the present stage, with their saved state if there is one."""
     number = min(progress.stage, len(job.recipe.stages) - 1)
@@ -163,7 +163,7 @@ def _learner(
     )
 
 
-def _plateau(stage: Stage, number: int, progress: checkpoint.Progress) -> Callable[[], float]:
+def _plateau(stage: Stage, number: int, progress: checkpoint.TrainingProgress) -> Callable[[], float]:
     """What a plateau has left of the rate, worked out once an epoch from the scores of the stage."""
     known: dict[int, float] = {}
 
@@ -176,7 +176,7 @@ def _plateau(stage: Stage, number: int, progress: checkpoint.Progress) -> Callab
     return reduced
 
 
-def _one_epoch(job: Job, world: World, learner: Learner, progress: checkpoint.Progress) -> None:
+def _one_epoch(job: TrainingRun, world: World, learner: Learner, progress: checkpoint.TrainingProgress) -> None:
     """Train, validate over all workers, and extend the history by one line."""
     started = time.monotonic()
     # Reseeded from (seed, epoch, rank): a resumed epoch draws what the unbroken one drew, on any worker.
@@ -223,7 +223,7 @@ def _validation(learner: Learner, parts: list[Any]) -> dict[str, float | None]:
     return {f"val_{name}": value if math.isfinite(value) else None for name, value in found.items()}
 
 
-def _note_best(job: Job, world: World, learner: Learner, progress: checkpoint.Progress) -> None:
+def _note_best(job: TrainingRun, world: World, learner: Learner, progress: checkpoint.TrainingProgress) -> None:
     """A score that is not finite (None) is never better than one that is."""
     score = progress.history[-1]["score"]
     progress.since_best += 1
@@ -235,30 +235,30 @@ def _note_best(job: Job, world: World, learner: Learner, progress: checkpoint.Pr
             checkpoint.save_weights(job.run_uri, checkpoint.BEST, learner.judged.state_dict())
 
 
-def _forget_lessons(job: Job, progress: checkpoint.Progress) -> None:
+def _forget_lessons(job: TrainingRun, progress: checkpoint.TrainingProgress) -> None:
     """Where training proper begins, the best of the pretraining no longer counts."""
     before, now = (job.recipe.stages[progress.stage - k].data for k in (1, 0))
     if before == "pretrain" and now == "train":
         progress.best_score, progress.best_epoch = None, 0
 
 
-def _stage_is_over(stage: Stage, progress: checkpoint.Progress) -> bool:
+def _stage_is_over(stage: Stage, progress: checkpoint.TrainingProgress) -> bool:
     patient = stage.patience == 0 or progress.since_best < stage.patience
     return progress.epoch_in_stage >= stage.epochs or not patient
 
 
-def _keep_lessons(job: Job, world: World, learner: Learner, progress: checkpoint.Progress) -> None:
+def _keep_lessons(job: TrainingRun, world: World, learner: Learner, progress: checkpoint.TrainingProgress) -> None:
     """What a pretraining stage taught stays beside the checkpoints, for other trainings to start from."""
     if world.rank == 0 and job.recipe.stages[progress.stage].data == "pretrain":
         checkpoint.save_weights(job.run_uri, checkpoint.PRETRAINED, learner.judged.state_dict())
 
 
-def _commit(job: Job, world: World, learner: Learner, progress: checkpoint.Progress) -> None:
+def _commit(job: TrainingRun, world: World, learner: Learner, progress: checkpoint.TrainingProgress) -> None:
     if world.rank == 0:
         progress.steps_in_stage = learner.schedule.last_epoch
         average = learner.average.state_dict() if learner.average is not None else None
         weights = learner.raw.state_dict()
-        checkpoint.save(job.run_uri, job.fingerprint, progress, weights, learner.optimizer, average)
+        checkpoint.save_epoch(job.run_uri, job.fingerprint, progress, weights, learner.optimizer, average)
 
 
 def _set_trainable(raw: Model, groups: list[dict[str, Any]]) -> None:

@@ -113,7 +113,7 @@ def test_a_problem_of_the_listing_is_told_without_reading():
 def test_a_file_that_is_gone_or_has_grown_too_large_is_told_at_reading(folder, monkeypatch):
     assert read_input(Input(f"{folder}/2.png", "2")).reason == "not_found"
     assert read_input(Input(f"{folder}/1.png", "1")) == b"pixels"
-    monkeypatch.setattr("boneage_ray.archives.member.MEBIBYTE", 1)
+    monkeypatch.setattr("boneage_ray.archives.entry.MEBIBYTE", 1)
     monkeypatch.setenv("BONEAGE_MAX_INPUT_MB", "5")
     for size in (None, 6):
         answer = read_input(Input(f"{folder}/1.png", "1", size_bytes=size))

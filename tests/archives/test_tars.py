@@ -214,7 +214,7 @@ def test_absurd_headers_end_the_listing_with_a_reason(tmp_path, rest, reason, en
 
 def test_a_bomb_is_too_large_and_unpacking_ends_at_the_limit(packed, monkeypatch):
     monkeypatch.setenv("BONEAGE_MAX_INPUT_MB", "1")
-    monkeypatch.setattr("boneage_ray.archives.member.GIBIBYTE", 2**20)
+    monkeypatch.setattr("boneage_ray.archives.entry.GIBIBYTE", 2**20)
     monkeypatch.setenv("BONEAGE_MAX_UNPACKED_GB", "5")
     path = packed({"1.png": bytes(3 * 2**20), "2.png": b"2", "3.png": bytes(3 * 2**20), "4.png": b"4"}, "tar.gz")
     assert listed(path) == [("1.png", "too_large"), ("2.png", None), ("3.png", "too_large"), ("", "too_large")]

@@ -7,7 +7,7 @@ import torch
 
 from boneage_ray.augment.config import AugmentConfig
 from boneage_ray.augment.pipeline import Augment
-from boneage_ray.models.heatmap import decode, render
+from boneage_ray.models.heatmap import decode_heatmaps, render_heatmaps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 POINTS = torch.tensor([[[40.3, 60.7]], [[64.0, 64.0]], [[90.2, 33.3]]])
@@ -15,16 +15,16 @@ POINTS = torch.tensor([[[40.3, 60.7]], [[64.0, 64.0]], [[90.2, 33.3]]])
 
 def test_points_go_where_the_picture_is_bent_to():
     torch.manual_seed(0)
-    picture = render(POINTS, 128, 128, 2.0)
+    picture = render_heatmaps(POINTS, 128, 128, 2.0)
     out = Augment(AugmentConfig(bend=0.03))(picture, points_BK2=POINTS)
-    seen = decode(out.image_B1HW, 2.0).points_BK2
+    seen = decode_heatmaps(out.image_B1HW, 2.0).points_BK2
     assert (out.points_BK2 - POINTS).abs().max() > 1.0
     assert torch.allclose(seen, out.points_BK2, atol=0.15)
 
 
 def test_a_mask_is_bent_like_its_image_and_stays_a_mask():
     torch.manual_seed(1)
-    picture = (render(POINTS, 128, 128, 8.0) > 0.5).float()
+    picture = (render_heatmaps(POINTS, 128, 128, 8.0) > 0.5).float()
     out = Augment(AugmentConfig(bend=0.03))(picture, picture.clone())
     assert out.mask_B1HW.unique().tolist() == [0.0, 1.0]
     assert (out.mask_B1HW - (out.image_B1HW > 0.5).float()).abs().mean() < 0.002

@@ -23,7 +23,7 @@ from fuzzing import fuzzed, phantom_seeds, real_seeds
 
 from boneage_ray.errors import InputProblem
 from boneage_ray.preparation.isolated import DecoderPool
-from boneage_ray.preparation.prepare import ImageConfig, prepare
+from boneage_ray.preparation.prepare import ImageConfig, prepare_image
 
 MAX_PEAK_MB = 1000.0
 SOUND = "record"
@@ -116,7 +116,7 @@ def again(seeds, number, seed):
     file = fuzzed(seeds, number, seed)
     print(f"{file.kind}, {file.damage}, from {seeds[file.seed].name}, {len(file.data)} bytes")
     try:
-        print(prepare(file.data, ImageConfig()))
+        print(prepare_image(file.data, ImageConfig()))
     except InputProblem:
         traceback.print_exc()
 

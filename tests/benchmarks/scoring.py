@@ -24,7 +24,7 @@ def bare(files, start, model):
 
     from boneage_ray import bundle
     from boneage_ray.prediction.predictor import Predictor
-    from boneage_ray.preparation.prepare import prepare
+    from boneage_ray.preparation.prepare import prepare_image
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -33,7 +33,7 @@ def bare(files, start, model):
     start()
     ages = []
     for first in range(0, len(files), size):
-        images = [prepare(path.read_bytes(), config).pixels for path in files[first : first + size]]
+        images = [prepare_image(path.read_bytes(), config).pixels for path in files[first : first + size]]
         ages += predictor({"image": images, "sex": [None] * len(images)})["age_months"]
     return len(ages)
 

@@ -11,7 +11,7 @@ import torch
 from boneage_ray import bundle
 from boneage_ray.cli import main
 from boneage_ray.commands import ensemble
-from boneage_ray.datasets.load import Prepared
+from boneage_ray.datasets.load import PreparedData
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction import members
 from boneage_ray.recipes import find_recipe
@@ -89,7 +89,7 @@ def test_a_member_whose_mae_was_not_finite_does_not_lose_the_others(two, tmp_pat
     found = [training.TrainedMember(folders[0], 0, {"val_loss": 1.0}), training.TrainedMember(folders[1], 1, METRICS)]
     monkeypatch.setattr(training, "train_members", lambda recipe, prepared, options: found)
     run = Run("train")
-    ensemble.train_members(run, RECIPE, Prepared("data", {"fingerprint": "f"}), TrainOptions("data", out))
+    ensemble.train_ensemble(run, RECIPE, PreparedData("data", {"fingerprint": "f"}), TrainOptions("data", out))
     assert run.answer["val_mae_months of the members"] == "not finite, 9.00"
     assert run.answer["their mean"] == "not finite"
     assert members.resolve([out]).sha256 == run.answer["model_sha256"]

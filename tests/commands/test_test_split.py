@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from boneage_ray.commands.cephalograms import _note_validated, check_validated
-from boneage_ray.datasets.load import Prepared
+from boneage_ray.datasets.load import PreparedData
 from boneage_ray.errors import UsageError
 from boneage_ray.runtime.runs import Run
 
-DATA = Prepared("data", {"fingerprint": "f1"})
+DATA = PreparedData("data", {"fingerprint": "f1"})
 
 
 def models(place, sha256="a"):
@@ -35,7 +35,7 @@ def test_it_is_closed_before_and_open_after(tmp_path):
 def test_other_data_and_another_model_in_the_same_place_do_not_count(tmp_path):
     _note_validated(models(tmp_path), DATA, "report")
     with pytest.raises(UsageError, match="give --split val first"):
-        asked(tmp_path, data=Prepared("other", {"fingerprint": "f2"}))
+        asked(tmp_path, data=PreparedData("other", {"fingerprint": "f2"}))
     with pytest.raises(UsageError, match="give --split val first"):
         asked(tmp_path, sha256="b")
 

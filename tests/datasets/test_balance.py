@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from boneage_ray.datasets.balance import categories, missing_classes, shared_pixels
-from boneage_ray.datasets.load import Prepared
+from boneage_ray.datasets.load import PreparedData
 from boneage_ray.datasets.plan import Shard, Slice
 from boneage_ray.datasets.read import read_slice
 from boneage_ray.errors import NoUsableInputError
@@ -57,7 +57,7 @@ def test_nothing_to_balance_by_is_said(tmp_path):
     ("size", "mask", "rows"), [(256, "none", 1024), (512, "file", 1024), (1024, "hand", 256), (2048, "file", 64)]
 )
 def test_large_images_are_shuffled_in_smaller_buffers(size, mask, rows):
-    assert Prepared("here", {"image": {"size": size, "mask": mask}}).shuffle_rows() == rows
+    assert PreparedData("here", {"image": {"size": size, "mask": mask}}).shuffle_rows() == rows
 
 
 def test_images_on_both_sides_are_counted_by_their_pixels(tmp_path):

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from boneage_ray.datasets.load import Prepared
+from boneage_ray.datasets.load import PreparedData
 from boneage_ray.datasets.read import TRAINING_COLUMNS, read_rows
 from boneage_ray.errors import MismatchError
 from boneage_ray.preparation.prepare import ImageConfig
@@ -21,7 +21,7 @@ def older(config):
 
 
 def test_what_they_do_not_say_is_the_default():
-    prepared = Prepared("data", {"image": older(ImageConfig(size=128))})
+    prepared = PreparedData("data", {"image": older(ImageConfig(size=128))})
     prepared.check_image(ImageConfig(size=128))
     with pytest.raises(MismatchError, match="mask none instead of hand"):
         prepared.check_image(ImageConfig(size=128, mask="hand"))

@@ -28,7 +28,7 @@ from boneage_ray.phantoms.dicom import (
     encode_dicom,
     file_bytes,
     identified,
-    stored_values,
+    phantom_values,
 )
 from boneage_ray.phantoms.dicom_bad import DICOM_SPOILERS
 from boneage_ray.phantoms.hand import hand_phantom
@@ -62,7 +62,7 @@ def stretched(values):
 def test_lossless_encodings_give_the_pixels_back(encoding, bits, signed):
     tags = DicomTags(5, "F", bits, signed)
     pixels = decoded(encode_dicom(HAND, tags, encoding)).pixels
-    expected = HAND if bits == 8 else stretched(stored_values(HAND, tags))
+    expected = HAND if bits == 8 else stretched(phantom_values(HAND, tags))
     assert pixels.dtype == expected.dtype
     assert np.array_equal(pixels, expected)
 
@@ -84,7 +84,7 @@ def test_lossy_encodings_stay_within_their_error(encoding, bits, levels):
     )  # the window is the whole range: nothing stretched
     pixels = decoded(encode_dicom(HAND, full, encoding)).pixels.astype(float)
     scale = (255 if bits == 8 else 65535) / ((1 << bits) - 1)
-    error = np.abs(pixels / scale - stored_values(HAND, full).astype(float))
+    error = np.abs(pixels / scale - phantom_values(HAND, full).astype(float))
     assert 0 < error.max() <= levels + 0.5
     assert error.mean() < levels * 0.7
 
@@ -117,7 +117,7 @@ def test_without_preamble_and_without_meta(encoding):
     data = encode_dicom(HAND, TAGS, encoding)
     for cut in (data, data[132:], bare(data)):
         assert looks_like_dicom(cut)
-        assert np.array_equal(decoded(cut).pixels, stretched(stored_values(HAND, TAGS)))
+        assert np.array_equal(decoded(cut).pixels, stretched(phantom_values(HAND, TAGS)))
 
 
 def test_other_formats_are_not_claimed():
@@ -134,7 +134,7 @@ def test_other_formats_are_not_claimed():
 
 
 def test_bits_above_the_stored_ones_are_masked():
-    values = stored_values(HAND, TAGS) | np.where(np.indices(HAND.shape).sum(0) % 3 == 0, 0xF000, 0).astype(np.uint16)
+    values = phantom_values(HAND, TAGS) | np.where(np.indices(HAND.shape).sum(0) % 3 == 0, 0xF000, 0).astype(np.uint16)
     data = encode_dicom(HAND, TAGS, "explicit-little")
     junk = data[: -values.nbytes] + values.astype("<u2").tobytes()
     assert np.array_equal(decoded(junk).pixels, decoded(data).pixels)
@@ -142,7 +142,7 @@ def test_bits_above_the_stored_ones_are_masked():
 
 def test_values_may_sit_in_the_high_bits():
     data = encode_dicom(HAND, DicomTags(5, extra={"HighBit": 15}))
-    values = stored_values(HAND, TAGS)
+    values = phantom_values(HAND, TAGS)
     raised = data[: -values.nbytes] + ((values << 4) | 5).astype("<u2").tobytes()
     assert np.array_equal(decoded(raised).pixels, stretched(values))
 
@@ -231,7 +231,7 @@ def test_planted_faults_have_their_reasons():
     valid = {kind: outcome.pop(kind) for kind in list(outcome) if kind.startswith("valid")}
     assert {kind: refused(data)[0] for kind, data in outcome.items()} == FAULTS
     for data in valid.values():
-        assert np.array_equal(decoded(data, "none").pixels, stretched(stored_values(HAND, TAGS)))
+        assert np.array_equal(decoded(data, "none").pixels, stretched(phantom_values(HAND, TAGS)))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from boneage_ray.decoding.decode import decode
 from boneage_ray.errors import InputProblem
-from boneage_ray.phantoms.dicom import DicomTags, encode_dicom, stored_values, write_values
+from boneage_ray.phantoms.dicom import DicomTags, encode_dicom, phantom_values, write_values
 from boneage_ray.phantoms.hand import hand_phantom
 
 HAND = hand_phantom(5, 120, "F", 96).image  # 96 x 77
@@ -68,7 +68,7 @@ def test_native_pixels_of_more_than_the_image_are_refused(encoding, extra, decla
 
 @pytest.mark.parametrize(("surplus", "flags"), [(0, ()), (2, ("pixel_data_longer",)), (152, ("pixel_data_longer",))])
 def test_less_than_a_row_too_much_is_flagged(surplus, flags):
-    values = stored_values(HAND, TAGS)
+    values = phantom_values(HAND, TAGS)
     longer = {"PixelData": values.tobytes() + bytes(surplus)}
     radiograph = decoded(encode_dicom(HAND, DicomTags(5, window=WINDOW, extra=longer)))
     assert radiograph.flags == flags
@@ -170,14 +170,14 @@ def test_a_wide_codestream_around_few_bits_is_in_order():
     # JPEG-LS here states 16 bits of values of 10; signed ones may be extended to the whole word.
     for signed in (False, True):
         tags = DicomTags(5, bits=10, signed=signed)
-        values = stored_values(HAND, tags)
+        values = phantom_values(HAND, tags)
         radiograph = decoded(write_values(values, tags, "jpeg-ls"))
         assert radiograph.flags == ()
         assert np.array_equal(radiograph.pixels, decoded(encode_dicom(HAND, tags)).pixels)
 
 
 def test_native_bits_outside_the_stored_ones_are_flagged():
-    values = stored_values(HAND, TAGS)
+    values = phantom_values(HAND, TAGS)
     assert decoded(write_values(values | np.uint16(0x8000), TAGS, "explicit-little")).flags == ("bits_outside_stored",)
     assert decoded(write_values(values, tags_of("x", BitsStored=8), "explicit-little")).flags == (
         "bits_outside_stored",

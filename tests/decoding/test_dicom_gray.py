@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from boneage_ray.decoding.dicom.gray import window
+from boneage_ray.decoding.dicom.gray import window_values
 from boneage_ray.decoding.dicom.read import decode_dicom
 from boneage_ray.phantoms.dicom import DicomTags, write_values
 
@@ -47,7 +47,7 @@ def lut(first, data, bits=16, vr="US"):
     ],
 )
 def test_window_functions(function, center, width, expected):
-    np.testing.assert_allclose(window(ROW[0].astype(float), center, width, function), expected, atol=1e-8)
+    np.testing.assert_allclose(window_values(ROW[0].astype(float), center, width, function), expected, atol=1e-8)
     radiograph = gray(ROW, WindowCenter=center, WindowWidth=width, VOILUTFunction=function)
     assert levels(radiograph) == np.rint(np.array(expected) * 65535).tolist()
     assert radiograph.flags == ()
@@ -56,8 +56,8 @@ def test_window_functions(function, center, width, expected):
 def test_the_standards_example_of_a_window():
     # PS3.3 C.11.2.1.2.1: c 2048, w 4096 maps 0..4095 to the full range; c 2048, w 1 is a threshold at 2048.
     values = np.array([0.0, 4095.0])
-    assert window(values, 2048, 4096, "LINEAR").tolist() == [0.0, 1.0]
-    assert window(np.array([2047.0, 2048.0]), 2048, 1, "LINEAR").tolist() == [0.0, 1.0]
+    assert window_values(values, 2048, 4096, "LINEAR").tolist() == [0.0, 1.0]
+    assert window_values(np.array([2047.0, 2048.0]), 2048, 1, "LINEAR").tolist() == [0.0, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.fuzzing import DAMAGES, HEADERS, fuzzed, phantom_seeds
 
 from boneage_ray.errors import InputProblem
-from boneage_ray.preparation.prepare import ImageConfig, prepare
+from boneage_ray.preparation.prepare import ImageConfig, prepare_image
 
 CONFIG = ImageConfig(size=64)
 COUNT = 300
@@ -18,7 +18,7 @@ def seeds():
 
 
 def test_every_sound_phantom_becomes_a_record(seeds):
-    assert {prepare(seed.data, CONFIG).original_size for seed in seeds} == {(128, 102)}
+    assert {prepare_image(seed.data, CONFIG).original_size for seed in seeds} == {(128, 102)}
 
 
 def test_a_fuzzed_file_is_made_again_by_its_number(seeds):
@@ -35,12 +35,12 @@ def test_no_damage_is_a_surprise(seeds):
     for number in range(COUNT):
         file = fuzzed(seeds, number)
         try:
-            prepared = prepare(file.data, CONFIG)
+            prepared = prepare_image(file.data, CONFIG)
         except InputProblem as problem:
             if problem.reason == "internal_error":
                 surprises.append(f"{number}: {file.kind}, {file.damage}: {problem.message}")
             continue
-        whole = prepare(seeds[file.seed].data, CONFIG)
+        whole = prepare_image(seeds[file.seed].data, CONFIG)
         if file.damage == "truncate" and prepared.pixel_sha256 != whole.pixel_sha256:
             changed.append(number)
     assert surprises == []

@@ -11,13 +11,13 @@ import pytest
 
 from boneage_ray.evaluation import data_figures as figures
 from boneage_ray.evaluation.data_report import MAX_SHEET_BYTES, data_page, mixed, pick_excluded
-from boneage_ray.phantoms.png import encode_png
+from boneage_ray.phantoms.png import encode_gray_png
 from boneage_ray.preparation.overview import copies, overview
 from boneage_ray.records.schema import case_schema, rejected_schema, to_table
 
 COMMAND = "boneage prepare HANDS --out DATA"
 NASTY = '</script><script>alert("1")</script>'
-THUMBNAIL = encode_png(np.arange(64, dtype=np.uint8).reshape(8, 8))
+THUMBNAIL = encode_gray_png(np.arange(64, dtype=np.uint8).reshape(8, 8))
 SPLIT = {"shares": "70/15/15", "stratify": ["sex", "age"], "seed": 7, "table": None}
 
 

@@ -8,7 +8,7 @@ import pytest
 from made_up_predictions import many, predictions
 
 from boneage_ray.evaluation.analysis import analyse
-from boneage_ray.evaluation.page import Number, Page, Picture, Section, Status, Table, render
+from boneage_ray.evaluation.page import Number, Page, PagePicture, PageStatus, PageTable, Section, render_page
 from boneage_ray.evaluation.report import evaluation_page
 
 COMMAND = "boneage evaluate --model M --data D --split test --out E"
@@ -43,11 +43,11 @@ def small_page(**changes):
     parts = {
         "title": "A page",
         "facts": {"Model": "m"},
-        "status": Status("good", "Fine"),
+        "status": PageStatus("good", "Fine"),
         "numbers": [Number("n", "1")],
         "sections": [],
     }
-    return render(Page(**{**parts, **changes}))
+    return render_page(Page(**{**parts, **changes}))
 
 
 def page_of(cases, median=120.0, history=()):
@@ -62,14 +62,14 @@ def test_everything_from_outside_is_escaped():
     page = small_page(
         title=NASTY,
         facts={NASTY: NASTY},
-        status=Status("bad", NASTY, [NASTY]),
+        status=PageStatus("bad", NASTY, [NASTY]),
         numbers=[Number(NASTY, NASTY, NASTY)],
         sections=[
             Section(
                 NASTY,
                 [NASTY],
-                [Table([NASTY], [[NASTY]], NASTY)],
-                [Picture(b"<svg viewBox='0 0 1 1'></svg>", f'"{NASTY}', NASTY)],
+                [PageTable([NASTY], [[NASTY]], NASTY)],
+                [PagePicture(b"<svg viewBox='0 0 1 1'></svg>", f'"{NASTY}', NASTY)],
                 NASTY,
             )
         ],
@@ -149,7 +149,7 @@ def test_figures_take_the_text_colour_of_the_page():
 
 
 def test_a_png_becomes_a_data_uri_with_alternative_text():
-    picture = Picture(b"\x89PNG\r\n\x1a\n", 'left "hand"', "caption")
+    picture = PagePicture(b"\x89PNG\r\n\x1a\n", 'left "hand"', "caption")
     read = Reader(small_page(sections=[Section("s", pictures=[picture])]))
     assert read.all("img") == [{"alt": 'left "hand"', "src": "data:image/png;base64,iVBORw0KGgo="}]
 

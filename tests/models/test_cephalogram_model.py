@@ -8,9 +8,9 @@ from safetensors.torch import save_file
 
 from boneage_ray.errors import UsageError
 from boneage_ray.models.build import build_model
-from boneage_ray.models.cephalogram import Cephalogram, cut, moved, moved_back
+from boneage_ray.models.cephalogram import Cephalogram, cut_neck, moved, moved_back
 from boneage_ray.models.config import CephalogramConfig
-from boneage_ray.models.heatmap import decode
+from boneage_ray.models.heatmap import decode_heatmaps
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 
@@ -111,11 +111,11 @@ def test_moved_back_is_the_inverse_of_moved():
 
 def test_a_cut_takes_the_pixels_that_its_frame_names():
     image = torch.arange(64.0).view(1, 1, 8, 8)
-    whole = cut(image, torch.tensor([[2.0, 3.0, 1.0]]), 4)
+    whole = cut_neck(image, torch.tensor([[2.0, 3.0, 1.0]]), 4)
     assert torch.allclose(whole[0, 0], image[0, 0, 3:7, 2:6], atol=1e-4)
-    half = cut(image, torch.tensor([[1.0, 1.0, 0.5]]), 3)
+    half = cut_neck(image, torch.tensor([[1.0, 1.0, 0.5]]), 3)
     assert half[0, 0, 0].tolist() == pytest.approx([9.0, 9.5, 10.0], abs=1e-4)
-    assert cut(image, torch.tensor([[-4.0, 0.0, 1.0]]), 3)[0, 0, 0, 0] == 0
+    assert cut_neck(image, torch.tensor([[-4.0, 0.0, 1.0]]), 3)[0, 0, 0, 0] == 0
 
 
 def test_a_side_that_no_encoder_can_halve_is_refused():
@@ -184,7 +184,7 @@ def test_a_head_that_faces_left_is_found_in_the_mirror(neck, monkeypatch):
     images[0, 0, 20, 50] = images[1, 0, 30, 10] = images[2, 0, 40, 40] = 1.0
     outputs = net(images)
     name, frame = ("neck", "neck_frame") if neck else ("vertebral", "frame")
-    found = moved(decode(outputs[name], 2.0, maps="logits").points_BK2, outputs[frame])[:, 0]
+    found = moved(decode_heatmaps(outputs[name], 2.0, maps="logits").points_BK2, outputs[frame])[:, 0]
     assert torch.allclose(found, torch.tensor([[50.0, 20.0], [10.0, 30.0], [40.0, 40.0]]), atol=0.6)
     net.config = net.config.model_copy(update={"mirror": False})
-    assert decode(net(images)["vertebral"], 2.0, maps="logits").confidence_BK[1].max() < 0.1
+    assert decode_heatmaps(net(images)["vertebral"], 2.0, maps="logits").confidence_BK[1].max() < 0.1

@@ -27,14 +27,14 @@ def test_places_are_rows_and_columns():
 
 def test_a_patch_is_cut_where_it_lies():
     image = torch.arange(2 * 8 * 10).reshape(2, 1, 8, 10)
-    made = patches.cut(image, torch.tensor([[[0, 0], [4, 6]], [[2, 1], [2, 1]]]), 4)
+    made = patches.cut_patches(image, torch.tensor([[[0, 0], [4, 6]], [[2, 1], [2, 1]]]), 4)
     assert made.shape == (4, 1, 4, 4)
     assert torch.equal(made[1, 0], image[0, 0, 4:8, 6:10])
     assert torch.equal(made[2, 0], image[1, 0, 2:6, 1:5])
 
 
 def test_weights_are_positive_smooth_and_symmetric():
-    weight = patches.window(64)
+    weight = patches.patch_weights(64)
     assert weight.min() > 0
     assert weight.max() == pytest.approx(1.0, abs=2e-3)
     assert torch.allclose(weight, weight.flip(0))

@@ -22,7 +22,7 @@ from boneage_ray.phantoms.archive import (
     write_cephalogram_archive,
     write_hand_archive,
 )
-from boneage_ray.phantoms.dicom import LOSSY, SYNTAXES, DicomTags, encode_dicom, stored_values
+from boneage_ray.phantoms.dicom import LOSSY, SYNTAXES, DicomTags, encode_dicom, phantom_values
 from boneage_ray.phantoms.hand import hand_phantom
 
 IMAGE = hand_phantom(1, 100, "M", 64).image
@@ -44,7 +44,7 @@ def test_pydicom_reads_the_same_pixels_from_what_it_can_decode():
     for encoding in ("implicit-little", "explicit-little", "explicit-big", "deflated", "rle"):
         for tags in (DicomTags(3), DicomTags(3, bits=16, signed=True), DicomTags(3, bits=8, inverted=True)):
             dataset = pydicom.dcmread(io.BytesIO(encode_dicom(IMAGE, tags, encoding)))
-            assert np.array_equal(dataset.pixel_array, stored_values(IMAGE, tags)), encoding
+            assert np.array_equal(dataset.pixel_array, phantom_values(IMAGE, tags)), encoding
 
 
 def test_an_archive_comes_in_all_encodings(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from boneage_ray.errors import UsageError
-from boneage_ray.phantoms.film import View, fill
+from boneage_ray.phantoms.film import View, fill_outline
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.phantoms.hand_build import Build
 from boneage_ray.phantoms.hand_shape import build_hand
@@ -19,7 +19,7 @@ def bone_mask(bones):
     mask = np.zeros((1000, 1000), np.uint8)
     for bone in bones:
         for outline in bone.outlines:
-            fill(mask, view.to_canvas(outline))
+            fill_outline(mask, view.to_canvas(outline))
     return mask
 
 

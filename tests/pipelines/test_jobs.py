@@ -112,7 +112,7 @@ def submit(dashboard, places):
 @pytest.mark.timeout(600)
 def test_the_five_entrypoints_do_the_whole_way_as_jobs(submit, places, dashboard):
     hands, data, model = places["hands"], places["data"], places["model"]
-    client = jobs.connect(dashboard)
+    client = jobs.jobs_client(dashboard)
     done = [
         submit(
             "prepare", f"{hands}/{HAND_FOLDER} --labels {hands}/boneage-training-dataset.csv --recipe demo --out {data}"
@@ -212,7 +212,7 @@ def test_a_wrong_spec_is_refused_by_name(tmp_path, text, said):
 @pytest.mark.parametrize("address", ["head:8265", "ray://head:10001", "auto"])
 def test_an_address_that_is_no_url_is_refused(address):
     with pytest.raises(UsageError, match="the URL of a Ray dashboard"):
-        jobs.connect(address)
+        jobs.jobs_client(address)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_a_server_that_refuses_or_is_no_dashboard_is_named(status, said):
     with HTTPServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(UsageError) as caught:
-            jobs.connect(f"http://127.0.0.1:{server.server_port}")
+            jobs.jobs_client(f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
     assert f"127.0.0.1:{server.server_port}" in str(caught.value)
     assert said in str(caught.value)
@@ -240,4 +240,4 @@ def test_a_server_that_refuses_or_is_no_dashboard_is_named(status, said):
 def test_a_cluster_that_does_not_answer_is_named():
     (port,) = free_ports(1)
     with pytest.raises(UsageError, match=f"http://127.0.0.1:{port}: no Ray dashboard answers"):
-        jobs.connect(f"http://127.0.0.1:{port}")
+        jobs.jobs_client(f"http://127.0.0.1:{port}")

@@ -17,7 +17,7 @@ from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.prediction.ensemble import combine
 from boneage_ray.prediction.rows import load_input, score_rows
-from boneage_ray.preparation.prepare import prepare
+from boneage_ray.preparation.prepare import prepare_image
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import from_table, result_schema, to_table
@@ -47,8 +47,8 @@ def saved(tmp_path_factory):
 def scored(*uris):
     """The rows of one run over the same six files, one of them small and one no image."""
     models = members.resolve(uris)
-    scorer = ensemble.load(models, "cpu")
-    prepares = [partial(prepare, config=image) for image in models.images]
+    scorer = ensemble.load_predictor(models, "cpu")
+    prepares = [partial(prepare_image, config=image) for image in models.images]
     files = [encoded(picture(100, 100, k)) for k in range(4)] + [encoded(picture(80, 80, 9)), b"text"]
     cases = [
         load_input(Input(f"{k}.png", str(k), sex="FM"[k % 2], sex_source="option"), data, *prepares)
@@ -100,11 +100,11 @@ def test_a_member_that_was_exchanged_meanwhile_is_refused(saved, tmp_path):
     models = members.resolve([uri, saved["cropped"]])
     bundle.save(uri, RECIPE, model, {"val_mae_months": 1.0})
     with pytest.raises(MismatchError, match="was exchanged while it was in use"):
-        ensemble.load(models, "cpu")
+        ensemble.load_predictor(models, "cpu")
 
 
 def test_nothing_given_nothing_answered(saved):
-    assert ensemble.load(members.resolve([saved["demo"], saved["cropped"]]), "cpu")({"sex": []}) == {}
+    assert ensemble.load_predictor(members.resolve([saved["demo"], saved["cropped"]]), "cpu")({"sex": []}) == {}
 
 
 def answer(ages, three):

@@ -21,11 +21,11 @@ from boneage_ray.models.build import build_model
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.phantoms.hand import hand_phantom
-from boneage_ray.prediction.explain import SIDE, explain, grad_cam, original, stage_words
+from boneage_ray.prediction.explain import SIDE, explain_image, grad_cam, original, stage_words
 from boneage_ray.prediction.landmark_overlay import ORANGE
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.prediction.rows import load_input
-from boneage_ray.preparation.prepare import ImageConfig, prepare
+from boneage_ray.preparation.prepare import ImageConfig, prepare_image
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import empty_result
@@ -47,7 +47,7 @@ class Known:
 
 def loaded(data, size=128):
     item = Input("s/1.png", "1", pixel_spacing_mm=HEAD.pixel_spacing_mm, pixel_spacing_source="option")
-    return load_input(item, data, partial(prepare, config=ImageConfig(size=size)))
+    return load_input(item, data, partial(prepare_image, config=ImageConfig(size=size)))
 
 
 def head_points(case, sure=0.9):
@@ -71,7 +71,7 @@ def near(picture, place, colour, reach=2):
 def test_a_cephalogram_is_shown_whole_with_its_points_its_lines_and_its_trace():
     data = encoded(HEAD.image)
     case = loaded(data)
-    found = explain(Known("cephalogram-light", points=head_points(case)), case, data)
+    found = explain_image(Known("cephalogram-light", points=head_points(case)), case, data)
     assert (found.row["status"], found.row["cvm_stage"]) == ("scored", "CS5")
     picture, factor = decoded(found.png), SIDE / 300
     assert picture.shape == (SIDE, round(HEAD.image.shape[1] * factor), 3)
@@ -88,7 +88,7 @@ def test_points_that_are_no_vertebrae_are_shown_without_a_trace():
     case = loaded(data)
     points = head_points(case)
     points[:13, :2] = 50.0
-    found = explain(Known("cephalogram-light", points=points), case, data)
+    found = explain_image(Known("cephalogram-light", points=points), case, data)
     assert (found.row["flags"][-1], found.trace) == ("cvm_not_measurable", ())
     assert decoded(found.png).shape[0] == SIDE
 
@@ -96,10 +96,10 @@ def test_points_that_are_no_vertebrae_are_shown_without_a_trace():
 def test_what_is_rejected_or_unreadable_has_no_picture():
     data = encoded(HEAD.image)
     case = loaded(data)
-    unsure = explain(Known("cephalogram-light", points=head_points(case, sure=0.1)), case, data)
+    unsure = explain_image(Known("cephalogram-light", points=head_points(case, sure=0.1)), case, data)
     assert (unsure.png, unsure.trace, unsure.row["reason"]) == (None, (), "out_of_distribution")
     for recipe in ("cephalogram-light", "hand-mask", "demo"):
-        broken = explain(Known(recipe), loaded(b""), b"")
+        broken = explain_image(Known(recipe), loaded(b""), b"")
         assert (broken.png, broken.row["status"], broken.row["reason"]) == (None, "failed", "truncated")
 
 
@@ -122,7 +122,7 @@ def test_the_outline_of_a_mask_is_drawn_on_the_prepared_image():
     data = encoded(hand_phantom(1, 100, "F", 200).image)
     mask = np.zeros((128, 128), np.uint8)
     mask[30:90, 40:100] = 1
-    found = explain(Known("hand-mask", mask=mask), loaded(data), data)
+    found = explain_image(Known("hand-mask", mask=mask), loaded(data), data)
     picture = decoded(found.png)
     assert found.row["status"] == "scored"
     assert picture[30, 60].tolist() == [0, 200, 255]
@@ -181,7 +181,7 @@ def predictor_of(name, size=64, **model):
 def test_an_age_is_shown_with_grad_cam_and_predicting_goes_on_as_before(name, one_thread):
     data = encoded(hand_phantom(1, 100, "F", 200).image)
     predictor, case = predictor_of(name), loaded(data, 64)
-    found = explain(predictor, case, data)
+    found = explain_image(predictor, case, data)
     assert found.row["status"] == "scored"
     assert decoded(found.png).shape == (SIDE, SIDE, 3)
     heat = grad_cam(predictor, case.outcome.pixels, "F")
@@ -189,7 +189,7 @@ def test_an_age_is_shown_with_grad_cam_and_predicting_goes_on_as_before(name, on
     assert 0 <= heat.min() < 0.9
     assert not any(module._forward_hooks for module in predictor.model.modules())
     assert all(parameter.grad is None for parameter in predictor.model.parameters())
-    assert explain(predictor, case, data).row == found.row
+    assert explain_image(predictor, case, data).row == found.row
 
 
 def test_a_mirrored_model_is_shown_the_image_as_it_is(one_thread):
@@ -202,11 +202,11 @@ def test_an_encoder_without_feature_maps_is_refused(one_thread):
     data = encoded(hand_phantom(1, 100, "F", 200).image)
     predictor = predictor_of("test_vit")
     with pytest.raises(UsageError, match="demo: this encoder has no feature maps to show"):
-        explain(predictor, loaded(data, 64), data)
+        explain_image(predictor, loaded(data, 64), data)
 
 
 def test_a_mask_without_a_hand_is_rejected_as_score_rejects_it():
     data = encoded(hand_phantom(1, 100, "F", 160).image)
-    case = load_input(Input("hand.png", "hand"), data, lambda given: prepare(given, ImageConfig(size=64)))
-    found = explain(Known("hand-mask", mask=np.zeros((64, 64), np.uint8)), case, data)
+    case = load_input(Input("hand.png", "hand"), data, lambda given: prepare_image(given, ImageConfig(size=64)))
+    found = explain_image(Known("hand-mask", mask=np.zeros((64, 64), np.uint8)), case, data)
     assert (found.png, found.row["status"], found.row["reason"]) == (None, "rejected", "no_mask")

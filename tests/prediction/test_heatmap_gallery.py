@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS
-from boneage_ray.models.heatmap import render
+from boneage_ray.models.heatmap import render_heatmaps
 from boneage_ray.prediction.heatmaps import COLUMNS, TILE, heatmap_gallery
 from boneage_ray.tasks.cephalogram import CephalogramTask
 from boneage_ray.tasks.config import CephalogramTaskConfig
@@ -22,7 +22,7 @@ PLACE = 60.0
 def network(image_B1HW, sex_B):
     """Logits whose highest place is the same for every vertebral landmark; maps of half the side, no facial ones."""
     points = torch.full((1, 13, 2), (PLACE - 0.5) / STRIDE)
-    heat = render(points, SIDE // STRIDE, SIDE // STRIDE, 1.5)
+    heat = render_heatmaps(points, SIDE // STRIDE, SIDE // STRIDE, 1.5)
     return {"vertebral": heat.clamp_min(1e-9).log(), "frame": torch.tensor([[0.5, 0.5, float(STRIDE)]])}
 
 

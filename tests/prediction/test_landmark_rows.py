@@ -12,9 +12,9 @@ from boneage_ray.anatomy import cvm
 from boneage_ray.anatomy.cephalometry import FACIAL, LANDMARKS, VERTEBRAL
 from boneage_ray.archives.archive import Input
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
-from boneage_ray.prediction.landmarks import confidence, in_original, landmark_adder, named, staged
+from boneage_ray.prediction.landmarks import confidence, landmark_adder, named, points_in_original, staged
 from boneage_ray.prediction.rows import load_input, score_rows
-from boneage_ray.preparation.prepare import ImageConfig, prepare
+from boneage_ray.preparation.prepare import ImageConfig, prepare_image
 from boneage_ray.records.schema import from_table, result_schema, to_table
 from boneage_ray.tasks.config import CephalogramTaskConfig
 
@@ -38,7 +38,7 @@ class Known:
 def loaded(data=None, name="1", **known):
     known = {"pixel_spacing_mm": HEAD.pixel_spacing_mm, "pixel_spacing_source": "option"} | known
     data = encoded(HEAD.image) if data is None else data
-    return load_input(Input(f"s/{name}.png", name, **known), data, partial(prepare, config=IMAGE))
+    return load_input(Input(f"s/{name}.png", name, **known), data, partial(prepare_image, config=IMAGE))
 
 
 def answer(case, sigma=0.1, sure=0.9, head=HEAD):
@@ -61,7 +61,7 @@ def test_points_and_sigma_go_back_to_the_original_and_confidence_stays():
     given[0] = (10.0, 20.0, 1.5, 0.75)
     given[1] = np.nan
     before = given.copy()
-    found = in_original(given, (4.0, 100.0, -8.0))
+    found = points_in_original(given, (4.0, 100.0, -8.0))
     assert found[0].tolist() == [140.0, 72.0, 6.0, 0.75]
     assert np.isnan(found[1]).all()
     assert found[2].tolist() == [100.0, -8.0, 0.0, 0.0]
@@ -81,7 +81,7 @@ def test_names_stand_only_with_the_points_that_were_found():
     points = np.full((32, 4), np.nan)
     points[2], points[31] = (1.2346, 2, 0.5, 0.9), (7, 8, 1, np.nan)
     points[3] = (1, 2, np.nan, 0.9)
-    assert named(in_original(points, (1.0, 0.0, 0.0))) == [
+    assert named(points_in_original(points, (1.0, 0.0, 0.0))) == [
         {"name": "C2_inferior_anterior", "x": 1.235, "y": 2.0, "sigma": 0.5},
         {"name": "articulare", "x": 7.0, "y": 8.0, "sigma": 1.0},
     ]

@@ -9,10 +9,10 @@ from pictures import encoded
 
 from boneage_ray.archives.archive import Input
 from boneage_ray.phantoms.hand import hand_phantom
-from boneage_ray.prediction.masks import in_original, mask_rows, path_below
+from boneage_ray.prediction.masks import mask_in_original, mask_rows, path_below
 from boneage_ray.prediction.rows import load_input
 from boneage_ray.preparation.masking import read_mask
-from boneage_ray.preparation.prepare import ImageConfig, prepare
+from boneage_ray.preparation.prepare import ImageConfig, prepare_image
 from boneage_ray.tasks.mask import overlap
 
 HAND = hand_phantom(3, 96, "F", 300)
@@ -33,24 +33,24 @@ class Known:
 @pytest.mark.parametrize("size", [128, 300, 420])
 @pytest.mark.parametrize("crop", ["none", "hand"])
 def test_a_mask_finds_its_way_back_to_the_file(size, crop):
-    made = prepare(encoded(HAND.image), ImageConfig(size=size, mask="file", crop=crop), encoded(HAND.mask))
-    back = in_original(made.mask, made)
+    made = prepare_image(encoded(HAND.image), ImageConfig(size=size, mask="file", crop=crop), encoded(HAND.mask))
+    back = mask_in_original(made.mask, made)
     assert back.shape == HAND.mask.shape
     assert overlap(back, HAND.mask)[0] > (0.985 if size == 128 else 0.993)
 
 
 def test_what_is_outside_of_the_crop_is_no_hand():
-    made = prepare(encoded(HAND.image), ImageConfig(size=128, crop="hand", crop_margin=0.0))
-    back = in_original(np.ones((128, 128), np.uint8), made)
+    made = prepare_image(encoded(HAND.image), ImageConfig(size=128, crop="hand", crop_margin=0.0))
+    back = mask_in_original(np.ones((128, 128), np.uint8), made)
     assert 0.5 < back.mean() < 1.0
 
 
 def test_rows_are_scored_without_an_age_and_masks_are_written():
     data, written = encoded(HAND.image), {}
-    prepared = prepare(data, ImageConfig(size=128, mask="file"), encoded(HAND.mask))
+    prepared = prepare_image(data, ImageConfig(size=128, mask="file"), encoded(HAND.mask))
     nothing = np.zeros((128, 128), np.uint8)
     loaded = [
-        load_input(Input(f"s/{name}", name), content, lambda given: prepare(given, ImageConfig(size=128)))
+        load_input(Input(f"s/{name}", name), content, lambda given: prepare_image(given, ImageConfig(size=128)))
         for name, content in (("a/1.png", data), ("bad.png", b""), ("2.dcm", data))
     ]
     rows = list(mask_rows(loaded, Known(prepared.mask, nothing), "s", written.__setitem__))

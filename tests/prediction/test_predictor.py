@@ -13,7 +13,7 @@ from boneage_ray import bundle
 from boneage_ray.anatomy.growth import stage_of
 from boneage_ray.bundle import Bundle
 from boneage_ray.errors import UsageError
-from boneage_ray.models.ensemble import Cases, fit_trees
+from boneage_ray.models.boosted_trees import Cases, fit_trees
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.recipes import find_recipe

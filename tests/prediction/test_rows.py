@@ -13,7 +13,7 @@ from boneage_ray import __version__
 from boneage_ray.archives.archive import Input
 from boneage_ray.errors import InputProblem
 from boneage_ray.prediction.rows import load_input, score_rows
-from boneage_ray.preparation.prepare import ImageConfig, prepare
+from boneage_ray.preparation.prepare import ImageConfig, prepare_image
 from boneage_ray.records.schema import from_table, result_schema, to_table
 
 CONFIG = ImageConfig(size=64)
@@ -34,7 +34,7 @@ class Brightness:
 
 
 def loaded(data, name="1", **known):
-    return load_input(Input(f"s3://site/{name}.png", name, **known), data, partial(prepare, config=CONFIG))
+    return load_input(Input(f"s3://site/{name}.png", name, **known), data, partial(prepare_image, config=CONFIG))
 
 
 def rows(cases, predictor=None):

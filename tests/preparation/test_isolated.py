@@ -21,7 +21,7 @@ from boneage_ray.errors import BoneageError, InputProblem, UsageError
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.preparation import isolated_child
 from boneage_ray.preparation.isolated import DecoderPool, Limits
-from boneage_ray.preparation.prepare import ImageConfig, Prepared, prepare
+from boneage_ray.preparation.prepare import ImageConfig, PreparedImage, prepare_image
 
 CONFIG = ImageConfig(size=64)
 GOOD = encoded(picture())
@@ -124,7 +124,7 @@ def same(one, other):
 
 
 def test_what_comes_back_is_what_prepare_gives():
-    direct = prepare(GOOD, CONFIG)
+    direct = prepare_image(GOOD, CONFIG)
     with DecoderPool(CONFIG) as pool:
         isolated = pool.prepare(GOOD)
         assert same(isolated, direct)
@@ -132,7 +132,7 @@ def test_what_comes_back_is_what_prepare_gives():
         assert isolated.pixels.flags.writeable
         for damaged in (b"", b"no picture", GOOD[:500], encoded(np.zeros((100, 100), np.uint8))):
             with pytest.raises(InputProblem) as expected:
-                prepare(damaged, CONFIG)
+                prepare_image(damaged, CONFIG)
             told = problem_of(pool, damaged)
             assert (told.args, told.thumbnail) == (expected.value.args, expected.value.thumbnail)
         assert pool.counts.files == 5
@@ -144,7 +144,7 @@ def test_every_field_has_its_place_in_an_answer():
     def names(kind):
         return {field.name for field in dataclasses.fields(kind)} - {"pixels", "mask"}  # raw bytes, not JSON
 
-    assert set(isolated_child.PreparedFields.model_fields) == names(Prepared)
+    assert set(isolated_child.PreparedFields.model_fields) == names(PreparedImage)
     assert set(isolated_child.SourceFields.model_fields) == names(Radiograph)
 
 
@@ -159,7 +159,7 @@ def test_masks_travel_there_and_back():
                 opened.prepare(data, nothing)
             assert (caught.value.step, caught.value.reason) == ("mask", "no_mask")
         assert opened.prepare(data, mask_data).pixel_sha256 == first.pixel_sha256
-    direct = prepare(data, config, mask_data)
+    direct = prepare_image(data, config, mask_data)
     for made in (first, again):
         assert np.array_equal(made.mask, direct.mask)
         assert np.array_equal(made.pixels, direct.pixels)
@@ -169,7 +169,7 @@ def test_masks_found_without_a_file_come_back_too():
     data = encoded(hand_phantom(3, 96, "F", 200).image)
     config = ImageConfig(size=64, mask="hand")
     with DecoderPool(config) as opened:
-        assert np.array_equal(opened.prepare(data).mask, prepare(data, config).mask)
+        assert np.array_equal(opened.prepare(data).mask, prepare_image(data, config).mask)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_file_that_ends_its_process_costs_that_file(pool, file, reason, messag
     told = problem_of(pool, file)
     assert (told.step, told.reason, told.message, told.status) == ("decode", reason, message, "failed")
     assert pool.counts.deaths == before + (1 if file == b"sleep" else 2)  # a second try, but not of what hangs
-    assert same(pool.prepare(GOOD), prepare(GOOD, CONFIG))
+    assert same(pool.prepare(GOOD), prepare_image(GOOD, CONFIG))
 
 
 @pytest.mark.parametrize("file", [b"hoard", b"numpy", b"opencv", bytes(103 << 20)])
@@ -196,16 +196,16 @@ def test_too_much_memory_costs_that_file(pool, file):
     told = problem_of(pool, file)
     assert (told.step, told.reason, told.message) == ("decode", "too_large", "decoding needs more than 256 MB")
     assert pool.counts.deaths == before  # told by the child itself
-    assert same(pool.prepare(GOOD), prepare(GOOD, CONFIG))
+    assert same(pool.prepare(GOOD), prepare_image(GOOD, CONFIG))
     assert pool.counts.peak_mb < 256 + 64  # the limit, and libraries mapped from disk
 
 
 def test_a_death_that_does_not_come_again_costs_nothing(pool, planted):
-    assert same(pool.prepare(b"once:" + str(planted / "mark").encode()), prepare(GOOD, CONFIG))
+    assert same(pool.prepare(b"once:" + str(planted / "mark").encode()), prepare_image(GOOD, CONFIG))
 
 
 def test_what_libraries_print_does_not_reach_the_answers(pool, capfd):
-    assert same(pool.prepare(b"print"), prepare(GOOD, CONFIG))
+    assert same(pool.prepare(b"print"), prepare_image(GOOD, CONFIG))
     assert capfd.readouterr() == ("", "")
 
 
@@ -221,7 +221,7 @@ def test_an_answer_that_makes_no_sense_is_not_believed(pool):
     told = problem_of(pool, b"lie")
     assert told.reason == "internal_error"
     assert "makes no sense" in told.message
-    assert same(pool.prepare(GOOD), prepare(GOOD, CONFIG))
+    assert same(pool.prepare(GOOD), prepare_image(GOOD, CONFIG))
 
 
 def test_thumbnail_and_damaged_text_come_back(pool):
@@ -236,7 +236,7 @@ def test_a_child_is_lean_and_knows_no_keys(pool):
 
 def test_threads_share_the_children(planted):
     wrong = []
-    expected = {seed: prepare(encoded(picture(seed=seed)), CONFIG) for seed in range(4)}
+    expected = {seed: prepare_image(encoded(picture(seed=seed)), CONFIG) for seed in range(4)}
 
     def work(seed):
         data = encoded(picture(seed=seed))

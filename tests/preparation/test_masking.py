@@ -10,7 +10,7 @@ from pictures import encoded, picture
 from boneage_ray.errors import InputProblem
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.preparation import enhance, masking
-from boneage_ray.preparation.prepare import ImageConfig, prepare
+from boneage_ray.preparation.prepare import ImageConfig, prepare_image
 
 HAND = hand_phantom(3, 96, "F", 384)
 NO_STEPS = {"mask_fill": False, "mask_dilation": 0.0}
@@ -44,7 +44,7 @@ def test_filling_closes_holes_and_leaves_bays_open():
     mask = np.zeros((9, 9), np.uint8)
     mask[1:8, 1:8] = 1
     mask[3, 3] = mask[1, 5] = 0
-    filled = masking.fill(mask)
+    filled = masking.fill_holes(mask)
     assert filled[3, 3] == 1
     assert filled[1, 5] == 0
     assert filled.sum() == mask.sum() + 1
@@ -70,7 +70,7 @@ def test_a_file_may_hold_0_and_1_or_0_and_the_highest(drawn):
 
 def problem_of(mask_data, config=None):
     with pytest.raises(InputProblem) as raised:
-        prepare(encoded(HAND.image), config or ImageConfig(mask="file"), mask_data)
+        prepare_image(encoded(HAND.image), config or ImageConfig(mask="file"), mask_data)
     return raised.value
 
 
@@ -93,11 +93,11 @@ def test_a_mask_that_cannot_be_used_is_a_problem_with_its_reason(mask_data, told
 
 def test_a_hand_that_is_not_found_is_refused_and_never_used_whole():
     with pytest.raises(InputProblem, match="no_mask"):
-        prepare(encoded(picture(200, 160)), ImageConfig(mask="hand"))
+        prepare_image(encoded(picture(200, 160)), ImageConfig(mask="hand"))
 
 
 def test_the_default_has_no_mask_and_the_same_pixels_as_ever():
-    made = prepare(encoded(HAND.image), ImageConfig(size=128), encoded(HAND.mask))
+    made = prepare_image(encoded(HAND.image), ImageConfig(size=128), encoded(HAND.mask))
     assert made.mask is None
     assert np.array_equal(made.pixels, enhance.square(HAND.image, 128)[0])
 
@@ -107,9 +107,9 @@ def test_the_declared_order_is_mask_fill_dilation_overlay_clahe_sharpening():
     y, x = np.argwhere(cv2.erode(HAND.mask, np.ones((25, 25), np.uint8)))[0]
     holed[y - 6 : y + 7, x - 6 : x + 7] = 0
     config = ImageConfig(size=192, mask="file", mask_dilation=0.02, clahe_clip=2.0, clahe_tiles=4, sharpen=0.3)
-    made = prepare(encoded(HAND.image), config, encoded(holed))
+    made = prepare_image(encoded(HAND.image), config, encoded(holed))
     square, _ = enhance.square(HAND.image, 192)
-    mask = masking.dilate(masking.fill(masking.square_mask(holed // 255, 192)), 4)
+    mask = masking.dilate(masking.fill_holes(masking.square_mask(holed // 255, 192)), 4)
     laid = np.where(mask > 0, square, 0).astype(np.uint8)
     assert np.array_equal(made.mask, mask)
     assert np.array_equal(made.pixels, enhance.sharpen(enhance.clahe(laid, 2.0, 4), 0.3))
@@ -122,8 +122,10 @@ def test_the_declared_order_is_mask_fill_dilation_overlay_clahe_sharpening():
 def test_every_step_can_be_switched(changed, differs):
     holed = HAND.mask.copy()
     holed[250:256, 150:156] = 0
-    plain = prepare(encoded(HAND.image), ImageConfig(size=192, mask="file", **NO_STEPS), encoded(holed))
-    other = prepare(encoded(HAND.image), ImageConfig(size=192, mask="file", **(NO_STEPS | changed)), encoded(holed))
+    plain = prepare_image(encoded(HAND.image), ImageConfig(size=192, mask="file", **NO_STEPS), encoded(holed))
+    other = prepare_image(
+        encoded(HAND.image), ImageConfig(size=192, mask="file", **(NO_STEPS | changed)), encoded(holed)
+    )
     assert (not np.array_equal(plain.mask, other.mask)) == differs
     assert not np.array_equal(plain.pixels, other.pixels)
     assert np.array_equal(plain.pixels, enhance.square(HAND.image, 192)[0] * plain.mask)
@@ -132,7 +134,9 @@ def test_every_step_can_be_switched(changed, differs):
 def test_the_mask_follows_crop_and_square():
     dot = np.zeros_like(HAND.mask)
     dot[100:200, 90:180] = 255
-    made = prepare(encoded(HAND.image), ImageConfig(size=96, crop="hand", crop_margin=0.0, mask="file"), encoded(dot))
+    made = prepare_image(
+        encoded(HAND.image), ImageConfig(size=96, crop="hand", crop_margin=0.0, mask="file"), encoded(dot)
+    )
     s, tx, ty = made.to_original
     rows, columns = np.flatnonzero(made.mask.any(1)), np.flatnonzero(made.mask.any(0))
     corners = s * np.array([columns[0] - 0.5, rows[0] - 0.5, columns[-1] + 0.5, rows[-1] + 0.5]) + [tx, ty, tx, ty]
@@ -141,7 +145,7 @@ def test_the_mask_follows_crop_and_square():
 
 
 def test_classical_masks_and_files_lead_to_the_same_place():
-    by_file = prepare(encoded(HAND.image), ImageConfig(size=192, mask="file"), encoded(HAND.mask))
-    by_hand = prepare(encoded(HAND.image), ImageConfig(size=192, mask="hand"))
+    by_file = prepare_image(encoded(HAND.image), ImageConfig(size=192, mask="file"), encoded(HAND.mask))
+    by_hand = prepare_image(encoded(HAND.image), ImageConfig(size=192, mask="hand"))
     assert dice(by_file.mask, by_hand.mask) > 0.96
     assert by_file.to_original == by_hand.to_original

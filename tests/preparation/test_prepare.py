@@ -16,7 +16,7 @@ from boneage_ray.errors import InputProblem
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.preparation import enhance
 from boneage_ray.preparation.localise import find_hand, widen
-from boneage_ray.preparation.prepare import ImageConfig, prepare, prepare_pixels, prepare_radiograph
+from boneage_ray.preparation.prepare import ImageConfig, prepare_image, prepare_pixels, prepare_radiograph
 from boneage_ray.preparation.quality import QualityConfig
 
 DATA = Path(os.environ.get("BONEAGE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -24,7 +24,7 @@ DATA = Path(os.environ.get("BONEAGE_TEST_DATA", Path(__file__).parents[3] / "sha
 
 def test_a_file_becomes_a_square_of_the_asked_size():
     image = picture(400, 300)
-    made = prepare(encoded(image), ImageConfig(size=128))
+    made = prepare_image(encoded(image), ImageConfig(size=128))
     expected, to_original = enhance.square(image, 128)
     assert np.array_equal(made.pixels, expected)
     assert made.to_original == to_original == (3.125, -48.9375, 1.0625)
@@ -32,7 +32,7 @@ def test_a_file_becomes_a_square_of_the_asked_size():
 
 def test_the_declared_order_is_square_then_clahe_then_sharpening():
     image = picture(400, 300)
-    made = prepare(encoded(image), ImageConfig(size=128, clahe_clip=2.0, clahe_tiles=4, sharpen=0.3))
+    made = prepare_image(encoded(image), ImageConfig(size=128, clahe_clip=2.0, clahe_tiles=4, sharpen=0.3))
     square, _ = enhance.square(image, 128)
     assert np.array_equal(made.pixels, enhance.sharpen(enhance.clahe(square, 2.0, 4), 0.3))
 
@@ -42,7 +42,7 @@ def test_all_forms_of_one_picture_are_prepared_alike():
     low, high = int(image.min()), int(image.max())
     stretched = np.rint((image.astype(np.float32) - low) * (255 / (high - low))).astype(np.uint8)
     config = ImageConfig(size=96)
-    plain = prepare(encoded(stretched), config).pixels
+    plain = prepare_image(encoded(stretched), config).pixels
     for data in (
         encoded(stretched, mode="RGBA"),
         encoded(stretched, "TIFF"),
@@ -50,14 +50,14 @@ def test_all_forms_of_one_picture_are_prepared_alike():
         encoded(image.astype(np.uint16)),
         encoded(image.astype(np.uint16) * 200 + 3000),
     ):
-        assert np.array_equal(prepare(data, config).pixels, plain)
+        assert np.array_equal(prepare_image(data, config).pixels, plain)
 
 
 @pytest.mark.parametrize("size", [256, 255, 97])
 @pytest.mark.parametrize("place", [(310.0, 166.0), (150.0, 451.0), (277.5, 320.25)])
 def test_a_point_on_the_prepared_image_leads_back_to_the_file(size, place):
     image = np.maximum(dot(601, 449, *place, 2.5 * 601 / size), picture(601, 449) // 4)
-    made = prepare(encoded(image), ImageConfig(size=size))
+    made = prepare_image(encoded(image), ImageConfig(size=size))
     s, tx, ty = made.to_original
     x, y = centroid(np.maximum(made.pixels.astype(int) - 120, 0))
     assert abs(s * x + tx - place[0]) < 0.06 * s
@@ -95,7 +95,7 @@ def test_the_crop_is_the_hands_box_with_its_margin():
 
 def test_without_a_hand_the_whole_image_is_used_and_flagged():
     image = picture(400, 300)
-    made = prepare(encoded(image), ImageConfig(size=128, crop="hand"))
+    made = prepare_image(encoded(image), ImageConfig(size=128, crop="hand"))
     if find_hand(image) is None:
         assert "hand_not_found" in made.flags
         assert made.to_original == enhance.square(image, 128)[1]
@@ -122,21 +122,21 @@ def test_an_inverted_image_is_prepared_like_the_upright_one():
 
 
 def test_many_prepared_images_do_not_hold_their_files_pixels():
-    made = prepare(encoded(picture(1000, 800)), ImageConfig(size=64))
+    made = prepare_image(encoded(picture(1000, 800)), ImageConfig(size=64))
     assert made.source.pixels.nbytes == 64 * 64
 
 
 def test_a_rejected_image_keeps_its_reason():
     with pytest.raises(InputProblem) as caught:
-        prepare(encoded(np.full((100, 100), 40, np.uint8)), ImageConfig())
+        prepare_image(encoded(np.full((100, 100), 40, np.uint8)), ImageConfig())
     assert (caught.value.step, caught.value.reason, caught.value.status) == ("quality", "blank", "rejected")
 
 
 def test_the_size_limit_of_the_config_counts():
     with pytest.raises(InputProblem, match=r"at most 0\.01 megapixels"):
-        prepare(encoded(picture(200, 100)), ImageConfig(max_megapixels=0.01))
+        prepare_image(encoded(picture(200, 100)), ImageConfig(max_megapixels=0.01))
     with pytest.raises(InputProblem, match="at most 100 megapixels"):
-        prepare(png_of(20_000, 20_000, b""), ImageConfig())
+        prepare_image(png_of(20_000, 20_000, b""), ImageConfig())
 
 
 def test_what_nobody_foresaw_is_a_problem_of_this_file_only(monkeypatch):
@@ -145,7 +145,7 @@ def test_what_nobody_foresaw_is_a_problem_of_this_file_only(monkeypatch):
 
     monkeypatch.setattr(enhance, "square", surprise)
     with pytest.raises(InputProblem, match="internal_error: ZeroDivisionError: a surprise") as caught:
-        prepare(encoded(picture()), ImageConfig())
+        prepare_image(encoded(picture()), ImageConfig())
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
@@ -161,7 +161,7 @@ def test_no_real_radiograph_is_rejected():
     heads = sorted((DATA / "cephalograms/images").glob("*.jpg"))[::10]
     assert (len(hands), len(heads)) == (95, 20)
     for path in hands + heads:
-        made = prepare(path.read_bytes(), ImageConfig())
+        made = prepare_image(path.read_bytes(), ImageConfig())
         assert made.pixels.shape == (256, 256)
         assert made.pixels.std() > 5, path.name
         assert not any("invert" in flag for flag in made.flags), path.name

@@ -9,7 +9,7 @@ import pytest
 from boneage_ray.errors import UsageError
 from boneage_ray.models.config import BlendConfig
 from boneage_ray.recipes import find_recipe
-from boneage_ray.recipes.recipe import build, override
+from boneage_ray.recipes.recipe import build_recipe, override
 
 PUBLISHED, PLAIN = find_recipe("efficientnet-b0-sex"), find_recipe("timm-regressor")
 
@@ -48,7 +48,7 @@ def test_it_is_tuned_from_the_head_downwards_with_a_lower_rate_for_the_encoder()
 def test_a_blend_is_set_like_anything_else():
     made = override(PUBLISHED, ["blend.rounds=50", "blend.cnn_weight=validation"])
     assert (made.blend.rounds, made.blend.cnn_weight, made.blend.depth) == (50, "validation", 6)
-    assert build(tomllib.loads(made.to_toml()), "here") == made
+    assert build_recipe(tomllib.loads(made.to_toml()), "here") == made
 
 
 def test_a_blend_is_added_to_a_recipe_without_one():
@@ -81,10 +81,10 @@ def test_wrong_settings_are_refused_with_the_key(recipe, setting, said):
 def test_trees_are_not_blended_with_masks():
     values = find_recipe("hand-mask").model_dump() | {"blend": {}}
     with pytest.raises(UsageError, match="only a regressor's age can be blended with trees"):
-        build(values, "mine.toml")
+        build_recipe(values, "mine.toml")
 
 
 def test_a_bundle_of_before_has_no_blend():
     values = PLAIN.model_dump(mode="json")
     del values["blend"]
-    assert build(values, "recipe.json") == PLAIN
+    assert build_recipe(values, "recipe.json") == PLAIN

@@ -18,7 +18,7 @@ from boneage_ray.models.build import build_model
 from boneage_ray.recipes import RECIPES
 from boneage_ray.records.schema import result_schema
 from boneage_ray.tasks.build import build_task
-from boneage_ray.training.loop import Job, train
+from boneage_ray.training.loop import TrainingRun, train_stages
 from boneage_ray.training.optimization import build_optimizer, build_schedule, parameter_groups
 from boneage_ray.training.step import Learner, predict_epoch, train_step
 
@@ -178,7 +178,7 @@ def test_a_refactor_may_not_move_the_losses(recipe, tmp_path):
     short = recipe.derive(
         stages=stages, precision="float32", image={"size": SIDE}, members=1, **without_weights(recipe)
     )
-    progress = train(Job(short, str(tmp_path), "mark", 2, 2), Picturebook())
+    progress = train_stages(TrainingRun(short, str(tmp_path), "mark", 2, 2), Picturebook())
     losses = [line[name] for line in progress.history for name in ("train_loss", "val_loss")]
     assert losses == pytest.approx(golden(recipe.name, losses), rel=2e-2)
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from boneage_ray import storage
 from boneage_ray.errors import ExitCode, StorageError, UsageError
 from boneage_ray.recipes import RECIPES, find_recipe
-from boneage_ray.recipes.recipe import Recipe, build, override
+from boneage_ray.recipes.recipe import Recipe, build_recipe, override
 from boneage_ray.recipes.wording import known_keys
 
 BASE = find_recipe("timm-regressor")
@@ -29,8 +29,8 @@ def refusal(action, *arguments):
 @pytest.mark.parametrize("recipe", RECIPES, ids=[r.name for r in RECIPES])
 def test_every_recipe_survives_json_and_toml(recipe):
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
-    assert build(json.loads(json.dumps(recipe.model_dump(mode="json"))), "here") == recipe
-    assert build(tomllib.loads(recipe.to_toml()), "here") == recipe
+    assert build_recipe(json.loads(json.dumps(recipe.model_dump(mode="json"))), "here") == recipe
+    assert build_recipe(tomllib.loads(recipe.to_toml()), "here") == recipe
 
 
 def test_recipes_are_found_by_distinct_names_and_described():
@@ -130,12 +130,12 @@ def test_wrong_settings_name_the_key_and_what_mends_it(setting, said):
 
 
 def test_unknown_keys_far_from_any_known_one_get_no_false_hint():
-    message = refusal(build, {"name": "x", "summary": "y", "zzzzqqqq": 1}, "mine.toml")
+    message = refusal(build_recipe, {"name": "x", "summary": "y", "zzzzqqqq": 1}, "mine.toml")
     assert message == "recipe mine.toml: unknown key zzzzqqqq"
 
 
 def test_missing_fields_are_named():
-    assert "name" in refusal(build, {"summary": "y"}, "mine.toml")
+    assert "name" in refusal(build_recipe, {"summary": "y"}, "mine.toml")
 
 
 def test_known_keys_reach_every_field():

@@ -6,7 +6,7 @@ import pytest
 
 from boneage_ray.errors import UsageError
 from boneage_ray.recipes import find_recipe
-from boneage_ray.recipes.recipe import build, override
+from boneage_ray.recipes.recipe import build_recipe, override
 
 AGE, MASK = find_recipe("timm-regressor"), find_recipe("hand-mask")
 TO_MASKS = [
@@ -151,7 +151,7 @@ def test_a_file_with_a_key_called_self_is_answered_like_any_other(tmp_path):
 
 def test_a_missing_name_is_told_without_the_whole_recipe():
     with pytest.raises(UsageError, match=r"^recipe mine.toml: name: Field required$"):
-        build({"summary": "y"}, "mine.toml")
+        build_recipe({"summary": "y"}, "mine.toml")
 
 
 def test_names_of_seeds_and_versions_are_fine():

@@ -65,7 +65,7 @@ def complete(tmp_path, monkeypatch):
                 if done != drop:
                     yield line
 
-        return parts.complete(parts.Job("score", str(tmp_path), listing(inputs), ("results",)), lines)
+        return parts.complete(parts.PartsJob("score", str(tmp_path), listing(inputs), ("results",)), lines)
 
     return run
 

@@ -92,7 +92,7 @@ def test_json_is_one_object_on_stdout(capsys):
 def test_progress_without_a_terminal_is_a_plain_line_every_thirty_seconds(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
-    with runs.Progress("score", 100) as bar:
+    with runs.ProgressLine("score", 100) as bar:
         for done in range(1, 71):
             now[0] = float(done)
             bar.update(done)

@@ -76,7 +76,7 @@ def service(local_ray, tiny_model, tiny_ensemble):
     places = inspect_models([tiny_model, tiny_ensemble])
     config = WebConfig(token_hashes=(token_hash(TOKEN),), max_upload_bytes=2**20)
     port = free_port()
-    app.start(app.build(places, config, ray.cluster_resources()), "127.0.0.1", port)
+    app.start(app.build_application(places, config, ray.cluster_resources()), "127.0.0.1", port)
     headers = {"Authorization": f"Bearer {TOKEN}"}
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as client:
         yield client

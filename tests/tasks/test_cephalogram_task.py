@@ -10,7 +10,7 @@ import torch
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS
 from boneage_ray.datasets.batch import Batch
-from boneage_ray.models.heatmap import render
+from boneage_ray.models.heatmap import render_heatmaps
 from boneage_ray.tasks.cephalogram import CephalogramTask
 from boneage_ray.tasks.config import CephalogramTaskConfig
 
@@ -34,7 +34,7 @@ def batch(points_BK2, image=None):
 
 def perfect(points_BK2, loss, sigma=2.0):
     """Logits of a network that has learnt everything."""
-    heat = render(points_BK2, SIDE, SIDE, sigma)
+    heat = render_heatmaps(points_BK2, SIDE, SIDE, sigma)
     if loss == "mse":
         return heat
     if loss == "cross_entropy":

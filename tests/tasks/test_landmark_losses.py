@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from boneage_ray.models.heatmap import known_points, render
+from boneage_ray.models.heatmap import known_points, render_heatmaps
 from boneage_ray.tasks.landmark_losses import focal_loss, map_cross_entropy, masked_mse
 
 LOSSES = [focal_loss, map_cross_entropy, masked_mse]
@@ -26,7 +26,7 @@ def maps(*values):
 def targets():
     """Two cases of three points, two of them without a label; the third map is far from the border."""
     points = torch.tensor([[[4.2, 5.0], [math.nan, math.nan], [7.5, 8.5]], [[11.0, 2.0], [8.0, 8.0], [-40.0, 3.0]]])
-    return render(points, 16, 16, 2.0), known_points(points, 16, 16)
+    return render_heatmaps(points, 16, 16, 2.0), known_points(points, 16, 16)
 
 
 def test_one_positive_of_p_one_half_costs_a_quarter():
@@ -52,7 +52,7 @@ def test_cross_entropy_by_hand():
 
 
 def test_the_least_cross_entropy_is_that_of_the_gaussian():
-    target = render(torch.tensor([[[31.7, 30.2]]]), 64, 64, 2.0)
+    target = render_heatmaps(torch.tensor([[[31.7, 30.2]]]), 64, 64, 2.0)
     found = map_cross_entropy(target.clamp_min(1e-30).log(), target, KNOWN)
     assert found.item() == pytest.approx(1 + math.log(2 * math.pi * 4), abs=1e-3)
 

@@ -8,7 +8,7 @@ import torch
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
-from boneage_ray.training.loop import Job
+from boneage_ray.training.loop import TrainingRun
 
 SIDE, CASES, BATCH_SIZE = 64, 12, 4
 STEPS = CASES // BATCH_SIZE
@@ -88,7 +88,7 @@ class PlainWorld:
 
 def job(recipe, folder, mark="mark"):
     """A job whose checkpoints go into a folder."""
-    return Job(recipe, str(folder), mark, STEPS)
+    return TrainingRun(recipe, str(folder), mark, STEPS)
 
 
 def figures(progress):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from boneage_ray.datasets.load import Prepared, open_prepared
+from boneage_ray.datasets.load import PreparedData, open_prepared
 from boneage_ray.records.schema import record_schema, to_table
 from boneage_ray.storage import write_json
 
@@ -18,7 +18,7 @@ def record(name, image, sex, age_months):
     return empty | told | {"sex": sex, "age_months": age_months, "flags": []}
 
 
-def write_prepared(folder, splits, rows_per_shard=5) -> Prepared:
+def write_prepared(folder, splits, rows_per_shard=5) -> PreparedData:
     """`splits`: split -> records. Shards of `rows_per_shard`, so that the last one is short."""
     parts = {"train": [], "val": [], "test": []}
     for split, rows in splits.items():

@@ -15,7 +15,7 @@ from boneage_ray.errors import UsageError
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
-from boneage_ray.training.loop import train
+from boneage_ray.training.loop import train_stages
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE = 64
@@ -54,7 +54,7 @@ class HeadWorld(PlainWorld):
 
 
 def trained(recipe, tmp_path):
-    return train(job(recipe, tmp_path), HeadWorld())
+    return train_stages(job(recipe, tmp_path), HeadWorld())
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import torch
 from boneage_ray.errors import MismatchError
 from boneage_ray.recipes.stage import Stage
 from boneage_ray.training import checkpoint
-from boneage_ray.training.checkpoint import Progress
+from boneage_ray.training.checkpoint import TrainingProgress
 from boneage_ray.training.optimization import build_optimizer
 
 
@@ -28,8 +28,10 @@ def trained(name):
 
 def saved(uri, epoch=1, mark="mark", name="adamw"):
     model, optimizer = trained(name)
-    progress = Progress(epoch=epoch, best_epoch=1, best_score=3.5, history=[{"epoch": k + 1} for k in range(epoch)])
-    checkpoint.save(uri, mark, progress, model.state_dict(), optimizer)
+    progress = TrainingProgress(
+        epoch=epoch, best_epoch=1, best_score=3.5, history=[{"epoch": k + 1} for k in range(epoch)]
+    )
+    checkpoint.save_epoch(uri, mark, progress, model.state_dict(), optimizer)
     return model, optimizer, progress
 
 
@@ -57,7 +59,7 @@ def test_model_optimizer_progress_and_random_state_come_back(tmp_path, name):
 def test_an_optimizer_without_steps_comes_back_too(tmp_path):
     model = torch.nn.Linear(3, 2)
     optimizer = build_optimizer(Stage(optimizer="adam"), model.parameters())
-    checkpoint.save(str(tmp_path), "mark", Progress(epoch=1), model.state_dict(), optimizer)
+    checkpoint.save_epoch(str(tmp_path), "mark", TrainingProgress(epoch=1), model.state_dict(), optimizer)
     found, tensors = checkpoint.load_latest(str(tmp_path), "mark")
     checkpoint.restore_optimizer(optimizer, found, tensors)
     assert optimizer.state_dict()["state"] == {}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from boneage_ray import bundle
-from boneage_ray.datasets.load import Prepared
+from boneage_ray.datasets.load import PreparedData
 from boneage_ray.errors import MismatchError, UsageError
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction import members
@@ -20,7 +20,7 @@ from boneage_ray.training.ensemble import member_recipe, train_members
 
 TINY = ["image.size=64", "model.backbone.name=test_resnet", "members=3", "seed=7"]
 RECIPE = override(find_recipe("deep-ensemble"), TINY)
-DATA = Prepared("data", {})
+DATA = PreparedData("data", {})
 
 
 class Trainer:

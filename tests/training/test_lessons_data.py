@@ -21,7 +21,7 @@ def cases(*hashes, age=100.0):
 @pytest.fixture
 def places(tmp_path, monkeypatch):
     """(prepared data, a maker of pretraining data from the hashes of its images)."""
-    monkeypatch.setattr("boneage_ray.datasets.load.Prepared.check_image", lambda self, config: None)
+    monkeypatch.setattr("boneage_ray.datasets.load.PreparedData.check_image", lambda self, config: None)
     data = write_prepared(tmp_path / "data", {"train": cases("a"), "val": cases("b"), "test": cases("c")})
     return data, lambda *hashes: write_prepared(tmp_path / "lessons", {"train": cases(*hashes)}).uri
 

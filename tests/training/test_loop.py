@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from boneage_ray.errors import MismatchError
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.training import checkpoint
-from boneage_ray.training.loop import train
+from boneage_ray.training.loop import train_stages
 from boneage_ray.training.step import NonFiniteLossError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,15 +36,15 @@ def same(a, b):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_killed_run_continues_with_the_same_losses_and_weights(tmp_path, optimizer):
     recipe = tiny_recipe("stage.epochs=3", *OPTIMIZERS[optimizer])
-    whole = train(job(recipe, tmp_path / "whole"), PlainWorld())
+    whole = train_stages(job(recipe, tmp_path / "whole"), PlainWorld())
     broken = job(recipe, tmp_path / "broken")
     with pytest.raises(Killed):
-        train(broken, PlainWorld(dies_after=1))
+        train_stages(broken, PlainWorld(dies_after=1))
     with pytest.raises(Killed):  # in the middle of epoch 3: what it did of it is lost, and done again
-        train(broken, PlainWorld(dies_at_step=STEPS + 2))
+        train_stages(broken, PlainWorld(dies_at_step=STEPS + 2))
     last = PlainWorld()
     torch.manual_seed(99)
-    resumed = train(broken, last)
+    resumed = train_stages(broken, last)
     assert last.asked == [2]
     assert figures(resumed) == figures(whole)
     assert same(final_weights(tmp_path / "broken"), final_weights(tmp_path / "whole"))
@@ -54,37 +54,37 @@ def test_a_killed_run_continues_with_the_same_losses_and_weights(tmp_path, optim
 
 def test_a_resume_does_not_depend_on_where_the_run_was_killed(tmp_path):
     recipe = tiny_recipe("stage.epochs=2", "stage.patience=5")
-    whole = train(job(recipe, tmp_path / "whole"), PlainWorld())
+    whole = train_stages(job(recipe, tmp_path / "whole"), PlainWorld())
     for step in (1, STEPS + 1, 2 * STEPS):
         broken = job(recipe, tmp_path / str(step))
         with pytest.raises(Killed):
-            train(broken, PlainWorld(dies_at_step=step))
-        assert figures(train(broken, PlainWorld())) == figures(whole)
+            train_stages(broken, PlainWorld(dies_at_step=step))
+        assert figures(train_stages(broken, PlainWorld())) == figures(whole)
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
     recipe = tiny_recipe("stage.epochs=1")
-    first = train(job(recipe, tmp_path), PlainWorld())
+    first = train_stages(job(recipe, tmp_path), PlainWorld())
     again = PlainWorld()
-    assert figures(train(job(recipe, tmp_path), again)) == figures(first)
+    assert figures(train_stages(job(recipe, tmp_path), again)) == figures(first)
     assert (again.asked, again.lines) == ([], [])
 
 
 def test_another_fingerprint_is_refused(tmp_path):
     recipe = tiny_recipe("stage.epochs=1")
-    train(job(recipe, tmp_path), PlainWorld())
+    train_stages(job(recipe, tmp_path), PlainWorld())
     with pytest.raises(MismatchError, match="another recipe, data or version"):
-        train(job(recipe, tmp_path, "other"), PlainWorld())
+        train_stages(job(recipe, tmp_path, "other"), PlainWorld())
 
 
 def test_a_damaged_checkpoint_costs_one_epoch_and_nothing_else(tmp_path, capsys):
     recipe = tiny_recipe("stage.epochs=2")
-    whole = train(job(recipe, tmp_path), PlainWorld())
+    whole = train_stages(job(recipe, tmp_path), PlainWorld())
     weights = final_weights(tmp_path)
     path = tmp_path / "epoch-0002.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     again = PlainWorld()
-    assert figures(train(job(recipe, tmp_path), again)) == figures(whole)
+    assert figures(train_stages(job(recipe, tmp_path), again)) == figures(whole)
     assert again.asked == [1]
     assert same(final_weights(tmp_path), weights)
     assert "epoch-0002.safetensors is damaged or lost; trying the one before it" in capsys.readouterr().err
@@ -92,7 +92,7 @@ def test_a_damaged_checkpoint_costs_one_epoch_and_nothing_else(tmp_path, capsys)
 
 def test_the_history_tells_each_epoch(tmp_path):
     world = PlainWorld()
-    progress = train(job(tiny_recipe("stage.epochs=2"), tmp_path), world)
+    progress = train_stages(job(tiny_recipe("stage.epochs=2"), tmp_path), world)
     assert [line["epoch"] for line in progress.history] == [1, 2]
     assert world.lines == progress.history
     assert sum(cases for cases, _ in world.steps) == 2 * CASES
@@ -106,13 +106,13 @@ def test_the_history_tells_each_epoch(tmp_path):
 
 def test_golden_losses(tmp_path):
     """A refactor may not move these: three epochs of the demo recipe's optimizer, seed 0, on the cases of PlainWorld."""
-    progress = train(job(tiny_recipe("stage.epochs=3"), tmp_path), PlainWorld())
+    progress = train_stages(job(tiny_recipe("stage.epochs=3"), tmp_path), PlainWorld())
     assert [line["train_loss"] for line in progress.history] == pytest.approx([5.8329, 5.1954, 4.9854], rel=2e-3)
     assert [line["val_mae_months"] for line in progress.history] == pytest.approx([52.107, 51.343, 50.118], rel=2e-3)
 
 
 def test_training_learns(tmp_path):
-    progress = train(job(tiny_recipe("stage.epochs=12", "stage.lr=5e-3"), tmp_path), PlainWorld())
+    progress = train_stages(job(tiny_recipe("stage.epochs=12", "stage.lr=5e-3"), tmp_path), PlainWorld())
     first, last = progress.history[0], progress.history[-1]
     assert last["train_loss"] < 0.6 * first["train_loss"]
     assert last["val_mae_months"] < 0.6 * first["val_mae_months"]
@@ -122,7 +122,7 @@ def test_the_best_epoch_is_kept_and_counted_by_the_recipes_score(tmp_path):
     for best_by in ("val_loss", "val_mae_months"):
         folder = tmp_path / best_by
         recipe = tiny_recipe("stage.epochs=3", "stage.lr=5e-3", f"best_by={best_by}")
-        progress = train(job(recipe, folder), PlainWorld())
+        progress = train_stages(job(recipe, folder), PlainWorld())
         scores = [line[best_by] for line in progress.history]
         assert progress.best_score == min(scores)
         assert progress.best_epoch == scores.index(min(scores)) + 1
@@ -146,7 +146,7 @@ class Scripted(PlainWorld):
 
 def test_a_stage_ends_after_its_patience(tmp_path):
     recipe = tiny_recipe("stage.epochs=10", "stage.patience=2", "best_by=val_loss")
-    progress = train(job(recipe, tmp_path), Scripted([5.0, 4.0, 4.5, 3.0, 3.0, 3.5, 1.0]))
+    progress = train_stages(job(recipe, tmp_path), Scripted([5.0, 4.0, 4.5, 3.0, 3.0, 3.5, 1.0]))
     assert [line["val_loss"] for line in progress.history] == [5.0, 4.0, 4.5, 3.0, 3.0, 3.5]
     assert (progress.best_epoch, progress.best_score, progress.epoch) == (4, 3.0, 6)
 
@@ -156,13 +156,13 @@ def test_patience_survives_a_kill(tmp_path):
     world = Scripted([5.0, 6.0])
     world.dies_after = 2
     with pytest.raises(Killed):
-        train(job(recipe, tmp_path), world)
-    assert train(job(recipe, tmp_path), Scripted([6.0, 6.0, 6.0])).epoch == 4
+        train_stages(job(recipe, tmp_path), world)
+    assert train_stages(job(recipe, tmp_path), Scripted([6.0, 6.0, 6.0])).epoch == 4
 
 
 def test_a_score_that_is_not_finite_is_never_the_best(tmp_path):
     recipe = tiny_recipe("stage.epochs=4", "best_by=val_loss")
-    progress = train(job(recipe, tmp_path), Scripted([float("nan"), 4.0, float("inf"), 5.0]))
+    progress = train_stages(job(recipe, tmp_path), Scripted([float("nan"), 4.0, float("inf"), 5.0]))
     assert [line["val_loss"] for line in progress.history] == [None, 4.0, None, 5.0]
     assert (progress.best_epoch, progress.best_score) == (2, 4.0)
 
@@ -184,7 +184,7 @@ def test_two_stages_train_the_head_first_and_then_all(tmp_path):
             super().on_epoch(line)
             seen[line["epoch"]] = final_weights(tmp_path)
 
-    progress = train(job(recipe, tmp_path), Watching())
+    progress = train_stages(job(recipe, tmp_path), Watching())
     assert [(line["epoch"], line["stage"]) for line in progress.history] == [(1, 0), (2, 0), (3, 1), (4, 1)]
     assert (progress.stage, progress.epoch) == (2, 4)
     for epoch in (1, 2):
@@ -198,11 +198,11 @@ def test_two_stages_train_the_head_first_and_then_all(tmp_path):
 @pytest.mark.parametrize("dies_after", [1, 2, 3])
 def test_two_stages_continue_alike_wherever_they_were_killed(tmp_path, dies_after):
     recipe = tiny_recipe().derive(stages=TWO)
-    whole = train(job(recipe, tmp_path / "whole"), PlainWorld())
+    whole = train_stages(job(recipe, tmp_path / "whole"), PlainWorld())
     broken = job(recipe, tmp_path / "broken")
     with pytest.raises(Killed):
-        train(broken, PlainWorld(dies_after=dies_after))
-    assert figures(train(broken, PlainWorld())) == figures(whole)
+        train_stages(broken, PlainWorld(dies_after=dies_after))
+    assert figures(train_stages(broken, PlainWorld())) == figures(whole)
     assert same(final_weights(tmp_path / "broken"), final_weights(tmp_path / "whole"))
 
 
@@ -217,7 +217,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path):
     recipe = tiny_recipe("stage.epochs=3")
     world = PlainWorld(spoil=spoil)
     with pytest.raises(NonFiniteLossError) as caught:
-        train(job(recipe, tmp_path), world)
+        train_stages(job(recipe, tmp_path), world)
     assert len(caught.value.ids) == 4
     assert json.loads((tmp_path / "nonfinite-loss.json").read_text()) == {"epoch": 2, "ids": list(caught.value.ids)}
     assert [line["epoch"] for line in world.lines] == [1]
@@ -232,11 +232,11 @@ def test_averaged_weights_and_a_plateau_survive_a_kill(tmp_path, dies_after):
     recipe = tiny_recipe(
         "stage.epochs=4", "stage.ema=0.8", "stage.schedule=plateau", "stage.plateau_patience=0", "stage.accumulate=2"
     )
-    whole = train(job(recipe, tmp_path / "whole"), PlainWorld())
+    whole = train_stages(job(recipe, tmp_path / "whole"), PlainWorld())
     broken = job(recipe, tmp_path / "broken")
     with pytest.raises(Killed):
-        train(broken, PlainWorld(dies_after=dies_after))
-    assert figures(train(broken, PlainWorld())) == figures(whole)
+        train_stages(broken, PlainWorld(dies_after=dies_after))
+    assert figures(train_stages(broken, PlainWorld())) == figures(whole)
     assert same(final_weights(tmp_path / "broken"), final_weights(tmp_path / "whole"))
     assert same(checkpoint.load_best(broken.run_uri), checkpoint.load_best(str(tmp_path / "whole")))
     assert not same(checkpoint.load_best(broken.run_uri), final_weights(tmp_path / "whole"))
@@ -252,7 +252,7 @@ def test_a_plateau_lowers_the_rate_of_the_next_epoch(tmp_path):
         "stage.warmup=0",
         "best_by=val_loss",
     )
-    progress = train(job(recipe, tmp_path), Scripted([5.0, 6.0, 4.0, 4.5]))
+    progress = train_stages(job(recipe, tmp_path), Scripted([5.0, 6.0, 4.0, 4.5]))
     assert [line["lr"] for line in progress.history] == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4])
 
 
@@ -268,7 +268,7 @@ def test_a_pretraining_stage_learns_from_its_own_data_and_is_never_the_best(tmp_
     seen = []
     recipe = tiny_recipe().derive(stages=PRETRAINING)
     work = replace(job(recipe, tmp_path), pretrain_batches=2)
-    progress = train(work, Two())
+    progress = train_stages(work, Two())
     assert seen == [(0, "pretrain"), (1, "pretrain"), (2, "train"), (3, "train")]
     assert progress.best_epoch in (3, 4)
     assert progress.best_score == progress.history[progress.best_epoch - 1]["val_mae_months"]
@@ -285,7 +285,7 @@ def test_only_the_topmost_block_and_the_head_learn_when_told_so(tmp_path):
     )
     torch.manual_seed(recipe.seed)
     start = Regressor(recipe.model).state_dict()
-    train(job(recipe, tmp_path), PlainWorld())
+    train_stages(job(recipe, tmp_path), PlainWorld())
     end = final_weights(tmp_path)
     moved = {name for name in start if not torch.equal(start[name], end[name])}
     assert {".".join(name.split(".")[:2]) for name in moved if name.startswith("backbone.")} == {"backbone.layer4"}
@@ -293,8 +293,8 @@ def test_only_the_topmost_block_and_the_head_learn_when_told_so(tmp_path):
 
 def test_deterministic_mode_ends_with_the_run(tmp_path):
     recipe = tiny_recipe("stage.epochs=1", "deterministic=true")
-    first = train(job(recipe, tmp_path / "a"), PlainWorld())
-    assert figures(train(job(recipe, tmp_path / "b"), PlainWorld())) == figures(first)
+    first = train_stages(job(recipe, tmp_path / "a"), PlainWorld())
+    assert figures(train_stages(job(recipe, tmp_path / "b"), PlainWorld())) == figures(first)
     assert not torch.are_deterministic_algorithms_enabled()
 
 
@@ -304,7 +304,7 @@ def test_a_stage_starts_from_the_averaged_weights_of_the_one_before(tmp_path):
         {"epochs": 1, "lr": 1e-12, "weight_decay": 0.0},
     ]
     recipe = tiny_recipe().derive(stages=stages)
-    train(replace(job(recipe, tmp_path), pretrain_batches=STEPS), PlainWorld())
+    train_stages(replace(job(recipe, tmp_path), pretrain_batches=STEPS), PlainWorld())
     taught, end = load_file(tmp_path / checkpoint.PRETRAINED), final_weights(tmp_path)
     for name, value in taught.items():
         if "running" not in name and "num_batches" not in name:
@@ -315,6 +315,6 @@ def test_patience_in_pretraining_ends_it_when_nothing_improves_and_not_before(tm
     stages = [{"epochs": 6, "data": "pretrain", "patience": 2}, {"epochs": 1}]
     recipe = tiny_recipe("best_by=val_loss").derive(stages=stages)
     work = replace(job(recipe, tmp_path), pretrain_batches=STEPS)
-    progress = train(work, Scripted([9.0, 8.0, 7.0, 7.5, 7.2, 99.0]))
+    progress = train_stages(work, Scripted([9.0, 8.0, 7.0, 7.5, 7.2, 99.0]))
     assert [line["stage"] for line in progress.history] == [0, 0, 0, 0, 0, 1]
     assert (progress.best_epoch, progress.best_score) == (6, 99.0), "what counts is the training proper"

@@ -14,7 +14,7 @@ from boneage_ray.models.handmask import HandMask
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.tasks.build import build_task
-from boneage_ray.training.loop import train
+from boneage_ray.training.loop import train_stages
 from boneage_ray.training.optimization import build_optimizer, build_schedule, parameter_groups
 from boneage_ray.training.step import Learner, predict_epoch, train_step
 
@@ -91,7 +91,7 @@ def test_it_learns_discs_and_keeps_the_epoch_with_the_least_loss(tmp_path, monke
         HandMask, "_logits", lambda self, image: seen.append((self.training, image.shape)) or logits(self, image)
     )
     recipe = override(find_recipe("hand-mask"), [*SETTINGS, "stage.epochs=6"])
-    progress = train(job(recipe, tmp_path), MaskWorld())
+    progress = train_stages(job(recipe, tmp_path), MaskWorld())
     assert {shape for training, shape in seen if training} == {torch.Size((8, 1, 64, 64))}
     assert {tuple(shape[1:]) for training, shape in seen if not training} == {(1, 64, 64)}
     losses = [line["val_loss"] for line in progress.history]

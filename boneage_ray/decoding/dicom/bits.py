@@ -18,15 +18,15 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from boneage_ray.decoding.dicom.layout import Layout
+from boneage_ray.decoding.dicom.layout import PixelLayout
 
 _OVERSHOOT = 1.25  # most that lossy coding is believed to exceed the range by
 _OVERLAYS, _BIT_POSITION = range(0x6000, 0x6020, 2), 0x0102
 
 
 def from_codestream(
-    pixels: npt.NDArray[Any], layout: Layout, precision: int, lossy: bool, tags: Dataset
-) -> tuple[npt.NDArray[Any], Layout, tuple[str, ...]]:
+    pixels: npt.NDArray[Any], layout: PixelLayout, precision: int, lossy: bool, tags: Dataset
+) -> tuple[npt.NDArray[Any], PixelLayout, tuple[str, ...]]:
     """Bit patterns of the stored values, the layout that they have in truth, and flags.
 
     `pixels`: as decoded, of `precision` bits. Lossy coding overshoots: its values are clipped, those of lossless coding masked.
@@ -37,13 +37,15 @@ def from_codestream(
     return (_clipped if lossy else masked)(pixels, layout), layout, flags
 
 
-def from_words(pixels: npt.NDArray[Any], layout: Layout, tags: Dataset) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+def from_words(
+    pixels: npt.NDArray[Any], layout: PixelLayout, tags: Dataset
+) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
     """Bit patterns of the stored values of native or RLE words, and flags."""
     fits = _fits(pixels, layout, layout.allocated, 1.0) or _has_overlays(tags)
     return masked(pixels, layout), () if fits else ("bits_outside_stored",)
 
 
-def _fits(pixels: npt.NDArray[Any], layout: Layout, precision: int, tolerance: float) -> bool:
+def _fits(pixels: npt.NDArray[Any], layout: PixelLayout, precision: int, tolerance: float) -> bool:
     """Whether the stored bits hold all that the samples of `precision` bits do."""
     bits = layout.shift + layout.stored
     low, high = int(pixels.min()), int(pixels.max())
@@ -72,7 +74,7 @@ def _has_overlays(tags: Dataset) -> bool:
     return any((group, _BIT_POSITION) in tags and (group, 0x3000) not in tags for group in _OVERLAYS)
 
 
-def masked(pixels: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
+def masked(pixels: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[Any]:
     """Native byte order, and nothing outside the stored bits: old files keep overlays there."""
     pixels = _unsigned(pixels)
     if layout.shift:
@@ -81,7 +83,7 @@ def masked(pixels: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
     return pixels if top >= np.iinfo(pixels.dtype).max else pixels & pixels.dtype.type(top)
 
 
-def _clipped(pixels: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
+def _clipped(pixels: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[Any]:
     """Lossy coding overshoots: masked, the brightest bone of 1024 would become a black 0 in 10 bits."""
     if pixels.dtype.kind == "i":
         half = 1 << (layout.stored - 1)

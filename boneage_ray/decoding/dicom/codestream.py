@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from boneage_ray.decoding.raster import jpeg
-from boneage_ray.decoding.raster.layout import Layout
+from boneage_ray.decoding.raster.layout import RasterLayout
 from boneage_ray.errors import InputProblem
 
 Kind = Literal["jpeg", "jpeg-lossless", "jpeg-ls", "jpeg2000", "htj2k"]
@@ -93,7 +93,7 @@ def _eight_bits(frame: bytes, header: Codestream) -> npt.NDArray[Any]:
     if not markers.ended or any(markers.missing.values()):
         raise InputProblem("decode", "truncated", "the jpeg data end before their last scan")
     if header.components == 1:
-        return jpeg.gray_jpeg(frame, Layout(header.width, header.height))
+        return jpeg.gray_jpeg(frame, RasterLayout(header.width, header.height))
     import simplejpeg  # type: ignore[import-untyped]
 
     # Said to be RGB, they are not converted: DICOM tells by its own element what they are.

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from boneage_ray.decoding.dicom.file import DicomFile
-from boneage_ray.decoding.dicom.layout import Layout
+from boneage_ray.decoding.dicom.layout import PixelLayout
 from boneage_ray.decoding.dicom.values import numbers, text, words
 from boneage_ray.decoding.lookup import look_up, row_blocks
 from boneage_ray.errors import InputProblem
@@ -36,7 +36,7 @@ _WEIGHTS = {"Red": 0.299, "Green": 0.587, "Blue": 0.114}  # ITU-R BT.601
 
 
 def from_stored(
-    file: DicomFile, frame: npt.NDArray[Any], layout: Layout, voi: Literal["file", "none"]
+    file: DicomFile, frame: npt.NDArray[Any], layout: PixelLayout, voi: Literal["file", "none"]
 ) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
     """(rows, columns) bit patterns to gray, uint8 or uint16, and the flags."""
     values = stored_values(layout.stored, layout.signed)
@@ -96,13 +96,13 @@ def voi_values(tags: Dataset, modality: Table, signed: bool, big_endian: bool) -
     centers, widths = numbers(tags, "WindowCenter"), numbers(tags, "WindowWidth")
     if not centers or not widths:
         return None
-    return window(modality, centers[0], widths[0], text(tags, "VOILUTFunction").upper() or "LINEAR")
+    return window_values(modality, centers[0], widths[0], text(tags, "VOILUTFunction").upper() or "LINEAR")
 
 
-def window(values: Table, center: float, width: float, function: str) -> Table | None:
+def window_values(values: Table, center: float, width: float, function: str) -> Table | None:
     """Values to 0..1 by PS3.3 C.11.2.1.2 (LINEAR) and C.11.2.1.3 (SIGMOID, LINEAR_EXACT); None where these allow it not.
 
-    >>> window(np.array([1.0, 2.0, 3.0]), 2.5, 3.0, "LINEAR").tolist()
+    >>> window_values(np.array([1.0, 2.0, 3.0]), 2.5, 3.0, "LINEAR").tolist()
     [0.0, 0.5, 1.0]
     """
     if not (math.isfinite(center) and math.isfinite(width)) or width < (1 if function == "LINEAR" else 1e-12):
@@ -125,7 +125,7 @@ def polarity(tags: Dataset, photometric: str) -> tuple[bool, bool]:
     return white_is_low or shape == "INVERSE", shape in ("", "INVERSE" if white_is_low else "IDENTITY")
 
 
-def from_palette(file: DicomFile, frame: npt.NDArray[Any], layout: Layout) -> npt.NDArray[np.uint8]:
+def from_palette(file: DicomFile, frame: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[np.uint8]:
     """(rows, columns) indices into a colour palette (PS3.3 C.7.6.3.1.5) to the luminance of their colours, uint8."""
     values = stored_values(layout.stored, layout.signed)
     gray = np.zeros(len(values))
@@ -167,7 +167,7 @@ def _signed(first: int, signed: bool) -> int:
     return first - 65536 if signed and first > 32767 else first
 
 
-def _padding(tags: Dataset, layout: Layout, values: Table, big_endian: bool) -> npt.NDArray[np.bool_]:
+def _padding(tags: Dataset, layout: PixelLayout, values: Table, big_endian: bool) -> npt.NDArray[np.bool_]:
     """Which values are padding (PS3.3 C.7.5.1.1.2); one that cannot be stored is none."""
     limits = words(tags, "PixelPaddingValue", big_endian)[:1]
     if limits:

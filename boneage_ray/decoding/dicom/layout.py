@@ -28,7 +28,7 @@ _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
 @dataclass(frozen=True)
-class Layout:
+class PixelLayout:
     """How the pixels are stored, PS3.3 C.7.6.3: `shift` is the place of the lowest stored bit."""
 
     rows: int
@@ -47,11 +47,11 @@ class Layout:
         return self.rows, self.columns, self.samples
 
 
-def read_layout(file: DicomFile, max_megapixels: float) -> Layout:
+def read_layout(file: DicomFile, max_megapixels: float) -> PixelLayout:
     """Read and check the header; nothing of the pixels is touched. Raises `InputProblem` for what cannot be read."""
     tags = file.tags
     rows, columns = required(tags, "Rows"), required(tags, "Columns")
-    frames = whole(tags, "NumberOfFrames")
+    frames = header_whole(tags, "NumberOfFrames")
     if frames is not None and frames > 1:
         raise InputProblem("decode", "multi_frame", f"{frames} frames; one radiograph a file is needed")
     check_size(rows, columns, max_megapixels)
@@ -59,24 +59,24 @@ def read_layout(file: DicomFile, max_megapixels: float) -> Layout:
     if not photometric:
         raise _missing("PhotometricInterpretation")
     allocated, stored = required(tags, "BitsAllocated"), required(tags, "BitsStored")
-    high = whole(tags, "HighBit")
-    layout = Layout(
+    high = header_whole(tags, "HighBit")
+    layout = PixelLayout(
         rows=rows,
         columns=columns,
-        samples=whole(tags, "SamplesPerPixel") or (3 if photometric in _COLOUR else 1),
+        samples=header_whole(tags, "SamplesPerPixel") or (3 if photometric in _COLOUR else 1),
         photometric=photometric,
         allocated=allocated,
         stored=stored,
         shift=(stored - 1 if high is None else high) + 1 - stored,
         signed=required(tags, "PixelRepresentation", least=0) == 1,
-        planar=whole(tags, "PlanarConfiguration") == 1,
+        planar=header_whole(tags, "PlanarConfiguration") == 1,
     )
     _check_syntax(file)
     _check_format(file, layout)
     return layout
 
 
-def whole(tags: Dataset, keyword: str) -> int | None:
+def header_whole(tags: Dataset, keyword: str) -> int | None:
     """A whole number of the header, or None where it is absent, empty or not a number."""
     try:
         value = tags.get(keyword)
@@ -87,7 +87,7 @@ def whole(tags: Dataset, keyword: str) -> int | None:
 
 def required(tags: Dataset, keyword: str, least: int = 1) -> int:
     """A whole number that an image cannot do without."""
-    value = whole(tags, keyword)
+    value = header_whole(tags, keyword)
     if value is None or value < least:
         raise _missing(keyword)
     return value
@@ -103,7 +103,7 @@ def _check_syntax(file: DicomFile) -> None:
         raise InputProblem("decode", "unsupported_transfer_syntax", message)
 
 
-def _check_format(file: DicomFile, layout: Layout) -> None:
+def _check_format(file: DicomFile, layout: PixelLayout) -> None:
     if file.pixel.keyword != "PixelData":
         raise _unsupported(f"floating-point pixels ({file.pixel.keyword})")
     if layout.allocated not in (8, 16):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from boneage_ray.decoding.dicom.bits import from_codestream, from_words
 from boneage_ray.decoding.dicom.codestream import decode_codestream
 from boneage_ray.decoding.dicom.file import DicomFile, name_of
-from boneage_ray.decoding.dicom.layout import LOSSLESS, NATIVE, RLE, Layout
+from boneage_ray.decoding.dicom.layout import LOSSLESS, NATIVE, RLE, PixelLayout
 from boneage_ray.decoding.dicom.rle import decode_rle
 from boneage_ray.decoding.dicom.tail import check_tail, one_frame, split_items
 from boneage_ray.errors import InputProblem
@@ -30,11 +30,11 @@ class Frame:
     """
 
     pixels: npt.NDArray[Any]
-    layout: Layout
+    layout: PixelLayout
     flags: tuple[str, ...] = ()
 
 
-def decode_frame(file: DicomFile, layout: Layout) -> Frame:
+def decode_frame(file: DicomFile, layout: PixelLayout) -> Frame:
     """The frame of a file.
 
     Flags: `bits_stored_wrong` and `bits_outside_stored` (bits.py), `pixel_data_longer` (native pixel data of more bytes
@@ -59,21 +59,21 @@ def decode_frame(file: DicomFile, layout: Layout) -> Frame:
     return Frame(*from_codestream(pixels, layout, precision, file.syntax not in LOSSLESS, file.tags))
 
 
-def _frame(pixels: npt.NDArray[Any], layout: Layout, file: DicomFile, flags: tuple[str, ...] = ()) -> Frame:
+def _frame(pixels: npt.NDArray[Any], layout: PixelLayout, file: DicomFile, flags: tuple[str, ...] = ()) -> Frame:
     if layout.samples == 3:
         return Frame(_luminance(pixels, layout) if pixels.ndim == 3 else pixels, layout, flags)
     values, more = from_words(pixels, layout, file.tags)
     return Frame(values, layout, (*flags, *more))
 
 
-def _needed(layout: Layout) -> tuple[int, int]:
+def _needed(layout: PixelLayout) -> tuple[int, int]:
     """Samples and bytes of native pixel data."""
     halved = layout.photometric == "YBR_FULL_422"  # four bytes, Y Y Cb Cr, for two pixels
     count = layout.rows * layout.columns * (2 if halved else layout.samples)
     return count, count * layout.allocated // 8
 
 
-def _check_native(file: DicomFile, layout: Layout) -> tuple[str, ...]:
+def _check_native(file: DicomFile, layout: PixelLayout) -> tuple[str, ...]:
     """Refuse pixel data whose length is not that of the image, or behind which no DICOM file goes on; flags."""
     _, needed = _needed(layout)
     found, declared = len(file.pixel.data), file.pixel.length or 0
@@ -93,7 +93,7 @@ def _check_native(file: DicomFile, layout: Layout) -> tuple[str, ...]:
     return (*flags, "pixel_data_longer")
 
 
-def _native(file: DicomFile, layout: Layout) -> npt.NDArray[Any]:
+def _native(file: DicomFile, layout: PixelLayout) -> npt.NDArray[Any]:
     count, _ = _needed(layout)
     if layout.allocated == 16:
         values = np.frombuffer(file.pixel.data, ">u2" if file.big_endian else "<u2", count)
@@ -114,7 +114,7 @@ def _native(file: DicomFile, layout: Layout) -> npt.NDArray[Any]:
     return values.reshape(layout.rows, layout.columns, 3)
 
 
-def _luminance(pixels: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
+def _luminance(pixels: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[Any]:
     """(rows, columns, 3) uint8 to its luminance, ITU-R BT.601: the first sample of Y Cb Cr, the weighted sum of RGB."""
     if layout.photometric.startswith("YBR_FULL"):
         return np.ascontiguousarray(pixels[..., 0])

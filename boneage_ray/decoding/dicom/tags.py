@@ -20,7 +20,7 @@ _UIDS = {"study_uid": "StudyInstanceUID", "series_uid": "SeriesInstanceUID", "so
 
 
 @dataclass(frozen=True)
-class Spacing:
+class PixelSpacing:
     """mm per pixel with the element it was read from, both None without one; and flags."""
 
     mm: float | None
@@ -28,7 +28,7 @@ class Spacing:
     flags: tuple[str, ...] = ()
 
 
-def read_spacing(tags: Dataset) -> Spacing:
+def read_spacing(tags: Dataset) -> PixelSpacing:
     """Pixel spacing, PS3.3 10.7.1.3: PixelSpacing, else ImagerPixelSpacing, else NominalScannedPixelSpacing.
 
     Flags: `spacing_at_detector`: measured at the detector or film and not corrected for magnification, also when PixelSpacing
@@ -39,14 +39,14 @@ def read_spacing(tags: Dataset) -> Spacing:
     given = {name: found for name in _SPACINGS if (found := numbers(tags, name))}
     for name, found in given.items():
         if len(found) != 2 or not all(math.isfinite(mm) and SPACINGS_MM[0] <= mm <= SPACINGS_MM[1] for mm in found):
-            return Spacing(None, None, ("spacing_unusable",))
+            return PixelSpacing(None, None, ("spacing_unusable",))
         row, column = found  # DICOM's order: between rows (y) first
         if abs(row - column) > _SQUARE * min(row, column):
-            return Spacing(None, None, ("spacing_not_square",))
+            return PixelSpacing(None, None, ("spacing_not_square",))
         repeats = found == given.get("ImagerPixelSpacing") and not text(tags, "PixelSpacingCalibrationType")
         flags = ("spacing_at_detector",) if repeats or name != "PixelSpacing" else ()
-        return Spacing((row + column) / 2, f"dicom:{name}", flags)
-    return Spacing(None, None)
+        return PixelSpacing((row + column) / 2, f"dicom:{name}", flags)
+    return PixelSpacing(None, None)
 
 
 def read_sex(tags: Dataset) -> Sex | None:

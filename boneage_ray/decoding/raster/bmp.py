@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from boneage_ray.decoding.raster.gray import gray_of, gray_of_palette
-from boneage_ray.decoding.raster.layout import Layout, check_limits, problem
+from boneage_ray.decoding.raster.layout import RasterLayout, check_limits, decode_problem
 
 _HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 _PADDING = 3  # bytes after the last row that some writers leave; less than the shortest row
@@ -43,7 +43,7 @@ def decode_bmp(data: bytes, max_megapixels: float) -> tuple[npt.NDArray[Any], in
     """Gray pixels, and 1, for a BMP knows no orientation. Raises `InputProblem`."""
     header = _header(data)
     height = abs(header.height)
-    check_limits(Layout(header.width, height, channels=max(1, header.bits // 8)), max_megapixels)
+    check_limits(RasterLayout(header.width, height, channels=max(1, header.bits // 8)), max_megapixels)
     if header.compression in (_RLE8, _RLE4):
         pixels = gray_of_palette(_run_lengths(data, header), _palette(data, header))
     else:
@@ -64,10 +64,10 @@ def _header(data: bytes) -> _Header:
                 compression, _, _, _, colours = struct.unpack_from("<IIiiI", data, 30)
                 (_,) = struct.unpack_from("<I", data, 50)
     except struct.error:
-        raise problem("truncated", "BMP ends inside its header") from None
+        raise decode_problem("truncated", "BMP ends inside its header") from None
     allowed = {_PLAIN: (1, 4, 8, 16, 24, 32), _RLE8: (8,), _RLE4: (4,), _MASKS: (16, 32), _ALPHA_MASKS: (16, 32)}
     if bits not in allowed.get(compression, ()):
-        raise problem("unsupported_format", f"BMP of {bits} bits a pixel and compression {compression}")
+        raise decode_problem("unsupported_format", f"BMP of {bits} bits a pixel and compression {compression}")
     return _Header(file_size, start, size, width, height, bits, compression, colours)
 
 
@@ -84,7 +84,7 @@ def _palette(data: bytes, header: _Header) -> npt.NDArray[np.uint8]:
     entry = 3 if header.size == 12 else 4
     start, end = 14 + header.size, _palette_end(header)
     if end == start or end > min(len(data), header.start):
-        raise problem("unreadable", "BMP without its whole colour table before its pixels")
+        raise decode_problem("unreadable", "BMP without its whole colour table before its pixels")
     table = np.frombuffer(data, np.uint8, end - start, start).reshape(-1, entry)
     return table[:, 2::-1]
 
@@ -98,7 +98,7 @@ def _check_end(data: bytes, header: _Header, end: int) -> None:
     surplus = len(data) - end
     # Where the file's own size agrees with its header, not one byte may be left.
     if surplus > (0 if header.file_size == end else _PADDING):
-        raise problem("unreadable", f"BMP with {surplus} bytes more than its header and pixels account for")
+        raise decode_problem("unreadable", f"BMP with {surplus} bytes more than its header and pixels account for")
 
 
 def _plain(data: bytes, header: _Header) -> npt.NDArray[Any]:
@@ -106,9 +106,9 @@ def _plain(data: bytes, header: _Header) -> npt.NDArray[Any]:
     stride = (width * header.bits + 31) // 32 * 4
     if header.start + stride * height > len(data):
         missing = height - max(0, len(data) - header.start) // stride
-        raise problem("truncated", f"BMP ends before its last {missing} rows")
+        raise decode_problem("truncated", f"BMP ends before its last {missing} rows")
     if header.start < 14 + header.size:
-        raise problem("unreadable", "BMP whose pixels would begin inside its header")
+        raise decode_problem("unreadable", "BMP whose pixels would begin inside its header")
     _check_end(data, header, header.start + stride * height)
     rows = np.frombuffer(data, np.uint8, stride * height, header.start).reshape(height, stride)
     if header.bits <= 8:
@@ -132,13 +132,13 @@ def _masked(rows: npt.NDArray[np.uint8], data: bytes, header: _Header) -> npt.ND
     masks = (0x7C00, 0x03E0, 0x001F)  # 5 bits each, when 16-bit pixels bring no masks
     if header.compression != _PLAIN:
         if len(data) < 66 or header.start < 66:
-            raise problem("unreadable", "BMP without its colour masks")
+            raise decode_problem("unreadable", "BMP without its colour masks")
         masks = struct.unpack_from("<III", data, 54)
     values = np.ascontiguousarray(rows).view(f"<u{header.bits // 8}")
     colours = np.empty((*values.shape, 3), np.uint8)
     for channel, mask in enumerate(masks):
         if mask == 0 or mask >= 2**header.bits:
-            raise problem("unreadable", f"BMP with the colour mask {mask:#x}")
+            raise decode_problem("unreadable", f"BMP with the colour mask {mask:#x}")
         shift = (mask & -mask).bit_length() - 1
         top = mask >> shift
         table = (np.arange(256) * 255 + top // 2) // top if top < 256 else None
@@ -163,7 +163,7 @@ def _run_lengths(data: bytes, header: _Header) -> npt.NDArray[np.uint8]:
             continue
         elif value == 1:
             if y < len(out) - 1:
-                raise problem("truncated", f"BMP whose run lengths end {len(out) - 1 - y} rows too early")
+                raise decode_problem("truncated", f"BMP whose run lengths end {len(out) - 1 - y} rows too early")
             _check_end(data, header, at)
             return out
         elif value == 2 and at + 2 <= len(data):
@@ -178,6 +178,6 @@ def _run_lengths(data: bytes, header: _Header) -> npt.NDArray[np.uint8]:
             break
         out[y, x : x + count] = run
         x += count
-    raise problem(
+    raise decode_problem(
         "truncated" if at >= len(data) else "unreadable", "BMP whose run lengths do not end where its picture does"
     )

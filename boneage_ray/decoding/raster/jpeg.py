@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from boneage_ray.decoding.raster.exif import exif_orientation
 from boneage_ray.decoding.raster.gray import gray_of_ink
-from boneage_ray.decoding.raster.layout import Layout, check_limits, problem
+from boneage_ray.decoding.raster.layout import RasterLayout, check_limits, decode_problem
 
 _FRAMES = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive", 0xC9: "arithmetic", 0xCA: "arithmetic"}
 _OTHER_FRAMES = {0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical", 0xCB: "lossless"}
@@ -29,7 +29,7 @@ _PIXELS_PER_BYTE = 512  # each 8 x 8 block costs at least one bit
 class Markers:
     """What the markers before the end of the image say."""
 
-    layout: Layout | None = None
+    layout: RasterLayout | None = None
     orientation: int = 1
     adobe: bool = False
     huffman: bool = True
@@ -42,15 +42,15 @@ def decode_jpeg(data: bytes, max_megapixels: float) -> tuple[npt.NDArray[np.uint
     """Gray pixels as stored, and their orientation. Raises `InputProblem`."""
     markers = walk(data, max_megapixels)
     if markers.layout is None or not markers.ended:
-        raise problem("truncated", "JPEG ends before its end-of-image marker")
+        raise decode_problem("truncated", "JPEG ends before its end-of-image marker")
     if any(markers.missing.values()):
-        raise problem("truncated", "JPEG ends before its last scan: some of its coefficients never came")
+        raise decode_problem("truncated", "JPEG ends before its last scan: some of its coefficients never came")
     if markers.huffman and markers.layout.width * markers.layout.height > _PIXELS_PER_BYTE * len(data):
-        raise problem("truncated", "JPEG with far less data than its pixels need")
+        raise decode_problem("truncated", "JPEG with far less data than its pixels need")
     return gray_jpeg(data, markers.layout, 255 if markers.adobe else 0), markers.orientation
 
 
-def gray_jpeg(data: bytes, layout: Layout, white: int = 255) -> npt.NDArray[np.uint8]:
+def gray_jpeg(data: bytes, layout: RasterLayout, white: int = 255) -> npt.NDArray[np.uint8]:
     """(height, width) of a whole JPEG stream: its luminance, or the gray of its ink. Raises `InputProblem` at any damage."""
     import simplejpeg  # type: ignore[import-untyped]
 
@@ -59,9 +59,9 @@ def gray_jpeg(data: bytes, layout: Layout, white: int = 255) -> npt.NDArray[np.u
         pixels = simplejpeg.decode_jpeg(data, colorspace="CMYK" if ink else "GRAY", strict=True)
     except ValueError as error:
         reason = str(error).splitlines()[0][:100] if str(error) else "no reason was given"
-        raise problem("unreadable", f"JPEG could not be decoded; its data are damaged ({reason})") from error
+        raise decode_problem("unreadable", f"JPEG could not be decoded; its data are damaged ({reason})") from error
     if pixels.shape[:2] != (layout.height, layout.width):
-        raise problem("unreadable", "JPEG could not be decoded; its pixels are not those of its header")
+        raise decode_problem("unreadable", "JPEG could not be decoded; its pixels are not those of its header")
     return gray_of_ink(pixels, white) if ink else np.asarray(pixels[:, :, 0])
 
 
@@ -70,7 +70,7 @@ def walk(data: bytes, max_megapixels: float) -> Markers:
     found, at = Markers(), 2
     while at + 2 <= len(data):
         if data[at] != 0xFF:
-            raise problem("unreadable", f"JPEG is damaged: no marker where one must be (byte {at})")
+            raise decode_problem("unreadable", f"JPEG is damaged: no marker where one must be (byte {at})")
         code = data[at + 1]
         if code == 0xFF:  # fill
             at += 1
@@ -83,7 +83,7 @@ def walk(data: bytes, max_megapixels: float) -> Markers:
         (length,) = struct.unpack_from(">H", data, at + 2)
         body = data[at + 4 : at + 2 + length]
         if length < 2 or len(body) < length - 2:
-            raise problem("truncated", "JPEG ends or breaks inside its header")
+            raise decode_problem("truncated", "JPEG ends or breaks inside its header")
         _note(code, body, found, max_megapixels)
         at += 2 + length
         if code == 0xDA:
@@ -95,7 +95,7 @@ def walk(data: bytes, max_megapixels: float) -> Markers:
 def _note(code: int, body: bytes, found: Markers, max_megapixels: float) -> None:
     if code in _OTHER_FRAMES or code in (0xCD, 0xCE, 0xCF):
         kind = _OTHER_FRAMES.get(code, "hierarchical")
-        raise problem("unsupported_format", f"{kind} JPEG; baseline, extended and progressive are read")
+        raise decode_problem("unsupported_format", f"{kind} JPEG; baseline, extended and progressive are read")
     if code in _FRAMES:
         found.layout = _frame(body, found)
         found.huffman = code < 0xC9
@@ -108,27 +108,27 @@ def _note(code: int, body: bytes, found: Markers, max_megapixels: float) -> None
         found.adobe = True
 
 
-def _frame(body: bytes, found: Markers) -> Layout:
+def _frame(body: bytes, found: Markers) -> RasterLayout:
     if len(body) < 6 or len(body) < 6 + 3 * body[5] or found.layout is not None:
-        raise problem("unreadable", "JPEG could not be decoded; its frame header is damaged")
+        raise decode_problem("unreadable", "JPEG could not be decoded; its frame header is damaged")
     bits, height, width, components = struct.unpack_from(">BHHB", body)
     if bits != 8:
-        raise problem("unsupported_format", f"JPEG of {bits} bits a sample; 8 are read outside of DICOM")
+        raise decode_problem("unsupported_format", f"JPEG of {bits} bits a sample; 8 are read outside of DICOM")
     if components not in (1, 3, 4):
-        raise problem("unsupported_format", f"JPEG of {components} components; 1, 3 or 4 are read")
+        raise decode_problem("unsupported_format", f"JPEG of {components} components; 1, 3 or 4 are read")
     if height == 0:
-        raise problem("unsupported_format", "JPEG whose height is told only after its scan")
+        raise decode_problem("unsupported_format", "JPEG whose height is told only after its scan")
     found.missing = {body[6 + 3 * k]: 2**64 - 1 for k in range(components)}
-    return Layout(width, height, components)
+    return RasterLayout(width, height, components)
 
 
 def _scan(body: bytes, found: Markers) -> None:
     """Note which coefficients of which components this scan brings to full precision."""
     found.scans += 1
     if found.layout is None or not body or len(body) < 4 + 2 * body[0]:
-        raise problem("unreadable", "JPEG could not be decoded; a scan header is damaged")
+        raise decode_problem("unreadable", "JPEG could not be decoded; a scan header is damaged")
     if found.scans > _MAX_SCANS:
-        raise problem("unreadable", f"JPEG of more than {_MAX_SCANS} scans")
+        raise decode_problem("unreadable", f"JPEG of more than {_MAX_SCANS} scans")
     first, last, approximation = body[1 + 2 * body[0] : 4 + 2 * body[0]]
     if approximation & 15 == 0 and first <= last <= 63:
         brought = (1 << last + 1) - (1 << first)

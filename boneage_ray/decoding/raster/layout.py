@@ -10,7 +10,7 @@ MAX_BYTES_PER_PIXEL = 8  # four channels of 16 bits
 
 
 @dataclass(frozen=True)
-class Layout:
+class RasterLayout:
     """Size as stored, before `orientation` (1 to 8, as in EXIF and TIFF) makes the picture upright."""
 
     width: int
@@ -20,24 +20,24 @@ class Layout:
     orientation: int = 1
 
 
-def problem(reason: Reason, message: str) -> InputProblem:
+def decode_problem(reason: Reason, message: str) -> InputProblem:
     """The problem of one file, ready to be raised."""
     return InputProblem("decode", reason, message)
 
 
-def check_limits(layout: Layout, max_megapixels: float) -> None:
+def check_limits(layout: RasterLayout, max_megapixels: float) -> None:
     """Refuse what a header declares before anything is inflated. Raises `InputProblem`."""
     width, height = layout.width, layout.height
     if width < 1 or height < 1:
-        raise problem("unreadable", f"the header declares {width} x {height} pixels")
+        raise decode_problem("unreadable", f"the header declares {width} x {height} pixels")
     if width * height > max_megapixels * 1e6:
-        raise problem("too_large", f"{width} x {height} pixels; at most {max_megapixels:g} megapixels")
+        raise decode_problem("too_large", f"{width} x {height} pixels; at most {max_megapixels:g} megapixels")
     if layout.channels * ((layout.bits + 7) // 8) > MAX_BYTES_PER_PIXEL:
         found = f"{layout.channels} channels of {layout.bits} bits"
-        raise problem("unsupported_format", f"{found}; at most {MAX_BYTES_PER_PIXEL} bytes a pixel are read")
+        raise decode_problem("unsupported_format", f"{found}; at most {MAX_BYTES_PER_PIXEL} bytes a pixel are read")
 
 
 def one_page(pages: int) -> None:
     """Which of several pages shows the hand is not for us to guess."""
     if pages > 1:
-        raise problem("multi_frame", f"{pages} pages; one radiograph a file is needed")
+        raise decode_problem("multi_frame", f"{pages} pages; one radiograph a file is needed")

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from boneage_ray.decoding.raster.exif import exif_orientation
 from boneage_ray.decoding.raster.gray import gray_of
-from boneage_ray.decoding.raster.layout import Layout, check_limits, one_page, problem
+from boneage_ray.decoding.raster.layout import RasterLayout, check_limits, decode_problem, one_page
 
 START = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # by colour type
@@ -63,9 +63,9 @@ def decode_png(data: bytes, max_megapixels: float) -> tuple[npt.NDArray[Any], in
     chunks = _walk(data)
     one_page(chunks.frames)
     if chunks.compressed > 2 * layout.width * layout.height * layout.channels * ((layout.bits + 7) // 8) + 2**16:
-        raise problem("unreadable", "PNG with far more data than its pixels need")
+        raise decode_problem("unreadable", "PNG with far more data than its pixels need")
     if layout.width * layout.height * _stored_bits(data) > 8 * 1100 * chunks.compressed:
-        raise problem(
+        raise decode_problem(
             "unreadable", "PNG with far less data than its pixels need"
         )  # deflate gains at most a factor of 1032
     if chunks.others:
@@ -73,11 +73,11 @@ def decode_png(data: bytes, max_megapixels: float) -> tuple[npt.NDArray[Any], in
     try:
         pixels, surplus = _decoded(data)
     except (imagecodecs.PngError, ValueError) as error:
-        raise problem("unreadable", "PNG could not be decoded; its data are damaged") from error
+        raise decode_problem("unreadable", "PNG could not be decoded; its data are damaged") from error
     if surplus:
-        raise problem("unreadable", "PNG with data for more rows than its header declares")
+        raise decode_problem("unreadable", "PNG with data for more rows than its header declares")
     if pixels.shape[:2] != (layout.height, layout.width) or pixels.dtype not in (np.uint8, np.uint16):
-        raise problem("unreadable", "PNG could not be decoded; its pixels are not those of its header")
+        raise decode_problem("unreadable", "PNG could not be decoded; its pixels are not those of its header")
     return gray_of(pixels), chunks.orientation
 
 
@@ -111,14 +111,14 @@ def _inflated_bytes(data: bytes) -> int:
     return total
 
 
-def _header(data: bytes) -> Layout:
+def _header(data: bytes) -> RasterLayout:
     """The layout, from IHDR alone."""
     if len(data) < 33 or data[12:16] != b"IHDR" or zlib.crc32(data[12:29]) != struct.unpack_from(">I", data, 29)[0]:
-        raise problem("unreadable", "starts as a PNG, but its header is damaged or cut off")
+        raise decode_problem("unreadable", "starts as a PNG, but its header is damaged or cut off")
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
     if colour not in _CHANNELS:
-        raise problem("unreadable", f"PNG of colour type {colour}, which there is not")
-    return Layout(width, height, _CHANNELS[colour], 8 if colour == 3 else bits)
+        raise decode_problem("unreadable", f"PNG of colour type {colour}, which there is not")
+    return RasterLayout(width, height, _CHANNELS[colour], 8 if colour == 3 else bits)
 
 
 def _stored_bits(data: bytes) -> int:
@@ -145,7 +145,7 @@ def _walk(data: bytes) -> _Chunks:
             return found
         at = end
     where = "inside its data" if seen in (b"IHDR", b"PLTE", b"IDAT") else "before its last chunk"
-    raise problem("truncated", f"PNG ends {where}")
+    raise decode_problem("truncated", f"PNG ends {where}")
 
 
 def _note(kind: bytes, body: bytes, found: _Chunks) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from boneage_ray.decoding.raster import jpeg
 from boneage_ray.decoding.raster import tiff_directory as tag
 from boneage_ray.decoding.raster.gray import full_scale, gray_of, gray_of_ink, gray_of_palette
-from boneage_ray.decoding.raster.layout import Layout, check_limits, one_page, problem
+from boneage_ray.decoding.raster.layout import RasterLayout, check_limits, decode_problem, one_page
 from boneage_ray.decoding.raster.tiff_directory import Extents, Tags, one, pages_of
 
 _NONE, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 1, 5, 7, 8, 32946, 32773
@@ -38,7 +38,7 @@ _AS_RGB, _AS_YCBCR = (b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0" + bytes([transform]) 
 
 @dataclass(frozen=True)
 class _Page:
-    layout: Layout
+    layout: RasterLayout
     order: str
     compression: int
     photometric: int
@@ -90,17 +90,17 @@ def _check_places(data: bytes, tags: Tags, extents: Extents) -> None:
     low, high = min(start for start, _ in blocks), max(end for _, end in blocks)
     for start, end in extents:
         if start < high and low < end and any(first < end and start < last for first, last in blocks):
-            raise problem("unreadable", "TIFF with a strip or tile that lies over its directory")
+            raise decode_problem("unreadable", "TIFF with a strip or tile that lies over its directory")
     aligned = high % 2 == 1 and data[high:] == b"\0"
     if not any(start >= high for start, _ in extents) and len(data) > high and not aligned:
-        raise problem("unreadable", f"TIFF with {len(data) - high} bytes that belong to nothing in it")
+        raise decode_problem("unreadable", f"TIFF with {len(data) - high} bytes that belong to nothing in it")
 
 
 def _page(tags: Tags, order: str) -> _Page:
     compression = one(tags, tag.COMPRESSION, _NONE)
     photometric = one(tags, tag.PHOTOMETRIC, _BLACK_IS_ZERO)
     orientation = one(tags, tag.ORIENTATION, 1)
-    layout = Layout(
+    layout = RasterLayout(
         one(tags, tag.WIDTH, 0),
         one(tags, tag.HEIGHT, 0),
         one(tags, tag.SAMPLES, 1),
@@ -119,25 +119,25 @@ def _check_supported(page: _Page, tags: Tags) -> None:
     bits, channels = page.layout.bits, page.layout.channels
     numbers = _NUMBERS.get(one(tags, tag.SAMPLE_FORMAT, 1), "uint")
     if numbers != "uint" or bits not in (1, 2, 4, 8, 12, 16) or len(set(tags.get(tag.BITS, np.ones(1)).tolist())) > 1:
-        raise problem("unsupported_format", f"TIFF of {numbers}{bits} pixels; 8 or 16 bits are read")
+        raise decode_problem("unsupported_format", f"TIFF of {numbers}{bits} pixels; 8 or 16 bits are read")
     if page.compression not in _READ:
-        raise problem(
+        raise decode_problem(
             "unsupported_format", f"TIFF of compression {page.compression}; none, LZW, deflate, PackBits, JPEG are read"
         )
     colours = _COLOURS.get(page.photometric)
     if colours is None or channels < colours or (page.photometric == _YCBCR and page.compression != _JPEG):
-        raise problem(
+        raise decode_problem(
             "unsupported_format", f"TIFF of {channels} channels and photometric interpretation {page.photometric}"
         )
     narrow = bits not in (8, 16) and (channels > 1 or page.predictor != 1)
     if narrow or (page.photometric in (_PALETTE, _INK) and bits > 8) or (page.compression == _JPEG and bits != 8):
-        raise problem("unsupported_format", f"TIFF of {channels} channels of {bits} bits in this form")
+        raise decode_problem("unsupported_format", f"TIFF of {channels} channels of {bits} bits in this form")
     if (
         page.predictor not in (1, 2)
         or one(tags, tag.FILL_ORDER, 1) != 1
         or (page.compression == _JPEG and channels == 2)
     ):
-        raise problem(
+        raise decode_problem(
             "unsupported_format", f"TIFF of predictor {page.predictor} and fill order {one(tags, tag.FILL_ORDER, 1)}"
         )
 
@@ -149,7 +149,7 @@ def _blocks(data: bytes, tags: Tags, page: _Page) -> Iterator[_Block]:
     across = one(tags, tag.TILE_WIDTH, 0) if tiled else width
     down = one(tags, tag.TILE_HEIGHT, 0) if tiled else min(one(tags, tag.ROWS_PER_STRIP, height), height)
     if across < 1 or down < 1 or (-width % across + width) * (-height % down + height) > 4 * width * height + 2**22:
-        raise problem("unreadable", f"TIFF in strips or tiles of {across} x {down} pixels")
+        raise decode_problem("unreadable", f"TIFF in strips or tiles of {across} x {down} pixels")
     offsets = tags.get(tag.TILE_OFFSETS if tiled else tag.STRIP_OFFSETS)
     sizes = tags.get(tag.TILE_BYTES if tiled else tag.STRIP_BYTES)
     planes = page.layout.channels if page.separate else 1
@@ -159,19 +159,23 @@ def _blocks(data: bytes, tags: Tags, page: _Page) -> Iterator[_Block]:
         else []
     )
     if offsets is None or not places:
-        raise problem("no_pixels" if offsets is None else "unreadable", "TIFF without all of its strips or tiles")
+        raise decode_problem(
+            "no_pixels" if offsets is None else "unreadable", "TIFF without all of its strips or tiles"
+        )
     if offsets.size > len(places):
-        raise problem("unreadable", f"TIFF of {offsets.size} strips or tiles, where its size needs {len(places)}")
+        raise decode_problem(
+            "unreadable", f"TIFF of {offsets.size} strips or tiles, where its size needs {len(places)}"
+        )
     if sizes is None and len(places) == 1:  # an old writer's: the one strip reaches to the end
         sizes = np.array([len(data) - int(offsets[0])])
         if page.compression == _NONE:
             sizes = np.minimum(sizes, _stride(across, page) * down)
     if sizes is None or sizes.size < len(places):
-        raise problem("unreadable", "TIFF that does not tell the size of its strips or tiles")
+        raise decode_problem("unreadable", "TIFF that does not tell the size of its strips or tiles")
     for k, (x, y, plane) in enumerate(places):
         start, size = int(offsets[k]), int(sizes[k])
         if start < 0 or size < 0 or start + size > len(data):
-            raise problem("truncated", f"TIFF ends before the last of its {len(places)} strips or tiles")
+            raise decode_problem("truncated", f"TIFF ends before the last of its {len(places)} strips or tiles")
         rows = down if tiled else min(down, height - y)
         yield _Block(data[start : start + size], across, down, rows, x, y, plane)
 
@@ -181,7 +185,7 @@ def _pixels(data: bytes, tags: Tags, page: _Page) -> npt.NDArray[Any]:
     layout = page.layout
     channels = 1 if page.compression == _JPEG else layout.channels
     if page.compression == _JPEG and page.separate and layout.channels > 1:
-        raise problem("unsupported_format", "TIFF of JPEG strips, each of one channel")
+        raise decode_problem("unsupported_format", "TIFF of JPEG strips, each of one channel")
     out: npt.NDArray[Any] | None = None
     for block in _blocks(data, tags, page):
         pixels = _jpeg_block(block, page) if page.compression == _JPEG else _plain_block(block, page)
@@ -201,12 +205,12 @@ def _jpeg_block(block: _Block, page: _Page) -> npt.NDArray[np.uint8]:
     stream = b"\xff\xd8" + adobe + page.tables[2:-2] + block.data[2:]
     markers = jpeg.walk(stream, max_megapixels=block.width * block.height / 1e6 + 1e-3)
     if markers.layout is None or not markers.ended or any(markers.missing.values()):
-        raise problem("truncated", "TIFF with a JPEG strip or tile that ends too early")
+        raise decode_problem("truncated", "TIFF with a JPEG strip or tile that ends too early")
     if markers.layout.channels != page.layout.channels:
-        raise problem("unreadable", "TIFF with a JPEG strip or tile of another number of channels")
+        raise decode_problem("unreadable", "TIFF with a JPEG strip or tile of another number of channels")
     pixels = jpeg.gray_jpeg(stream, markers.layout, 255 if markers.adobe else 0)
     if pixels.shape[0] not in (block.rows, block.height) or pixels.shape[1] != block.width:
-        raise problem("unreadable", "TIFF with a JPEG strip or tile of another size")
+        raise decode_problem("unreadable", "TIFF with a JPEG strip or tile of another size")
     return pixels[:, :, None]
 
 
@@ -217,7 +221,7 @@ def _plain_block(block: _Block, page: _Page) -> npt.NDArray[Any]:
     data = _inflated(block.data, page.compression, stride * block.height)
     if len(data) < stride * block.rows:
         found = f"{len(data)} bytes where {stride * block.rows} are needed"
-        raise problem("truncated", f"TIFF with a strip or tile of {found}")
+        raise decode_problem("truncated", f"TIFF with a strip or tile of {found}")
     _check_surplus(data, stride, block)
     shape = (block.rows, block.width, channels)
     if bits in (8, 16):
@@ -249,7 +253,7 @@ def _check_surplus(data: bytes, stride: int, block: _Block) -> None:
     constant = filling.count(filling[0]) == len(filling)
     if surplus == stride * (block.height - block.rows) and (constant or filling == last * (len(filling) // stride)):
         return
-    raise problem("unreadable", f"TIFF with a strip or tile of {len(data)} bytes, {needed} are needed")
+    raise decode_problem("unreadable", f"TIFF with a strip or tile of {len(data)} bytes, {needed} are needed")
 
 
 def _inflated(data: bytes, compression: int, size: int) -> bytes:
@@ -257,7 +261,7 @@ def _inflated(data: bytes, compression: int, size: int) -> bytes:
     import imagecodecs
 
     if size > _MOST_GAIN.get(compression, 1) * (len(data) + 64) and compression != _NONE:
-        raise problem("truncated", "TIFF with a strip or tile of far less data than its pixels need")
+        raise decode_problem("truncated", "TIFF with a strip or tile of far less data than its pixels need")
     try:
         if compression == _LZW:
             return bytes(imagecodecs.lzw_decode(data, out=size + _MORE))
@@ -266,7 +270,7 @@ def _inflated(data: bytes, compression: int, size: int) -> bytes:
         if compression == _PACKBITS:
             return bytes(imagecodecs.packbits_decode(data, out=size + _MORE))
     except (RuntimeError, ValueError) as error:
-        raise problem("unreadable", "TIFF could not be decoded; a strip or tile is damaged") from error
+        raise decode_problem("unreadable", "TIFF could not be decoded; a strip or tile is damaged") from error
     return data
 
 
@@ -290,6 +294,6 @@ def _colour_map(tags: Tags, bits: int) -> npt.NDArray[np.uint8]:
     """(2**bits, 3) RGB of 8 bits; the file holds 16, of which some writers fill only the lower 8."""
     colours = tags.get(tag.COLOUR_MAP)
     if colours is None or colours.size != 3 * 2**bits:
-        raise problem("unreadable", "TIFF without its colour map")
+        raise decode_problem("unreadable", "TIFF without its colour map")
     table = colours.reshape(3, -1).T
     return np.ascontiguousarray(table >> 8 if table.max() > 255 else table, dtype=np.uint8)

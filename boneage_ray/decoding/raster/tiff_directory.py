@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from boneage_ray.decoding.raster.layout import problem
+from boneage_ray.decoding.raster.layout import decode_problem
 
 SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 254, 255, 256, 257, 258, 259, 262, 266
 STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, PLANAR, PREDICTOR = 273, 274, 277, 278, 279, 284, 317
@@ -55,7 +55,7 @@ class _File:
 
     def number(self, code: str, at: int) -> int:
         if at + struct.calcsize(code) > len(self.data):
-            raise problem("truncated", "TIFF ends inside its directory")
+            raise decode_problem("truncated", "TIFF ends inside its directory")
         return int(struct.unpack_from(self.order + code, self.data, at)[0])
 
 
@@ -73,12 +73,12 @@ def pages_of(data: bytes) -> tuple[str, list[Tags], Extents]:
     others: list[Tags] = []
     while at:
         if at in seen or len(seen) >= _MAX_PAGES:
-            raise problem("unreadable", "TIFF whose directories go round in a circle or never end")
+            raise decode_problem("unreadable", "TIFF whose directories go round in a circle or never end")
         seen.add(at)
         tags, at = _directory(file, at)
         (others if _is_no_page(tags) else pages).append(tags)
     if not pages and not others:
-        raise problem("no_pixels", "TIFF without a page")
+        raise decode_problem("no_pixels", "TIFF without a page")
     return order, pages or others[:1], file.extents
 
 
@@ -97,7 +97,7 @@ def _directory(file: _File, at: int) -> tuple[Tags, int]:
     count = file.number(count_code, at)
     at += struct.calcsize(count_code)
     if at + count * entry > len(file.data):
-        raise problem("truncated", "TIFF ends inside its directory")
+        raise decode_problem("truncated", "TIFF ends inside its directory")
     file.extents.append((at - struct.calcsize(count_code), at + count * entry + struct.calcsize(number)))
     tags: Tags = {}
     for k in range(count):
@@ -112,7 +112,7 @@ def _directory(file: _File, at: int) -> tuple[Tags, int]:
         if length * dtype.itemsize > inline:
             where = file.number(number, where)
         if where + length * dtype.itemsize > len(file.data):
-            raise problem("truncated", f"TIFF ends before the values of tag {tag}")
+            raise decode_problem("truncated", f"TIFF ends before the values of tag {tag}")
         tags[tag] = np.frombuffer(file.data, dtype, length, where)
     return tags, file.number(number, at + count * entry)
 

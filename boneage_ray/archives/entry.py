@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from boneage_ray.environment import whole
+from boneage_ray.environment import whole_number
 from boneage_ray.errors import Reason
 
 PACKED_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -14,7 +14,7 @@ _LITTER = (".ds_store", "thumbs.db", "desktop.ini")
 _MEMBER = re.compile(rf"(.*?(?:{'|'.join(re.escape(ending) for ending in PACKED_ENDINGS)}))!/(.*)", re.DOTALL | re.I)
 
 
-class Member(NamedTuple):
+class ArchiveEntry(NamedTuple):
     """One file in a zip or tar file: its printable name, its size unpacked in bytes, and where its bytes lie."""
 
     name: str
@@ -28,7 +28,7 @@ def is_packed(name: str) -> bool:
     return name.lower().endswith(PACKED_ENDINGS)
 
 
-def split_member(uri: str) -> tuple[str, str] | None:
+def split_entry(uri: str) -> tuple[str, str] | None:
     """(zip or tar file, member) of the URI of a member: "s3://a/b.zip!/c/d.png" is ("s3://a/b.zip", "c/d.png")."""
     match = _MEMBER.fullmatch(uri)
     return (match[1], match[2]) if match else None
@@ -51,12 +51,12 @@ def max_input_bytes() -> int:
 
     Raises `UsageError`, as `max_unpacked_bytes` does, when the variable holds no such number.
     """
-    return whole("BONEAGE_MAX_INPUT_MB", 512, "MiB") * MEBIBYTE
+    return whole_number("BONEAGE_MAX_INPUT_MB", 512, "MiB") * MEBIBYTE
 
 
 def max_unpacked_bytes() -> int:
     """How far a compressed tar file is unpacked, in bytes: BONEAGE_MAX_UNPACKED_GB, else 64 GiB."""
-    return whole("BONEAGE_MAX_UNPACKED_GB", 64, "GiB") * GIBIBYTE
+    return whole_number("BONEAGE_MAX_UNPACKED_GB", 64, "GiB") * GIBIBYTE
 
 
 def too_large(size: int) -> tuple[Reason, str] | None:

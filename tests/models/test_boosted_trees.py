@@ -10,8 +10,16 @@ import pytest
 import torch
 
 from boneage_ray.errors import UsageError
+from boneage_ray.models.boosted_trees import (
+    Cases,
+    Trees,
+    blend_error,
+    check_installed,
+    choose_weight,
+    fit_trees,
+    read_trees,
+)
 from boneage_ray.models.config import BlendConfig
-from boneage_ray.models.ensemble import Cases, Trees, blend_error, check_installed, choose_weight, fit_trees, read_trees
 
 FEATURES = 6
 CONFIG = BlendConfig(rounds=30, depth=3, eta=0.3, early_stop=5)
