@@ -1,6 +1,6 @@
 """Decoding in processes of its own: a file that crashes, hangs or bloats a decoder costs that file and nothing else.
 
-Decoders are C code that reads whatever an archive holds. `DecoderPool.prepare` answers just as `prepare.prepare` does, but
+Decoders are C code that reads whatever an archive holds. `DecoderPool.prepare` answers just as `prepare.prepare_image` does, but
 does the work in a child process with a memory limit and a time limit. Nothing is unpickled: an answer is JSON and raw pixels
 (isolated_child), checked here. A child gets no credentials in its environment and ends with its parent, however that ends.
 """
@@ -99,7 +99,7 @@ class DecoderPool:
             self._idle.put(self._new_child())  # at once, side by side; nothing waits for them here
 
     def prepare(self, data: bytes, mask_data: bytes | None = None) -> PreparedImage:
-        """As `prepare.prepare`; `mask_data` travels only where the configuration asks for mask files.
+        """As `prepare.prepare_image`; `mask_data` travels only where the configuration asks for mask files.
 
         Raises `InputProblem` also for a file that ends its process twice, or exceeds a limit, and `BoneageError` when no decoder
         process can be started.

@@ -29,7 +29,7 @@ PLANTED = '''
 import ctypes, os, signal, sys, time
 from pathlib import Path
 from boneage_ray.errors import InputProblem
-from boneage_ray.preparation.prepare import prepare
+from boneage_ray.preparation.prepare import prepare_image
 
 def act(data, config):
     """Does what the file says."""
@@ -39,7 +39,7 @@ def act(data, config):
         if not marked.exists():
             marked.touch()
             ctypes.string_at(0)
-        return prepare(GOOD(), config)
+        return prepare_image(GOOD(), config)
     if data == b"segfault":
         ctypes.string_at(0)
     if data == b"abort":
@@ -80,7 +80,7 @@ def act(data, config):
         secrets = sorted(name for name in os.environ if name.startswith("AWS"))
         heavy = sorted({"torch", "ray", "pyarrow", "sklearn"} & set(sys.modules))
         raise InputProblem("decode", "unreadable", f"{secrets} {heavy}")
-    return prepare(data, config)
+    return prepare_image(data, config)
 
 def GOOD():
     return Path(os.environ["PYTHON_TEST_GOOD"]).read_bytes()
