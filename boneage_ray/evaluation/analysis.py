@@ -209,7 +209,7 @@ def _check(predictions: Predictions) -> None:
 
 
 def _age_figures(predictions: Predictions, chosen: NDArray[np.bool_] | None = None) -> dict[str, Any]:
-    from boneage_ray.tasks.metrics import age_metrics  # torch: not before there is something to compute
+    from boneage_ray.tasks.age.metrics import age_metrics  # torch: not before there is something to compute
 
     predicted = np.asarray(predictions.predicted_months, np.float64)
     true = np.asarray(predictions.true_months, np.float64)
@@ -278,7 +278,7 @@ def _stage(predictions: Predictions, scheme: SchemeName) -> dict[str, Any]:
 
 
 def _stage_figures(predicted: list[str], true: list[str], scheme: SchemeName) -> dict[str, Any]:
-    from boneage_ray.tasks.metrics import confusion, stage_metrics
+    from boneage_ray.tasks.age.metrics import confusion, stage_metrics
 
     figures: dict[str, Any] = dict(stage_metrics(predicted, true, scheme))
     return figures | {"confusion": confusion(predicted, true, scheme)}

@@ -27,7 +27,7 @@ from boneage_ray.prediction.members import Models
 from boneage_ray.preparation.geometry import given_points
 from boneage_ray.preparation.split import Split
 from boneage_ray.records.schema import to_table
-from boneage_ray.tasks.config import CephalogramTaskConfig
+from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 
 _POINT = pa.struct(
     [(name, pa.string() if name == "name" else pa.float64()) for name in ("name", "x", "y", "sigma", "confidence")]

@@ -22,7 +22,7 @@ from boneage_ray.evaluation.split_job import Row, SplitJob, picture, predict_par
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.prediction.mask_overlay import overlay_png
 from boneage_ray.preparation.split import Split
-from boneage_ray.tasks.mask import overlap
+from boneage_ray.tasks.mask.task import overlap
 
 PREDICTIONS = pa.schema(
     [

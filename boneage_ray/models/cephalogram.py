@@ -40,7 +40,7 @@ class Cephalogram(Model):
     names them, and their `frame` (B, 3). With `neck`: `neck` (B, 13, n, n) and its `neck_frame` (B, 3).
     """
 
-    def __init__(self, config: CephalogramConfig, with_weights: bool = True) -> None:
+    def __init__(self, config: CephalogramConfig, with_weights: bool = True, size: int | None = None) -> None:
         super().__init__()
         self.config = config
         weights = "imagenet" if with_weights and config.weights == "imagenet" else "none"

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from boneage_ray.anatomy.growth import SchemeName
 
 Positive = Annotated[int, Field(ge=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ModelSettings(BaseModel):
+    """What the model configs of all recipes share: a name for the kind of model, which each config fixes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: str
+
+    def describe(self) -> str:
+        """Encoder and first weights, for people."""
+        raise NotImplementedError
 
 
 class BackboneConfig(BaseModel):
@@ -47,10 +59,8 @@ class BackboneConfig(BaseModel):
         return self
 
 
-class RegressorConfig(BaseModel):
+class RegressorConfig(ModelSettings):
     """A bone age regressor; `stage_heads` adds a classifier for each named stage scheme."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["regressor"] = "regressor"
     backbone: BackboneConfig = BackboneConfig()
@@ -82,14 +92,12 @@ class RegressorConfig(BaseModel):
         return f"{self.backbone.name}{attention}, weights: {self.backbone.weights}"
 
 
-class HandMaskConfig(BaseModel):
+class HandMaskConfig(ModelSettings):
     """A U-Net that tells hand from background on square patches; larger images are stitched from overlapping ones.
 
     Patches lie on a grid of `stride`; in training `patches` of each image are drawn at a time, a part `foreground` of them from
     those with hand.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["hand-mask"] = "hand-mask"
     encoder: str = Field(default="resnet34", description="an encoder of segmentation-models-pytorch")
@@ -115,7 +123,7 @@ class HandMaskConfig(BaseModel):
 MapName = Literal["reconstruction", "edges", "vertebral", "facial"]
 
 
-class CephalogramConfig(BaseModel):
+class CephalogramConfig(ModelSettings):
     """A U-Net with a map for each of `maps` (19 for the facial landmarks, 13 for the vertebral).
 
     It looks at the whole image with a side of `side` pixels (0: as it was prepared). With `neck` it looks again, at the neck
@@ -126,8 +134,6 @@ class CephalogramConfig(BaseModel):
     `weights`: "none" (random), "imagenet" (the encoders', needs the network), or the URI of the `weights.safetensors` of a model
     bundle of the same network.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["cephalogram"] = "cephalogram"
     encoder: str = Field(default="efficientnet-b2", description="an encoder of segmentation-models-pytorch")
@@ -175,16 +181,3 @@ class BlendConfig(BaseModel):
     reg_lambda: float = Field(default=1.0, ge=0)
     early_stop: int = Field(default=20, ge=1)
     cnn_weight: Annotated[float, Field(ge=0, le=1)] | Literal["validation"] = 0.7
-
-
-ModelConfig = Annotated[
-    Annotated[RegressorConfig, Tag("regressor")]
-    | Annotated[HandMaskConfig, Tag("hand-mask")]
-    | Annotated[CephalogramConfig, Tag("cephalogram")],
-    Discriminator(lambda given: kind_of(given, "regressor")),
-]
-
-
-def kind_of(given: Any, default: str) -> str:  # noqa: ANN401  a config or the values of one
-    """Which config of a union is meant; recipes that do not say mean the default."""
-    return str(given.get("kind", default) if isinstance(given, dict) else getattr(given, "kind", default))

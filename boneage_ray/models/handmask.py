@@ -25,7 +25,7 @@ class HandMask(Model):
     In evaluation an image larger than a patch is stitched from overlapping patches; in training it is taken as it is.
     """
 
-    def __init__(self, config: HandMaskConfig, with_weights: bool = True) -> None:
+    def __init__(self, config: HandMaskConfig, with_weights: bool = True, size: int | None = None) -> None:
         super().__init__()
         self.config = config
         net = unet(config.encoder, config.weights if with_weights else "none", classes=1)

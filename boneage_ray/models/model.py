@@ -10,7 +10,10 @@ from boneage_ray.datasets.batch import Batch
 
 
 class Model(nn.Module, ABC):
-    """Tensors in, named tensors out. `backbone` is the encoder that a recipe's stages may freeze."""
+    """Tensors in, named tensors out. `backbone` is the encoder that a recipe's stages may freeze.
+
+    A network is built from (its config, whether to load the weights that the config names, the side of the images or None).
+    """
 
     backbone: nn.Module
 

@@ -30,7 +30,7 @@ from boneage_ray.preparation import enhance
 from boneage_ray.preparation.prepare import ImageConfig, PreparedImage
 from boneage_ray.preparation.quality import check_quality
 from boneage_ray.records.schema import Row
-from boneage_ray.tasks.config import CephalogramTaskConfig
+from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 
 SIDE = 900
 Picture = NDArray[np.uint8]

@@ -16,7 +16,7 @@ from boneage_ray.anatomy.cephalometry import LANDMARKS
 from boneage_ray.datasets.batch import as_float, make_batch
 from boneage_ray.drawing import CYAN, YELLOW, encode_png, rings, warmed, write
 from boneage_ray.prediction.predictor import Predictor
-from boneage_ray.tasks.cephalogram import HELD, CephalogramTask, point_maps
+from boneage_ray.tasks.cephalogram.task import HELD, CephalogramTask, point_maps
 
 TILE, COLUMNS = 150, 8
 _SHOWN = 0.16  # of the image's longer side: what a tile shows

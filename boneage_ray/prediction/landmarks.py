@@ -12,7 +12,7 @@ from boneage_ray.prediction.rows import Add, Loaded, add_problem
 from boneage_ray.preparation.geometry import ToOriginal, to_original_pixels
 from boneage_ray.preparation.prepare import PreparedImage
 from boneage_ray.records.schema import Row
-from boneage_ray.tasks.config import CephalogramTaskConfig
+from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 
 Floats = NDArray[np.float64]
 NOT_MEASURABLE = "cvm_not_measurable"

@@ -24,7 +24,7 @@ from boneage_ray.anatomy.growth import SCHEMES, SchemeName
 from boneage_ray.errors import MismatchError, StorageError, UsageError
 from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.recipes.recipe import Recipe, build_recipe
-from boneage_ray.tasks.config import CephalogramTaskConfig
+from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 
 KIND = "boneage-ray ensemble"
 _FOLDER = re.compile(r"members/\d+")

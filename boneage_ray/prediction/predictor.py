@@ -14,11 +14,10 @@ from boneage_ray.datasets.batch import Batch, as_float, make_batch
 from boneage_ray.errors import UsageError
 from boneage_ray.models.backbone import load_checked
 from boneage_ray.models.boosted_trees import Trees, read_trees
-from boneage_ray.models.build import build_model
 from boneage_ray.models.model import Model
 from boneage_ray.models.precision import choose_precision
 from boneage_ray.models.regressor import Regressor
-from boneage_ray.tasks.build import build_task
+from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.tasks.task import Columns, extend
 
 # On a core, four at a time is as fast as thirty-two (measured) and needs an eighth of the memory.

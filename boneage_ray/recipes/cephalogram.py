@@ -12,7 +12,7 @@ from boneage_ray.models.config import CephalogramConfig
 from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.recipes.stage import Stage
-from boneage_ray.tasks.config import CephalogramTaskConfig
+from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 
 _ALL = Stage(epochs=60, optimizer="adam", lr=1e-3, weight_decay=0.0, schedule="cosine", warmup=0.05, clip_norm=5.0)
 

@@ -12,7 +12,7 @@ from boneage_ray.models.config import BackboneConfig, BlendConfig, RegressorConf
 from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.recipes.stage import Stage
-from boneage_ray.tasks.config import AgeTaskConfig
+from boneage_ray.tasks.age.config import AgeTaskConfig
 
 _HEAD = Stage(epochs=5, optimizer="adamw", lr=1e-4, weight_decay=1e-5, clip_norm=1.0, patience=10, trainable="head")
 _TOP = _HEAD.model_copy(update={"epochs": 10, "trainable": 3, "backbone_lr_scale": 0.1})

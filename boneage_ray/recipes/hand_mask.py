@@ -15,7 +15,7 @@ from boneage_ray.models.config import HandMaskConfig
 from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.recipes.stage import Stage
-from boneage_ray.tasks.config import MaskTaskConfig
+from boneage_ray.tasks.mask.config import MaskTaskConfig
 
 HAND_MASK = Recipe(
     name="hand-mask",

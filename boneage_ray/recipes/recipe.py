@@ -15,16 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from boneage_ray.augment.config import AugmentConfig
 from boneage_ray.errors import UsageError
-from boneage_ray.models.config import BlendConfig, ModelConfig, RegressorConfig
+from boneage_ray.models.config import BlendConfig, RegressorConfig
 from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.preparation.split import SplitConfig
 from boneage_ray.recipes import wording
 from boneage_ray.recipes.stage import Stage
-from boneage_ray.tasks.config import AgeTaskConfig, TaskConfig
+from boneage_ray.tasks.age.config import AgeTaskConfig
+from boneage_ray.tasks.kind import TaskKind
+from boneage_ray.tasks.known import BestBy, ModelConfig, TaskConfig, kind_chosen_by, kind_of_model
 
-# What each kind of model is trained for, and what its best epoch may go by beside the loss.
-_TASK_OF = {"regressor": "age", "hand-mask": "mask", "cephalogram": "cephalogram"}
-_SCORE_OF = {"age": "val_mae_months", "cephalogram": "val_mre_px"}
 _MAX_SEED = 2**31 - 1  # seeds of epochs and workers are made by multiplying, and have to stay within 64 bits
 
 
@@ -42,7 +41,7 @@ class Recipe(BaseModel):
     blend: BlendConfig | None = None
     stages: tuple[Stage, ...] = Field(default=(Stage(),), min_length=1)
     batch_size: int = Field(default=32, ge=1, description="over all workers together")
-    best_by: Literal["val_mae_months", "val_mre_px", "val_loss"] = "val_mae_months"
+    best_by: BestBy = "val_mae_months"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     balance: Literal["none", "three", "four", "sex", "sex_four", "vertebral"] = Field(
         default="none",
@@ -64,27 +63,34 @@ class Recipe(BaseModel):
     @field_validator("blend")
     @classmethod
     def _trees_need_an_age(cls, blend: BlendConfig | None, told: ValidationInfo) -> BlendConfig | None:
-        if blend is not None and not isinstance(told.data.get("model", RegressorConfig()), RegressorConfig):
+        if blend is not None and not kind_of_model(told.data.get("model", RegressorConfig())).blends:
             raise ValueError("only a regressor's age can be blended with trees")
         return blend
 
     @model_validator(mode="after")
     def _parts_go_together(self) -> Recipe:
-        model, task, needed = self.model.kind, self.task.kind, _TASK_OF[self.model.kind]
-        if task != needed:
-            raise ValueError(f'a {model} learns the task {needed}, not {task}: give task={{kind = "{needed}"}}')
-        if self.best_by not in ("val_loss", _SCORE_OF.get(task)):
-            what = "ages" if self.best_by == "val_mae_months" else "landmarks"
-            raise ValueError(f"the task {task} has no {what} to go by: give best_by={_SCORE_OF.get(task, 'val_loss')}")
-        if model != "regressor" and self.members > 1:
+        model, kind = self.model.kind, self.task_kind
+        if self.task.kind != kind.name:
+            wanted = f'give task={{kind = "{kind.name}"}}'
+            raise ValueError(f"a {model} learns the task {kind.name}, not {self.task.kind}: {wanted}")
+        best = kind.figure.key if kind.figure_chooses else "val_loss"
+        if self.best_by not in ("val_loss", best):
+            what = kind_chosen_by(self.best_by).figure.of
+            raise ValueError(f"the task {kind.name} has no {what} to go by: give best_by={best}")
+        if self.members > 1 and not kind.joins:
             raise ValueError(f"only age regressors are scored together, this is a {model}: give members=1")
-        if model == "hand-mask" and self.image.mask == "none":
-            raise ValueError("a hand-mask learns from masks: give image.mask=file (drawn ones) or image.mask=hand")
-        if model == "hand-mask" and self.image.mask_overlay:
-            raise ValueError("a hand-mask would be shown the answer: give image.mask_overlay=false")
+        if kind.learns_masks and self.image.mask == "none":
+            raise ValueError(f"a {model} learns from masks: give image.mask=file (drawn ones) or image.mask=hand")
+        if kind.learns_masks and self.image.mask_overlay:
+            raise ValueError(f"a {model} would be shown the answer: give image.mask_overlay=false")
         if self.seed + self.members - 1 > _MAX_SEED:
             raise ValueError(f"the members' seeds go up from {self.seed} and would pass {_MAX_SEED}: give a lower seed")
         return self
+
+    @property
+    def task_kind(self) -> TaskKind:
+        """The task that the model learns, and the facts that differ between tasks."""
+        return kind_of_model(self.model)
 
     def derive(self, /, **changes: Any) -> Recipe:  # noqa: ANN401  any field of any config below
         """Another recipe that differs in the given fields; nested dicts change nested fields only."""

@@ -18,7 +18,7 @@ from boneage_ray.models.config import BackboneConfig, RegressorConfig
 from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.recipes.stage import Stage
-from boneage_ray.tasks.config import AgeTaskConfig
+from boneage_ray.tasks.age.config import AgeTaskConfig
 
 RESNET34_MASKED = Recipe(
     name="resnet34-masked",

@@ -1,18 +1,24 @@
-"""A recipe's task config to its task."""
+"""From the configs of a recipe to its network and its task."""
 
 from __future__ import annotations
 
-from boneage_ray.tasks.age import AgeTask
-from boneage_ray.tasks.cephalogram import CephalogramTask
-from boneage_ray.tasks.config import AgeTaskConfig, CephalogramTaskConfig, MaskTaskConfig
-from boneage_ray.tasks.mask import MaskTask
+from boneage_ray.models.config import ModelSettings
+from boneage_ray.models.model import Model
+from boneage_ray.tasks.kind import TaskSettings, named_class
+from boneage_ray.tasks.known import kind_of_model, kind_of_task
 from boneage_ray.tasks.task import Task
 
 
-def build_task(config: AgeTaskConfig | MaskTaskConfig | CephalogramTaskConfig) -> Task:
+def build_task(config: TaskSettings) -> Task:
     """The task that a recipe names."""
-    if isinstance(config, MaskTaskConfig):
-        return MaskTask(config)
-    if isinstance(config, CephalogramTaskConfig):
-        return CephalogramTask(config)
-    return AgeTask(config)
+    task: Task = named_class(kind_of_task(config).task)(config)
+    return task
+
+
+def build_model(config: ModelSettings, with_weights: bool = True, size: int | None = None) -> Model:
+    """The network that a recipe names, for images with a side of `size` pixels.
+
+    `with_weights=False` leaves it random, for weights that a bundle or a checkpoint will bring.
+    """
+    model: Model = named_class(kind_of_model(config).network)(config, with_weights, size)
+    return model

@@ -23,12 +23,12 @@ from boneage_ray.datasets.read import read_rows
 from boneage_ray.errors import BoneageError, NoUsableInputError, UsageError
 from boneage_ray.models.backbone import load_checked
 from boneage_ray.models.boosted_trees import Cases, Trees, blend_error, check_installed, choose_weight, fit_trees
-from boneage_ray.models.build import build_model
 from boneage_ray.models.precision import choose_precision
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.preparation.split import Split
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.runtime.runs import ProgressLine, say
+from boneage_ray.tasks.build import build_model
 
 BATCH = 16
 NOTE = (

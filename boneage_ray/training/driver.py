@@ -21,12 +21,12 @@ from boneage_ray.datasets.batch import Batch
 from boneage_ray.datasets.load import PreparedData, batches, open_prepared
 from boneage_ray.datasets.plan import balanced_slices, ordered_slices, training_slices
 from boneage_ray.errors import MismatchError, NoUsableInputError, UsageError
-from boneage_ray.models.build import build_model
 from boneage_ray.preparation.split import Split
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.recipes.stage import Data
 from boneage_ray.runtime.cluster import first_cause
 from boneage_ray.runtime.runs import ProgressLine, say
+from boneage_ray.tasks.build import build_model
 from boneage_ray.training import checkpoint
 from boneage_ray.training.blend import check_blend, fit_blend
 from boneage_ray.training.gallery import show_augmentation

@@ -42,7 +42,7 @@ def train_members(
 
     Raises `MismatchError` where a member's folder holds another recipe, `UsageError` for what has no mean age.
     """
-    if recipe.model.kind != "regressor":
+    if not recipe.task_kind.joins:
         raise UsageError(
             f"recipe {recipe.name} is a {recipe.model.kind}: only age regressors are scored together; members=1"
         )

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from boneage_ray import storage
 from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import Batch
-from boneage_ray.models.build import build_model
 from boneage_ray.models.model import Model
 from boneage_ray.models.precision import choose_precision
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.recipes.stage import Data, Stage
-from boneage_ray.tasks.build import build_task
+from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.tasks.task import extend
 from boneage_ray.training import checkpoint
 from boneage_ray.training.optimization import (

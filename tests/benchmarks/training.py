@@ -22,12 +22,11 @@ from common import boneage, hands, machine
 
 from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import as_float, collate
-from boneage_ray.models.build import build_model
 from boneage_ray.models.precision import choose_precision
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.recipes.stage import Stage
-from boneage_ray.tasks.build import build_task
+from boneage_ray.tasks.build import build_model, build_task
 
 EPOCHS = 3
 

@@ -12,13 +12,13 @@ from pictures import encoded
 
 from boneage_ray import bundle
 from boneage_ray.cli import main
-from boneage_ray.models.build import build_model
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.prediction import members
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.runtime import runs
+from boneage_ray.tasks.build import build_model
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,6 @@ from boneage_ray.datasets.plan import Shard
 from boneage_ray.evaluation.landmark_analysis import analyse_landmarks
 from boneage_ray.evaluation.landmark_sheets import heatmaps_of, sheets_of
 from boneage_ray.evaluation.landmarks import LandmarkWorker, _judged, as_landmark_predictions, write_predictions
-from boneage_ray.models.build import build_model
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.prediction.members import resolve
 from boneage_ray.preparation.geometry import given_points
@@ -22,7 +21,8 @@ from boneage_ray.preparation.prepare import ImageConfig, prepare_pixels
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import from_table, record_schema, to_table
-from boneage_ray.tasks.config import CephalogramTaskConfig
+from boneage_ray.tasks.build import build_model
+from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 
 TINY = ["model.encoder=tu-test_resnet", "image.size=64", "precision=float32"]
 

@@ -20,13 +20,13 @@ from boneage_ray.evaluation.masks import (
     shown_groups,
     write_predictions,
 )
-from boneage_ray.models.build import build_model
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.prediction.mask_overlay import overlay_png
 from boneage_ray.preparation.prepare import ImageConfig, prepare_pixels
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import record_schema, to_table
+from boneage_ray.tasks.build import build_model
 
 TINY = ["model.encoder=tu-test_resnet", "model.stride=32", "model.patch=64", "image.size=96", "precision=float32"]
 

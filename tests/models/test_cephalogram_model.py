@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import save_file
 
 from boneage_ray.errors import UsageError
-from boneage_ray.models.build import build_model
 from boneage_ray.models.cephalogram import Cephalogram, cut_neck, moved, moved_back
 from boneage_ray.models.config import CephalogramConfig
 from boneage_ray.models.heatmap import decode_heatmaps
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
+from boneage_ray.tasks.build import build_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = "tu-test_resnet"

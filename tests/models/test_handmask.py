@@ -8,9 +8,9 @@ from pydantic import ValidationError
 
 from boneage_ray.datasets.batch import NO_MASK, Batch
 from boneage_ray.errors import UsageError
-from boneage_ray.models.build import build_model
 from boneage_ray.models.config import HandMaskConfig
 from boneage_ray.models.handmask import HandMask
+from boneage_ray.tasks.build import build_model
 
 TINY = HandMaskConfig(encoder="tu-test_resnet", patch=64, stride=32, patches=3)
 

@@ -11,11 +11,11 @@ from pipelines.steps import run
 from boneage_ray import bundle, storage
 from boneage_ray.commands import pipeline
 from boneage_ray.errors import UsageError
-from boneage_ray.models.build import build_model
 from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive, write_hand_masks
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.serving.placement import inspect_models
+from boneage_ray.tasks.build import build_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SIZE = 96

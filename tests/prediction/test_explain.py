@@ -17,7 +17,6 @@ from boneage_ray.archives.archive import Input
 from boneage_ray.bundle import Bundle
 from boneage_ray.drawing import CYAN
 from boneage_ray.errors import UsageError
-from boneage_ray.models.build import build_model
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.phantoms.hand import hand_phantom
@@ -29,6 +28,7 @@ from boneage_ray.preparation.prepare import ImageConfig, prepare_image
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import empty_result
+from boneage_ray.tasks.build import build_model
 
 HEAD = cephalogram_phantom(1, 5, 300)
 

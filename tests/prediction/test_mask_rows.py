@@ -13,7 +13,7 @@ from boneage_ray.prediction.masks import mask_in_original, mask_rows, path_below
 from boneage_ray.prediction.rows import load_input
 from boneage_ray.preparation.masking import read_mask
 from boneage_ray.preparation.prepare import ImageConfig, prepare_image
-from boneage_ray.tasks.mask import overlap
+from boneage_ray.tasks.mask.task import overlap
 
 HAND = hand_phantom(3, 96, "F", 300)
 

@@ -14,10 +14,9 @@ from safetensors.torch import load, save
 from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import Batch, as_float
 from boneage_ray.models.backbone import load_checked
-from boneage_ray.models.build import build_model
 from boneage_ray.recipes import RECIPES
 from boneage_ray.records.schema import result_schema
-from boneage_ray.tasks.build import build_task
+from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.training.loop import TrainingRun, train_stages
 from boneage_ray.training.optimization import build_optimizer, build_schedule, parameter_groups
 from boneage_ray.training.step import Learner, predict_epoch, train_step

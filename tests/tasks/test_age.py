@@ -9,8 +9,8 @@ import torch
 from pydantic import ValidationError
 
 from boneage_ray.datasets.batch import Batch
-from boneage_ray.tasks.age import AgeTask
-from boneage_ray.tasks.config import AgeTaskConfig
+from boneage_ray.tasks.age.config import AgeTaskConfig
+from boneage_ray.tasks.age.task import AgeTask
 
 BATCH = Batch(torch.zeros(3, 1, 8, 8), torch.tensor([0, 1, 2]), torch.tensor([120.0, 24.0, float("nan")]))
 OUTPUTS = {"age_years": torch.tensor([11.0, 1.0, 5.0])}

@@ -11,8 +11,8 @@ import torch
 from boneage_ray.anatomy.cephalometry import LANDMARKS
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.models.heatmap import render_heatmaps
-from boneage_ray.tasks.cephalogram import CephalogramTask
-from boneage_ray.tasks.config import CephalogramTaskConfig
+from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
+from boneage_ray.tasks.cephalogram.task import CephalogramTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE = 64

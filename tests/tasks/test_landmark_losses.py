@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from boneage_ray.models.heatmap import known_points, render_heatmaps
-from boneage_ray.tasks.landmark_losses import focal_loss, map_cross_entropy, masked_mse
+from boneage_ray.tasks.cephalogram.losses import focal_loss, map_cross_entropy, masked_mse
 
 LOSSES = [focal_loss, map_cross_entropy, masked_mse]
 KNOWN = torch.ones(1, 1, dtype=torch.bool)

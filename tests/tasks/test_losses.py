@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from boneage_ray.tasks.losses import absolute_error, cross_entropy, huber
+from boneage_ray.tasks.age.losses import absolute_error, cross_entropy, huber
 
 PREDICTED = torch.tensor([1.0, 4.0, 10.0], requires_grad=True)
 TRUE = torch.tensor([2.0, float("nan"), 7.0])

@@ -10,8 +10,8 @@ import torch
 
 from boneage_ray.datasets.batch import NO_MASK, Batch
 from boneage_ray.tasks.build import build_task
-from boneage_ray.tasks.config import MaskTaskConfig
-from boneage_ray.tasks.mask import MaskTask, overlap
+from boneage_ray.tasks.mask.config import MaskTaskConfig
+from boneage_ray.tasks.mask.task import MaskTask, overlap
 
 TASK = build_task(MaskTaskConfig())
 

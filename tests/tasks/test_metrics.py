@@ -5,7 +5,7 @@ import math
 import pytest
 
 from boneage_ray.anatomy.growth import SCHEMES
-from boneage_ray.tasks.metrics import age_metrics, confusion, stage_metrics
+from boneage_ray.tasks.age.metrics import age_metrics, confusion, stage_metrics
 
 # Rows true, columns predicted, as published with the figures beside them. The accuracy of the second, 1666 / 1892, is
 # 0.88055; it was published as 0.8806.

@@ -9,11 +9,10 @@ from plain_world import PlainWorld, job
 
 from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import NO_MASK, Batch
-from boneage_ray.models.build import build_model
 from boneage_ray.models.handmask import HandMask
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
-from boneage_ray.tasks.build import build_task
+from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.training.loop import train_stages
 from boneage_ray.training.optimization import build_optimizer, build_schedule, parameter_groups
 from boneage_ray.training.step import Learner, predict_epoch, train_step

@@ -15,8 +15,8 @@ from boneage_ray.datasets.batch import Batch
 from boneage_ray.models.precision import choose_precision
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.recipes.stage import Stage
-from boneage_ray.tasks.age import AgeTask
-from boneage_ray.tasks.config import AgeTaskConfig
+from boneage_ray.tasks.age.config import AgeTaskConfig
+from boneage_ray.tasks.age.task import AgeTask
 from boneage_ray.training.optimization import build_optimizer, build_schedule
 from boneage_ray.training.step import (
     Learner,

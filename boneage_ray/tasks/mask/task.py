@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from boneage_ray.datasets.batch import NO_MASK, Batch
-from boneage_ray.tasks.config import MaskTaskConfig
+from boneage_ray.tasks.mask.config import MaskTaskConfig
 from boneage_ray.tasks.task import Columns, Task
 
 Mask = npt.NDArray[np.uint8]

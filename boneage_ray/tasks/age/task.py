@@ -11,9 +11,9 @@ from torch import Tensor
 
 from boneage_ray.anatomy.growth import MONTHS_PER_YEAR, SCHEMES, SchemeName, stage_of
 from boneage_ray.datasets.batch import Batch
-from boneage_ray.tasks.config import AgeTaskConfig
-from boneage_ray.tasks.losses import absolute_error, cross_entropy, huber
-from boneage_ray.tasks.metrics import age_metrics, stage_metrics
+from boneage_ray.tasks.age.config import AgeTaskConfig
+from boneage_ray.tasks.age.losses import absolute_error, cross_entropy, huber
+from boneage_ray.tasks.age.metrics import age_metrics, stage_metrics
 from boneage_ray.tasks.task import Columns, Task
 
 

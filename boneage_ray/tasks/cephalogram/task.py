@@ -19,8 +19,8 @@ from boneage_ray.datasets.batch import Batch
 from boneage_ray.models.cephalogram import moved, moved_back
 from boneage_ray.models.edges import edge_map
 from boneage_ray.models.heatmap import Decoded, decode_heatmaps, known_points, render_heatmaps
-from boneage_ray.tasks.config import CephalogramTaskConfig
-from boneage_ray.tasks.landmark_losses import focal_loss, map_cross_entropy, masked_mse
+from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
+from boneage_ray.tasks.cephalogram.losses import focal_loss, map_cross_entropy, masked_mse
 from boneage_ray.tasks.task import Columns, Task
 
 # Which of LANDMARKS each map of points holds; the neck, seen last, goes before the whole.

@@ -1,0 +1,1 @@
+"""Bone age in months, with stage classes beside it: all that is particular to this task."""

@@ -1,0 +1,33 @@
+"""What a recipe says of the task of bone age, and where its parts are. No torch here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from boneage_ray.models.config import RegressorConfig
+from boneage_ray.tasks.kind import TaskKind, TaskSettings, ValidationFigure
+
+
+class AgeTaskConfig(TaskSettings):
+    """Loss of the age in years, and the weight of each stage head's cross-entropy."""
+
+    kind: Literal["age"] = "age"
+    loss: Literal["l1", "huber"] = "l1"
+    huber_delta_years: float = Field(default=1.25, gt=0)
+    age_weight: float = Field(default=1.0, ge=0)
+    stage_weight: float = Field(default=1.0, ge=0)
+
+
+AGE = TaskKind(
+    config=AgeTaskConfig,
+    model=RegressorConfig,
+    network="boneage_ray.models.regressor:Regressor",
+    task="boneage_ray.tasks.age.task:AgeTask",
+    results="boneage_ray.tasks.age.results.results:AgeResults",
+    figure=ValidationFigure("val_mae_months", "MAE", " months", 2, of="ages"),
+    reported=("val_mae_months", "val_loss"),
+    joins=True,
+    blends=True,
+)

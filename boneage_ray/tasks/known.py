@@ -1,0 +1,58 @@
+"""The tasks. Adding one: a folder beside this file, and its line in TASKS."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Discriminator, Tag
+
+from boneage_ray.models.config import ModelSettings
+from boneage_ray.tasks.age.config import AGE
+from boneage_ray.tasks.cephalogram.config import CEPHALOGRAM
+from boneage_ray.tasks.kind import TaskKind, TaskSettings
+from boneage_ray.tasks.mask.config import MASK
+
+TASKS: tuple[TaskKind, ...] = (
+    AGE,  # what a recipe means that names no task
+    MASK,
+    CEPHALOGRAM,
+)
+
+
+def kind_of_task(config: TaskSettings) -> TaskKind:
+    """The task that a recipe's task config belongs to."""
+    return next(kind for kind in TASKS if kind.name == config.kind)
+
+
+def kind_of_model(config: ModelSettings) -> TaskKind:
+    """The task that a recipe's model learns."""
+    return next(kind for kind in TASKS if kind.model_name == config.kind)
+
+
+def kind_chosen_by(figure: str) -> TaskKind:
+    """The task whose validation figure has this key."""
+    return next(kind for kind in TASKS if kind.figure.key == figure)
+
+
+def _one_of(configs: dict[str, Any]) -> Any:  # noqa: ANN401  a type for pydantic
+    """The union of configs by the name of their kind; values that name no kind mean the first."""
+    first, *_ = configs
+
+    def kind(given: Any) -> str:  # noqa: ANN401  a config or the values of one
+        return str(given.get("kind", first) if isinstance(given, dict) else getattr(given, "kind", first))
+
+    tagged = [Annotated[config, Tag(name)] for name, config in configs.items()]
+    return Annotated[reduce(or_, tagged), Discriminator(kind)]
+
+
+# What a recipe may hold, made of TASKS.
+if TYPE_CHECKING:
+    TaskConfig = TaskSettings
+    ModelConfig = ModelSettings
+    BestBy = str
+else:
+    TaskConfig = _one_of({kind.name: kind.config for kind in TASKS})
+    ModelConfig = _one_of({kind.model_name: kind.model for kind in TASKS})
+    BestBy = Literal[(*(kind.figure.key for kind in TASKS if kind.figure_chooses), "val_loss")]

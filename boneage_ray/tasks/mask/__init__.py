@@ -1,0 +1,1 @@
+"""Hand masks: all that is particular to this task."""

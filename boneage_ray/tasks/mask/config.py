@@ -1,0 +1,31 @@
+"""What a recipe says of the task of hand masks, and where its parts are. No torch here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from boneage_ray.models.config import HandMaskConfig
+from boneage_ray.tasks.kind import TaskKind, TaskSettings, ValidationFigure
+
+
+class MaskTaskConfig(TaskSettings):
+    """Weights of the Dice loss and of the binary cross-entropy of a hand mask."""
+
+    kind: Literal["mask"] = "mask"
+    dice_weight: float = Field(default=1.0, ge=0)
+    bce_weight: float = Field(default=1.0, ge=0)
+
+
+MASK = TaskKind(
+    config=MaskTaskConfig,
+    model=HandMaskConfig,
+    network="boneage_ray.models.handmask:HandMask",
+    task="boneage_ray.tasks.mask.task:MaskTask",
+    results="boneage_ray.tasks.mask.results.results:MaskResults",
+    figure=ValidationFigure("val_dice_mean", "Dice", "", 4, of="masks"),
+    figure_chooses=False,
+    reported=("val_dice_mean", "val_loss"),
+    learns_masks=True,
+)
