@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 LAYERS = (
     *("errors", "environment", "anatomy", "drawing", "storage", "runtime", "archives", "decoding", "records"),
     *("preparation", "phantoms", "datasets", "augment", "models", "tasks", "recipes", "bundle", "training"),
-    *("prediction", "evaluation", "scoring", "serving", "commands", "cli", "__main__"),
+    *("prediction", "evaluation", "results", "scoring", "serving", "commands", "cli", "__main__"),
 )
 RAY_MODULES = {
     "runtime.cluster",
@@ -77,9 +77,15 @@ def own_imports(modules: dict[str, str]) -> list[Import]:
     return found
 
 
+def room(module: str) -> str:
+    """The room of a module. What a task makes of predictions, `tasks/<task>/results/`, stands on the layer of results/."""
+    parts = module.split(".")
+    return "results" if parts[0] == "tasks" and parts[2:3] == ["results"] else parts[0]
+
+
 def layer(module: str) -> int:
     """Place of a module's room in LAYERS."""
-    return LAYERS.index(module.partition(".")[0])
+    return LAYERS.index(room(module))
 
 
 def reversed_imports(modules: dict[str, str]) -> list[str]:
@@ -182,6 +188,15 @@ def test_a_planted_reverse_import_is_caught_and_named(planted):
     assert "imports scoring" in told
 
 
+def test_a_task_is_trained_without_what_becomes_of_its_predictions():
+    modules = sources()
+    assert room("tasks.age.task") == "tasks"
+    assert room("tasks.age.results.rows") == "results"
+    modules["tasks.age.task"] += "\nfrom boneage_ray.tasks.age.results.rows import add_age\n"
+    (found,) = reversed_imports(modules)
+    assert found.startswith("tasks.age.task:")
+
+
 def test_a_planted_cycle_inside_one_layer_is_caught():
     modules = sources()
     modules["preparation.enhance"] += "\nfrom boneage_ray.preparation.prepare import ImageConfig\n"
@@ -193,8 +208,8 @@ def test_a_planted_cycle_inside_one_layer_is_caught():
 
 def test_a_planted_ray_import_is_caught():
     modules = sources()
-    modules["tasks.age"] += "\ndef late():\n    import ray.data\n"
-    assert ray_importers(modules) - RAY_MODULES == {"tasks.age"}
+    modules["tasks.age.task"] += "\ndef late():\n    import ray.data\n"
+    assert ray_importers(modules) - RAY_MODULES == {"tasks.age.task"}
 
 
 def test_planted_excess_is_caught():
@@ -213,7 +228,7 @@ def test_no_two_test_files_share_a_name():
 
 
 def test_most_of_the_package_runs_without_ray():
-    names = [name for name in sources() if name and name.split(".")[0] in FREE_OF_RAY]
+    names = [name for name in sources() if name and room(name) in FREE_OF_RAY]
     assert len(names) > 30
     told = "import sys\n" + "".join(f"import {PACKAGE}.{n}\n" for n in names) + "print('ray' in sys.modules)"
     assert run(told) == "False\n"

@@ -33,19 +33,20 @@ def train_ensemble(run: Run, recipe: Recipe, prepared: PreparedData, options: Tr
         seeds=[member.seed for member in trained],
         members={member.name: member.sha256 for member in models.members},
     )
-    # A best epoch may be told by the loss alone: an MAE that is not finite is not in the metrics.
-    errors = [member.metrics.get("val_mae_months") for member in trained]
-    told = [error for error in errors if error is not None]
+    # A best epoch may be chosen by the loss alone: a figure that is not finite is not in the metrics.
+    figure = recipe.task_kind.figure
+    errors = [member.metrics.get(figure.key) for member in trained]
+    finite = [error for error in errors if error is not None]
     run.finish(
         {
             "members": len(trained),
-            "val_mae_months of the members": ", ".join(
+            f"{figure.key} of the members": ", ".join(
                 "not finite" if error is None else f"{error:.2f}" for error in errors
             ),
-            "their mean": fmean(told) if len(told) == len(errors) else "not finite",
+            "their mean": fmean(finite) if len(finite) == len(errors) else "not finite",
             "model_sha256": models.sha256,
         },
-        f"Model: {options.out}  (the MAE of all together is told by `boneage evaluate`)",
+        f"Model: {options.out}  (the {figure.name} of all together is reported by `boneage evaluate`)",
         f"Next: boneage evaluate --model {shlex.quote(options.out)} --data {shlex.quote(options.data)} --split test "
         "--out EVALUATION",
     )

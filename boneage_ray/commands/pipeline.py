@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from boneage_ray import storage
 from boneage_ray.archives.files import FilesArchive
@@ -138,14 +137,13 @@ def train(run: Run, arguments: TrainArguments) -> None:
         {
             "epochs": progress.epoch,
             "best_epoch": progress.best_epoch,
-            **{name: best[name] for name in ("val_mae_months", "val_dice_mean", "val_loss") if name in best},
+            **{name: best[name] for name in recipe.task_kind.reported if name in best},
             "images_per_second": round(rate, 1),
             "model_sha256": sha256,
         },
         f"Model: {out}",
-        # Landmarks are judged on the validation split first: see commands/cephalograms.py.
         f"Next: boneage evaluate --model {quoted(out)} --data {quoted(data)} "
-        f"--split {'val' if recipe.task.kind == 'cephalogram' else 'test'} --out EVALUATION",
+        f"--split {recipe.task_kind.next_split} --out EVALUATION",
     )
 
 
@@ -165,14 +163,10 @@ class EvaluateArguments:
 
 def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     """Bundles + prepared split -> metrics, figures, page. Several bundles are evaluated as one."""
-    from boneage_ray.commands import cephalograms, masks
-    from boneage_ray.commands.evaluation import Evaluation, refuse_max_mae
     from boneage_ray.datasets.load import open_prepared
-    from boneage_ray.evaluation import evaluate as job
-    from boneage_ray.evaluation.analysis import analyse
-    from boneage_ray.evaluation.report import evaluation_page
-    from boneage_ray.evaluation.split_job import left_out
+    from boneage_ray.evaluation.match import check_same_cases, match_data
     from boneage_ray.prediction.members import resolve
+    from boneage_ray.results.task_results import EvaluationOrder, results_of
 
     split = _split(arguments.split)
     model, data = absolute_places(arguments.model), absolute_places(arguments.data)
@@ -180,68 +174,39 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     refuse_overlap(out, "--model", model)
     refuse_overlap(out, "--data", data)
     models, datasets = resolve(model), [open_prepared(uri) for uri in dict.fromkeys(data)]
-    datasets = job.match_data(models, datasets)
+    datasets = match_data(models, datasets)
     for prepared in datasets:
         prepared.shards(split)
-    job.check_same_cases(datasets, split)
-    other = masks.evaluate if models.predicts_masks else cephalograms.evaluate if models.landmarks else None
-    if other:
-        refuse_max_mae(arguments.max_mae)
-    if models.landmarks:
-        cephalograms.check_validated(run, models, datasets[0], split, arguments.open_test)
+    check_same_cases(datasets, split)
     prints = [prepared.manifest["fingerprint"] for prepared in datasets]
-    parts.claim(out, parts.fingerprint([], models.sha256, prints, split), arguments.overwrite, "evaluate")
-    run.out = out
     command = line("boneage evaluate", model=model, data=data, split=split, out=out, gpu=arguments.gpu or None)
-    _connect(run)
-    if other:
-        figures = other(run, models, datasets[0], Evaluation(split, out, arguments.gpu, command))
-        run.note(data_fingerprint=prints[0], split=split, **model_notes(models))
-        following = "Next: " + line("boneage score", "ARCHIVE", model=model, out="SCORES")
-        run.finish(figures, f"Report: {out}/report.html", following)
-        return
-    with timed(run, "evaluate"):
-        rows = job.predict_split(models, datasets, split, arguments.gpu)
-    job.write_predictions(out, rows)
-    predictions = job.as_predictions(rows, models.heads)
-    without_age = left_out(datasets[0].rows(split), rows, "age")
-    analysis = analyse(predictions, job.median_age(datasets[0])) | {"without_age": without_age}
-    storage.write_json(storage.join(out, "metrics.json"), analysis)
     facts = {
         **model_facts(models),
         "Data": ", ".join(f"{data.uri} {mark}" for data, mark in zip(datasets, prints, strict=True)),
         "Split": split,
     }
-    history = models.members[0].metrics.get("history", []) if len(models.members) == 1 else []
-    page = evaluation_page(analysis, predictions, facts, history, command)
-    storage.write_text(storage.join(out, "report.html"), page)
-    run.note(data_fingerprint=prints[0] if len(prints) == 1 else prints, split=split, **model_notes(models))
-    run.finish(
-        headline(analysis),
-        f"Report: {out}/report.html",
-        "Next: " + line("boneage score", "ARCHIVE", model=model, out="SCORES"),
+    order = EvaluationOrder(
+        models,
+        datasets,
+        split,
+        out,
+        command,
+        facts,
+        gpu=arguments.gpu,
+        open_test=arguments.open_test,
+        max_mae=arguments.max_mae,
     )
-    if arguments.max_mae is not None and analysis["mae_months"] > arguments.max_mae:
-        raise GateMissedError(f"MAE {analysis['mae_months']:.2f} months is above --max-mae {arguments.max_mae:g}")
-
-
-def headline(analysis: dict[str, Any]) -> dict[str, Any]:
-    """The few figures that the terminal shows."""
-    low, high = analysis["mae_interval_months"]
-    shown: dict[str, Any] = {
-        "cases": analysis["n"],
-        "without_age": analysis["without_age"],
-        "mae_months": analysis["mae_months"],
-        "mae_95_interval": f"{low:.2f} to {high:.2f}",
-        "rmse_months": analysis["rmse_months"],
-        "bias_months": analysis["bias_months"],
-        "r2": analysis["r2"],
-    }
-    for part in analysis["parts"]:
-        shown[f"mae_months of {part['name']}"] = part["mae_months"]
-    if analysis.get("baseline"):
-        shown["always_median_mae_months"] = analysis["baseline"]["mae_months"]
-    return shown
+    results = results_of(models.recipe)
+    results.check_evaluation(run, order)
+    parts.claim(out, parts.fingerprint([], models.sha256, prints, split), arguments.overwrite, "evaluate")
+    run.out = out
+    _connect(run)
+    evaluated = results.evaluate(run, order)
+    run.note(data_fingerprint=prints[0] if len(prints) == 1 else prints, split=split, **model_notes(models))
+    following = "Next: " + line("boneage score", "ARCHIVE", model=model, out="SCORES")
+    run.finish(evaluated.figures, f"Report: {out}/report.html", following)
+    if evaluated.missed:
+        raise GateMissedError(evaluated.missed)
 
 
 @dataclass(frozen=True)
@@ -261,8 +226,8 @@ class ScoreArguments:
 
 def score(run: Run, arguments: ScoreArguments) -> None:
     """Bundles + archive -> one result row for every input file."""
-    from boneage_ray.commands import masks
     from boneage_ray.prediction.members import resolve
+    from boneage_ray.results.task_results import results_of
     from boneage_ray.scoring.report import score_page
     from boneage_ray.scoring.score import ScoreOptions, problems, score_archive
 
@@ -296,14 +261,15 @@ def score(run: Run, arguments: ScoreArguments) -> None:
         gpu=arguments.gpu or None,
     )
     facts = {"Archive": source, "Place": " ".join(model), **model_facts(models)}
-    given = "mask" if models.predicts_masks else "landmarks" if models.landmarks else "age"
-    storage.write_text(storage.join(out, "report.html"), score_page(summary, problems(out), facts, command, given))
+    results = results_of(models.recipe)
+    page = score_page(summary, problems(out), facts, command, results)
+    storage.write_text(storage.join(out, "report.html"), page)
     run.note(counts=summary, source=source, model=model[0] if len(model) == 1 else model)
     run.note(inputs_fingerprint=summary["fingerprint"], **model_notes(models))
     run.finish(
         {name: summary[name] for name in ("inputs", "scored", "rejected", "failed", "reasons")},
         f"Results: {out}/results/  Report: {out}/report.html",
-        masks.after_score(source, out) if models.predicts_masks else _after_score(model),
+        results.after_score(source, out) or _after_score(model),
     )
     lost = summary["rejected"] + summary["failed"]
     if arguments.strict and lost:

@@ -6,7 +6,6 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +13,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from boneage_ray import storage
+from boneage_ray.records.schema import Row, to_table
 from boneage_ray.runtime.cluster import choose_resources, run_parts
 from boneage_ray.runtime.runs import ProgressLine, say
 
-Row = dict[str, Any]
 Worker = Callable[..., Callable[[Row], Row]]
 
 
@@ -52,14 +51,14 @@ def predict_parts(job: SplitJob, work: Sequence[Row], worker: Worker, **more: ob
 
 
 def left_out(records: int, rows: Sequence[Row], what: str) -> int:
-    """How many records of a split could not be judged for want of `what`; said if there are any."""
+    """How many records of a split have no `what` to compare with; reported if there are any."""
     missing = records - len(rows)
     if missing:
         say(f"{missing} of {records} records have no {what} and are left out of the figures")
     return missing
 
 
-def picture(record: Row, column: str = "image") -> NDArray[np.uint8]:
+def pixels_of(record: Row, column: str = "image") -> NDArray[np.uint8]:
     """The (height, width) uint8 image or mask of a prepared record."""
     return np.frombuffer(record[column], np.uint8).reshape(record["height"], record["width"])
 
@@ -69,3 +68,9 @@ def write_table(uri: str, table: pa.Table) -> None:
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     storage.write_bytes(uri, buffer.getvalue())
+
+
+def write_predictions(out: str, rows: Sequence[Row], schema: pa.Schema) -> None:
+    """`OUT/predictions.parquet`, one row a record, with the columns of the schema."""
+    kept = [{name: row[name] for name in schema.names} for row in rows]
+    write_table(storage.join(out, "predictions.parquet"), to_table(kept, schema))

@@ -1,6 +1,6 @@
 """What `--model` names: one bundle, several bundles, or an ensemble bundle. No torch: commands that only compare hashes ask here.
 
-An ensemble bundle is a folder of whole bundles and a manifest, written last, that vouches for theirs::
+An ensemble bundle is a folder of whole bundles and a manifest, written last, that lists their hashes::
 
     MODEL/members/0/...   MODEL/members/1/...   MODEL/manifest.json
     {"kind": "boneage-ray ensemble", "name": "deep-ensemble", "summary": "...",
@@ -20,11 +20,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from boneage_ray import __version__, bundle, storage
-from boneage_ray.anatomy.growth import SCHEMES, SchemeName
 from boneage_ray.errors import MismatchError, StorageError, UsageError
 from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.recipes.recipe import Recipe, build_recipe
-from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 
 KIND = "boneage-ray ensemble"
 _FOLDER = re.compile(r"members/\d+")
@@ -39,11 +37,6 @@ class Member:
     sha256: str
     recipe: Recipe
     metrics: dict[str, Any]
-
-    @property
-    def heads(self) -> tuple[SchemeName, ...]:
-        """The stage schemes that it has a classifier for."""
-        return tuple(getattr(self.recipe.model, "stage_heads", ()))
 
 
 @dataclass(frozen=True)
@@ -61,29 +54,16 @@ class Models:
         return tuple(dict.fromkeys(member.recipe.image for member in self.members))
 
     @property
-    def predicts_masks(self) -> bool:
-        """Hand masks instead of ages."""
-        return self.members[0].recipe.model.kind == "hand-mask"
-
-    @property
-    def landmarks(self) -> CephalogramTaskConfig | None:
-        """How landmarks are read off, if it is these that are predicted."""
-        task = self.members[0].recipe.task
-        return task if isinstance(task, CephalogramTaskConfig) else None
+    def recipe(self) -> Recipe:
+        """The recipe that decides the task: of the first member, as all members have the same task."""
+        return self.members[0].recipe
 
     @property
     def scored_images(self) -> tuple[ImageConfig, ...]:
         """`images` as files are scored: a model that predicts masks needs none."""
-        return (
-            tuple(image.model_copy(update={"mask": "none"}) for image in self.images)
-            if self.predicts_masks
-            else self.images
-        )
-
-    @property
-    def heads(self) -> tuple[SchemeName, ...]:
-        """The stage schemes that every member has a classifier for."""
-        return tuple(name for name in SCHEMES if all(name in member.heads for member in self.members))
+        if not self.recipe.task_kind.learns_masks:
+            return self.images
+        return tuple(image.model_copy(update={"mask": "none"}) for image in self.images)
 
 
 def resolve(uris: Sequence[str], expected: str | None = None) -> Models:
@@ -104,7 +84,7 @@ def _resolve(uris: Sequence[str]) -> Models:
         manifest = _ensemble_manifest(uri)
         if manifest is None:
             return _one(_member(uri))
-        found = [_vouched(uri, entry) for entry in manifest["members"]]
+        found = [_listed(uri, entry) for entry in manifest["members"]]
         return several(found, manifest["name"], manifest["summary"])
     for uri in uris:
         if _ensemble_manifest(uri) is not None:
@@ -173,7 +153,7 @@ def _member(uri: str) -> Member:
     return Member(uri, built.name, sha256, built, metrics)
 
 
-def _vouched(uri: str, entry: dict[str, str]) -> Member:
+def _listed(uri: str, entry: dict[str, str]) -> Member:
     """A member of an ensemble bundle, if it is still the one that was put there."""
     member = _member(storage.join(uri, entry["folder"]))
     if member.sha256 != entry["model_sha256"]:
@@ -187,7 +167,7 @@ def _vouched(uri: str, entry: dict[str, str]) -> Member:
 def _check(members: Sequence[Member]) -> None:
     seen: dict[str, str] = {}
     for member in members:
-        if member.recipe.model.kind != "regressor":
+        if not member.recipe.task_kind.joins:
             raise UsageError(
                 f"--model {member.uri} is a {member.recipe.model.kind} ({member.recipe.name}); "
                 "only age regressors are scored together: give it alone"
@@ -200,7 +180,7 @@ def _check(members: Sequence[Member]) -> None:
 
 
 def _ensemble_manifest(uri: str) -> dict[str, Any] | None:
-    """The manifest of an ensemble bundle; None where there is another one or none, of which bundle.read_manifest tells."""
+    """The manifest of an ensemble bundle; None where there is another one or none, which bundle.read_manifest reports."""
     try:
         manifest = json.loads(storage.read_bytes(storage.join(uri, bundle.MANIFEST)))
     except (StorageError, ValueError, RecursionError):

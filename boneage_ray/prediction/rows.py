@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -15,9 +14,6 @@ from boneage_ray.preparation.prepare import PreparedImage
 from boneage_ray.records.known import Known, known_of
 from boneage_ray.records.schema import Row, empty_result
 from boneage_ray.tasks.task import Columns
-
-# Labels of the published sets end at 228 months; an age outside was never seen in training.
-AGE_RANGE_MONTHS = (0.0, 228.0)
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,8 @@ class Loaded:
     others: tuple[PreparedImage, ...] = ()
 
 
-Add = Callable[[Row, Row, Loaded], None]  # the row, what was predicted, and for what
+# Writes a prediction into a row: the row, the values predicted for one case, and the case.
+Add = Callable[[Row, Row, Loaded], None]
 
 
 def load_input(item: Input, data: bytes | InputProblem, *prepares: Callable[[bytes], PreparedImage]) -> Loaded:
@@ -52,15 +49,15 @@ def load_input(item: Input, data: bytes | InputProblem, *prepares: Callable[[byt
     return Loaded(item, digest, len(data), first, tuple(others))
 
 
-def score_rows(loaded: Iterable[Loaded], predictor: Scorer, add: Add | None = None) -> Iterator[Row]:
-    """Result rows in the order of the inputs; `add` says in a row what was predicted, unless it is an age."""
+def score_rows(loaded: Iterable[Loaded], predictor: Scorer, add: Add) -> Iterator[Row]:
+    """Result rows in the order of the inputs; `add` writes into a row what was predicted, or why nothing could be."""
     waiting: list[Loaded] = []
     for case in loaded:
         waiting.append(case)
         if sum(isinstance(c.outcome, PreparedImage) for c in waiting) >= predictor.batch_size:
-            yield from _rows(waiting, predictor, add or _add_age)
+            yield from _rows(waiting, predictor, add)
             waiting = []
-    yield from _rows(waiting, predictor, add or _add_age)
+    yield from _rows(waiting, predictor, add)
 
 
 def _rows(cases: list[Loaded], predictor: Scorer, add: Add) -> Iterator[Row]:
@@ -118,15 +115,3 @@ def _known(case: Loaded) -> Known:
 def add_problem(row: Row, problem: InputProblem) -> None:
     """Say in a row why it has no prediction."""
     row |= {"status": problem.status, "step": problem.step, "reason": problem.reason, "message": problem.message}
-
-
-def _add_age(row: Row, values: Row, _: Loaded) -> None:
-    if not math.isfinite(values["age_months"]):
-        add_problem(
-            row, InputProblem("predict", "internal_error", "the model answered with a number that is not finite")
-        )
-        return
-    # The single opinions are for evaluation; a row says how far they lie apart.
-    row |= {"status": "scored"} | {name: value for name, value in values.items() if name != "age_parts"}
-    if not AGE_RANGE_MONTHS[0] <= values["age_months"] <= AGE_RANGE_MONTHS[1]:
-        row["flags"] = [*row["flags"], "out_of_age_range"]

@@ -19,9 +19,9 @@ from boneage_ray.evaluation.page import (
     render_page,
 )
 from boneage_ray.records.schema import Row
+from boneage_ray.results.task_results import TaskResults
 from boneage_ray.scoring.summary import STATUSES
 
-_TITLES = {"age": "Bone age scores", "mask": "Hand masks", "landmarks": "Cephalograms"}
 _MEANT = {
     "scored": "read, accepted and given a result",
     "rejected": "readable, but must not be scored",
@@ -30,11 +30,11 @@ _MEANT = {
 
 
 def score_page(
-    summary: Mapping[str, Any], problems: Sequence[Row], facts: Mapping[str, str], command: str, given: str = "age"
+    summary: Mapping[str, Any], problems: Sequence[Row], facts: Mapping[str, str], command: str, results: TaskResults
 ) -> str:
     """The page of `boneage score`: `summary` as `add_up` makes it; `problems`: the first rejected or failed rows.
 
-    `given`: what the model gives each input, age or mask. Of a row only input_uri, status, step, reason and message are shown.
+    `results`: names what a scored input has. Of a row only input_uri, status, step, reason and message are shown.
     """
     sections = [_balance(summary, command)]
     if summary["ages"]:
@@ -44,9 +44,9 @@ def score_page(
     if problems:
         sections.append(_problems(summary, problems, command))
     page = Page(
-        title=_TITLES[given],
+        title=results.title,
         facts=facts,
-        status=_status(summary, given),
+        status=_status(summary, results.noun),
         numbers=_numbers(summary),
         sections=sections,
         data={"facts": dict(facts), "command": command, "summary": dict(summary)},
@@ -54,13 +54,13 @@ def score_page(
     return render_page(page)
 
 
-def _status(summary: Mapping[str, Any], given: str) -> PageStatus:
+def _status(summary: Mapping[str, Any], noun: str) -> PageStatus:
     inputs, scored, rejected, failed = _counts(summary)
     account = f"All {inputs} inputs are accounted for: {scored} scored, {rejected} rejected, {failed} failed."
     if scored == 0:
         return PageStatus("bad", "Nothing was scored", [account])
     if rejected or failed:
-        missing = f"{rejected + failed} of {inputs} inputs have no {given}"
+        missing = f"{rejected + failed} of {inputs} inputs have no {noun}"
         return PageStatus(
             "caution", missing, [account, "The reasons are listed below; the other inputs are not affected."]
         )

@@ -24,6 +24,7 @@ from boneage_ray.prediction import members
 from boneage_ray.preparation.isolated import DecoderPool
 from boneage_ray.preparation.prepare import PreparedImage
 from boneage_ray.records.schema import Row, from_table, result_schema, to_table
+from boneage_ray.results.task_results import ScoredFiles, results_of
 from boneage_ray.runtime import parts
 from boneage_ray.runtime.cluster import Resources, run_parts
 from boneage_ray.runtime.runs import say
@@ -74,8 +75,8 @@ def metadata_warnings(lines: list[dict[str, Any]]) -> list[str]:
     counts = Counter[str]()
     for line in lines:
         counts.update(line["metadata_notes"])
-    told = [text for line in lines for text in line["metadata_first"]][:SHOWN_NOTES]
-    return [*(f"metadata: {count} rows not used: {reason}" for reason, count in counts.items()), *told]
+    first = [text for line in lines for text in line["metadata_first"]][:SHOWN_NOTES]
+    return [*(f"metadata: {count} rows not used: {reason}" for reason, count in counts.items()), *first]
 
 
 def _run(rows: parts.Todo, resources: Resources, options: ScoreOptions, sha256: str) -> Iterator[dict[str, Any]]:
@@ -99,14 +100,12 @@ class ScoreWorker:
         import torch
 
         from boneage_ray.prediction import ensemble, rows
-        from boneage_ray.prediction.landmarks import landmark_adder
 
         torch.set_num_threads(threads)
         self.out, self.rows = out, rows
         found = members.resolve(models, sha256)
         self.predictor = ensemble.load_predictor(found, "cuda" if gpu else "cpu")
-        self.source, self.masks = source, found.predicts_masks
-        self.add = landmark_adder(found.landmarks) if found.landmarks else None
+        self.add = results_of(found.recipe).adder(ScoredFiles(source, self._write))
         self.pools = [DecoderPool(image, processes=threads) for image in found.scored_images]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -115,20 +114,13 @@ class ScoreWorker:
         inputs = inputs_of(part)
         files = [item for item in inputs if item.uri]
         loaded = parts.prefetched(self._load, files, self.pools[0].readers, ahead=2 * self.predictor.batch_size)
-        rows = list(self._rows(loaded))
+        rows = list(self.rows.score_rows(loaded, self.predictor, self.add))
         notes = Counter(item.problem[0] for item in inputs if item.problem and not item.uri)
         first = [f"{item.record_id}: {item.problem[1]}" for item in inputs if item.problem and not item.uri][
             :SHOWN_NOTES
         ]
         line = part_counts(rows) | {"metadata_notes": dict(notes), "metadata_first": first}
         return parts.commit(self.out, part, to_table(rows, result_schema()), line)
-
-    def _rows(self, loaded: Iterator[Loaded]) -> Iterator[Row]:
-        if not self.masks:
-            return self.rows.score_rows(loaded, self.predictor, self.add)
-        from boneage_ray.prediction.masks import mask_rows
-
-        return mask_rows(loaded, self.predictor, self.source, self._write)
 
     def _write(self, name: str, data: bytes) -> None:
         storage.write_bytes(storage.join(self.out, name), data)

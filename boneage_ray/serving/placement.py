@@ -8,6 +8,7 @@ from boneage_ray import bundle
 from boneage_ray.errors import UsageError
 from boneage_ray.prediction import members
 from boneage_ray.prediction.predictor import CPU_BATCH, GPU_BATCH
+from boneage_ray.results.task_results import results_of
 from boneage_ray.serving.schema import ModelInfo
 
 INGRESS_CPUS, MODEL_CPUS = 0.1, 0.25
@@ -45,11 +46,11 @@ class ModelPlace:
 
 
 def inspect_models(uris: list[str]) -> list[ModelPlace]:
-    """Load and verify every bundle; an ensemble is one model. Two of one recipe are told apart by the start of their hash."""
+    """Load and verify every bundle; an ensemble is one model. Two of one recipe get names that end in the start of their hash."""
     found = [(uri, members.resolve([uri])) for uri in uris]
     for uri, models in found:
-        if models.predicts_masks:
-            raise UsageError(f"--model {uri} predicts hand masks, which are not served: `boneage score` writes them")
+        if refusal := results_of(models.recipe).not_served:
+            raise UsageError(f"--model {uri} {refusal}")
         if any(image.mask == "file" for image in models.images):
             raise UsageError(
                 f"--model {uri} needs a mask file for each image, which a request cannot bring: `boneage score` it"

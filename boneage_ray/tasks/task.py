@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from boneage_ray.datasets.batch import Batch
+from boneage_ray.datasets.plan import Shard
+from boneage_ray.errors import UsageError
+from boneage_ray.models.config import ModelSettings
 
 Columns = dict[str, list[Any]]
 
@@ -47,6 +50,18 @@ class Task(ABC):
     @abstractmethod
     def metrics(self, predicted: Columns, truth: Columns) -> dict[str, float]:
         """Figures over a whole split, from the columns of `summarise`."""
+
+    def combine(self, names: Sequence[str], answers: Sequence[Columns], models: Sequence[ModelSettings]) -> Columns:
+        """The columns of all members of an ensemble as one; members by name, with their answers and their model configs."""
+        raise UsageError("only age regressors are scored together")
+
+    def missing_labels(self, shards: Sequence[Shard]) -> str | None:
+        """What no case of a split has, though the task cannot do without it, and how it is given; None where nothing lacks."""
+        return None
+
+    def label_warnings(self, model: ModelSettings, shards: Sequence[Shard]) -> list[str]:
+        """What a model cannot learn from the cases of a training split, in words."""
+        return []
 
     def calibrate(self, metrics: Mapping[str, Any]) -> None:
         """Take from a bundle's metrics of the validation split what its predictions need; by default nothing."""

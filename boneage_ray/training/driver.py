@@ -15,8 +15,7 @@ import torch
 from torch import nn
 
 from boneage_ray import __version__, bundle, storage
-from boneage_ray.anatomy.growth import SchemeName
-from boneage_ray.datasets.balance import categories, has_ages, missing_classes, shared_pixels
+from boneage_ray.datasets.balance import categories, shared_pixels
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.datasets.load import PreparedData, batches, open_prepared
 from boneage_ray.datasets.plan import balanced_slices, ordered_slices, training_slices
@@ -26,7 +25,8 @@ from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.recipes.stage import Data
 from boneage_ray.runtime.cluster import first_cause
 from boneage_ray.runtime.runs import ProgressLine, say
-from boneage_ray.tasks.build import build_model
+from boneage_ray.tasks.build import build_model, build_task
+from boneage_ray.tasks.kind import ValidationFigure
 from boneage_ray.training import checkpoint
 from boneage_ray.training.blend import check_blend, fit_blend
 from boneage_ray.training.gallery import show_augmentation
@@ -84,13 +84,11 @@ def check_pretraining(recipe: Recipe, prepared: PreparedData, pretrain: str | No
 
 
 def check_labels(recipe: Recipe, prepared: PreparedData, splits: Sequence[Split] = ("train", "val")) -> None:
-    """Raise `NoUsableInputError` for a split without a record, or, where ages are learnt, without an age."""
+    """Raise `NoUsableInputError` for a split without a record, or without the labels that the task cannot do without."""
+    task = build_task(recipe.task)
     for split in splits:
-        shards = prepared.shards(split)
-        if recipe.task.kind == "age" and not has_ages(shards):
-            raise NoUsableInputError(
-                f"{prepared.uri}: no case of the {split} split has an age; run `boneage prepare` with --labels CSV"
-            )
+        if missing := task.missing_labels(prepared.shards(split)):
+            raise NoUsableInputError(f"{prepared.uri}: no case of the {split} split has {missing}")
 
 
 def run_training(
@@ -103,7 +101,7 @@ def run_training(
     storage.delete_tree(storage.join(run_uri, NONFINITE))  # of an earlier try, which this one continues
     if not checkpoint.epochs(run_uri):
         # Here first: a wrong name, file, hash or number of blocks, or a hub out of reach, is told before any worker starts.
-        for warning in _missing(recipe, prepared):
+        for warning in build_task(recipe.task).label_warnings(recipe.model, prepared.shards("train")):
             say(warning)
         say(f"building {recipe.model.describe()}")
         model = build_model(recipe.model, size=recipe.image.size)
@@ -111,7 +109,7 @@ def run_training(
             parameter_groups(stage, model.head_parameters(), model.blocks())
         check_blend(recipe)
         show_augmentation(recipe, prepared, options.out)
-    with _progress_line(total) as board:
+    with _progress_line(total, recipe.task_kind.figure) as board:
         _fit(recipe, options, mark, board)
     found = checkpoint.load_latest(run_uri, mark)
     if found is None:
@@ -122,17 +120,6 @@ def run_training(
     trees, blended = fit_blend(recipe, prepared, best, options.gpu)
     sha256 = bundle.save(options.out, recipe, best, metrics | {"history": progress.history} | blended, trees)
     return progress, sha256
-
-
-def _missing(recipe: Recipe, prepared: PreparedData) -> list[str]:
-    """Words for stage classes that no training case has."""
-    heads: tuple[SchemeName, ...] = getattr(recipe.model, "stage_heads", ())
-    found = {scheme: missing_classes(prepared.shards("train"), scheme) for scheme in heads}
-    return [
-        f"no training case of class {', '.join(names)}: the {scheme}-stage head cannot learn it"
-        for scheme, names in found.items()
-        if names
-    ]
 
 
 def resources_per_worker(cluster_cpus: float, workers: int, gpu: bool) -> dict[str, float]:
@@ -294,13 +281,13 @@ class _Board:
 
 
 @contextmanager
-def _progress_line(total: int) -> Iterator[Any]:
+def _progress_line(total: int, figure: ValidationFigure) -> Iterator[Any]:
     """Show the board of a run until it ends."""
     import ray
 
     board = ray.remote(num_cpus=0)(_Board).remote()
     done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(board, done, total), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(board, done, total, figure), daemon=True)
     watcher.start()
     try:
         yield board
@@ -310,7 +297,7 @@ def _progress_line(total: int) -> Iterator[Any]:
         ray.kill(board)
 
 
-def _watch(board: Any, done: threading.Event, total: int) -> None:  # noqa: ANN401
+def _watch(board: Any, done: threading.Event, total: int, figure: ValidationFigure) -> None:  # noqa: ANN401
     import ray
 
     with ProgressLine("epochs", total) as bar, suppress(ray.exceptions.RayActorError):
@@ -324,21 +311,12 @@ def _watch(board: Any, done: threading.Event, total: int) -> None:  # noqa: ANN4
                 lines = []
             for line in lines:
                 rate = line["train_cases"] / max(line["train_seconds"], 1e-9)
-                say(_epoch_text(line, total, rate))
+                say(_epoch_text(line, total, rate, figure))
             bar.update(max([bar.done, *(int(line["epoch"]) for line in lines)]), text)
 
 
-# What an epoch's line shows first, in the order of preference: key, name, unit, decimals.
-_SHOWN = (
-    ("val_dice_mean", "Dice", "", 4),
-    ("val_mre_px", "mean radial error", " px", 2),
-    ("val_mae_months", "MAE", " months", 2),
-)
-
-
-def _epoch_text(line: dict[str, Any], total: int, rate: float) -> str:
-    key, name, unit, digits = next(shown for shown in _SHOWN if shown[0] in line)
-    value = line[key]
-    shown = "not finite" if value is None else f"{value:.{digits}f}{unit}"
+def _epoch_text(line: dict[str, Any], total: int, rate: float, figure: ValidationFigure) -> str:
+    value, name = line[figure.key], figure.name
+    shown = "not finite" if value is None else f"{value:.{figure.digits}f}{figure.unit}"
     loss = f"epoch {line['epoch']}/{total}: loss {line['train_loss']:.4f}"
     return f"{loss}, validation {name} {shown}, {rate:.1f} images/s"

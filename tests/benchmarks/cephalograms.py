@@ -25,9 +25,9 @@ from common import machine
 from sklearn.metrics import cohen_kappa_score
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS, SETS
-from boneage_ray.evaluation.landmark_analysis import analyse_landmarks
-from boneage_ray.evaluation.landmarks import PREDICTIONS, as_landmark_predictions
 from boneage_ray.records.schema import from_table
+from boneage_ray.tasks.cephalogram.results.analysis import analyse_landmarks
+from boneage_ray.tasks.cephalogram.results.predictions import LANDMARK_PREDICTIONS, as_landmark_predictions
 
 NAMES = {name: LANDMARKS[which] for name, which in SETS.items()}
 VALIDATION = 0.08  # of what is not tested: enough to see a training go wrong
@@ -88,7 +88,7 @@ def run_fold(options, groups, fold):
         boneage(
             "evaluate", "--model", model, "--data", data, "--split", "test", "--open-test", "--out", out, "--overwrite"
         )
-    return from_table(pq.read_table(out / "predictions.parquet", schema=PREDICTIONS))
+    return from_table(pq.read_table(out / "predictions.parquet", schema=LANDMARK_PREDICTIONS))
 
 
 def main():

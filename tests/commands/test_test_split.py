@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from boneage_ray.commands.cephalograms import _note_validated, check_validated
 from boneage_ray.datasets.load import PreparedData
 from boneage_ray.errors import UsageError
 from boneage_ray.runtime.runs import Run
+from boneage_ray.tasks.cephalogram.results.validated import check_validated, note_validated
 
 DATA = PreparedData("data", {"fingerprint": "f1"})
 
@@ -28,12 +28,12 @@ def test_it_is_closed_before_and_open_after(tmp_path):
     with pytest.raises(UsageError, match="give --split val first, or --open-test"):
         asked(tmp_path)
     asked(tmp_path, split="val")
-    _note_validated(models(tmp_path), DATA, "report")
+    note_validated(models(tmp_path), DATA, "report")
     asked(tmp_path)
 
 
 def test_other_data_and_another_model_in_the_same_place_do_not_count(tmp_path):
-    _note_validated(models(tmp_path), DATA, "report")
+    note_validated(models(tmp_path), DATA, "report")
     with pytest.raises(UsageError, match="give --split val first"):
         asked(tmp_path, data=PreparedData("other", {"fingerprint": "f2"}))
     with pytest.raises(UsageError, match="give --split val first"):
@@ -42,6 +42,6 @@ def test_other_data_and_another_model_in_the_same_place_do_not_count(tmp_path):
 
 def test_whoever_opens_it_all_the_same_is_recorded(tmp_path):
     early = asked(tmp_path, open_test=True)
-    _note_validated(models(tmp_path), DATA, "report")
+    note_validated(models(tmp_path), DATA, "report")
     late = asked(tmp_path, open_test=True)
     assert [run.facts["test_opened_before_validation"] for run in (early, late)] == [True, False]

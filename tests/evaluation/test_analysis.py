@@ -9,11 +9,12 @@ from made_up_predictions import many, predictions
 
 from boneage_ray.anatomy.growth import AGE_BINS, age_bin
 from boneage_ray.errors import BoneageError, ExitCode, NoUsableInputError
-from boneage_ray.evaluation.analysis import analyse, bootstrap_interval, bootstrap_means, sex_gap
+from boneage_ray.evaluation.bootstrap import bootstrap_interval, bootstrap_means
+from boneage_ray.tasks.age.results.analysis import analyse_ages, sex_gap
 
 
 def test_overall_figures_by_hand():
-    found = analyse(predictions([120.0, 132.0, 144.0, 156.0], [119.0, 134.0, 144.0, 186.0]), 138.0)
+    found = analyse_ages(predictions([120.0, 132.0, 144.0, 156.0], [119.0, 134.0, 144.0, 186.0]), 138.0)
     # Errors -1, 2, 0, 30.
     assert found["n"] == 4
     assert found["mae_months"] == pytest.approx(8.25)
@@ -32,25 +33,25 @@ def test_overall_figures_by_hand():
 
 
 def test_exactly_12_months_is_within_12_months():
-    found = analyse(predictions([100.0, 100.0], [112.0, 124.0]), None)
+    found = analyse_ages(predictions([100.0, 100.0], [112.0, 124.0]), None)
     assert (found["within_12_months"], found["within_24_months"]) == (0.5, 1.0)
 
 
 def test_baseline_always_says_the_training_median():
-    found = analyse(predictions([100.0, 140.0], [105.0, 135.0]), 130.0)["baseline"]
+    found = analyse_ages(predictions([100.0, 140.0], [105.0, 135.0]), 130.0)["baseline"]
     assert found == {"train_median_months": 130.0, "mae_months": 20.0, "model_over_baseline": 0.25}
 
 
 def test_without_a_training_median_there_is_no_baseline():
-    assert analyse(predictions([100.0, 140.0], [105.0, 135.0]), None)["baseline"] is None
+    assert analyse_ages(predictions([100.0, 140.0], [105.0, 135.0]), None)["baseline"] is None
 
 
 def test_a_perfect_baseline_has_no_ratio():
-    assert analyse(predictions([100.0], [90.0]), 100.0)["baseline"]["model_over_baseline"] is None
+    assert analyse_ages(predictions([100.0], [90.0]), 100.0)["baseline"]["model_over_baseline"] is None
 
 
 def test_figures_by_sex_name_the_unknown():
-    found = analyse(predictions([100.0] * 4, [104.0, 98.0, 110.0, 100.0], ["F", "F", "M", None]), None)["by_sex"]
+    found = analyse_ages(predictions([100.0] * 4, [104.0, 98.0, 110.0, 100.0], ["F", "F", "M", None]), None)["by_sex"]
     assert list(found) == ["F", "M", "unknown"]
     assert found["F"] == pytest.approx(
         {"n": 2, "mae_months": 3.0, "rmse_months": math.sqrt(10), "bias_months": 1.0}, abs=1e-6
@@ -60,7 +61,7 @@ def test_figures_by_sex_name_the_unknown():
 
 
 def test_figures_by_age_are_bins_of_two_years_by_true_age():
-    found = analyse(predictions([23.9, 24.0, 47.0, 200.0], [60.0, 30.0, 47.0, 190.0]), None)["by_age"]
+    found = analyse_ages(predictions([23.9, 24.0, 47.0, 200.0], [60.0, 30.0, 47.0, 190.0]), None)["by_age"]
     assert [(row["bin"], row["n"], row["mae_months"], row["bias_months"]) for row in found] == [
         ("0-2 y", 1, 36.1, 36.1),
         ("2-4 y", 2, 3.0, 3.0),
@@ -99,7 +100,7 @@ def test_resampling_in_blocks_gives_2000_means():
 
 def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
     cases = many(50)
-    first, again, other = (analyse(cases, None, seed)["mae_interval_months"] for seed in (3, 3, 4))
+    first, again, other = (analyse_ages(cases, None, seed)["mae_interval_months"] for seed in (3, 3, 4))
     assert first == again
     assert first != other
 
@@ -121,12 +122,12 @@ def test_sex_gap_of_equal_errors_includes_zero():
 
 
 def test_sex_gap_needs_two_of_each():
-    assert analyse(predictions([100.0] * 3, [101.0] * 3, ["F", "F", "M"]), None)["sex_gap"] is None
+    assert analyse_ages(predictions([100.0] * 3, [101.0] * 3, ["F", "F", "M"]), None)["sex_gap"] is None
 
 
 def test_stages_from_a_head_stand_beside_the_thresholded_age():
     stages = [{"three": "child", "four": "child"}, {"three": "child", "four": "pre-adolescent"}]
-    found = analyse(predictions([100.0, 150.0], [100.0, 150.0], stages=stages, direct=("three",)), None)["stages"]
+    found = analyse_ages(predictions([100.0, 150.0], [100.0, 150.0], stages=stages, direct=("three",)), None)["stages"]
     assert found["three"]["source"] == "head"
     assert found["three"]["classes"] == ["child", "adolescent", "adult"]
     assert found["three"]["predicted"]["confusion"] == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
@@ -138,7 +139,7 @@ def test_stages_from_a_head_stand_beside_the_thresholded_age():
 
 
 def test_undefined_figures_are_none_and_the_whole_is_json():
-    found = analyse(predictions([100.0], [90.0]), 100.0)
+    found = analyse_ages(predictions([100.0], [90.0]), 100.0)
     assert found["r2"] is None
     assert found["mae_interval_months"] is None
     assert found["limits_of_agreement_months"] == [None, None]
@@ -148,7 +149,7 @@ def test_undefined_figures_are_none_and_the_whole_is_json():
 
 def test_largest_residuals_are_the_twelve_largest_either_way():
     errors = [0.5 * k * (-1) ** k for k in range(20)]
-    found = analyse(predictions([120.0] * 20, [120 + e for e in errors], ["F"] * 20), None)["largest_residuals"]
+    found = analyse_ages(predictions([120.0] * 20, [120 + e for e in errors], ["F"] * 20), None)["largest_residuals"]
     assert [row["record_id"] for row in found] == [str(k) for k in range(19, 7, -1)]
     assert found[0] == {
         "record_id": "19",
@@ -162,7 +163,7 @@ def test_largest_residuals_are_the_twelve_largest_either_way():
 
 def test_no_case_is_an_error_for_a_person():
     with pytest.raises(NoUsableInputError, match="nothing to evaluate") as caught:
-        analyse(predictions([], []), 100.0)
+        analyse_ages(predictions([], []), 100.0)
     assert caught.value.exit_code == ExitCode.NO_USABLE_INPUT
 
 
@@ -170,7 +171,7 @@ def test_a_prediction_that_is_not_finite_is_an_error_that_names_the_record():
     cases = predictions([100.0, 110.0, 120.0], [100.0, 110.0, 120.0])
     broken = predictions([100.0, 110.0, 120.0], [100.0, math.nan, math.inf], stages=cases.stages)
     with pytest.raises(BoneageError, match=r"2 of 3 predictions are not finite numbers \(the first: record 1\)"):
-        analyse(broken, 100.0)
+        analyse_ages(broken, 100.0)
 
 
 def test_columns_of_unequal_length_are_refused():

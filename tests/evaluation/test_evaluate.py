@@ -11,17 +11,9 @@ from boneage_ray import bundle, storage
 from boneage_ray.commands import pipeline
 from boneage_ray.datasets.load import open_prepared
 from boneage_ray.errors import MismatchError
-from boneage_ray.evaluation import evaluate as job
 from boneage_ray.evaluation import split_job
-from boneage_ray.evaluation.evaluate import (
-    PREDICTIONS,
-    EvaluateWorker,
-    _work,
-    as_predictions,
-    check_same_cases,
-    match_data,
-    write_predictions,
-)
+from boneage_ray.evaluation.match import check_same_cases, match_data
+from boneage_ray.evaluation.split_job import write_predictions
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction.members import resolve
 from boneage_ray.preparation.split import SPLITS
@@ -30,6 +22,13 @@ from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import from_table, record_schema, to_table
 from boneage_ray.runtime.cluster import Resources
 from boneage_ray.runtime.runs import Run
+from boneage_ray.tasks.age.results import predictions as job
+from boneage_ray.tasks.age.results.predictions import (
+    AGE_PREDICTIONS,
+    AgeWorker,
+    _work,
+    as_age_predictions,
+)
 
 RECIPE = override(find_recipe("demo"), ["image.size=64", "precision=float32", "model.backbone.name=test_resnet"])
 SMALL = RECIPE.derive(name="small", image={"size": 48})
@@ -118,13 +117,13 @@ def test_the_same_cases_may_be_cut_into_other_shards(models, tmp_path):
 
 def predicted(models, work):
     found = resolve(models)
-    worker = EvaluateWorker([member.uri for member in found.members], found.sha256, 1, False)
+    worker = AgeWorker([member.uri for member in found.members], found.sha256, 1, False)
     return [row for number, part in enumerate(work) for row in worker({"number": number, **part})["rows"]]
 
 
 def test_an_exchanged_model_is_refused_by_the_worker(models):
     with pytest.raises(MismatchError, match="exchanged"):
-        EvaluateWorker(models, resolve(models[:1]).sha256, 1, False)
+        AgeWorker(models, resolve(models[:1]).sha256, 1, False)
 
 
 def row(number, **more):
@@ -134,12 +133,12 @@ def row(number, **more):
 
 def test_rows_with_parts_become_columns_and_a_file(tmp_path):
     rows = [row(k, spread_months=0.5 * k, parts={"a": 1.0, "b": 3.0}) for k in range(2)]
-    found = as_predictions(rows, ())
+    found = as_age_predictions(rows, ())
     assert (found.parts, found.spread_months) == ({"a": [1.0, 1.0], "b": [3.0, 3.0]}, [0.0, 0.5])
-    write_predictions(str(tmp_path), rows)
+    write_predictions(str(tmp_path), rows, AGE_PREDICTIONS)
     table = pq.read_table(tmp_path / "predictions.parquet")
-    assert (table.schema.names, from_table(table)) == (PREDICTIONS.names, rows)
-    bare = as_predictions([row(0)], ())
+    assert (table.schema.names, from_table(table)) == (AGE_PREDICTIONS.names, rows)
+    bare = as_age_predictions([row(0)], ())
     assert (bare.parts, bare.spread_months) == ({}, None)
 
 

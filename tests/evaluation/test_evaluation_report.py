@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 import pytest
 from made_up_predictions import many, predictions
 
-from boneage_ray.evaluation.analysis import analyse
 from boneage_ray.evaluation.page import Number, Page, PagePicture, PageStatus, PageTable, Section, render_page
-from boneage_ray.evaluation.report import evaluation_page
+from boneage_ray.tasks.age.results.analysis import analyse_ages
+from boneage_ray.tasks.age.results.page import age_page
 
 COMMAND = "boneage evaluate --model M --data D --split test --out E"
 NASTY = '</script><script>alert("1")</script>'
@@ -51,7 +51,7 @@ def small_page(**changes):
 
 
 def page_of(cases, median=120.0, history=()):
-    return evaluation_page(analyse(cases, median), cases, {"Model": "m 9f0c"}, history, COMMAND)
+    return age_page(analyse_ages(cases, median), cases, {"Model": "m 9f0c"}, history, COMMAND)
 
 
 def status_of(page):
@@ -134,7 +134,7 @@ def test_every_section_with_figures_says_its_command():
 def test_embedded_json_is_the_analysis():
     cases = many(30)
     found = json.loads(Reader(page_of(cases)).script)
-    assert found == {"facts": {"Model": "m 9f0c"}, "command": COMMAND, "analysis": analyse(cases, 120.0)}
+    assert found == {"facts": {"Model": "m 9f0c"}, "command": COMMAND, "analysis": analyse_ages(cases, 120.0)}
 
 
 def test_data_that_is_not_json_is_refused():

@@ -8,20 +8,21 @@ import pytest
 from made_up_predictions import many, predictions
 
 from boneage_ray.evaluation import figures
-from boneage_ray.evaluation.analysis import analyse
+from boneage_ray.tasks.age.results import figures as age_figures
+from boneage_ray.tasks.age.results.analysis import analyse_ages
 
 CASES = many(60)
-ANALYSIS = analyse(CASES, 120.0)
+ANALYSIS = analyse_ages(CASES, 120.0)
 HISTORY = [
     {"epoch": 1, "train_loss": 3.0, "val_loss": 3.5, "val_mae_months": 20.0},
     {"epoch": 2, "train_loss": 2.0, "val_loss": None, "val_mae_months": 11.5},
     {"epoch": 3, "train_loss": 1.0, "val_loss": 2.5, "val_mae_months": None},
 ]
 ALL = {
-    "scatter": lambda: figures.scatter(CASES),
-    "residuals": lambda: figures.residuals(CASES, ANALYSIS),
-    "errors": lambda: figures.error_histogram(CASES),
-    "by-age": lambda: figures.errors_by_age(CASES),
+    "scatter": lambda: age_figures.scatter(CASES),
+    "residuals": lambda: age_figures.residuals(CASES, ANALYSIS),
+    "errors": lambda: age_figures.error_histogram(CASES),
+    "by-age": lambda: age_figures.errors_by_age(CASES),
     "confusion-three": lambda: figures.confusion_matrix(["a", "b"], [[3, 1], [0, 0]], 0.75, "three"),
     "ages": lambda: figures.age_histogram({"4-6 y": 3, "8-10 y": 12}),
     "learning": lambda: figures.learning_curve(HISTORY),
@@ -55,18 +56,18 @@ def test_the_same_figure_is_the_same_bytes(name):
 
 def test_settings_of_the_process_are_left_alone():
     before = dict(matplotlib.rcParams)
-    figures.scatter(CASES)
+    age_figures.scatter(CASES)
     assert dict(matplotlib.rcParams) == before
 
 
 def test_scatter_names_the_sexes_that_occur():
-    found = texts(figures.scatter(CASES))
+    found = texts(age_figures.scatter(CASES))
     assert {"girls", "boys", "sex unknown", "predicted = true", "±12 months"} <= set(found)
-    assert "sex unknown" not in texts(figures.scatter(predictions([100.0, 120.0], [101.0, 119.0])))
+    assert "sex unknown" not in texts(age_figures.scatter(predictions([100.0, 120.0], [101.0, 119.0])))
 
 
 def test_every_case_is_a_mark_and_very_many_become_one_png():
-    few, very_many = figures.scatter(CASES), figures.scatter(many(2001))
+    few, very_many = age_figures.scatter(CASES), age_figures.scatter(many(2001))
     for colour in (figures.ORANGE, figures.BLUE, figures.GREY):
         assert colour.lower().encode() in few
     points = re.findall(rb"<use [^>]*fill-opacity: 0.6", few)
@@ -78,7 +79,7 @@ def test_every_case_is_a_mark_and_very_many_become_one_png():
 
 def test_residuals_say_the_mean_and_the_limits_of_agreement():
     low, high = ANALYSIS["limits_of_agreement_months"]
-    found = texts(figures.residuals(CASES, ANALYSIS))
+    found = texts(age_figures.residuals(CASES, ANALYSIS))
     assert f"mean {ANALYSIS['bias_months']:+.1f} months" in found
     assert f"95 % limits {low:+.1f} to {high:+.1f}" in found
 
@@ -94,7 +95,7 @@ def test_confusion_matrix_has_counts_shares_of_the_row_and_the_kappa():
 
 
 def test_age_boxes_say_how_many_cases_they_hold():
-    found = " ".join(texts(figures.errors_by_age(predictions([30.0, 40.0, 100.0], [30.0, 41.0, 99.0]))))
+    found = " ".join(texts(age_figures.errors_by_age(predictions([30.0, 40.0, 100.0], [30.0, 41.0, 99.0]))))
     assert "2-4" in found
     assert "n=2" in found
     assert "8-10" in found
@@ -119,11 +120,11 @@ def test_learning_curve_marks_the_best_epoch_and_bears_gaps():
 @pytest.mark.parametrize("predicted", [[100.0], [-30.0], [1e7]])
 def test_figures_bear_a_single_case_and_a_wild_prediction(predicted):
     case = predictions([100.0], predicted)
-    found = analyse(case, None)
+    found = analyse_ages(case, None)
     for svg in (
-        figures.scatter(case),
-        figures.residuals(case, found),
-        figures.error_histogram(case),
-        figures.errors_by_age(case),
+        age_figures.scatter(case),
+        age_figures.residuals(case, found),
+        age_figures.error_histogram(case),
+        age_figures.errors_by_age(case),
     ):
         assert len(svg) < 100_000

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS
-from boneage_ray.evaluation.landmark_analysis import (
+from boneage_ray.tasks.cephalogram.results.analysis import (
     LandmarkPredictions,
     _calibration_error,
     analyse_landmarks,
@@ -17,10 +17,10 @@ from boneage_ray.evaluation.landmark_analysis import (
     sigma_reliability,
     stage_figures,
 )
-from boneage_ray.evaluation.landmark_figures import detection_curve, radial_histogram, sigma_figure
-from boneage_ray.evaluation.landmark_report import landmark_page
-from boneage_ray.evaluation.landmark_sheets import chosen
-from boneage_ray.prediction.landmark_overlay import Marked, landmark_png
+from boneage_ray.tasks.cephalogram.results.figures import detection_curve, radial_histogram, sigma_figure
+from boneage_ray.tasks.cephalogram.results.overlay import Marked, landmark_png
+from boneage_ray.tasks.cephalogram.results.page import landmark_page
+from boneage_ray.tasks.cephalogram.results.sheets import chosen
 
 K, NAN = len(LANDMARKS), float("nan")
 

@@ -11,9 +11,7 @@ import torch
 from boneage_ray import bundle
 from boneage_ray.anatomy.cephalometry import LANDMARKS
 from boneage_ray.datasets.plan import Shard
-from boneage_ray.evaluation.landmark_analysis import analyse_landmarks
-from boneage_ray.evaluation.landmark_sheets import heatmaps_of, sheets_of
-from boneage_ray.evaluation.landmarks import LandmarkWorker, _judged, as_landmark_predictions, write_predictions
+from boneage_ray.evaluation.split_job import write_predictions
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.prediction.members import resolve
 from boneage_ray.preparation.geometry import given_points
@@ -23,6 +21,14 @@ from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import from_table, record_schema, to_table
 from boneage_ray.tasks.build import build_model
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
+from boneage_ray.tasks.cephalogram.results.analysis import analyse_landmarks
+from boneage_ray.tasks.cephalogram.results.predictions import (
+    LANDMARK_PREDICTIONS,
+    LandmarkWorker,
+    _compared,
+    as_landmark_predictions,
+)
+from boneage_ray.tasks.cephalogram.results.sheets import heatmaps_of, sheets_of
 
 TINY = ["model.encoder=tu-test_resnet", "image.size=64", "precision=float32"]
 
@@ -65,7 +71,7 @@ def test_given_points_stand_in_order_with_nan_where_there_are_none():
 @pytest.mark.parametrize("stage", [1, 4, 6])
 def test_a_row_holds_points_truth_and_both_stages_in_the_original(stage):
     one = record(2, stage)
-    row = _judged(one, predicted(one, off=2.0), CephalogramTaskConfig())
+    row = _compared(one, predicted(one, off=2.0), CephalogramTaskConfig())
     assert (row["record_id"], row["confidence"]) == ("p2", pytest.approx(0.9))
     assert (row["cvm_stage"], row["true_cvm_stage"]) == (f"CS{stage}",) * 2
     assert sum(row["cvm_probabilities"].values()) == pytest.approx(1.0)
@@ -82,7 +88,7 @@ def test_a_row_of_a_facial_model_has_no_stage_of_its_own():
     one = record(3)
     points = predicted(one)
     points[:13] = np.nan
-    row = _judged(one, points, CephalogramTaskConfig())
+    row = _compared(one, points, CephalogramTaskConfig())
     assert (row["cvm_stage"], row["cvm_typical"], row["cvm_probabilities"]) == (None,) * 3
     assert row["true_cvm_stage"] == "CS4"
     assert row["landmarks"][0]["x"] is None
@@ -92,7 +98,7 @@ def test_a_row_of_a_facial_model_has_no_stage_of_its_own():
 def test_a_row_without_vertebral_truth_has_no_true_stage():
     one = record(4, vertebral=None)
     points = predicted(record(4))
-    row = _judged(one, points, CephalogramTaskConfig())
+    row = _compared(one, points, CephalogramTaskConfig())
     assert (row["cvm_stage"], row["true_cvm_stage"]) == ("CS4", None)
 
 
@@ -100,13 +106,13 @@ def test_points_that_are_no_vertebrae_have_no_stage():
     one = record(5)
     points = predicted(one)
     points[:13, :2] = 7.0
-    row = _judged(one, points, CephalogramTaskConfig())
+    row = _compared(one, points, CephalogramTaskConfig())
     assert (row["cvm_stage"], row["cvm_typical"], row["true_cvm_stage"]) == (None, None, "CS4")
 
 
 def test_rows_become_arrays():
     records = [record(6), record(7, facial=None, pixel_spacing_mm=None)]
-    rows = [_judged(one, predicted(one, off=3.0), CephalogramTaskConfig()) for one in records]
+    rows = [_compared(one, predicted(one, off=3.0), CephalogramTaskConfig()) for one in records]
     found = as_landmark_predictions(rows)
     assert found.points_NK4.shape == (2, 32, 4)
     assert np.nanmax(np.abs(found.radial - 3.0)) < 2e-3
@@ -121,10 +127,10 @@ def test_rows_become_arrays():
 def test_rows_come_back_from_the_table_as_they_are(tmp_path):
     one = record(8, facial=None)
     rows = [
-        _judged(one, points, CephalogramTaskConfig()) | {"part": 0, "row": k}
+        _compared(one, points, CephalogramTaskConfig()) | {"part": 0, "row": k}
         for k, points in enumerate((predicted(one), np.full((32, 4), np.nan)))
     ]
-    write_predictions(str(tmp_path), rows)
+    write_predictions(str(tmp_path), rows, LANDMARK_PREDICTIONS)
     assert from_table(pq.read_table(str(tmp_path / "predictions.parquet"))) == rows
 
 
@@ -176,7 +182,7 @@ def test_a_sheet_shows_the_truth_where_it_lies(tmp_path):
     uri = str(tmp_path / "part.parquet")
     pq.write_table(to_table([one], record_schema()), uri)
     points = predicted(one, off=6.0)
-    row = _judged(one, points, CephalogramTaskConfig()) | {"part": 0, "row": 0}
+    row = _compared(one, points, CephalogramTaskConfig()) | {"part": 0, "row": 0}
     sheets = sheets_of(analyse_landmarks(as_landmark_predictions([row])), Data(uri, 1), "test", [row])
     ((data, said),) = sheets["Worst quarter, facial points"]
     assert said.startswith(f"p9: {6 * one['pixel_spacing_mm']:.2f} mm")
@@ -193,7 +199,7 @@ def test_without_a_spacing_the_sheets_are_in_pixels(tmp_path):
     one = record(9, size=300, side=128) | {"pixel_spacing_mm": None}
     uri = str(tmp_path / "part.parquet")
     pq.write_table(to_table([one], record_schema()), uri)
-    row = _judged(one, predicted(one, off=6.0), CephalogramTaskConfig()) | {"part": 0, "row": 0}
+    row = _compared(one, predicted(one, off=6.0), CephalogramTaskConfig()) | {"part": 0, "row": 0}
     analysis = analyse_landmarks(as_landmark_predictions([row]))
     ((_, said),) = sheets_of(analysis, Data(uri, 1), "test", [row])["Worst quarter, facial points"]
     assert said.startswith("p9: 6.00 px, worst point 6.00 px")

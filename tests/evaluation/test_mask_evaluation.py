@@ -11,22 +11,23 @@ import pytest
 import torch
 
 from boneage_ray import bundle
-from boneage_ray.evaluation.mask_report import mask_page
-from boneage_ray.evaluation.masks import (
-    MaskWorker,
-    analyse_masks,
-    in_order,
-    overlays_of,
-    shown_groups,
-    write_predictions,
-)
+from boneage_ray.evaluation.split_job import write_predictions
 from boneage_ray.phantoms.hand import hand_phantom
-from boneage_ray.prediction.mask_overlay import overlay_png
 from boneage_ray.preparation.prepare import ImageConfig, prepare_pixels
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import record_schema, to_table
 from boneage_ray.tasks.build import build_model
+from boneage_ray.tasks.mask.results.overlay import overlay_png
+from boneage_ray.tasks.mask.results.page import mask_page
+from boneage_ray.tasks.mask.results.predictions import (
+    MASK_PREDICTIONS,
+    MaskWorker,
+    analyse_masks,
+    in_order,
+    overlays_of,
+    shown_groups,
+)
 
 TINY = ["model.encoder=tu-test_resnet", "model.stride=32", "model.patch=64", "image.size=96", "precision=float32"]
 
@@ -128,7 +129,7 @@ def test_a_worker_judges_the_records_that_have_a_mask(model, tmp_path):
     overlays = overlays_of(str(tmp_path), found["rows"][1:])
     assert list(overlays) == ["3"]
     assert overlays["3"].startswith(b"\x89PNG")
-    write_predictions(str(tmp_path), found["rows"])
+    write_predictions(str(tmp_path), found["rows"], MASK_PREDICTIONS)
     assert pq.read_table(str(tmp_path / "predictions.parquet"))["record_id"].to_pylist() == ["1", "3"]
 
 

@@ -9,8 +9,8 @@ import pytest
 from made_up_predictions import many, predictions
 
 from boneage_ray.errors import BoneageError
-from boneage_ray.evaluation.analysis import analyse, part_figures, spearman, spread_figures
-from boneage_ray.evaluation.report import evaluation_page
+from boneage_ray.tasks.age.results.analysis import analyse_ages, part_figures, spearman, spread_figures
+from boneage_ray.tasks.age.results.page import age_page
 
 
 def ensemble(n=60, seed=0):
@@ -39,7 +39,7 @@ def test_each_part_is_judged_on_the_same_cases():
 
 
 def test_the_mean_of_independent_members_errs_less_and_its_interval_shows_it():
-    found = analyse(ensemble(400), None)
+    found = analyse_ages(ensemble(400), None)
     assert [part["name"] for part in found["parts"]] == ["one", "two"]
     for part in found["parts"]:
         low, high = part["mae_interval_months"]
@@ -49,22 +49,22 @@ def test_the_mean_of_independent_members_errs_less_and_its_interval_shows_it():
 
 
 def test_a_single_model_has_neither_parts_nor_spread():
-    found = analyse(many(30), 120.0)
+    found = analyse_ages(many(30), 120.0)
     assert (found["parts"], found["spread"]) == ([], None)
-    assert "The parts and the whole" not in evaluation_page(found, many(30), {}, [], "boneage evaluate")
+    assert "The parts and the whole" not in age_page(found, many(30), {}, [], "boneage evaluate")
 
 
 def test_a_part_of_a_blend_needs_no_spread():
     cases = replace(many(30), parts={"cnn": many(30).predicted_months})
-    found = analyse(cases, None)
+    found = analyse_ages(cases, None)
     assert found["spread"] is None
     assert found["parts"][0]["mae_months"] == found["mae_months"]
-    assert "Rank correlation" not in evaluation_page(found, cases, {}, [], "boneage evaluate")
+    assert "Rank correlation" not in age_page(found, cases, {}, [], "boneage evaluate")
 
 
 def test_other_figures_do_not_depend_on_parts():
     cases = ensemble()
-    found, bare = analyse(cases, 120.0), analyse(replace(cases, parts={}, spread_months=None), 120.0)
+    found, bare = analyse_ages(cases, 120.0), analyse_ages(replace(cases, parts={}, spread_months=None), 120.0)
     assert {k: v for k, v in found.items() if k not in ("parts", "spread")} == {
         k: v for k, v in bare.items() if k not in ("parts", "spread")
     }
@@ -95,15 +95,15 @@ def test_spearman_of_equal_values_is_not_defined():
 def test_a_part_that_is_not_finite_is_an_error_that_names_it():
     cases = replace(many(3), parts={"trees": [1.0, float("nan"), 2.0]})
     with pytest.raises(BoneageError, match="1 of 3 predictions of trees are not finite"):
-        analyse(cases, None)
+        analyse_ages(cases, None)
     with pytest.raises(ValueError, match="unequal length"):
         replace(many(3), parts={"trees": [1.0]})
 
 
 def test_the_page_shows_the_parts_beside_the_whole_and_the_spread():
     cases = ensemble(400)
-    found = analyse(cases, 120.0)
-    page = evaluation_page(found, cases, {}, [], "boneage evaluate")
+    found = analyse_ages(cases, 120.0)
+    page = age_page(found, cases, {}, [], "boneage evaluate")
     assert "<h2>The parts and the whole</h2>" in page
     for name, figures in (("all together", found), *((part["name"], part) for part in found["parts"])):
         assert name in page
@@ -117,4 +117,4 @@ def test_the_page_shows_the_parts_beside_the_whole_and_the_spread():
 @pytest.mark.parametrize("n", [1, 2])
 def test_very_few_cases_make_a_page(n):
     cases = ensemble(n)
-    assert "all together" in evaluation_page(analyse(cases, None), cases, {}, [], "boneage evaluate")
+    assert "all together" in age_page(analyse_ages(cases, None), cases, {}, [], "boneage evaluate")

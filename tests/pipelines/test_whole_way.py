@@ -18,6 +18,7 @@ from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.prediction.rows import load_input, score_rows
 from boneage_ray.preparation.prepare import prepare_image
+from boneage_ray.tasks.age.results.rows import add_age
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -72,7 +73,7 @@ def check_rows_against_predictor(rows, loaded):
     for row in scored[:5]:
         item = Input(row["input_uri"], "any", sex="F", sex_source="option")
         prepared = partial(prepare_image, config=loaded.recipe.image)
-        (alone,) = score_rows([load_input(item, read_input(item), prepared)], predictor)
+        (alone,) = score_rows([load_input(item, read_input(item), prepared)], predictor, add_age)
         assert alone == row
         assert row["stages"]["four"] == stage_of(row["age_months"], "four")
 

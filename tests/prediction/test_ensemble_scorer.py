@@ -15,12 +15,13 @@ from boneage_ray.archives.archive import Input
 from boneage_ray.errors import MismatchError
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction import ensemble, members
-from boneage_ray.prediction.ensemble import combine
 from boneage_ray.prediction.rows import load_input, score_rows
 from boneage_ray.preparation.prepare import prepare_image
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import from_table, result_schema, to_table
+from boneage_ray.tasks.age.ensemble import combine_ages
+from boneage_ray.tasks.age.results.rows import add_age
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,7 +55,7 @@ def scored(*uris):
         load_input(Input(f"{k}.png", str(k), sex="FM"[k % 2], sex_source="option"), data, *prepares)
         for k, data in enumerate(files)
     ]
-    rows = list(score_rows(cases, scorer))
+    rows = list(score_rows(cases, scorer, add_age))
     assert from_table(to_table(rows, result_schema())) == rows
     return rows
 
@@ -113,7 +114,7 @@ def answer(ages, three):
 
 def test_mean_spread_and_parts():
     answers = [answer([100.0, 60.0], ["child"] * 2), answer([103.0, 60.0], ["child"] * 2)]
-    found = combine(["a", "b"], answers, [])
+    found = combine_ages(["a", "b"], answers, [])
     assert found["age_months"] == [101.5, 60.0]
     assert found["age_spread_months"] == [2.121, 0.0]
     assert found["age_parts"] == [{"a": 100.0, "b": 103.0}, {"a": 60.0, "b": 60.0}]
@@ -121,7 +122,7 @@ def test_mean_spread_and_parts():
 
 def test_without_heads_the_mean_age_decides_the_stage():
     answers = [answer([140.0], ["child"]), answer([150.0], ["child"])]
-    assert combine(["a", "b"], answers, [])["stages"] == [{"three": "adolescent", "four": "pre-adolescent"}]
+    assert combine_ages(["a", "b"], answers, [])["stages"] == [{"three": "adolescent", "four": "pre-adolescent"}]
 
 
 @pytest.mark.parametrize(
@@ -136,11 +137,11 @@ def test_without_heads_the_mean_age_decides_the_stage():
 )
 def test_members_that_all_have_a_head_vote(votes, age, stage):
     answers = [answer([age], [vote]) for vote in votes]
-    found = combine([str(k) for k in range(len(votes))], answers, ["three"])["stages"]
+    found = combine_ages([str(k) for k in range(len(votes))], answers, ["three"])["stages"]
     assert found[0]["three"] == stage
 
 
 @pytest.mark.parametrize("age", [math.nan, math.inf, -math.inf])
 def test_an_age_that_is_not_finite_stays_so(age):
-    found = combine(["a", "b"], [answer([age], ["child"]), answer([100.0], ["child"])], [])
+    found = combine_ages(["a", "b"], [answer([age], ["child"]), answer([100.0], ["child"])], [])
     assert not math.isfinite(found["age_months"][0])

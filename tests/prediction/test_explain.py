@@ -20,15 +20,18 @@ from boneage_ray.errors import UsageError
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.phantoms.hand import hand_phantom
-from boneage_ray.prediction.explain import SIDE, explain_image, grad_cam, original, stage_words
-from boneage_ray.prediction.landmark_overlay import ORANGE
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.prediction.rows import load_input
 from boneage_ray.preparation.prepare import ImageConfig, prepare_image
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import empty_result
+from boneage_ray.results.explanation import SIDE, original
+from boneage_ray.results.task_results import results_of
+from boneage_ray.tasks.age.results.grad_cam import grad_cam
 from boneage_ray.tasks.build import build_model
+from boneage_ray.tasks.cephalogram.results.explanation import stage_words
+from boneage_ray.tasks.cephalogram.results.overlay import CHORD_COLOUR
 
 HEAD = cephalogram_phantom(1, 5, 300)
 
@@ -43,6 +46,11 @@ class Known:
 
     def __call__(self, columns):
         return {name: [value] * len(columns["image"]) for name, value in self.answer.items()}
+
+
+def explain_image(predictor, case, data):
+    """As `boneage explain` does."""
+    return results_of(predictor.recipe).explain(predictor, case, data)
 
 
 def loaded(data, size=128):
@@ -77,7 +85,7 @@ def test_a_cephalogram_is_shown_whole_with_its_points_its_lines_and_its_trace():
     assert picture.shape == (SIDE, round(HEAD.image.shape[1] * factor), 3)
     for place in (*HEAD.vertebral, *HEAD.facial):
         assert near(picture, (place + 0.5) * factor - 0.5, CYAN)
-    assert near(picture, (HEAD.vertebral[[4, 6]].mean(0) + 0.5) * factor - 0.5, ORANGE)
+    assert near(picture, (HEAD.vertebral[[4, 6]].mean(0) + 0.5) * factor - 0.5, CHORD_COLOUR)
     places = [(point["x"], point["y"]) for point in found.row["landmarks"][:13]]
     assert found.trace == tuple(map(str, cvm.stage(places, HEAD.pixel_spacing_mm).trace))
     assert found.trace[-1].endswith("CS5")

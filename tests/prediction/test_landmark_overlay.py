@@ -9,7 +9,7 @@ import pytest
 from boneage_ray.anatomy.cephalometry import LANDMARKS
 from boneage_ray.drawing import CYAN, YELLOW
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
-from boneage_ray.prediction.landmark_overlay import ORANGE, Marked, landmark_png
+from boneage_ray.tasks.cephalogram.results.overlay import CHORD_COLOUR, Marked, landmark_png
 
 K = len(LANDMARKS)
 GRAY = np.full((100, 80), 90, np.uint8)
@@ -96,7 +96,7 @@ def test_outlines_and_chords_are_drawn_where_all_vertebral_points_are_there():
     phantom, found = vertebrae()
     picture = decoded(phantom.image, Marked(found), side=960)
     middle = (phantom.vertebral[4] + phantom.vertebral[6]) / 2
-    assert near(picture, *(middle * 4 + 1.5), ORANGE)
+    assert near(picture, *(middle * 4 + 1.5), CHORD_COLOUR)
     middle = (phantom.vertebral[3] + phantom.vertebral[7]) / 2
     assert near(picture, *(middle * 4 + 1.5), CYAN)
     missing = found.copy()

@@ -12,11 +12,17 @@ from boneage_ray.anatomy import cvm
 from boneage_ray.anatomy.cephalometry import FACIAL, LANDMARKS, VERTEBRAL
 from boneage_ray.archives.archive import Input
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
-from boneage_ray.prediction.landmarks import confidence, landmark_adder, named, points_in_original, staged
 from boneage_ray.prediction.rows import load_input, score_rows
 from boneage_ray.preparation.prepare import ImageConfig, prepare_image
 from boneage_ray.records.schema import from_table, result_schema, to_table
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
+from boneage_ray.tasks.cephalogram.results.landmarks import (
+    confidence,
+    landmark_adder,
+    named,
+    points_in_original,
+    staged,
+)
 
 TASK = CephalogramTaskConfig()
 IMAGE = ImageConfig(size=128)

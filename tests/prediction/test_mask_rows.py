@@ -9,10 +9,11 @@ from pictures import encoded
 
 from boneage_ray.archives.archive import Input
 from boneage_ray.phantoms.hand import hand_phantom
-from boneage_ray.prediction.masks import mask_in_original, mask_rows, path_below
-from boneage_ray.prediction.rows import load_input
+from boneage_ray.prediction.rows import load_input, score_rows
 from boneage_ray.preparation.masking import read_mask
 from boneage_ray.preparation.prepare import ImageConfig, prepare_image
+from boneage_ray.results.task_results import ScoredFiles
+from boneage_ray.tasks.mask.results.masks import mask_adder, mask_in_original, mask_keeper, path_below
 from boneage_ray.tasks.mask.task import overlap
 
 HAND = hand_phantom(3, 96, "F", 300)
@@ -53,7 +54,11 @@ def test_rows_are_scored_without_an_age_and_masks_are_written():
         load_input(Input(f"s/{name}", name), content, lambda given: prepare_image(given, ImageConfig(size=128)))
         for name, content in (("a/1.png", data), ("bad.png", b""), ("2.dcm", data))
     ]
-    rows = list(mask_rows(loaded, Known(prepared.mask, nothing), "s", written.__setitem__))
+    rows = list(
+        score_rows(
+            loaded, Known(prepared.mask, nothing), mask_adder(mask_keeper(ScoredFiles("s", written.__setitem__)))
+        )
+    )
     assert [(row["status"], row["step"], row["reason"]) for row in rows] == [
         ("scored", None, None),
         ("failed", "decode", "truncated"),

@@ -15,6 +15,7 @@ from boneage_ray.errors import InputProblem
 from boneage_ray.prediction.rows import load_input, score_rows
 from boneage_ray.preparation.prepare import ImageConfig, prepare_image
 from boneage_ray.records.schema import from_table, result_schema, to_table
+from boneage_ray.tasks.age.results.rows import add_age
 
 CONFIG = ImageConfig(size=64)
 
@@ -38,7 +39,7 @@ def loaded(data, name="1", **known):
 
 
 def rows(cases, predictor=None):
-    found = list(score_rows(cases, predictor or Brightness()))
+    found = list(score_rows(cases, predictor or Brightness(), add_age))
     assert from_table(to_table(found, result_schema())) == found, "every row fits the schema as it is"
     return found
 

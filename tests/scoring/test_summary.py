@@ -6,9 +6,13 @@ import re
 import pytest
 
 from boneage_ray.errors import BoneageError
+from boneage_ray.recipes import find_recipe
 from boneage_ray.records.schema import empty_result
+from boneage_ray.results.task_results import results_of
 from boneage_ray.scoring.report import score_page
 from boneage_ray.scoring.summary import add_up, part_counts
+
+AGES, LANDMARKS = (results_of(find_recipe(name)) for name in ("demo", "cephalogram-light"))
 
 
 def row(status, **values):
@@ -118,12 +122,12 @@ def test_a_missing_reason_is_found():
 
 def score(rows, problems=None):
     problems = [r for r in rows if r["status"] != "scored"] if problems is None else problems
-    return score_page(add_up([part_counts(rows)]), problems, {"Model": "m"}, "boneage score A --model M --out O")
+    return score_page(add_up([part_counts(rows)]), problems, {"Model": "m"}, "boneage score A --model M --out O", AGES)
 
 
 def test_score_page_of_cephalograms_tells_their_stages():
     command = "boneage score A --model M --out O"
-    page = score_page(add_up([part_counts(HEADS)]), [HEADS[-1]], {"Model": "m"}, command, "landmarks")
+    page = score_page(add_up([part_counts(HEADS)]), [HEADS[-1]], {"Model": "m"}, command, LANDMARKS)
     assert "<h1>Cephalograms</h1>" in page
     assert status_of(page) == ("caution", "1 of 5 inputs have no landmarks")
     assert "Cervical stages" in page
@@ -135,7 +139,7 @@ def test_score_page_of_cephalograms_tells_their_stages():
 
 def test_score_page_without_stages_has_no_such_section():
     assert "Cervical stages" not in score(ROWS)
-    all_staged = score_page(add_up([part_counts(HEADS[:3])]), [], {}, "c", "landmarks")
+    all_staged = score_page(add_up([part_counts(HEADS[:3])]), [], {}, "c", LANDMARKS)
     assert "have no stage" not in all_staged
 
 

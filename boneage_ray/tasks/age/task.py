@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import torch
 from torch import Tensor
 
 from boneage_ray.anatomy.growth import MONTHS_PER_YEAR, SCHEMES, SchemeName, stage_of
+from boneage_ray.datasets.balance import has_ages, missing_classes
 from boneage_ray.datasets.batch import Batch
+from boneage_ray.datasets.plan import Shard
+from boneage_ray.models.config import ModelSettings
 from boneage_ray.tasks.age.config import AgeTaskConfig
+from boneage_ray.tasks.age.ensemble import combine_ages, stage_heads, voted_schemes
 from boneage_ray.tasks.age.losses import absolute_error, cross_entropy, huber
 from boneage_ray.tasks.age.metrics import age_metrics, stage_metrics
 from boneage_ray.tasks.task import Columns, Task
@@ -48,6 +52,23 @@ class AgeTask(Task):
             for row, k in zip(stages, outputs[f"stage_{name}"].float().argmax(1).tolist(), strict=True):
                 row[name] = SCHEMES[name].classes[k]
         return {"age_months": months, "stages": stages}
+
+    def combine(self, names: Sequence[str], answers: Sequence[Columns], models: Sequence[ModelSettings]) -> Columns:
+        """The mean of the members' ages, their spread, each member's own age, and stages by vote; see `combine_ages`."""
+        return combine_ages(names, answers, voted_schemes(models))
+
+    def missing_labels(self, shards: Sequence[Shard]) -> str | None:
+        """An age, if no case has one."""
+        return None if has_ages(shards) else "an age; run `boneage prepare` with --labels CSV"
+
+    def label_warnings(self, model: ModelSettings, shards: Sequence[Shard]) -> list[str]:
+        """The stage classes of the model's heads that no training case has."""
+        missing = {scheme: missing_classes(shards, scheme) for scheme in stage_heads(model)}
+        return [
+            f"no training case of class {', '.join(names)}: the {scheme}-stage head cannot learn it"
+            for scheme, names in missing.items()
+            if names
+        ]
 
     def metrics(self, predicted: Columns, truth: Columns) -> dict[str, float]:
         """Age metrics, and `<scheme>_<metric>` for each stage scheme, over the cases whose true age is known."""

@@ -13,14 +13,15 @@ from boneage_ray.anatomy.cephalometry import SETS
 from boneage_ray.datasets.load import PreparedData
 from boneage_ray.datasets.plan import Slice
 from boneage_ray.datasets.read import read_slice
-from boneage_ray.evaluation.landmark_report import Sheets
-from boneage_ray.evaluation.split_job import Row, picture
-from boneage_ray.prediction.heatmaps import heatmap_gallery
-from boneage_ray.prediction.landmark_overlay import Marked, landmark_png
+from boneage_ray.evaluation.split_job import pixels_of
 from boneage_ray.prediction.members import Models
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.preparation.geometry import to_prepared_pixels
 from boneage_ray.preparation.split import Split
+from boneage_ray.records.schema import Row
+from boneage_ray.tasks.cephalogram.results.heatmaps import heatmap_gallery
+from boneage_ray.tasks.cephalogram.results.overlay import Marked, landmark_png
+from boneage_ray.tasks.cephalogram.results.page import Sheets
 
 EACH = 4
 
@@ -61,7 +62,7 @@ def heatmaps_of(
     for judged in dict.fromkeys((images[len(images) // 2]["record_id"], images[0]["record_id"])):
         record = _record(prepared, split, by_id[judged])
         points = _prepared_points(by_id[judged], record)
-        pictures.append((heatmap_gallery(predictor, picture(record), points[:, 3:]), judged))
+        pictures.append((heatmap_gallery(predictor, pixels_of(record), points[:, 3:]), judged))
     return pictures
 
 
@@ -88,7 +89,7 @@ def _drawn(prepared: PreparedData, split: Split, row: Row, name: str, judged: Ma
     points[hidden] = np.nan
     stage = [f"{row['cvm_stage']}, from the given points {row['true_cvm_stage']}"] if row["cvm_stage"] else []
     marked = Marked(points[:, :3], points[:, 3:], lines=name == "vertebral")
-    data = landmark_png(picture(record), marked, side=420, neck=name == "vertebral")
+    data = landmark_png(pixels_of(record), marked, side=420, neck=name == "vertebral")
     unit = "mm" if "mre_mm" in judged else "px"
     said = f"{row['record_id']}: {judged[f'mre_{unit}']:.2f} {unit}, worst point {judged[f'worst_{unit}']:.2f} {unit}"
     return data, "; ".join([said, *stage])

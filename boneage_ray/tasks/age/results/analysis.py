@@ -15,15 +15,11 @@ from numpy.typing import NDArray
 
 from boneage_ray.anatomy.growth import AGE_BINS, MONTHS_PER_YEAR, SCHEMES, SchemeName, Sex, age_bin, stage_of
 from boneage_ray.errors import BoneageError, NoUsableInputError
+from boneage_ray.evaluation.bootstrap import Floats, bootstrap_interval, bootstrap_means, percentile_interval
 
-RESAMPLES = 2000
-INTERVAL_PERCENT = (2.5, 97.5)
 LARGEST = 12
 # Limits of agreement of Bland and Altman: mean +/- 1.96 standard deviations.
 AGREEMENT_SD = 1.96
-_BLOCK = 4_000_000
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ class Predictions:
         return np.asarray(self.predicted_months, np.float64) - np.asarray(self.true_months, np.float64)
 
 
-def analyse(predictions: Predictions, train_median_months: float | None, seed: int = 0) -> dict[str, Any]:
+def analyse_ages(predictions: Predictions, train_median_months: float | None, seed: int = 0) -> dict[str, Any]:
     """All figures of a split, ready for JSON: what is undefined is None, never NaN.
 
     Raises `NoUsableInputError` without a case, `BoneageError` if an age or a prediction is not finite.
@@ -91,27 +87,13 @@ def analyse(predictions: Predictions, train_median_months: float | None, seed: i
     return cleaned
 
 
-def bootstrap_means(values: Floats, rng: np.random.Generator) -> Floats:
-    """Means of `RESAMPLES` resamples with replacement; values (n,) -> (RESAMPLES,)."""
-    n = len(values)
-    step = max(1, _BLOCK // n)  # a block of resamples at a time, so that large splits do not fill the memory
-    starts = range(0, RESAMPLES, step)
-    blocks = [values[rng.integers(0, n, (min(step, RESAMPLES - start), n))].mean(axis=1) for start in starts]
-    return np.concatenate(blocks)
-
-
-def bootstrap_interval(values: Floats, rng: np.random.Generator) -> list[float] | None:
-    """95 % percentile interval of the mean; None for fewer than two values."""
-    return _interval(bootstrap_means(values, rng)) if len(values) > 1 else None
-
-
 def sex_gap(predictions: Predictions, rng: np.random.Generator) -> dict[str, Any] | None:
     """MAE of girls minus MAE of boys, with its 95 % interval; None if either has fewer than two cases."""
     size = np.abs(predictions.errors)
     female, male = (size[_of_sex(predictions, sex)] for sex in ("F", "M"))
     if min(len(female), len(male)) < 2:
         return None
-    low, high = _interval(bootstrap_means(female, rng) - bootstrap_means(male, rng))
+    low, high = percentile_interval(bootstrap_means(female, rng) - bootstrap_means(male, rng))
     return {
         "female_minus_male_months": float(female.mean() - male.mean()),
         "interval_months": [low, high],
@@ -184,11 +166,6 @@ def _ranks(values: Floats) -> Floats:
     last = counts.cumsum()
     ranks: Floats = (last - (counts - 1) / 2)[inverse]
     return ranks
-
-
-def _interval(means: Floats) -> list[float]:
-    low, high = np.percentile(means, INTERVAL_PERCENT)
-    return [float(low), float(high)]
 
 
 def _check(predictions: Predictions) -> None:

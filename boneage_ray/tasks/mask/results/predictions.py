@@ -17,14 +17,15 @@ from boneage_ray.datasets.load import PreparedData
 from boneage_ray.datasets.plan import Slice, ordered_slices
 from boneage_ray.datasets.read import read_slice
 from boneage_ray.errors import NoUsableInputError
-from boneage_ray.evaluation.analysis import bootstrap_interval
-from boneage_ray.evaluation.split_job import Row, SplitJob, picture, predict_parts, write_table
+from boneage_ray.evaluation.bootstrap import bootstrap_interval
+from boneage_ray.evaluation.split_job import SplitJob, pixels_of, predict_parts, write_table
 from boneage_ray.prediction import ensemble, members
-from boneage_ray.prediction.mask_overlay import overlay_png
 from boneage_ray.preparation.split import Split
+from boneage_ray.records.schema import Row
+from boneage_ray.tasks.mask.results.overlay import overlay_png
 from boneage_ray.tasks.mask.task import overlap
 
-PREDICTIONS = pa.schema(
+MASK_PREDICTIONS = pa.schema(
     [
         ("record_id", pa.string()),
         ("input_uri", pa.string()),
@@ -49,7 +50,7 @@ class MaskModel:
 
 
 def predict_masks(model: MaskModel, prepared: PreparedData, split: Split) -> list[Row]:
-    """A row for every record of a split that has a mask, in order: the columns of PREDICTIONS, and where its overlay is."""
+    """A row for every record of a split that has a mask, in order: the columns of MASK_PREDICTIONS, and where its overlay is."""
     job = SplitJob([model.uri], model.sha256, prepared.rows(split), model.gpu)
     work = [{"slice": asdict(part)} for part in ordered_slices(prepared.shards(split), 0, 1)]
     rows = predict_parts(job, work, MaskWorker, out=model.out)
@@ -75,9 +76,9 @@ class MaskWorker:
         records = [r for r in read_slice(Slice(**row["slice"])).to_pylist() if r.get("mask") is not None]
         size = self.predictor.batch_size
         found = [
-            judged
+            compared
             for at in range(0, len(records), size)
-            for judged in self._batch(records[at : at + size], row["number"])
+            for compared in self._batch(records[at : at + size], row["number"])
         ]
         overlays = pa.table(
             {"record_id": [r["record_id"] for r in found], "overlay": [r.pop("overlay") for r in found]}
@@ -86,9 +87,9 @@ class MaskWorker:
         return {"number": row["number"], "rows": found}
 
     def _batch(self, records: Sequence[Row], number: int) -> list[Row]:
-        images = [picture(r, "image") for r in records]
+        images = [pixels_of(r, "image") for r in records]
         predicted = self.predictor({"image": images, "sex": [r["sex"] for r in records]})["mask"]
-        return [_judged(*case) | {"part": number} for case in zip(records, images, predicted, strict=True)]
+        return [_compared(*case) | {"part": number} for case in zip(records, images, predicted, strict=True)]
 
 
 def overlays_of(out: str, rows: Sequence[Row]) -> dict[str, bytes]:
@@ -107,8 +108,8 @@ def _overlay_file(number: int) -> str:
     return f"overlays/part-{number:05d}.parquet"
 
 
-def _judged(record: Row, image: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> Row:
-    true = picture(record, "mask")
+def _compared(record: Row, image: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> Row:
+    true = pixels_of(record, "mask")
     dice, iou = overlap(predicted, true)
     return {
         "record_id": record["record_id"],
@@ -119,12 +120,6 @@ def _judged(record: Row, image: NDArray[np.uint8], predicted: NDArray[np.uint8])
         "predicted_part": cv2.countNonZero(predicted) / predicted.size,
         "overlay": overlay_png(image, predicted, true),
     }
-
-
-def write_predictions(out: str, rows: Sequence[Row]) -> None:
-    """`OUT/predictions.parquet`, one row a record."""
-    kept = [{name: row[name] for name in PREDICTIONS.names} for row in rows]
-    write_table(storage.join(out, "predictions.parquet"), pa.Table.from_pylist(kept, schema=PREDICTIONS))
 
 
 def analyse_masks(rows: Sequence[Row], seed: int = 0) -> dict[str, Any]:

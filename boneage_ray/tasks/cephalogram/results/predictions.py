@@ -13,27 +13,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from boneage_ray import storage
 from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
 from boneage_ray.datasets.load import PreparedData
 from boneage_ray.datasets.plan import Slice, ordered_slices
 from boneage_ray.datasets.read import read_slice
 from boneage_ray.errors import NoUsableInputError
-from boneage_ray.evaluation.landmark_analysis import LandmarkPredictions
-from boneage_ray.evaluation.split_job import Row, SplitJob, picture, predict_parts, write_table
+from boneage_ray.evaluation.bootstrap import Floats
+from boneage_ray.evaluation.split_job import SplitJob, pixels_of, predict_parts
 from boneage_ray.prediction import ensemble, members
-from boneage_ray.prediction.landmarks import Floats, confidence, points_in_original, staged
 from boneage_ray.prediction.members import Models
 from boneage_ray.preparation.geometry import given_points
 from boneage_ray.preparation.split import Split
-from boneage_ray.records.schema import to_table
+from boneage_ray.records.schema import Row
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
+from boneage_ray.tasks.cephalogram.results.analysis import LandmarkPredictions
+from boneage_ray.tasks.cephalogram.results.landmarks import confidence, points_in_original, staged
 
 _POINT = pa.struct(
     [(name, pa.string() if name == "name" else pa.float64()) for name in ("name", "x", "y", "sigma", "confidence")]
     + [("true_x", pa.float64()), ("true_y", pa.float64())]
 )
-PREDICTIONS = pa.schema(
+LANDMARK_PREDICTIONS = pa.schema(
     [
         ("record_id", pa.string()),
         ("input_uri", pa.string()),
@@ -51,7 +51,7 @@ PREDICTIONS = pa.schema(
 
 
 def predict_landmarks(models: Models, prepared: PreparedData, split: Split, gpu: bool = False) -> list[Row]:
-    """A row (PREDICTIONS) for every record of a split that has landmarks, in order. Points in pixels of the original."""
+    """A row (LANDMARK_PREDICTIONS) for every record of a split that has landmarks, in order. Points in pixels of the original."""
     job = SplitJob([m.uri for m in models.members], models.sha256, prepared.rows(split), gpu)
     work = [{"slice": asdict(part)} for part in ordered_slices(prepared.shards(split), 0, 1)]
     rows = predict_parts(job, work, LandmarkWorker)
@@ -70,8 +70,8 @@ class LandmarkWorker:
 
         torch.set_num_threads(threads)
         found = members.resolve(models, sha256)
-        assert found.landmarks is not None
-        self.config = found.landmarks
+        assert isinstance(found.recipe.task, CephalogramTaskConfig)
+        self.config = found.recipe.task
         self.predictor = ensemble.load_predictor(found, "cuda" if gpu else "cpu")
 
     def __call__(self, row: Row) -> Row:
@@ -81,17 +81,17 @@ class LandmarkWorker:
         size, found = self.predictor.batch_size, []
         for at in range(0, len(chosen), size):
             batch = [record for _, record in chosen[at : at + size]]
-            answer = self.predictor({"image": [picture(r) for r in batch], "sex": [r["sex"] for r in batch]})
+            answer = self.predictor({"image": [pixels_of(r) for r in batch], "sex": [r["sex"] for r in batch]})
             for (k, record), points in zip(chosen[at : at + size], answer["points"], strict=True):
-                found.append(_judged(record, points, self.config) | {"part": row["number"], "row": k})
+                found.append(_compared(record, points, self.config) | {"part": row["number"], "row": k})
         return {"number": row["number"], "rows": found}
 
 
-def _judged(record: Row, points: np.ndarray[Any, Any], config: CephalogramTaskConfig) -> Row:
+def _compared(record: Row, points: np.ndarray[Any, Any], config: CephalogramTaskConfig) -> Row:
     points_K4 = points_in_original(points, record["to_original"])
     true_K2 = given_points(record["vertebral"], record["facial"])
     spacing = record["pixel_spacing_mm"]
-    judged = staged(points_K4, spacing, config)
+    found_stage = staged(points_K4, spacing, config)
     known = np.column_stack([true_K2, np.zeros((len(LANDMARKS), 2))])
     true = staged(known, spacing, config) if np.isfinite(true_K2[: len(VERTEBRAL)]).all() else None
     return {
@@ -100,9 +100,9 @@ def _judged(record: Row, points: np.ndarray[Any, Any], config: CephalogramTaskCo
         "pixel_spacing_mm": spacing,
         "confidence": confidence(points_K4),
         "landmarks": [_point(*case) for case in zip(LANDMARKS, points_K4, true_K2, strict=True)],
-        "cvm_stage": judged and judged.cvm_stage,
-        "cvm_typical": judged and judged.cvm_typical,
-        "cvm_probabilities": judged and judged.cvm_probabilities,
+        "cvm_stage": found_stage and found_stage.cvm_stage,
+        "cvm_typical": found_stage and found_stage.cvm_typical,
+        "cvm_probabilities": found_stage and found_stage.cvm_probabilities,
         "true_cvm_stage": true and true.cvm_stage,
     }
 
@@ -127,8 +127,3 @@ def as_landmark_predictions(rows: Sequence[Row]) -> LandmarkPredictions:
         [row["true_cvm_stage"] for row in rows],
         [row["cvm_probabilities"] for row in rows],
     )
-
-
-def write_predictions(out: str, rows: Sequence[Row]) -> None:
-    """`OUT/predictions.parquet`, one row a record."""
-    write_table(storage.join(out, "predictions.parquet"), to_table(list(rows), PREDICTIONS))

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boneage_ray.drawing import encode_png, outline
+from boneage_ray.tasks.mask.task import Mask
 
-Mask = NDArray[np.uint8]
 _PREDICTED, _TRUE = (0, 200, 255), (80, 220, 80)  # blue, green, red: orange and green
 
 

@@ -13,20 +13,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from boneage_ray import storage
 from boneage_ray.datasets.load import PreparedData
 from boneage_ray.datasets.plan import Slice, ordered_slices, rows_between
-from boneage_ray.datasets.read import read_labels, read_slice
-from boneage_ray.errors import MismatchError
-from boneage_ray.evaluation.analysis import Predictions
-from boneage_ray.evaluation.split_job import SplitJob, picture, predict_parts, write_table
+from boneage_ray.datasets.read import read_slice
+from boneage_ray.evaluation.match import labels_of
+from boneage_ray.evaluation.split_job import SplitJob, pixels_of, predict_parts
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.prediction.members import Models
-from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.preparation.split import Split
-from boneage_ray.records.schema import to_table
+from boneage_ray.tasks.age.results.analysis import Predictions
 
-PREDICTIONS = pa.schema(
+AGE_PREDICTIONS = pa.schema(
     [
         ("record_id", pa.string()),
         ("input_uri", pa.string()),
@@ -40,65 +37,12 @@ PREDICTIONS = pa.schema(
 )
 
 
-def match_data(models: Models, datasets: Sequence[PreparedData]) -> list[PreparedData]:
-    """The prepared data of each of `models.images`, whatever the order they were given in. Raises `MismatchError`."""
-    images = models.images
-    if len(datasets) == len(images) == 1:
-        datasets[0].check_image(images[0])
-        return list(datasets)
-    found = []
-    for image in images:
-        fitting = [prepared for prepared in datasets if _fits(prepared, image)]
-        if len(fitting) != 1:
-            names = ", ".join(member.name for member in models.members if member.recipe.image == image)
-            raise MismatchError(
-                f"{len(fitting)} of {len(datasets)} --data were prepared as {names} asks (image {image.size} px, crop "
-                f"{image.crop}); the models want {len(images)} different images: give --data once for each of them"
-            )
-        found += fitting
-    if unused := [prepared.uri for prepared in datasets if prepared not in found]:
-        raise MismatchError(f"--data {unused[0]} was prepared as none of the models asks; leave it out")
-    return found
-
-
-def _fits(prepared: PreparedData, image: ImageConfig) -> bool:
-    try:
-        prepared.check_image(image)
-    except MismatchError:
-        return False
-    return True
-
-
-def check_same_cases(datasets: Sequence[PreparedData], split: Split) -> None:
-    """Raise `MismatchError` unless the split holds the same records with the same ages in the same order everywhere."""
-    first, *others = datasets
-    if not others:
-        return
-    expected = _labels(first, split)
-    for other in others:
-        found = _labels(other, split)
-        differing = sum(a != b for a, b in zip(expected, found, strict=False)) + abs(len(expected) - len(found))
-        if differing:
-            raise MismatchError(
-                f"the {split} splits of {first.uri} ({len(expected)} records) and {other.uri} ({len(found)}) differ in "
-                f"{differing} records or their ages; prepare both from one archive, the second with --split of the first"
-            )
-
-
-def _labels(prepared: PreparedData, split: Split) -> list[tuple[str, float | None]]:
-    """Record id and age in months of every record of a split, in order."""
-    found: list[tuple[str, float | None]] = []
-    for shard in prepared.shards(split):
-        found += [(row["record_id"], row["age_months"]) for row in read_labels(shard, ["record_id", "age_months"])]
-    return found
-
-
-def predict_split(
+def predict_ages(
     models: Models, datasets: Sequence[PreparedData], split: Split, gpu: bool = False
 ) -> list[dict[str, Any]]:
     """Predictions for every labelled record of a split, in the order of its shards; `datasets` as `match_data` gives them."""
     job = SplitJob([member.uri for member in models.members], models.sha256, datasets[0].rows(split), gpu)
-    return predict_parts(job, _work(datasets, split), EvaluateWorker)
+    return predict_parts(job, _work(datasets, split), AgeWorker)
 
 
 def _work(datasets: Sequence[PreparedData], split: Split) -> list[dict[str, Any]]:
@@ -112,7 +56,7 @@ def _work(datasets: Sequence[PreparedData], split: Split) -> list[dict[str, Any]
     return work
 
 
-class EvaluateWorker:
+class AgeWorker:
     """Predicts the records of one shard."""
 
     def __init__(self, models: list[str], sha256: str, threads: int, gpu: bool) -> None:
@@ -125,7 +69,7 @@ class EvaluateWorker:
         """The predictions of the shard's labelled records."""
         tables = [pa.concat_tables([read_slice(Slice(**part)) for part in parts]) for parts in row["slices"]]
         sides = [[record for record in table.to_pylist() if record["age_months"] is not None] for table in tables]
-        given = {ensemble.image_column(number): [picture(r) for r in side] for number, side in enumerate(sides)}
+        given = {ensemble.image_column(number): [pixels_of(r) for r in side] for number, side in enumerate(sides)}
         rows = sides[0]
         columns = self.predictor(given | {"sex": [row["sex"] for row in rows]}) if rows else {}
         nothing = [None] * len(rows)
@@ -146,12 +90,7 @@ class EvaluateWorker:
         return {"number": row["number"], "rows": predictions}
 
 
-def write_predictions(out: str, rows: list[dict[str, Any]]) -> None:
-    """`OUT/predictions.parquet`, one row a record."""
-    write_table(storage.join(out, "predictions.parquet"), to_table(rows, PREDICTIONS))
-
-
-def as_predictions(rows: list[dict[str, Any]], direct: Iterable[str]) -> Predictions:
+def as_age_predictions(rows: list[dict[str, Any]], direct: Iterable[str]) -> Predictions:
     """Rows as the columns that evaluation/analysis.py reads."""
     return Predictions(
         record_id=[row["record_id"] for row in rows],
@@ -174,5 +113,5 @@ def _parts(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
 
 def median_age(prepared: PreparedData) -> float | None:
     """The median label of the training split, in months: what always guessing would answer."""
-    ages = [age for _, age in _labels(prepared, "train") if age is not None]
+    ages = [age for _, age in labels_of(prepared, "train") if age is not None]
     return float(np.median(ages)) if ages else None

@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 from boneage_ray.anatomy import cvm
 from boneage_ray.anatomy.cephalometry import BODIES, LANDMARKS, VERTEBRAL
 from boneage_ray.errors import InputProblem
+from boneage_ray.evaluation.bootstrap import Floats
 from boneage_ray.prediction.rows import Add, Loaded, add_problem
 from boneage_ray.preparation.geometry import ToOriginal, to_original_pixels
 from boneage_ray.preparation.prepare import PreparedImage
 from boneage_ray.records.schema import Row
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 
-Floats = NDArray[np.float64]
 NOT_MEASURABLE = "cvm_not_measurable"
-DIGITS = 3  # of the pixels that are stored: whoever measures a row's points finds the row's stage
+PIXEL_DIGITS = 3  # of the pixels that are stored: whoever measures a row's points finds the row's stage
 
 
 def landmark_adder(config: CephalogramTaskConfig) -> Add:
@@ -42,14 +42,14 @@ def landmark_adder(config: CephalogramTaskConfig) -> Add:
             )
             return
         row |= {"status": "scored", "landmarks": named(points_K4)}
-        judged = staged(points_K4, row["pixel_spacing_mm"], config)
-        if judged is None:
+        found = staged(points_K4, row["pixel_spacing_mm"], config)
+        if found is None:
             return
-        row |= judged.columns()
-        row["flags"] = [*row["flags"], *judged.flags]
-        if judged.problem:
+        row |= found.columns()
+        row["flags"] = [*row["flags"], *found.flags]
+        if found.problem:
             row["flags"] = [*row["flags"], NOT_MEASURABLE]
-            row["message"] = judged.problem
+            row["message"] = found.problem
 
     return add
 
@@ -59,7 +59,7 @@ def points_in_original(points_K4: NDArray[np.floating], to_original: ToOriginal)
     moved = np.array(points_K4, np.float64)
     moved[:, :2] = to_original_pixels(moved[:, :2], to_original)
     moved[:, 2] *= to_original[0]
-    moved[:, :3] = moved[:, :3].round(DIGITS)
+    moved[:, :3] = moved[:, :3].round(PIXEL_DIGITS)
     return moved
 
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
 from boneage_ray.drawing import CYAN, FINE, YELLOW, circle, encode_png, rings, write
+from boneage_ray.evaluation.bootstrap import Floats
 
-Floats = NDArray[np.float64]
-ORANGE = (60, 150, 255)
+CHORD_COLOUR = (60, 150, 255)
 # The lower border of C2 and the outlines of C3 and C4, as indices of VERTEBRAL: what is measured lies along these.
 OUTLINES = ((0, 1, 2), (3, 4, 5, 6, 7, 3), (8, 9, 10, 11, 12, 8))
 CHORDS = ((0, 2), (4, 6), (9, 11))
@@ -89,7 +89,7 @@ def _draw_lines(picture: NDArray[np.uint8], points_K2: Floats) -> None:
     for outline in OUTLINES:
         _polyline(picture, points_K2[list(outline)], CYAN)
     for chord in CHORDS:
-        _polyline(picture, points_K2[list(chord)], ORANGE)
+        _polyline(picture, points_K2[list(chord)], CHORD_COLOUR)
 
 
 def _polyline(picture: NDArray[np.uint8], points_K2: Floats, colour: tuple[int, int, int]) -> None:

@@ -6,41 +6,39 @@ A row has status scored and no age; the mask goes to a PNG of the file's own siz
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import shlex
+from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from boneage_ray import storage
 from boneage_ray.archives.archive import Input
-from boneage_ray.archives.masks import mask_name
+from boneage_ray.archives.masks import FOLDER, mask_name
 from boneage_ray.drawing import encode_png
 from boneage_ray.errors import InputProblem
-from boneage_ray.prediction.ensemble import Scorer
-from boneage_ray.prediction.rows import Add, Loaded, add_problem, score_rows
+from boneage_ray.prediction.rows import Add, Loaded, add_problem
 from boneage_ray.preparation.masking import check_mask
 from boneage_ray.preparation.prepare import PreparedImage
 from boneage_ray.records.schema import Row
+from boneage_ray.results.task_results import ScoredFiles
+from boneage_ray.tasks.mask.task import Mask
 
-Mask = npt.NDArray[np.uint8]
-Write = Callable[[str, bytes], None]
+Keep = Callable[[Mask, Loaded], None]
 
 
-def mask_rows(loaded: Iterable[Loaded], predictor: Scorer, source: str, write: Write) -> Iterator[Row]:
-    """Result rows in the order of the inputs; `write` takes each mask: its name below OUT, and a PNG.
-
-    Where the model finds no hand the row is rejected (no_mask) and nothing is written.
-    """
+def mask_keeper(files: ScoredFiles) -> Keep:
+    """What writes each mask to a PNG below OUT, under the path that its radiograph has in the source."""
 
     def keep(mask: Mask, case: Loaded) -> None:
         assert isinstance(case.outcome, PreparedImage)
-        write(mask_name(path_below(source, case.item)), as_png(mask_in_original(mask, case.outcome)))
+        files.write(mask_name(path_below(files.source, case.item)), as_png(mask_in_original(mask, case.outcome)))
 
-    return score_rows(loaded, predictor, mask_adder(keep))
+    return keep
 
 
-def mask_adder(keep: Callable[[Mask, Loaded], None]) -> Add:
+def mask_adder(keep: Keep) -> Add:
     """A mask's row: scored, and `keep` takes the mask; or rejected, where there is no hand in it."""
 
     def add(row: Row, values: Row, case: Loaded) -> None:
@@ -79,3 +77,19 @@ def path_below(source: str, item: Input) -> str:
         if item.uri.startswith(start):
             return item.uri.removeprefix(start)
     return item.uri.rpartition("/")[2]
+
+
+def after_score(source: str, out: str) -> str:
+    """What to do with the masks that were written: as commands where they can be copied, else in words."""
+    masks, place = storage.join(out, FOLDER), storage.join(source, FOLDER)
+    prepare = f"boneage prepare {shlex.quote(source)} --recipe resnet34-masked --set image.mask=file --out DATA"
+    if storage.is_empty(masks):
+        return "Masks: none was written"
+    if next(storage.list_files(source)).uri == storage.absolute(source):  # a zip or tar file, a DICOMDIR, one image
+        said = "Masks serve the images of a folder: unpack them there, put these into its masks/"
+        return f"Masks: {masks}\n{said}, then give boneage prepare with --set image.mask=file"
+    if not storage.is_empty(place):
+        return f"Masks: {masks}\n{place} holds masks already: replace those that you want replaced, then {prepare}"
+    if any(storage.locate(uri).scheme != "file" for uri in (source, out)):
+        return f"Masks: {masks}\nNext: copy all that is in it to {place}, then {prepare}"
+    return f"Masks: {masks}\nNext: cp -r {shlex.quote(masks)} {shlex.quote(source)}/ && {prepare}"

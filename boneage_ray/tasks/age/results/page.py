@@ -7,7 +7,6 @@ from typing import Any
 
 from boneage_ray.anatomy.growth import years_and_months
 from boneage_ray.evaluation import figures
-from boneage_ray.evaluation.analysis import Predictions
 from boneage_ray.evaluation.page import (
     SEX_WORDS,
     Number,
@@ -20,12 +19,14 @@ from boneage_ray.evaluation.page import (
     render_page,
     shown,
 )
+from boneage_ray.tasks.age.results import figures as age_figures
+from boneage_ray.tasks.age.results.analysis import Predictions
 
 # Below this, an interval over cases says little about a group.
 FEW_CASES, FEW_IN_BIN = 100, 20
 
 
-def evaluation_page(
+def age_page(
     analysis: Mapping[str, Any],
     predictions: Predictions,
     facts: Mapping[str, str],
@@ -113,17 +114,17 @@ def _agreement(analysis: Mapping[str, Any], predictions: Predictions, command: s
     spread = analysis["abs_error_percentiles_months"]
     pictures = [
         PagePicture(
-            figures.scatter(predictions),
+            age_figures.scatter(predictions),
             f"Scatter of predicted against true age of {analysis['n']} cases around the line of equality",
             "Each case once. The band is 12 months either side of a perfect prediction.",
         ),
         PagePicture(
-            figures.error_histogram(predictions),
+            age_figures.error_histogram(predictions),
             f"Histogram of the errors, their mean {shown(analysis['bias_months'], sign=True)} months",
             "How often each error occurs. The band is 12 months either side of none.",
         ),
         PagePicture(
-            figures.residuals(predictions, analysis),
+            age_figures.residuals(predictions, analysis),
             "Error of each case against its true age, with the mean and the limits of agreement",
             "Error against age, after Bland and Altman: 95 % of errors are expected between the dashed lines.",
             wide=True,
@@ -146,7 +147,7 @@ def _groups(analysis: Mapping[str, Any], predictions: Predictions, command: str)
         PageTable(["sex", *columns], by_sex, "By sex; months"),
     ]
     picture = PagePicture(
-        figures.errors_by_age(predictions),
+        age_figures.errors_by_age(predictions),
         "Boxes of the errors in each two-year bin of the true age",
         "Box: middle half of the cases, with their median. Whiskers: up to 1.5 box heights. Dots: beyond.",
         wide=True,

@@ -16,7 +16,7 @@ from boneage_ray.evaluation.page import (
     render_page,
     shown,
 )
-from boneage_ray.evaluation.split_job import Row
+from boneage_ray.records.schema import Row
 
 # Below this an image deserves a look: a finger is missing, or a label belongs to the hand.
 DOUBTFUL = 0.9

@@ -1,0 +1,108 @@
+"""What becomes of a task's predictions: result rows, explanations and evaluations, behind one abstract class.
+
+Commands, scoring and serving work with `TaskResults` and know no task. No torch here: implementations import what predicts,
+draws or computes when it is needed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from boneage_ray.errors import UsageError
+from boneage_ray.preparation.split import Split
+from boneage_ray.recipes.recipe import Recipe
+from boneage_ray.runtime.runs import Run
+from boneage_ray.tasks.kind import named_class
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from boneage_ray.datasets.load import PreparedData
+    from boneage_ray.prediction.members import Models
+    from boneage_ray.prediction.predictor import Predictor
+    from boneage_ray.prediction.rows import Add, Loaded
+    from boneage_ray.results.explanation import Explanation
+
+
+@dataclass(frozen=True)
+class ScoredFiles:
+    """Where files go that a row cannot hold: `source` is what is scored, `write` takes a name below OUT and the bytes."""
+
+    source: str
+    write: Callable[[str, bytes], None]
+
+
+@dataclass(frozen=True)
+class EvaluationOrder:
+    """What `boneage evaluate` was asked for: models, the prepared data of each of their images, and the flags.
+
+    `facts` and `command` stand on the page.
+    """
+
+    models: Models
+    datasets: Sequence[PreparedData]
+    split: Split
+    out: str
+    command: str
+    facts: Mapping[str, str]
+    gpu: bool = False
+    open_test: bool = False
+    max_mae: float | None = None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The figures for the terminal; `missed`: in words, the gate that they miss, if one was set."""
+
+    figures: dict[str, Any]
+    missed: str | None = None
+
+
+class TaskResults(ABC):
+    """Abstract; its concrete classes are final, one in `tasks/<task>/results/`.
+
+    `noun`: what a scored input has, such as an age. `title`: of the page of `boneage score`. `not_served`: why the service does
+    not offer such a model, with what to do instead; None where it does.
+    """
+
+    noun: ClassVar[str]
+    title: ClassVar[str]
+    not_served: ClassVar[str | None] = None
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    @abstractmethod
+    def adder(self, files: ScoredFiles | None = None) -> Add:
+        """What writes a prediction into a result row; `files` takes what a row cannot hold, None drops it."""
+
+    @abstractmethod
+    def warm_up_image(self) -> NDArray[np.uint8]:
+        """A synthetic radiograph (H, W) of the kind that the model is for."""
+
+    @abstractmethod
+    def explain(self, predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
+        """One loaded input, and its bytes, to its result row and a picture of what the row rests on."""
+
+    @abstractmethod
+    def evaluate(self, run: Run, order: EvaluationOrder) -> Evaluated:
+        """Write predictions, metrics and a page below OUT."""
+
+    def check_evaluation(self, run: Run, order: EvaluationOrder) -> None:
+        """Raise `UsageError`, before anything is written, for an order that this task cannot follow."""
+        if order.max_mae is not None:
+            raise UsageError("--max-mae concerns ages; this model predicts none")
+
+    def after_score(self, source: str, out: str) -> str | None:
+        """What to do with the files that were scored into OUT; None where the next step is to serve the model."""
+        return None
+
+
+def results_of(recipe: Recipe) -> TaskResults:
+    """What becomes of the predictions of a recipe's models."""
+    results: TaskResults = named_class(recipe.task_kind.results)(recipe)
+    return results

@@ -1,0 +1,96 @@
+"""What becomes of predicted ages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, final
+
+from boneage_ray import storage
+from boneage_ray.results.task_results import Evaluated, EvaluationOrder, ScoredFiles, TaskResults
+from boneage_ray.runtime.runs import Run, timed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from boneage_ray.prediction.predictor import Predictor
+    from boneage_ray.prediction.rows import Add, Loaded
+    from boneage_ray.results.explanation import Explanation
+
+
+@final
+class AgeResults(TaskResults):
+    """A row has an age and stages; an explanation shows which places of the hand the age comes from."""
+
+    noun = "age"
+    title = "Bone age scores"
+
+    def adder(self, files: ScoredFiles | None = None) -> Add:
+        """See `add_age`."""
+        from boneage_ray.tasks.age.results.rows import add_age
+
+        return add_age
+
+    def warm_up_image(self) -> NDArray[np.uint8]:
+        """A hand of a girl of ten years."""
+        from boneage_ray.phantoms.hand import hand_phantom
+
+        return hand_phantom(0, 120, "F", 128).image
+
+    def explain(self, predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
+        """The age, and a heat map over the prepared image."""
+        from boneage_ray.prediction.rows import score_rows
+        from boneage_ray.results.explanation import Explanation, prepared_image
+        from boneage_ray.tasks.age.results.grad_cam import grad_cam, heat_png
+
+        (row,) = score_rows([case], predictor, self.adder())
+        prepared = prepared_image(case)
+        if row["status"] != "scored" or prepared is None:
+            return Explanation(row)
+        heat = grad_cam(predictor, prepared.pixels, row["sex"])
+        return Explanation(row, heat_png(prepared.pixels, heat, f"{row['age_months']:.1f} months"))
+
+    def check_evaluation(self, run: Run, order: EvaluationOrder) -> None:
+        """Ages have no order that cannot be followed."""
+
+    def evaluate(self, run: Run, order: EvaluationOrder) -> Evaluated:
+        """Ages against the labels of all data, by sex and by age, and against always guessing the median."""
+        from boneage_ray.evaluation.split_job import left_out, write_predictions
+        from boneage_ray.tasks.age.ensemble import voted_schemes
+        from boneage_ray.tasks.age.results import predictions as job
+        from boneage_ray.tasks.age.results.analysis import analyse_ages
+        from boneage_ray.tasks.age.results.page import age_page
+
+        members, datasets, split = order.models.members, order.datasets, order.split
+        with timed(run, "evaluate"):
+            rows = job.predict_ages(order.models, datasets, split, order.gpu)
+        write_predictions(order.out, rows, job.AGE_PREDICTIONS)
+        predictions = job.as_age_predictions(rows, voted_schemes([member.recipe.model for member in members]))
+        without_age = left_out(datasets[0].rows(split), rows, "age")
+        analysis = analyse_ages(predictions, job.median_age(datasets[0])) | {"without_age": without_age}
+        storage.write_json(storage.join(order.out, "metrics.json"), analysis)
+        history = members[0].metrics.get("history", []) if len(members) == 1 else []
+        page = age_page(analysis, predictions, order.facts, history, order.command)
+        storage.write_text(storage.join(order.out, "report.html"), page)
+        missed = None
+        if order.max_mae is not None and analysis["mae_months"] > order.max_mae:
+            missed = f"MAE {analysis['mae_months']:.2f} months is above --max-mae {order.max_mae:g}"
+        return Evaluated(headline_of_ages(analysis), missed)
+
+
+def headline_of_ages(analysis: dict[str, Any]) -> dict[str, Any]:
+    """The few figures that the terminal shows."""
+    low, high = analysis["mae_interval_months"]
+    shown: dict[str, Any] = {
+        "cases": analysis["n"],
+        "without_age": analysis["without_age"],
+        "mae_months": analysis["mae_months"],
+        "mae_95_interval": f"{low:.2f} to {high:.2f}",
+        "rmse_months": analysis["rmse_months"],
+        "bias_months": analysis["bias_months"],
+        "r2": analysis["r2"],
+    }
+    for part in analysis["parts"]:
+        shown[f"mae_months of {part['name']}"] = part["mae_months"]
+    if analysis.get("baseline"):
+        shown["always_median_mae_months"] = analysis["baseline"]["mae_months"]
+    return shown

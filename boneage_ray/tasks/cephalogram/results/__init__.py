@@ -1,0 +1,112 @@
+"""What becomes of predicted landmarks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, final
+
+from boneage_ray import storage
+from boneage_ray.recipes.recipe import Recipe
+from boneage_ray.results.task_results import Evaluated, EvaluationOrder, ScoredFiles, TaskResults
+from boneage_ray.runtime.runs import Run, timed
+from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from boneage_ray.prediction.predictor import Predictor
+    from boneage_ray.prediction.rows import Add, Loaded
+    from boneage_ray.results.explanation import Explanation
+
+
+@final
+class CephalogramResults(TaskResults):
+    """A row has landmarks and, with all vertebral points, a cervical stage; an explanation shows both and traces the stage."""
+
+    noun = "landmarks"
+    title = "Cephalograms"
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        assert isinstance(recipe.task, CephalogramTaskConfig)
+        self.config = recipe.task
+
+    def adder(self, files: ScoredFiles | None = None) -> Add:
+        """See `landmark_adder`."""
+        from boneage_ray.tasks.cephalogram.results.landmarks import landmark_adder
+
+        return landmark_adder(self.config)
+
+    def warm_up_image(self) -> NDArray[np.uint8]:
+        """A head in the third cervical stage."""
+        from boneage_ray.phantoms.cephalogram import cephalogram_phantom
+
+        return cephalogram_phantom(0, 3, 256).image
+
+    def explain(self, predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
+        """Landmarks and measured lines on the original image, and the trace of the stage."""
+        from boneage_ray.prediction.rows import score_rows
+        from boneage_ray.results.explanation import Explanation
+        from boneage_ray.tasks.cephalogram.results.explanation import explain_landmarks
+
+        (row,) = score_rows([case], predictor, self.adder())
+        if row["status"] != "scored":
+            return Explanation(row)
+        return explain_landmarks(row, data, self.recipe.image, self.config)
+
+    def check_evaluation(self, run: Run, order: EvaluationOrder) -> None:
+        """Raise `UsageError` for a gate on ages, and for a test split that is opened before the validation split."""
+        from boneage_ray.tasks.cephalogram.results.validated import check_validated
+
+        super().check_evaluation(run, order)
+        check_validated(run, order.models, order.datasets[0], order.split, order.open_test)
+
+    def evaluate(self, run: Run, order: EvaluationOrder) -> Evaluated:
+        """Landmarks against the given ones, and stages against those of the given points."""
+        from boneage_ray.evaluation.split_job import left_out, write_predictions
+        from boneage_ray.tasks.cephalogram.results import predictions as job
+        from boneage_ray.tasks.cephalogram.results.analysis import analyse_landmarks
+        from boneage_ray.tasks.cephalogram.results.page import HEATMAPS, landmark_page
+        from boneage_ray.tasks.cephalogram.results.sheets import heatmaps_of, sheets_of
+        from boneage_ray.tasks.cephalogram.results.validated import note_validated
+
+        models, (prepared,), split = order.models, order.datasets, order.split
+        with timed(run, "evaluate"):
+            rows = job.predict_landmarks(models, prepared, split, order.gpu)
+        write_predictions(order.out, rows, job.LANDMARK_PREDICTIONS)
+        predictions = job.as_landmark_predictions(rows)
+        without = left_out(prepared.rows(split), rows, "landmarks")
+        unsure = sum(row["confidence"] < self.config.min_confidence for row in rows)
+        analysis = analyse_landmarks(predictions) | {"without_landmarks": without, "below_confidence": unsure}
+        storage.write_json(storage.join(order.out, "metrics.json"), analysis)
+        sheets = dict(sheets_of(analysis, prepared, split, rows))
+        sheets[HEATMAPS] = heatmaps_of(analysis, models, prepared, split, rows)
+        page = landmark_page(analysis, predictions, sheets, order.facts, order.command)
+        storage.write_text(storage.join(order.out, "report.html"), page)
+        if split == "val":
+            note_validated(models, prepared, order.out)
+        return Evaluated(headline_of_landmarks(analysis))
+
+
+def headline_of_landmarks(analysis: dict[str, Any]) -> dict[str, Any]:
+    """The figures for the terminal; lengths in mm, or in pixels of the original where no spacing is known."""
+    shown: dict[str, Any] = {name: analysis[name] for name in ("without_landmarks", "below_confidence")}
+    shown = {"images": analysis["n"], **shown, "missed_points": sum(analysis["missed_points"].values())}
+    for name, found in analysis["sets"].items():
+        if "mre_mm" not in found:
+            shown[f"{name}_mre_px"] = round(found["mre_px"], 3)
+            continue
+        shown[f"{name}_mre_mm"] = round(found["mre_mm"], 3)
+        if found["mre_mm_interval"]:
+            shown[f"{name}_95_interval"] = "{:.2f} to {:.2f}".format(*found["mre_mm_interval"])
+        shown |= {f"{name}_sdr_{limit}_mm": round(rate["share"], 4) for limit, rate in found["sdr"].items()}
+    if stage := analysis["stage"]:
+        kappa = stage["weighted_kappa"]
+        shown |= {
+            "stages": stage["n"],
+            "stages_missed": stage["missed"],
+            "stage_accuracy": round(stage["accuracy"], 4),
+            "stage_adjacent": round(stage["adjacent"], 4),
+            "stage_weighted_kappa": None if kappa is None else round(kappa, 4),
+        }
+    return shown

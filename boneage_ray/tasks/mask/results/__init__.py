@@ -1,0 +1,76 @@
+"""What becomes of predicted hand masks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from boneage_ray import storage
+from boneage_ray.results.task_results import Evaluated, EvaluationOrder, ScoredFiles, TaskResults
+from boneage_ray.runtime.runs import Run, timed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from boneage_ray.prediction.predictor import Predictor
+    from boneage_ray.prediction.rows import Add, Loaded
+    from boneage_ray.results.explanation import Explanation
+
+
+@final
+class MaskResults(TaskResults):
+    """A row has no result of its own: the mask becomes a file. An explanation shows its outline."""
+
+    noun = "mask"
+    title = "Hand masks"
+    not_served = "predicts hand masks, which are not served: `boneage score` writes them"
+
+    def adder(self, files: ScoredFiles | None = None) -> Add:
+        """Scored, and the mask to a file; or rejected (no_mask), where the model finds no hand."""
+        from boneage_ray.tasks.mask.results.masks import mask_adder, mask_keeper
+
+        return mask_adder(mask_keeper(files) if files else lambda mask, case: None)
+
+    def warm_up_image(self) -> NDArray[np.uint8]:
+        """A hand of a girl of ten years."""
+        from boneage_ray.phantoms.hand import hand_phantom
+
+        return hand_phantom(0, 120, "F", 128).image
+
+    def explain(self, predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
+        """The outline of the mask on the prepared image."""
+        from boneage_ray.prediction.rows import score_rows
+        from boneage_ray.results.explanation import SIDE, Explanation, prepared_image
+        from boneage_ray.tasks.mask.results.masks import mask_adder
+        from boneage_ray.tasks.mask.results.overlay import overlay_png
+
+        seen: list[NDArray[np.uint8]] = []
+        (row,) = score_rows([case], predictor, mask_adder(lambda mask, _: seen.append(mask)))
+        prepared = prepared_image(case)
+        return Explanation(row, overlay_png(prepared.pixels, seen[0], side=SIDE) if seen and prepared else None)
+
+    def evaluate(self, run: Run, order: EvaluationOrder) -> Evaluated:
+        """Masks against the given ones, with overlays of the worst, middle and best images."""
+        from boneage_ray.evaluation.split_job import left_out, write_predictions
+        from boneage_ray.tasks.mask.results import predictions as job
+        from boneage_ray.tasks.mask.results.page import mask_page
+
+        (member,), (prepared,), split = order.models.members, order.datasets, order.split
+        with timed(run, "evaluate"):
+            model = job.MaskModel(member.uri, member.sha256, order.out, order.gpu)
+            rows = job.predict_masks(model, prepared, split)
+        write_predictions(order.out, rows, job.MASK_PREDICTIONS)
+        analysis = job.analyse_masks(rows) | {"without_mask": left_out(prepared.rows(split), rows, "mask")}
+        storage.write_json(storage.join(order.out, "metrics.json"), analysis)
+        groups = job.shown_groups(rows)
+        overlays = job.overlays_of(order.out, [row for group in groups.values() for row in group])
+        page = mask_page(analysis, groups, overlays, order.facts, order.command)
+        storage.write_text(storage.join(order.out, "report.html"), page)
+        shown = {name: round(analysis[name], 4) for name in ("dice_mean", "dice_min", "iou_mean", "iou_min")}
+        return Evaluated({"images": analysis["n"], "without_mask": analysis["without_mask"], **shown})
+
+    def after_score(self, source: str, out: str) -> str:
+        """Where the masks are, and how they become masks of a data set."""
+        from boneage_ray.tasks.mask.results.masks import after_score
+
+        return after_score(source, out)
