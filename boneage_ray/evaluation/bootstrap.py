@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+
+from boneage_ray.preparation.geometry import Floats
 
 RESAMPLES = 2000
 INTERVAL_PERCENT = (2.5, 97.5)
 _BLOCK = 4_000_000
-
-Floats = NDArray[np.float64]
 
 
 def bootstrap_means(values: Floats, rng: np.random.Generator) -> Floats:

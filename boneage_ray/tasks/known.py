@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Discriminator, Tag
 
 from boneage_ray.models.config import ModelSettings
-from boneage_ray.tasks.age.config import AGE
-from boneage_ray.tasks.cephalogram.config import CEPHALOGRAM
+from boneage_ray.tasks.age.config import AGE_TASK
+from boneage_ray.tasks.cephalogram.config import CEPHALOGRAM_TASK
 from boneage_ray.tasks.kind import TaskKind, TaskSettings
-from boneage_ray.tasks.mask.config import MASK
+from boneage_ray.tasks.mask.config import MASK_TASK
 
 TASKS: tuple[TaskKind, ...] = (
-    AGE,  # what a recipe means that names no task
-    MASK,
-    CEPHALOGRAM,
+    AGE_TASK,  # what a recipe means that names no task
+    MASK_TASK,
+    CEPHALOGRAM_TASK,
 )
 
 

@@ -20,7 +20,7 @@ class AgeTaskConfig(TaskSettings):
     stage_weight: float = Field(default=1.0, ge=0)
 
 
-AGE = TaskKind(
+AGE_TASK = TaskKind(
     config=AgeTaskConfig,
     model=RegressorConfig,
     network="boneage_ray.models.regressor:Regressor",

@@ -31,7 +31,7 @@ class CephalogramTaskConfig(TaskSettings):
     cvm: CvmConfig = CvmConfig()
 
 
-CEPHALOGRAM = TaskKind(
+CEPHALOGRAM_TASK = TaskKind(
     config=CephalogramTaskConfig,
     model=CephalogramConfig,
     network="boneage_ray.models.cephalogram:Cephalogram",

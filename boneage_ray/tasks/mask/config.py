@@ -18,7 +18,7 @@ class MaskTaskConfig(TaskSettings):
     bce_weight: float = Field(default=1.0, ge=0)
 
 
-MASK = TaskKind(
+MASK_TASK = TaskKind(
     config=MaskTaskConfig,
     model=HandMaskConfig,
     network="boneage_ray.models.handmask:HandMask",

@@ -18,8 +18,6 @@ from boneage_ray.datasets.batch import NO_MASK, Batch
 from boneage_ray.tasks.mask.config import MaskTaskConfig
 from boneage_ray.tasks.task import Columns, Task
 
-Mask = npt.NDArray[np.uint8]
-
 
 @final
 class MaskTask(Task):

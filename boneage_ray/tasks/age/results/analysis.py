@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from boneage_ray.anatomy.growth import AGE_BINS, MONTHS_PER_YEAR, SCHEMES, SchemeName, Sex, age_bin, stage_of
 from boneage_ray.errors import BoneageError, NoUsableInputError
-from boneage_ray.evaluation.bootstrap import Floats, bootstrap_interval, bootstrap_means, percentile_interval
+from boneage_ray.evaluation.bootstrap import bootstrap_interval, bootstrap_means, percentile_interval
+from boneage_ray.preparation.geometry import Floats
 
 LARGEST = 12
 # Limits of agreement of Bland and Altman: mean +/- 1.96 standard deviations.

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS, SETS
 from boneage_ray.anatomy.cvm import STAGES
-from boneage_ray.evaluation.bootstrap import Floats, bootstrap_interval
+from boneage_ray.evaluation.bootstrap import bootstrap_interval
+from boneage_ray.preparation.geometry import Floats
 
 DETECTED_MM = (2.0, 2.5, 3.0, 4.0)
 # The radial error of a round normal spread of 1: its mean, and what 95 % of the errors stay below.

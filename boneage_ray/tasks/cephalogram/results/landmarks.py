@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from boneage_ray.anatomy import cvm
 from boneage_ray.anatomy.cephalometry import BODIES, LANDMARKS, VERTEBRAL
 from boneage_ray.errors import InputProblem
-from boneage_ray.evaluation.bootstrap import Floats
 from boneage_ray.prediction.rows import Add, Loaded, add_problem
-from boneage_ray.preparation.geometry import ToOriginal, to_original_pixels
+from boneage_ray.preparation.geometry import Floats, ToOriginal, to_original_pixels
 from boneage_ray.preparation.prepare import PreparedImage
 from boneage_ray.records.schema import Row
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
 from boneage_ray.drawing import CYAN, FINE, YELLOW, circle, encode_png, rings, write
-from boneage_ray.evaluation.bootstrap import Floats
+from boneage_ray.preparation.geometry import Floats
 
 CHORD_COLOUR = (60, 150, 255)
 # The lower border of C2 and the outlines of C3 and C4, as indices of VERTEBRAL: what is measured lies along these.

@@ -18,11 +18,10 @@ from boneage_ray.datasets.load import PreparedData
 from boneage_ray.datasets.plan import Slice, ordered_slices
 from boneage_ray.datasets.read import read_slice
 from boneage_ray.errors import NoUsableInputError
-from boneage_ray.evaluation.bootstrap import Floats
 from boneage_ray.evaluation.split_job import SplitJob, pixels_of, predict_parts
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.prediction.members import Models
-from boneage_ray.preparation.geometry import given_points
+from boneage_ray.preparation.geometry import Floats, given_points
 from boneage_ray.preparation.split import Split
 from boneage_ray.records.schema import Row
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig

@@ -19,11 +19,10 @@ from boneage_ray.archives.masks import FOLDER, mask_name
 from boneage_ray.drawing import encode_png
 from boneage_ray.errors import InputProblem
 from boneage_ray.prediction.rows import Add, Loaded, add_problem
-from boneage_ray.preparation.masking import check_mask
+from boneage_ray.preparation.masking import Mask, check_mask
 from boneage_ray.preparation.prepare import PreparedImage
 from boneage_ray.records.schema import Row
 from boneage_ray.results.task_results import ScoredFiles
-from boneage_ray.tasks.mask.task import Mask
 
 Keep = Callable[[Mask, Loaded], None]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boneage_ray.drawing import encode_png, outline
-from boneage_ray.tasks.mask.task import Mask
+from boneage_ray.preparation.masking import Mask
 
 _PREDICTED, _TRUE = (0, 200, 255), (80, 220, 80)  # blue, green, red: orange and green
 
