@@ -65,8 +65,10 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     storage.write_text(storage.join(out, "report.html"), page)
     for text in triage(manifest["overview"]):
         say(text)
-    lessons = "PHANTOM_DATA" if any(stage.data == "pretrain" for stage in recipe.stages) else None
-    following = line("boneage train", recipe=arguments.recipe, set=arguments.settings, data=out, pretrain_data=lessons)
+    pretraining = "PHANTOM_DATA" if any(stage.data == "pretrain" for stage in recipe.stages) else None
+    following = line(
+        "boneage train", recipe=arguments.recipe, set=arguments.settings, data=out, pretrain_data=pretraining
+    )
     run.finish(
         {**counts, "rejected_by_reason": manifest["rejected_by_reason"]},
         f"Data: {out}  Report: {out}/report.html  Rejected: {out}/rejected.parquet",

@@ -82,7 +82,7 @@ class DoctorArguments:
 
 
 def doctor(run: Run, arguments: DoctorArguments) -> None:
-    """Look at everything a run needs; raises at the end if something is broken."""
+    """Check everything that a run needs; raises at the end if something is broken."""
     found: dict[str, Any] = dict(versions())
     broken: list[str] = []
     checks = {"devices": _devices, "ray": _ray}

@@ -145,10 +145,10 @@ def _balance(seen: Mapping[str, Any], command: str) -> Section:
     ]
     header = ["reason", "step", "meaning", "inputs", "share"]
     tables.append(PageTable(header, why, "Why inputs were not used", text_columns=3))
-    told = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.items())
+    listed = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.items())
     picture = PagePicture(
         figures.reason_bars(reasons),
-        f"Bars of the inputs that were not used, by reason; {told}",
+        f"Bars of the inputs that were not used, by reason; {listed}",
         "Not used, by reason.",
         True,
     )
@@ -188,12 +188,12 @@ def _ages(seen: Mapping[str, Any], command: str) -> Section:
     for table in ages.values():
         for name, row in table.items():
             total[name] += sum(row.values())
-    told = ", ".join(f"{name}: {count:,}" for name, count in total.items())
+    listed = ", ".join(f"{name}: {count:,}" for name, count in total.items())
     sexes = ", ".join(f"{count:,} {SEX_WORDS[sex]}" for sex, count in seen["sexes"].items())
     pictures = [
         PagePicture(
             figures.ages_by_sex(ages),
-            f"Ages in bins of two years for each split, stacked by sex; in all {told}",
+            f"Ages in bins of two years for each split, stacked by sex; in all {listed}",
             "Ages in bins of two years for each split, by sex. Each split has a scale of its own, so that shapes compare.",
             wide=True,
         ),
@@ -279,9 +279,9 @@ def _sheets(excluded: Sequence[Row], command: str) -> Section:
     pictures = []
     for start in range(0, len(chosen), SHEET):
         rows = chosen[start : start + SHEET]
-        told = ", ".join(f"{reason}: {count}" for reason, count in Counter(row["reason"] for row in rows).items())
+        listed = ", ".join(f"{reason}: {count}" for reason, count in Counter(row["reason"] for row in rows).items())
         last = start + len(rows)
-        alt = f"Contact sheet of excluded images {start + 1} to {last}; {told}"
+        alt = f"Contact sheet of excluded images {start + 1} to {last}; {listed}"
         pictures.append(
             PagePicture(figures.contact_sheet(rows), alt, f"Excluded images {start + 1} to {last}.", wide=True)
         )

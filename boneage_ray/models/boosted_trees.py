@@ -154,11 +154,11 @@ def read_trees(data: bytes, features: int, threads: int, origin: str) -> Trees:
 
     try:
         whole = json.loads(data)
-        told = whole["learner"]
-        weight = float(told["attributes"][_WEIGHT])
-        held = int(told["learner_model_param"]["num_feature"])
-        _check_settings(told)
-        _check_trees(told["gradient_booster"]["model"]["trees"], held)
+        learner = whole["learner"]
+        weight = float(learner["attributes"][_WEIGHT])
+        held = int(learner["learner_model_param"]["num_feature"])
+        _check_settings(learner)
+        _check_trees(learner["gradient_booster"]["model"]["trees"], held)
         booster = xgboost.Booster({"nthread": threads})
         # Written anew, so that XGBoost reads what was checked: of a key given twice it might take the other value.
         booster.load_model(bytearray(json.dumps(whole).encode()))
@@ -211,8 +211,8 @@ def _check_trees(trees: Sequence[Mapping[str, Any]], features: int) -> None:
 
 def _check_nodes(tree: Mapping[str, Any], size: int, features: int) -> None:
     """Raise `ValueError` unless every node has one finite number and no categories."""
-    told = tree["tree_param"]
-    if int(told["num_feature"]) != features or told["size_leaf_vector"] not in ("0", "1"):
+    sizes = tree["tree_param"]
+    if int(sizes["num_feature"]) != features or sizes["size_leaf_vector"] not in ("0", "1"):
         raise ValueError("a tree on other features, or with vectors for leaves")
     if any(len(tree[name]) != size for name in _NODES) or not np.isfinite(tree["split_conditions"]).all():
         raise ValueError("a tree with parts of unequal length, or with a value that is not finite")

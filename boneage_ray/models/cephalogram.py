@@ -1,4 +1,4 @@
-"""A multi-task U-Net for lateral cephalograms: named maps of the whole image, and if wanted a second look at the neck.
+"""A multi-task U-Net for lateral cephalograms: named maps of the whole image, and optionally a second pass over the neck.
 
 Axis letters: B batch, H height, W width, K points. Points are (x, y) in pixels, pixel centres at integers.
 
@@ -25,7 +25,7 @@ from boneage_ray.models.unet import STEP, unet
 CHANNELS: dict[MapName, int] = {"reconstruction": 1, "edges": 1, "vertebral": len(VERTEBRAL), "facial": len(FACIAL)}
 # Of the image's side: a neck is never narrower or wider, whatever an untrained network says.
 _NARROWEST, _WIDEST = 0.15, 0.6
-_DEEP = 3  # of an encoder's maps: an eighth of the side and less, where a head can be learnt by heart
+_DEEP = 3  # of an encoder's maps: an eighth of the side and less, where a network can memorise single heads
 _DOUBTFUL = 0.8  # a head that is seen is seen with 0.9 and more (measured), any other picture with less
 _PEAK = 2.0  # pixels about a peak that its place is taken from; only the region hangs on it
 # In training the region is moved and scaled at random, as if it had been found less well.
@@ -55,7 +55,8 @@ class Cephalogram(Model):
     def forward(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> dict[str, Tensor]:
         """Logits of all maps; sex is no input. Raises `UsageError` for a side that is no multiple of 32.
 
-        In evaluation, what is hardly seen is looked at in the mirror too, and the surer of both is answered, turned back.
+        In evaluation, an image with a low confidence is also predicted mirrored; the more confident answer of the two counts,
+        turned back.
         """
         outputs = self._look(image_B1HW)
         return outputs if self.training or not self.config.mirror else self._of_both_sides(image_B1HW, outputs)
@@ -122,9 +123,9 @@ class Cephalogram(Model):
 
 
 def _sure(outputs: dict[str, Tensor]) -> Tensor:
-    """(B,) mean confidence of the points: of the least sure of both looks at the neck, or of the facial points without any.
+    """(B,) mean confidence of the points: of the less sure pass over the neck, or of the facial points without one.
 
-    The neck alone does not tell: it is always shown something, and is sure of a jaw.
+    The second pass alone is not enough: it always gets some region, and is sure of a jaw too.
     """
     names: list[str] = [name for name in ("neck", "vertebral") if name in outputs] or ["facial"]
     return torch.stack(

@@ -1,4 +1,4 @@
-"""A U-Net (Ronneberger et al. 2015) that tells hand from background, on patches of full-size radiographs.
+"""A U-Net (Ronneberger et al. 2015) that separates hand from background on patches of full-size radiographs.
 
 Axis letters: B batch, H height, W width.
 """

@@ -187,7 +187,9 @@ def _quadratic(window: _Window, radius: int) -> Tensor:
     normal_BK66 = (weight_BKN @ products_N36).reshape(*weight_BKN.shape[:2], 6, 6)
     normal_BK66 = normal_BK66 + 1e-12 * torch.eye(6, dtype=x.dtype, device=x.device)
     right_BK6 = (weight_BKN * value_BKN.clamp_min(_LEAST).log()) @ terms_N6
-    solved: Tensor = torch.linalg.solve_ex(normal_BK66, right_BK6)[0]  # looks at no error: no waiting for the device
+    solved: Tensor = torch.linalg.solve_ex(normal_BK66, right_BK6)[
+        0
+    ]  # checks no error, so the device need not be waited for
     return solved
 
 

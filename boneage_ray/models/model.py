@@ -1,4 +1,4 @@
-"""What every network of this house offers to training and prediction."""
+"""What every network offers to training and prediction."""
 
 from __future__ import annotations
 

@@ -77,7 +77,8 @@ def patch_weights(patch: int) -> Tensor:
 def stitched(network: Network, image_BCHW: Tensor, patch: int, stride: int) -> Tensor:
     """The network's answer (B, 1, H, W) float32 to a whole image: the weighted mean of its answers to overlapping patches.
 
-    `network`: (n, C, patch, patch) to (n, 1, patch, patch). What looks at each pixel alone is given back as it is.
+    `network`: (n, C, patch, patch) to (n, 1, patch, patch). A network that works on each pixel alone gives what it gives for the
+    whole image.
     """
     height, width = image_BCHW.shape[-2:]
     image = enlarged(image_BCHW, patch)

@@ -69,8 +69,9 @@ class Models:
 def resolve(uris: Sequence[str], expected: str | None = None) -> Models:
     """The models behind one or several places. Reads manifests, recipes and metrics, and verifies these.
 
-    `expected`: the `model_sha256` that a command began with, where a worker of it looks again. Raises `UsageError` for a place
-    that holds no bundle, a model given twice, and members that are no age regressors; `MismatchError` when a hash is wrong.
+    `expected`: the `model_sha256` that a command began with, for a worker that resolves the same places again. Raises
+    `UsageError` for a place that holds no bundle, a model given twice, and members that are no age regressors; `MismatchError`
+    when a hash is wrong.
     """
     found = _resolve(uris)
     if expected not in (None, found.sha256):

@@ -1,4 +1,4 @@
-"""Files to result rows: one row for every file, whatever is in it. Offline and online scoring share these lines."""
+"""Files to result rows: one row for every file, whatever is in it. Offline and online scoring share this module."""
 
 from __future__ import annotations
 

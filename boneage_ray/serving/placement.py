@@ -29,7 +29,7 @@ class Placement:
 
 
 def place(models: int, cluster: dict[str, float]) -> Placement:
-    """Shares that fit into any cluster, also one with a single CPU: a replica that waits for room waits for ever."""
+    """Shares that fit into any cluster, also one with a single CPU: a replica that does not fit would wait without end."""
     cpus, gpus = cluster.get("CPU", 1.0), int(cluster.get("GPU", 0))
     share = min(MODEL_CPUS, 0.8 * (cpus - INGRESS_CPUS) / models)
     # Whole fractions of a GPU, so that the last model still finds its share on one device.

@@ -105,7 +105,7 @@ def _bearer(config: WebConfig) -> Any:  # noqa: ANN401  FastAPI's dependencies a
         if not config.token_hashes:
             return
         digest = token_hash(given.credentials if given else "")
-        # Every token is compared, so that the time does not tell which one was near.
+        # Every token is compared, so that the time of an answer does not show which one was near.
         if not sum(hmac.compare_digest(digest, known) for known in config.token_hashes):
             raise ProblemError(
                 HTTPStatus.UNAUTHORIZED, "unauthorized", "give a valid token: Authorization: Bearer TOKEN"

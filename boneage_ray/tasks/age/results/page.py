@@ -179,7 +179,7 @@ def _parts(analysis: Mapping[str, Any], command: str) -> Section:
         rho = shown(spread["spearman_with_abs_error"], 2, sign=True)
         text.append(
             f"Their spread (standard deviation) is {shown(spread['mean_months'])} months on average. Rank correlation with the "
-            f"size of the error (Spearman): {rho}; +1 would mean that a large spread always tells of a large error."
+            f"size of the error (Spearman): {rho}; +1 would mean that a large spread always means a large error."
         )
         thirds = [
             [name, str(third["n"]), shown(third["largest_spread_months"]), shown(third["mae_months"])]
@@ -244,7 +244,7 @@ def _largest(analysis: Mapping[str, Any], command: str) -> Section:
         rows.append(
             [row["record_id"], row["input_uri"], row["sex"] or "unknown", *ages, shown(row["error_months"], 1, True)]
         )
-    text = "Look at these radiographs first: a wrong label, a wrong sex or a poor film may be behind them."
+    text = "Check these radiographs first: a wrong label, a wrong sex or a poor film may be behind them."
     table = PageTable(["record", "input", "sex", "true", "predicted", "error, months"], rows, text_columns=3)
     return Section("Largest errors", [text], [table], command=command)
 
@@ -262,5 +262,7 @@ def _limits(analysis: Mapping[str, Any]) -> Section:
         "The true ages are the labels of the data, and share whatever error those have.",
     ]
     if thin:
-        text.insert(1, f"These age bins hold fewer than {FEW_IN_BIN} cases, too few to judge them: {thin}.")
+        text.insert(
+            1, f"These age bins hold fewer than {FEW_IN_BIN} cases, too few for a statement about them: {thin}."
+        )
     return Section("What this does not show", text)

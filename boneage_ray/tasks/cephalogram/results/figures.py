@@ -56,7 +56,7 @@ def detection_curve(predictions: LandmarkPredictions) -> bytes:
 
 @styled
 def sigma_figure(found: Mapping[str, Any]) -> bytes:
-    """Expected against true radial error in bins of equal size by sigma; on the line sigma tells the truth."""
+    """Expected against true radial error in bins of equal size by sigma. On the line, sigma is as large as the errors are."""
     fig, ax = one_axes(HALF, 3.6)
     expected, true = (np.array([part[key] for part in found["bins"]]) for key in ("expected_px", "true_px"))
     end = 1.08 * float(max(expected.max(), true.max())) or 1.0

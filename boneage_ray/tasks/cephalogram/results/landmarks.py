@@ -34,7 +34,7 @@ def landmark_adder(config: CephalogramTaskConfig) -> Add:
                 InputProblem(
                     "predict",
                     "out_of_distribution",
-                    f"the landmarks cannot be told (confidence {sure:.3f}, {config.min_confidence:g} is needed): "
+                    f"the landmarks are not recognised (confidence {sure:.3f}, {config.min_confidence:g} is needed): "
                     "is this a lateral cephalogram that shows the neck?",
                     "rejected",
                 ),

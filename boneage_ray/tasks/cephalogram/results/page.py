@@ -1,4 +1,4 @@
-"""The page of `boneage evaluate` for a cephalogram bundle: errors in mm, each landmark, sigma, stages, and sheets to look at."""
+"""The page of `boneage evaluate` for a cephalogram bundle: errors in mm, each landmark, sigma, stages, and sheets of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures to look at: cephalograms with their points (the best, the middle and the worst of a split), and heatmaps."""
+"""Pictures for the page: cephalograms with their points (the best, the middle and the worst of a split), and heatmaps."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def heatmaps_of(
     by_id = {row["record_id"]: row for row in rows}
     predictor = Predictor(bundle.load(models.members[0].uri), "cpu")
     pictures = []
-    for judged in dict.fromkeys((images[len(images) // 2]["record_id"], images[0]["record_id"])):
-        record = _record(prepared, split, by_id[judged])
-        points = _prepared_points(by_id[judged], record)
-        pictures.append((heatmap_gallery(predictor, pixels_of(record), points[:, 3:]), judged))
+    for name in dict.fromkeys((images[len(images) // 2]["record_id"], images[0]["record_id"])):
+        record = _record(prepared, split, by_id[name])
+        points = _prepared_points(by_id[name], record)
+        pictures.append((heatmap_gallery(predictor, pixels_of(record), points[:, 3:]), name))
     return pictures
 
 
@@ -81,7 +81,7 @@ def _prepared_points(row: Row, record: Row) -> NDArray[np.float64]:
     return points
 
 
-def _drawn(prepared: PreparedData, split: Split, row: Row, name: str, judged: Mapping[str, Any]) -> tuple[bytes, str]:
+def _drawn(prepared: PreparedData, split: Split, row: Row, name: str, errors: Mapping[str, Any]) -> tuple[bytes, str]:
     record = _record(prepared, split, row)
     points = _prepared_points(row, record)
     hidden = np.ones(len(points), bool)
@@ -90,6 +90,6 @@ def _drawn(prepared: PreparedData, split: Split, row: Row, name: str, judged: Ma
     stage = [f"{row['cvm_stage']}, from the given points {row['true_cvm_stage']}"] if row["cvm_stage"] else []
     marked = Marked(points[:, :3], points[:, 3:], lines=name == "vertebral")
     data = landmark_png(pixels_of(record), marked, side=420, neck=name == "vertebral")
-    unit = "mm" if "mre_mm" in judged else "px"
-    said = f"{row['record_id']}: {judged[f'mre_{unit}']:.2f} {unit}, worst point {judged[f'worst_{unit}']:.2f} {unit}"
+    unit = "mm" if "mre_mm" in errors else "px"
+    said = f"{row['record_id']}: {errors[f'mre_{unit}']:.2f} {unit}, worst point {errors[f'worst_{unit}']:.2f} {unit}"
     return data, "; ".join([said, *stage])

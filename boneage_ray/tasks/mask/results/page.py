@@ -48,7 +48,7 @@ def _status(analysis: Mapping[str, Any]) -> PageStatus:
         return PageStatus("good", f"Every image has a Dice of {DOUBTFUL:g} or more")
     more = "or more " if doubtful == len(analysis["worst"]) < analysis["n"] else ""
     return PageStatus(
-        "caution", f"{doubtful} {more}of {analysis['n']} images have a Dice below {DOUBTFUL:g}: look at them"
+        "caution", f"{doubtful} {more}of {analysis['n']} images have a Dice below {DOUBTFUL:g}: check them"
     )
 
 

@@ -1,4 +1,4 @@
-"""Evaluation of a hand-mask bundle: Dice and IoU of every image that has a mask, and overlays to look at."""
+"""Evaluation of a hand-mask bundle: Dice and IoU of every image that has a mask, and overlays for the page."""
 
 from __future__ import annotations
 
