@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 LAYERS = (
     *("errors", "environment", "anatomy", "drawing", "storage", "runtime", "archives", "decoding", "records"),
     *("preparation", "phantoms", "datasets", "augment", "models", "tasks", "recipes", "bundle", "training"),
-    *("prediction", "evaluation", "results", "scoring", "serving", "commands", "cli", "__main__"),
+    *("prediction", "evaluation", "findings", "scoring", "serving", "commands", "cli", "__main__"),
 )
 RAY_MODULES = {
     "runtime.cluster",
@@ -78,9 +78,9 @@ def own_imports(modules: dict[str, str]) -> list[Import]:
 
 
 def room(module: str) -> str:
-    """The room of a module. What a task makes of predictions, `tasks/<task>/results/`, stands on the layer of results/."""
+    """The room of a module. What a task makes of predictions, `tasks/<task>/findings/`, stands on the layer of findings/."""
     parts = module.split(".")
-    return "results" if parts[0] == "tasks" and parts[2:3] == ["results"] else parts[0]
+    return "findings" if parts[0] == "tasks" and parts[2:3] == ["findings"] else parts[0]
 
 
 def layer(module: str) -> int:
@@ -191,8 +191,8 @@ def test_a_planted_reverse_import_is_caught_and_named(planted):
 def test_a_task_is_trained_without_what_becomes_of_its_predictions():
     modules = sources()
     assert room("tasks.age.task") == "tasks"
-    assert room("tasks.age.results.rows") == "results"
-    modules["tasks.age.task"] += "\nfrom boneage_ray.tasks.age.results.rows import add_age\n"
+    assert room("tasks.age.findings.rows") == "findings"
+    modules["tasks.age.task"] += "\nfrom boneage_ray.tasks.age.findings.rows import add_age\n"
     (found,) = reversed_imports(modules)
     assert found.startswith("tasks.age.task:")
 

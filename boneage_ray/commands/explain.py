@@ -30,11 +30,11 @@ def explain(run: Run, arguments: ExplainArguments) -> None:
     if not arguments.out.lower().endswith(".png"):
         raise UsageError(f"--out {arguments.out}: a PNG is written, give a name that ends in .png")
     from boneage_ray import bundle
+    from boneage_ray.findings.task_findings import findings_of
     from boneage_ray.prediction.members import resolve
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import load_input
     from boneage_ray.preparation.isolated import DecoderPool
-    from boneage_ray.results.task_results import results_of
 
     models = resolve([storage.absolute(arguments.model)])
     if len(models.members) > 1:
@@ -49,7 +49,7 @@ def explain(run: Run, arguments: ExplainArguments) -> None:
     (image,) = models.scored_images
     with DecoderPool(image) as pool:
         case = load_input(item, data, pool.prepare)
-    found = results_of(models.recipe).explain(predictor, case, data)
+    found = findings_of(models.recipe).explain(predictor, case, data)
     row = found.row
     if found.png is None:
         raise NoUsableInputError(f"{item.uri}: {row['status']} ({row['step']}: {row['reason']}): {row['message']}")

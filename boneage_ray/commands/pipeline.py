@@ -167,8 +167,8 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     """Bundles + prepared split -> metrics, figures, page. Several bundles are evaluated as one."""
     from boneage_ray.datasets.load import open_prepared
     from boneage_ray.evaluation.match import check_same_cases, match_data
+    from boneage_ray.findings.task_findings import EvaluationOrder, findings_of
     from boneage_ray.prediction.members import resolve
-    from boneage_ray.results.task_results import EvaluationOrder, results_of
 
     split = _split(arguments.split)
     model, data = absolute_places(arguments.model), absolute_places(arguments.data)
@@ -198,12 +198,12 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
         open_test=arguments.open_test,
         max_mae=arguments.max_mae,
     )
-    results = results_of(models.recipe)
-    results.check_evaluation(run, order)
+    findings = findings_of(models.recipe)
+    findings.check_evaluation(run, order)
     parts.claim(out, parts.fingerprint([], models.sha256, prints, split), arguments.overwrite, "evaluate")
     run.out = out
     _connect(run)
-    evaluated = results.evaluate(run, order)
+    evaluated = findings.evaluate(run, order)
     run.note(data_fingerprint=prints[0] if len(prints) == 1 else prints, split=split, **model_notes(models))
     following = "Next: " + line("boneage score", "ARCHIVE", model=model, out="SCORES")
     run.finish(evaluated.figures, f"Report: {out}/report.html", following)
@@ -228,8 +228,8 @@ class ScoreArguments:
 
 def score(run: Run, arguments: ScoreArguments) -> None:
     """Bundles + archive -> one result row for every input file."""
+    from boneage_ray.findings.task_findings import findings_of
     from boneage_ray.prediction.members import resolve
-    from boneage_ray.results.task_results import results_of
     from boneage_ray.scoring.report import score_page
     from boneage_ray.scoring.score import ScoreOptions, problems, score_archive
 
@@ -263,15 +263,15 @@ def score(run: Run, arguments: ScoreArguments) -> None:
         gpu=arguments.gpu or None,
     )
     facts = {"Archive": source, "Place": " ".join(model), **model_facts(models)}
-    results = results_of(models.recipe)
-    page = score_page(summary, problems(out), facts, command, results)
+    findings = findings_of(models.recipe)
+    page = score_page(summary, problems(out), facts, command, findings)
     storage.write_text(storage.join(out, "report.html"), page)
     run.note(counts=summary, source=source, model=model[0] if len(model) == 1 else model)
     run.note(inputs_fingerprint=summary["fingerprint"], **model_notes(models))
     run.finish(
         {name: summary[name] for name in ("inputs", "scored", "rejected", "failed", "reasons")},
         f"Results: {out}/results/  Report: {out}/report.html",
-        results.after_score(source, out) or _after_score(model),
+        findings.after_score(source, out) or _after_score(model),
     )
     lost = summary["rejected"] + summary["failed"]
     if arguments.strict and lost:

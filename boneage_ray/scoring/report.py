@@ -18,8 +18,8 @@ from boneage_ray.evaluation.page import (
     percent,
     render_page,
 )
+from boneage_ray.findings.task_findings import TaskFindings
 from boneage_ray.records.schema import Row
-from boneage_ray.results.task_results import TaskResults
 from boneage_ray.scoring.summary import STATUSES
 
 _MEANT = {
@@ -30,11 +30,11 @@ _MEANT = {
 
 
 def score_page(
-    summary: Mapping[str, Any], problems: Sequence[Row], facts: Mapping[str, str], command: str, results: TaskResults
+    summary: Mapping[str, Any], problems: Sequence[Row], facts: Mapping[str, str], command: str, findings: TaskFindings
 ) -> str:
     """The page of `boneage score`: `summary` as `add_up` makes it; `problems`: the first rejected or failed rows.
 
-    `results`: names what a scored input has. Of a row only input_uri, status, step, reason and message are shown.
+    `findings`: names what a scored input has. Of a row only input_uri, status, step, reason and message are shown.
     """
     sections = [_balance(summary, command)]
     if summary["ages"]:
@@ -44,9 +44,9 @@ def score_page(
     if problems:
         sections.append(_problems(summary, problems, command))
     page = Page(
-        title=results.title,
+        title=findings.title,
         facts=facts,
-        status=_status(summary, results.noun),
+        status=_status(summary, findings.noun),
         numbers=_numbers(summary),
         sections=sections,
         data={"facts": dict(facts), "command": command, "summary": dict(summary)},

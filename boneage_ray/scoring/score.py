@@ -20,11 +20,11 @@ from boneage_ray.archives.in_parts import ArchiveParts, inputs_of
 from boneage_ray.archives.masks import mask_data
 from boneage_ray.archives.read import read_input
 from boneage_ray.errors import NoUsableInputError
+from boneage_ray.findings.task_findings import ScoredFiles, findings_of
 from boneage_ray.prediction import members
 from boneage_ray.preparation.isolated import DecoderPool
 from boneage_ray.preparation.prepare import PreparedImage
 from boneage_ray.records.schema import Row, from_table, result_schema, to_table
-from boneage_ray.results.task_results import ScoredFiles, results_of
 from boneage_ray.runtime import parts
 from boneage_ray.runtime.cluster import Resources, run_parts
 from boneage_ray.runtime.runs import say
@@ -105,7 +105,7 @@ class ScoreWorker:
         self.out, self.rows = out, rows
         found = members.resolve(models, sha256)
         self.predictor = ensemble.load_predictor(found, "cuda" if gpu else "cpu")
-        self.add = results_of(found.recipe).adder(ScoredFiles(source, self._write))
+        self.add = findings_of(found.recipe).adder(ScoredFiles(source, self._write))
         self.pools = [DecoderPool(image, processes=threads) for image in found.scored_images]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

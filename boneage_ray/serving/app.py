@@ -23,13 +23,13 @@ from ray.serve.schema import ApplicationStatus
 from boneage_ray.archives.archive import Input
 from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.errors import BoneageError, UsageError
+from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.prediction.predictor import CPU_BATCH, Predictor
 from boneage_ray.prediction.rows import Loaded, load_input, score_rows
 from boneage_ray.preparation.isolated import DecoderPool
 from boneage_ray.preparation.prepare import prepare_radiograph
 from boneage_ray.records.schema import Row
-from boneage_ray.results.task_results import results_of
 from boneage_ray.serving.placement import INGRESS_CPUS, ModelPlace, Placement, place
 from boneage_ray.serving.problems import OverloadedError, UnavailableError
 from boneage_ray.serving.schema import ModelInfo
@@ -53,8 +53,8 @@ class ModelReplica:
         cv2.setNumThreads(threads)
         models = members.resolve([uri], sha256)
         self.predictor = ensemble.load_predictor(models, "cuda" if placement.gpus else "cpu")
-        self.results = results_of(models.recipe)
-        self.add = self.results.adder()
+        self.findings = findings_of(models.recipe)
+        self.add = self.findings.adder()
         self.images = models.images
         self.pools = [DecoderPool(image, threads) for image in self.images]
         self.batch_sizes: list[int] = []
@@ -63,7 +63,7 @@ class ModelReplica:
         self._warm_up()
 
     def _warm_up(self) -> None:
-        pixels = self.results.warm_up_image()
+        pixels = self.findings.warm_up_image()
         unmasked = [image.model_copy(update={"mask": "none"}) for image in self.images]  # it only has to predict
         first, *others = [prepare_radiograph(Radiograph(pixels), image) for image in unmasked]
         case = Loaded(Input("warm-up", "warm-up"), None, None, first, tuple(others))
@@ -95,7 +95,7 @@ class ModelReplica:
         assert isinstance(self.predictor, Predictor)  # of an ensemble nobody asks
         try:
             with self.model_in_use:  # Grad-CAM listens to the encoder: no other image may pass through it meanwhile
-                found = self.results.explain(self.predictor, loaded, data)
+                found = self.findings.explain(self.predictor, loaded, data)
         except UsageError as error:
             return {"status": "failed", "step": "predict", "reason": "not_explainable", "message": str(error)}
         return found.row if found.png is None else found.png

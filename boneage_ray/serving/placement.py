@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from boneage_ray import bundle
 from boneage_ray.errors import UsageError
+from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.prediction import members
 from boneage_ray.prediction.predictor import CPU_BATCH, GPU_BATCH
-from boneage_ray.results.task_results import results_of
 from boneage_ray.serving.schema import ModelInfo
 
 INGRESS_CPUS, MODEL_CPUS = 0.1, 0.25
@@ -49,7 +49,7 @@ def inspect_models(uris: list[str]) -> list[ModelPlace]:
     """Load and verify every bundle; an ensemble is one model. Two of one recipe get names that end in the start of their hash."""
     found = [(uri, members.resolve([uri])) for uri in uris]
     for uri, models in found:
-        if refusal := results_of(models.recipe).not_served:
+        if refusal := findings_of(models.recipe).not_served:
             raise UsageError(f"--model {uri} {refusal}")
         if any(image.mask == "file" for image in models.images):
             raise UsageError(

@@ -38,7 +38,7 @@ class ValidationFigure:
 class TaskKind:
     """One task: its configs, where its parts are, and the few facts that recipes, training and commands need.
 
-    `network`, `task` and `results` name a class as "module:Class", as entry points do; the module is imported when the class is
+    `network`, `task` and `findings` name a class as "module:Class", as entry points do; the module is imported when the class is
     needed, so that naming a recipe loads no torch. `figure`: shown after each epoch. `figure_chooses`: a recipe may let the best
     epoch go by it. `reported`: metrics of the best epoch that a finished training reports, those that it has. `next_split`: the
     split that a new model is evaluated on first. `learns_masks`: masks are the labels, so scoring needs none. `joins`: several
@@ -49,7 +49,7 @@ class TaskKind:
     model: type[ModelSettings]
     network: str
     task: str
-    results: str
+    findings: str
     figure: ValidationFigure
     reported: tuple[str, ...]
     figure_chooses: bool = True

@@ -26,8 +26,8 @@ from sklearn.metrics import cohen_kappa_score
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS, SETS
 from boneage_ray.records.schema import from_table
-from boneage_ray.tasks.cephalogram.results.analysis import analyse_landmarks
-from boneage_ray.tasks.cephalogram.results.predictions import LANDMARK_PREDICTIONS, as_landmark_predictions
+from boneage_ray.tasks.cephalogram.findings.analysis import analyse_landmarks
+from boneage_ray.tasks.cephalogram.findings.predictions import LANDMARK_PREDICTIONS, as_landmark_predictions
 
 NAMES = {name: LANDMARKS[which] for name, which in SETS.items()}
 VALIDATION = 0.08  # of what is not tested: enough to see a training go wrong

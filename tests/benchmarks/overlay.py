@@ -15,13 +15,13 @@ import numpy as np
 from boneage_ray import bundle
 from boneage_ray.anatomy.cephalometry import LANDMARKS
 from boneage_ray.archives.archive import Input
+from boneage_ray.findings.explanation import original
+from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.prediction.rows import load_input
 from boneage_ray.preparation.prepare import prepare_image
-from boneage_ray.results.explanation import original
-from boneage_ray.results.task_results import results_of
-from boneage_ray.tasks.cephalogram.results.explanation import stage_words
-from boneage_ray.tasks.cephalogram.results.overlay import Marked, landmark_png
+from boneage_ray.tasks.cephalogram.findings.explanation import stage_words
+from boneage_ray.tasks.cephalogram.findings.overlay import Marked, landmark_png
 
 
 def main():
@@ -30,7 +30,7 @@ def main():
     predictor = Predictor(bundle.load(model))
     config = predictor.recipe.image
     item = Input(image, Path(image).stem, pixel_spacing_mm=float(spacing), pixel_spacing_source="option")
-    found = results_of(predictor.recipe).explain(
+    found = findings_of(predictor.recipe).explain(
         predictor, load_input(item, data, partial(prepare_image, config=config)), data
     )
     if found.png is None:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from boneage_ray.prediction.landmark_overlay import Marked, landmark_png
 
 from boneage_ray.anatomy import cvm
 from boneage_ray.cli import main as boneage
 from boneage_ray.drawing import encode_png, write
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.phantoms.hand import hand_phantom
-from boneage_ray.prediction.landmark_overlay import Marked, landmark_png
 
 HEIGHT, GAP = 480, 10
 AGE_MONTHS, HAND_SEED, HEAD_SEED, STAGE = 120, 12, 3, 4

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from boneage_ray.tasks.mask.results.masks import after_score
+from boneage_ray.tasks.mask.findings.masks import after_score
 
 
 @pytest.fixture

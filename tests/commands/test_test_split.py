@@ -9,7 +9,7 @@ import pytest
 from boneage_ray.datasets.load import PreparedData
 from boneage_ray.errors import UsageError
 from boneage_ray.runtime.runs import Run
-from boneage_ray.tasks.cephalogram.results.validated import check_validated, note_validated
+from boneage_ray.tasks.cephalogram.findings.validated import check_validated, note_validated
 
 DATA = PreparedData("data", {"fingerprint": "f1"})
 

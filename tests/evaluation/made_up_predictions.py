@@ -3,7 +3,7 @@
 import numpy as np
 
 from boneage_ray.anatomy.growth import stage_of
-from boneage_ray.tasks.age.results.analysis import Predictions
+from boneage_ray.tasks.age.findings.analysis import Predictions
 
 
 def predictions(true, predicted, sex=None, stages=None, direct=()):

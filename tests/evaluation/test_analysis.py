@@ -10,7 +10,7 @@ from made_up_predictions import many, predictions
 from boneage_ray.anatomy.growth import AGE_BINS, age_bin
 from boneage_ray.errors import BoneageError, ExitCode, NoUsableInputError
 from boneage_ray.evaluation.bootstrap import bootstrap_interval, bootstrap_means
-from boneage_ray.tasks.age.results.analysis import analyse_ages, sex_gap
+from boneage_ray.tasks.age.findings.analysis import analyse_ages, sex_gap
 
 
 def test_overall_figures_by_hand():

@@ -22,8 +22,8 @@ from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import from_table, record_schema, to_table
 from boneage_ray.runtime.cluster import Resources
 from boneage_ray.runtime.runs import Run
-from boneage_ray.tasks.age.results import predictions as job
-from boneage_ray.tasks.age.results.predictions import (
+from boneage_ray.tasks.age.findings import predictions as job
+from boneage_ray.tasks.age.findings.predictions import (
     AGE_PREDICTIONS,
     AgeWorker,
     _work,

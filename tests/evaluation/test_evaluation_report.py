@@ -8,8 +8,8 @@ import pytest
 from made_up_predictions import many, predictions
 
 from boneage_ray.evaluation.page import Number, Page, PagePicture, PageStatus, PageTable, Section, render_page
-from boneage_ray.tasks.age.results.analysis import analyse_ages
-from boneage_ray.tasks.age.results.page import age_page
+from boneage_ray.tasks.age.findings.analysis import analyse_ages
+from boneage_ray.tasks.age.findings.page import age_page
 
 COMMAND = "boneage evaluate --model M --data D --split test --out E"
 NASTY = '</script><script>alert("1")</script>'

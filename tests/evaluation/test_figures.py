@@ -8,8 +8,8 @@ import pytest
 from made_up_predictions import many, predictions
 
 from boneage_ray.evaluation import figures
-from boneage_ray.tasks.age.results import figures as age_figures
-from boneage_ray.tasks.age.results.analysis import analyse_ages
+from boneage_ray.tasks.age.findings import figures as age_figures
+from boneage_ray.tasks.age.findings.analysis import analyse_ages
 
 CASES = many(60)
 ANALYSIS = analyse_ages(CASES, 120.0)

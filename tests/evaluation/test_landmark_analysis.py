@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS
-from boneage_ray.tasks.cephalogram.results.analysis import (
+from boneage_ray.tasks.cephalogram.findings.analysis import (
     LandmarkPredictions,
     _calibration_error,
     analyse_landmarks,
@@ -17,10 +17,10 @@ from boneage_ray.tasks.cephalogram.results.analysis import (
     sigma_reliability,
     stage_figures,
 )
-from boneage_ray.tasks.cephalogram.results.figures import detection_curve, radial_histogram, sigma_figure
-from boneage_ray.tasks.cephalogram.results.overlay import Marked, landmark_png
-from boneage_ray.tasks.cephalogram.results.page import landmark_page
-from boneage_ray.tasks.cephalogram.results.sheets import chosen
+from boneage_ray.tasks.cephalogram.findings.figures import detection_curve, radial_histogram, sigma_figure
+from boneage_ray.tasks.cephalogram.findings.overlay import Marked, landmark_png
+from boneage_ray.tasks.cephalogram.findings.page import landmark_page
+from boneage_ray.tasks.cephalogram.findings.sheets import chosen
 
 K, NAN = len(LANDMARKS), float("nan")
 

@@ -21,14 +21,14 @@ from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import from_table, record_schema, to_table
 from boneage_ray.tasks.build import build_model
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
-from boneage_ray.tasks.cephalogram.results.analysis import analyse_landmarks
-from boneage_ray.tasks.cephalogram.results.predictions import (
+from boneage_ray.tasks.cephalogram.findings.analysis import analyse_landmarks
+from boneage_ray.tasks.cephalogram.findings.predictions import (
     LANDMARK_PREDICTIONS,
     LandmarkWorker,
     _compared,
     as_landmark_predictions,
 )
-from boneage_ray.tasks.cephalogram.results.sheets import heatmaps_of, sheets_of
+from boneage_ray.tasks.cephalogram.findings.sheets import heatmaps_of, sheets_of
 
 TINY = ["model.encoder=tu-test_resnet", "image.size=64", "precision=float32"]
 

@@ -18,9 +18,9 @@ from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import record_schema, to_table
 from boneage_ray.tasks.build import build_model
-from boneage_ray.tasks.mask.results.overlay import overlay_png
-from boneage_ray.tasks.mask.results.page import mask_page
-from boneage_ray.tasks.mask.results.predictions import (
+from boneage_ray.tasks.mask.findings.overlay import overlay_png
+from boneage_ray.tasks.mask.findings.page import mask_page
+from boneage_ray.tasks.mask.findings.predictions import (
     MASK_PREDICTIONS,
     MaskWorker,
     analyse_masks,

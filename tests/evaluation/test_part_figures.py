@@ -9,8 +9,8 @@ import pytest
 from made_up_predictions import many, predictions
 
 from boneage_ray.errors import BoneageError
-from boneage_ray.tasks.age.results.analysis import analyse_ages, part_figures, spearman, spread_figures
-from boneage_ray.tasks.age.results.page import age_page
+from boneage_ray.tasks.age.findings.analysis import analyse_ages, part_figures, spearman, spread_figures
+from boneage_ray.tasks.age.findings.page import age_page
 
 
 def ensemble(n=60, seed=0):

@@ -18,7 +18,7 @@ from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.prediction.rows import load_input, score_rows
 from boneage_ray.preparation.prepare import prepare_image
-from boneage_ray.tasks.age.results.rows import add_age
+from boneage_ray.tasks.age.findings.rows import add_age
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

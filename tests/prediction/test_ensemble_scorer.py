@@ -21,7 +21,7 @@ from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import from_table, result_schema, to_table
 from boneage_ray.tasks.age.ensemble import combine_ages
-from boneage_ray.tasks.age.results.rows import add_age
+from boneage_ray.tasks.age.findings.rows import add_age
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

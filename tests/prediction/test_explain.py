@@ -17,6 +17,8 @@ from boneage_ray.archives.archive import Input
 from boneage_ray.bundle import Bundle
 from boneage_ray.drawing import CYAN
 from boneage_ray.errors import UsageError
+from boneage_ray.findings.explanation import SIDE, original
+from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.phantoms.hand import hand_phantom
@@ -26,12 +28,10 @@ from boneage_ray.preparation.prepare import ImageConfig, prepare_image
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import empty_result
-from boneage_ray.results.explanation import SIDE, original
-from boneage_ray.results.task_results import results_of
-from boneage_ray.tasks.age.results.grad_cam import grad_cam
+from boneage_ray.tasks.age.findings.grad_cam import grad_cam
 from boneage_ray.tasks.build import build_model
-from boneage_ray.tasks.cephalogram.results.explanation import stage_words
-from boneage_ray.tasks.cephalogram.results.overlay import CHORD_COLOUR
+from boneage_ray.tasks.cephalogram.findings.explanation import stage_words
+from boneage_ray.tasks.cephalogram.findings.overlay import CHORD_COLOUR
 
 HEAD = cephalogram_phantom(1, 5, 300)
 
@@ -50,7 +50,7 @@ class Known:
 
 def explain_image(predictor, case, data):
     """As `boneage explain` does."""
-    return results_of(predictor.recipe).explain(predictor, case, data)
+    return findings_of(predictor.recipe).explain(predictor, case, data)
 
 
 def loaded(data, size=128):

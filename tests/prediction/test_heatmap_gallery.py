@@ -12,7 +12,7 @@ import torch
 from boneage_ray.anatomy.cephalometry import LANDMARKS
 from boneage_ray.models.heatmap import render_heatmaps
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
-from boneage_ray.tasks.cephalogram.results.heatmaps import COLUMNS, TILE, heatmap_gallery
+from boneage_ray.tasks.cephalogram.findings.heatmaps import COLUMNS, TILE, heatmap_gallery
 from boneage_ray.tasks.cephalogram.task import CephalogramTask
 
 SIDE, STRIDE = 128, 2

@@ -9,7 +9,7 @@ import pytest
 from boneage_ray.anatomy.cephalometry import LANDMARKS
 from boneage_ray.drawing import CYAN, YELLOW
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
-from boneage_ray.tasks.cephalogram.results.overlay import CHORD_COLOUR, Marked, landmark_png
+from boneage_ray.tasks.cephalogram.findings.overlay import CHORD_COLOUR, Marked, landmark_png
 
 K = len(LANDMARKS)
 GRAY = np.full((100, 80), 90, np.uint8)

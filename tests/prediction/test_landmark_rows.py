@@ -16,7 +16,7 @@ from boneage_ray.prediction.rows import load_input, score_rows
 from boneage_ray.preparation.prepare import ImageConfig, prepare_image
 from boneage_ray.records.schema import from_table, result_schema, to_table
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
-from boneage_ray.tasks.cephalogram.results.landmarks import (
+from boneage_ray.tasks.cephalogram.findings.landmarks import (
     confidence,
     landmark_adder,
     named,

@@ -8,12 +8,12 @@ import pytest
 from pictures import encoded
 
 from boneage_ray.archives.archive import Input
+from boneage_ray.findings.task_findings import ScoredFiles
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.prediction.rows import load_input, score_rows
 from boneage_ray.preparation.masking import read_mask
 from boneage_ray.preparation.prepare import ImageConfig, prepare_image
-from boneage_ray.results.task_results import ScoredFiles
-from boneage_ray.tasks.mask.results.masks import mask_adder, mask_in_original, mask_keeper, path_below
+from boneage_ray.tasks.mask.findings.masks import mask_adder, mask_in_original, mask_keeper, path_below
 from boneage_ray.tasks.mask.task import overlap
 
 HAND = hand_phantom(3, 96, "F", 300)

@@ -15,7 +15,7 @@ from boneage_ray.errors import InputProblem
 from boneage_ray.prediction.rows import load_input, score_rows
 from boneage_ray.preparation.prepare import ImageConfig, prepare_image
 from boneage_ray.records.schema import from_table, result_schema, to_table
-from boneage_ray.tasks.age.results.rows import add_age
+from boneage_ray.tasks.age.findings.rows import add_age
 
 CONFIG = ImageConfig(size=64)
 

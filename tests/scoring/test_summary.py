@@ -6,13 +6,13 @@ import re
 import pytest
 
 from boneage_ray.errors import BoneageError
+from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.recipes import find_recipe
 from boneage_ray.records.schema import empty_result
-from boneage_ray.results.task_results import results_of
 from boneage_ray.scoring.report import score_page
 from boneage_ray.scoring.summary import add_up, part_counts
 
-AGES, LANDMARKS = (results_of(find_recipe(name)) for name in ("demo", "cephalogram-light"))
+AGES, LANDMARKS = (findings_of(find_recipe(name)) for name in ("demo", "cephalogram-light"))
 
 
 def row(status, **values):

@@ -24,11 +24,11 @@ def house(tmp_path_factory):
     place = tmp_path_factory.mktemp("house")
     shutil.copytree(PACKAGE, place / "boneage_ray", ignore=shutil.ignore_patterns("__pycache__"))
     folder = place / "boneage_ray" / "tasks" / "keypoints"
-    (folder / "results").mkdir(parents=True)
+    (folder / "findings").mkdir(parents=True)
     (folder / "__init__.py").touch()
     shutil.copy(HERE / "keypoints_config.py", folder / "config.py")
     shutil.copy(HERE / "keypoints_task.py", folder / "task.py")
-    shutil.copy(HERE / "keypoints_results.py", folder / "results" / "__init__.py")
+    shutil.copy(HERE / "keypoints_findings.py", folder / "findings" / "__init__.py")
     listed = place / "boneage_ray" / "tasks" / "known.py"
     text = listed.read_text(encoding="utf-8")
     assert text.count(LINE) == 1

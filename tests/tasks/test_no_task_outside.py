@@ -1,4 +1,4 @@
-"""Only tasks/ knows which tasks there are: the rest of the package asks a task's kind, its Task and its TaskResults."""
+"""Only tasks/ knows which tasks there are: the rest of the package asks a task's kind, its Task and its TaskFindings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from boneage_ray.results.task_results import TaskResults
+from boneage_ray.findings.task_findings import TaskFindings
 from boneage_ray.tasks.kind import named_class
 from boneage_ray.tasks.known import TASKS
 from boneage_ray.tasks.task import Task
@@ -15,7 +15,7 @@ from boneage_ray.tasks.task import Task
 ROOT = Path(__file__).parents[2] / "boneage_ray"
 NAMES = {name for kind in TASKS for name in (kind.name, kind.model_name)}
 CONFIGS = {config.__name__ for kind in TASKS for config in (kind.config, kind.model)}
-CLASSES = {place.partition(":")[2] for kind in TASKS for place in (kind.task, kind.results)}
+CLASSES = {place.partition(":")[2] for kind in TASKS for place in (kind.task, kind.findings)}
 # Properties that used to ask which task a model has.
 ASKED = {"predicts_masks", "landmarks"}
 
@@ -71,7 +71,7 @@ def test_a_planted_question_is_found(planted, found):
 @pytest.mark.parametrize("kind", TASKS, ids=lambda kind: kind.name)
 def test_every_task_names_its_parts(kind):
     assert issubclass(named_class(kind.task), Task)
-    assert issubclass(named_class(kind.results), TaskResults)
+    assert issubclass(named_class(kind.findings), TaskFindings)
     assert kind.config().kind == kind.name
     assert kind.model().kind == kind.model_name
 
@@ -80,5 +80,5 @@ def test_a_task_folder_holds_its_parts_and_nothing_is_listed_twice():
     folders = {path.parent.name for path in (ROOT / "tasks").glob("*/config.py")}
     assert folders == {kind.name for kind in TASKS}
     assert len(NAMES) == len({kind.name for kind in TASKS} | {kind.model_name for kind in TASKS})
-    for place in (place for kind in TASKS for place in (kind.task, kind.results)):
+    for place in (place for kind in TASKS for place in (kind.task, kind.findings)):
         assert place.split(".")[1:3][0] == "tasks"

@@ -25,7 +25,7 @@ AGE_TASK = TaskKind(
     model=RegressorConfig,
     network="boneage_ray.models.regressor:Regressor",
     task="boneage_ray.tasks.age.task:AgeTask",
-    results="boneage_ray.tasks.age.results:AgeResults",
+    findings="boneage_ray.tasks.age.findings:AgeFindings",
     figure=ValidationFigure("val_mae_months", "MAE", " months", 2, of="ages"),
     reported=("val_mae_months", "val_loss"),
     joins=True,

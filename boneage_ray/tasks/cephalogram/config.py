@@ -36,7 +36,7 @@ CEPHALOGRAM_TASK = TaskKind(
     model=CephalogramConfig,
     network="boneage_ray.models.cephalogram:Cephalogram",
     task="boneage_ray.tasks.cephalogram.task:CephalogramTask",
-    results="boneage_ray.tasks.cephalogram.results:CephalogramResults",
+    findings="boneage_ray.tasks.cephalogram.findings:CephalogramFindings",
     figure=ValidationFigure("val_mre_px", "mean radial error", " px", 2, of="landmarks"),
     reported=("val_loss",),
     next_split="val",  # the test split is opened once, after the validation split

@@ -23,7 +23,7 @@ MASK_TASK = TaskKind(
     model=HandMaskConfig,
     network="boneage_ray.models.handmask:HandMask",
     task="boneage_ray.tasks.mask.task:MaskTask",
-    results="boneage_ray.tasks.mask.results:MaskResults",
+    findings="boneage_ray.tasks.mask.findings:MaskFindings",
     figure=ValidationFigure("val_dice_mean", "Dice", "", 4, of="masks"),
     figure_chooses=False,
     reported=("val_dice_mean", "val_loss"),

@@ -32,7 +32,7 @@ KEYPOINTS = TaskKind(
     model=KeypointModelConfig,
     network="boneage_ray.tasks.keypoints.task:FingertipNet",
     task="boneage_ray.tasks.keypoints.task:KeypointTask",
-    results="boneage_ray.tasks.keypoints.results:KeypointResults",
+    findings="boneage_ray.tasks.keypoints.findings:KeypointFindings",
     figure=ValidationFigure("val_error_px", "mean error", " px", 2, of="fingertips"),
     reported=("val_error_px", "val_loss"),
 )

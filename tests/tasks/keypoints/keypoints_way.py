@@ -19,6 +19,7 @@ from boneage_ray.commands import pipeline
 from boneage_ray.datasets import load
 from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.evaluation import match
+from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.prediction.ensemble import load_predictor
 from boneage_ray.prediction.members import resolve
 from boneage_ray.prediction.predictor import Predictor
@@ -26,7 +27,6 @@ from boneage_ray.prediction.rows import Loaded, load_input, score_rows
 from boneage_ray.preparation.prepare import prepare_image, prepare_radiograph
 from boneage_ray.recipes import find_recipe
 from boneage_ray.records.schema import result_schema, to_table
-from boneage_ray.results.task_results import results_of
 from boneage_ray.runtime.runs import Run
 from boneage_ray.scoring.report import score_page
 from boneage_ray.scoring.summary import add_up, part_counts
@@ -73,20 +73,20 @@ def main():
     bundle.save(f"{OUT}/model", recipe, checkpoint.load_best(f"{OUT}/checkpoints"), {"history": progress.history})
 
     models = resolve([f"{OUT}/model"])
-    predictor, results = load_predictor(models, "cpu"), results_of(models.recipe)
+    predictor, findings = load_predictor(models, "cpu"), findings_of(models.recipe)
     assert isinstance(predictor, Predictor)
-    image = prepare_radiograph(Radiograph(results.warm_up_image()), recipe.image)
-    (warm,) = score_rows([Loaded(Input("warm-up", "warm-up"), None, None, image)], predictor, results.adder())
+    image = prepare_radiograph(Radiograph(findings.warm_up_image()), recipe.image)
+    (warm,) = score_rows([Loaded(Input("warm-up", "warm-up"), None, None, image)], predictor, findings.adder())
     found["warm_up"] = warm["status"]
-    data = cv2.imencode(".png", results.warm_up_image())[1].tobytes()
+    data = cv2.imencode(".png", findings.warm_up_image())[1].tobytes()
     case = load_input(Input("a.png", "a"), data, partial(prepare_image, config=recipe.image))
     bad = load_input(Input("b.png", "b"), b"", partial(prepare_image, config=recipe.image))
-    rows = list(score_rows([case, bad], predictor, results.adder()))
+    rows = list(score_rows([case, bad], predictor, findings.adder()))
     assert to_table(rows, result_schema()).num_rows == 2
     found["rows"] = [[row["status"], row["reason"], [p["name"] for p in row["landmarks"] or []]] for row in rows]
-    explained = results.explain(predictor, case, data)
+    explained = findings.explain(predictor, case, data)
     found["picture"] = list(cv2.imdecode(__import__("numpy").frombuffer(explained.png, "uint8"), 1).shape)
-    page = score_page(add_up([part_counts(rows)]), rows[1:], {}, "boneage score", results)
+    page = score_page(add_up([part_counts(rows)]), rows[1:], {}, "boneage score", findings)
     found["page"] = [
         "<title>Fingertips" in page or "Fingertips</h1>" in page,
         "1 of 2 inputs have no fingertips" in page,

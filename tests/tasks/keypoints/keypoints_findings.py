@@ -8,12 +8,12 @@ from boneage_ray.tasks.keypoints.config import FINGERTIPS
 
 from boneage_ray import storage
 from boneage_ray.drawing import encode_png
+from boneage_ray.findings.explanation import Explanation, prepared_image
+from boneage_ray.findings.task_findings import Evaluated, TaskFindings
 from boneage_ray.prediction.rows import score_rows
-from boneage_ray.results.explanation import Explanation, prepared_image
-from boneage_ray.results.task_results import Evaluated, TaskResults
 
 
-class KeypointResults(TaskResults):
+class KeypointFindings(TaskFindings):
     noun = "fingertips"
     title = "Fingertips"
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from boneage_ray.anatomy.growth import AGE_BINS, MONTHS_PER_YEAR, age_bin
 from boneage_ray.evaluation.figures import BLUE, FULL, GREEN, GREY, HALF, INK, SEX_STYLES, as_svg, one_axes, styled
-from boneage_ray.tasks.age.results.analysis import Predictions
+from boneage_ray.tasks.age.findings.analysis import Predictions
 
 # Beyond so many points they are one embedded PNG, else the SVG would grow by 70 bytes a point.
 MAX_VECTOR_POINTS = 2000

@@ -18,11 +18,11 @@ from boneage_ray.archives.archive import Input
 from boneage_ray.archives.masks import FOLDER, mask_name
 from boneage_ray.drawing import encode_png
 from boneage_ray.errors import InputProblem
+from boneage_ray.findings.task_findings import ScoredFiles
 from boneage_ray.prediction.rows import Add, Loaded, add_problem
 from boneage_ray.preparation.masking import Mask, check_mask
 from boneage_ray.preparation.prepare import PreparedImage
 from boneage_ray.records.schema import Row
-from boneage_ray.results.task_results import ScoredFiles
 
 Keep = Callable[[Mask, Loaded], None]
 

@@ -21,7 +21,7 @@ from boneage_ray.evaluation.split_job import SplitJob, pixels_of, predict_parts
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.prediction.members import Models
 from boneage_ray.preparation.split import Split
-from boneage_ray.tasks.age.results.analysis import Predictions
+from boneage_ray.tasks.age.findings.analysis import Predictions
 
 AGE_PREDICTIONS = pa.schema(
     [

@@ -6,11 +6,11 @@ import numpy as np
 
 from boneage_ray.anatomy import cvm
 from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
+from boneage_ray.findings.explanation import SIDE, Explanation, original
 from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.records.schema import Row
-from boneage_ray.results.explanation import SIDE, Explanation, original
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
-from boneage_ray.tasks.cephalogram.results.overlay import Marked, landmark_png
+from boneage_ray.tasks.cephalogram.findings.overlay import Marked, landmark_png
 
 
 def explain_landmarks(row: Row, data: bytes, image: ImageConfig, task: CephalogramTaskConfig) -> Explanation:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from boneage_ray.datasets.batch import as_float, make_batch
 from boneage_ray.drawing import encode_png, warmed
 from boneage_ray.errors import UsageError
+from boneage_ray.findings.explanation import SIDE
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction.predictor import Predictor
-from boneage_ray.results.explanation import SIDE
 
 
 def grad_cam(predictor: Predictor, pixels: NDArray[np.uint8], sex: Any) -> NDArray[np.float32]:  # noqa: ANN401  F, M or None

@@ -22,7 +22,7 @@ from boneage_ray.evaluation.split_job import SplitJob, pixels_of, predict_parts,
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.preparation.split import Split
 from boneage_ray.records.schema import Row
-from boneage_ray.tasks.mask.results.overlay import overlay_png
+from boneage_ray.tasks.mask.findings.overlay import overlay_png
 from boneage_ray.tasks.mask.task import overlap
 
 MASK_PREDICTIONS = pa.schema(

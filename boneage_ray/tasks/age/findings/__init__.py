@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, final
 
 from boneage_ray import storage
-from boneage_ray.results.task_results import Evaluated, EvaluationOrder, ScoredFiles, TaskResults
+from boneage_ray.findings.task_findings import Evaluated, EvaluationOrder, ScoredFiles, TaskFindings
 from boneage_ray.runtime.runs import Run, timed
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from boneage_ray.findings.explanation import Explanation
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import Add, Loaded
-    from boneage_ray.results.explanation import Explanation
 
 
 @final
-class AgeResults(TaskResults):
+class AgeFindings(TaskFindings):
     """A row has an age and stages; an explanation shows which places of the hand the age comes from."""
 
     noun = "age"
@@ -26,7 +26,7 @@ class AgeResults(TaskResults):
 
     def adder(self, files: ScoredFiles | None = None) -> Add:
         """See `add_age`."""
-        from boneage_ray.tasks.age.results.rows import add_age
+        from boneage_ray.tasks.age.findings.rows import add_age
 
         return add_age
 
@@ -38,9 +38,9 @@ class AgeResults(TaskResults):
 
     def explain(self, predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
         """The age, and a heat map over the prepared image."""
+        from boneage_ray.findings.explanation import Explanation, prepared_image
         from boneage_ray.prediction.rows import score_rows
-        from boneage_ray.results.explanation import Explanation, prepared_image
-        from boneage_ray.tasks.age.results.grad_cam import grad_cam, heat_png
+        from boneage_ray.tasks.age.findings.grad_cam import grad_cam, heat_png
 
         (row,) = score_rows([case], predictor, self.adder())
         prepared = prepared_image(case)
@@ -56,9 +56,9 @@ class AgeResults(TaskResults):
         """Ages against the labels of all data, by sex and by age, and against always guessing the median."""
         from boneage_ray.evaluation.split_job import left_out, write_predictions
         from boneage_ray.tasks.age.ensemble import voted_schemes
-        from boneage_ray.tasks.age.results import predictions as job
-        from boneage_ray.tasks.age.results.analysis import analyse_ages
-        from boneage_ray.tasks.age.results.page import age_page
+        from boneage_ray.tasks.age.findings import predictions as job
+        from boneage_ray.tasks.age.findings.analysis import analyse_ages
+        from boneage_ray.tasks.age.findings.page import age_page
 
         members, datasets, split = order.models.members, order.datasets, order.split
         with timed(run, "evaluate"):

@@ -25,8 +25,8 @@ from boneage_ray.preparation.geometry import Floats, given_points
 from boneage_ray.preparation.split import Split
 from boneage_ray.records.schema import Row
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
-from boneage_ray.tasks.cephalogram.results.analysis import LandmarkPredictions
-from boneage_ray.tasks.cephalogram.results.landmarks import confidence, points_in_original, staged
+from boneage_ray.tasks.cephalogram.findings.analysis import LandmarkPredictions
+from boneage_ray.tasks.cephalogram.findings.landmarks import confidence, points_in_original, staged
 
 _POINT = pa.struct(
     [(name, pa.string() if name == "name" else pa.float64()) for name in ("name", "x", "y", "sigma", "confidence")]

@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 from boneage_ray import storage
-from boneage_ray.results.task_results import Evaluated, EvaluationOrder, ScoredFiles, TaskResults
+from boneage_ray.findings.task_findings import Evaluated, EvaluationOrder, ScoredFiles, TaskFindings
 from boneage_ray.runtime.runs import Run, timed
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from boneage_ray.findings.explanation import Explanation
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import Add, Loaded
-    from boneage_ray.results.explanation import Explanation
 
 
 @final
-class MaskResults(TaskResults):
+class MaskFindings(TaskFindings):
     """A row has no result of its own: the mask becomes a file. An explanation shows its outline."""
 
     noun = "mask"
@@ -27,7 +27,7 @@ class MaskResults(TaskResults):
 
     def adder(self, files: ScoredFiles | None = None) -> Add:
         """Scored, and the mask to a file; or rejected (no_mask), where the model finds no hand."""
-        from boneage_ray.tasks.mask.results.masks import mask_adder, mask_keeper
+        from boneage_ray.tasks.mask.findings.masks import mask_adder, mask_keeper
 
         return mask_adder(mask_keeper(files) if files else lambda mask, case: None)
 
@@ -39,10 +39,10 @@ class MaskResults(TaskResults):
 
     def explain(self, predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
         """The outline of the mask on the prepared image."""
+        from boneage_ray.findings.explanation import SIDE, Explanation, prepared_image
         from boneage_ray.prediction.rows import score_rows
-        from boneage_ray.results.explanation import SIDE, Explanation, prepared_image
-        from boneage_ray.tasks.mask.results.masks import mask_adder
-        from boneage_ray.tasks.mask.results.overlay import overlay_png
+        from boneage_ray.tasks.mask.findings.masks import mask_adder
+        from boneage_ray.tasks.mask.findings.overlay import overlay_png
 
         seen: list[NDArray[np.uint8]] = []
         (row,) = score_rows([case], predictor, mask_adder(lambda mask, _: seen.append(mask)))
@@ -52,8 +52,8 @@ class MaskResults(TaskResults):
     def evaluate(self, run: Run, order: EvaluationOrder) -> Evaluated:
         """Masks against the given ones, with overlays of the worst, middle and best images."""
         from boneage_ray.evaluation.split_job import left_out, write_predictions
-        from boneage_ray.tasks.mask.results import predictions as job
-        from boneage_ray.tasks.mask.results.page import mask_page
+        from boneage_ray.tasks.mask.findings import predictions as job
+        from boneage_ray.tasks.mask.findings.page import mask_page
 
         (member,), (prepared,), split = order.models.members, order.datasets, order.split
         with timed(run, "evaluate"):
@@ -71,6 +71,6 @@ class MaskResults(TaskResults):
 
     def after_score(self, source: str, out: str) -> str:
         """Where the masks are, and how they become masks of a data set."""
-        from boneage_ray.tasks.mask.results.masks import after_score
+        from boneage_ray.tasks.mask.findings.masks import after_score
 
         return after_score(source, out)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, final
 
 from boneage_ray import storage
+from boneage_ray.findings.task_findings import Evaluated, EvaluationOrder, ScoredFiles, TaskFindings
 from boneage_ray.recipes.recipe import Recipe
-from boneage_ray.results.task_results import Evaluated, EvaluationOrder, ScoredFiles, TaskResults
 from boneage_ray.runtime.runs import Run, timed
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from boneage_ray.findings.explanation import Explanation
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import Add, Loaded
-    from boneage_ray.results.explanation import Explanation
 
 
 @final
-class CephalogramResults(TaskResults):
+class CephalogramFindings(TaskFindings):
     """A row has landmarks and, with all vertebral points, a cervical stage; an explanation shows both and traces the stage."""
 
     noun = "landmarks"
@@ -33,7 +33,7 @@ class CephalogramResults(TaskResults):
 
     def adder(self, files: ScoredFiles | None = None) -> Add:
         """See `landmark_adder`."""
-        from boneage_ray.tasks.cephalogram.results.landmarks import landmark_adder
+        from boneage_ray.tasks.cephalogram.findings.landmarks import landmark_adder
 
         return landmark_adder(self.config)
 
@@ -45,9 +45,9 @@ class CephalogramResults(TaskResults):
 
     def explain(self, predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
         """Landmarks and measured lines on the original image, and the trace of the stage."""
+        from boneage_ray.findings.explanation import Explanation
         from boneage_ray.prediction.rows import score_rows
-        from boneage_ray.results.explanation import Explanation
-        from boneage_ray.tasks.cephalogram.results.explanation import explain_landmarks
+        from boneage_ray.tasks.cephalogram.findings.explanation import explain_landmarks
 
         (row,) = score_rows([case], predictor, self.adder())
         if row["status"] != "scored":
@@ -56,7 +56,7 @@ class CephalogramResults(TaskResults):
 
     def check_evaluation(self, run: Run, order: EvaluationOrder) -> None:
         """Raise `UsageError` for a gate on ages, and for a test split that is opened before the validation split."""
-        from boneage_ray.tasks.cephalogram.results.validated import check_validated
+        from boneage_ray.tasks.cephalogram.findings.validated import check_validated
 
         super().check_evaluation(run, order)
         check_validated(run, order.models, order.datasets[0], order.split, order.open_test)
@@ -64,11 +64,11 @@ class CephalogramResults(TaskResults):
     def evaluate(self, run: Run, order: EvaluationOrder) -> Evaluated:
         """Landmarks against the given ones, and stages against those of the given points."""
         from boneage_ray.evaluation.split_job import left_out, write_predictions
-        from boneage_ray.tasks.cephalogram.results import predictions as job
-        from boneage_ray.tasks.cephalogram.results.analysis import analyse_landmarks
-        from boneage_ray.tasks.cephalogram.results.page import HEATMAPS, landmark_page
-        from boneage_ray.tasks.cephalogram.results.sheets import heatmaps_of, sheets_of
-        from boneage_ray.tasks.cephalogram.results.validated import note_validated
+        from boneage_ray.tasks.cephalogram.findings import predictions as job
+        from boneage_ray.tasks.cephalogram.findings.analysis import analyse_landmarks
+        from boneage_ray.tasks.cephalogram.findings.page import HEATMAPS, landmark_page
+        from boneage_ray.tasks.cephalogram.findings.sheets import heatmaps_of, sheets_of
+        from boneage_ray.tasks.cephalogram.findings.validated import note_validated
 
         models, (prepared,), split = order.models, order.datasets, order.split
         with timed(run, "evaluate"):

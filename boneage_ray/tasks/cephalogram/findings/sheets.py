@@ -19,9 +19,9 @@ from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.preparation.geometry import to_prepared_pixels
 from boneage_ray.preparation.split import Split
 from boneage_ray.records.schema import Row
-from boneage_ray.tasks.cephalogram.results.heatmaps import heatmap_gallery
-from boneage_ray.tasks.cephalogram.results.overlay import Marked, landmark_png
-from boneage_ray.tasks.cephalogram.results.page import Sheets
+from boneage_ray.tasks.cephalogram.findings.heatmaps import heatmap_gallery
+from boneage_ray.tasks.cephalogram.findings.overlay import Marked, landmark_png
+from boneage_ray.tasks.cephalogram.findings.page import Sheets
 
 EACH = 4
 

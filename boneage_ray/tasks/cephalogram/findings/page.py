@@ -17,8 +17,8 @@ from boneage_ray.evaluation.page import (
     render_page,
     shown,
 )
-from boneage_ray.tasks.cephalogram.results import figures as landmark_figures
-from boneage_ray.tasks.cephalogram.results.analysis import DETECTED_MM, LandmarkPredictions
+from boneage_ray.tasks.cephalogram.findings import figures as landmark_figures
+from boneage_ray.tasks.cephalogram.findings.analysis import DETECTED_MM, LandmarkPredictions
 
 Sheets = Mapping[str, Sequence[tuple[bytes, str]]]  # title -> PNG and caption of each image
 HEATMAPS = "Heatmaps"  # the title of the sheet that shows no whole images

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from boneage_ray.anatomy.cephalometry import SETS
 from boneage_ray.evaluation.figures import BLUE, GREEN, GREY, HALF, INK, ORANGE, as_svg, one_axes, styled
-from boneage_ray.tasks.cephalogram.results.analysis import DETECTED_MM, LandmarkPredictions
+from boneage_ray.tasks.cephalogram.findings.analysis import DETECTED_MM, LandmarkPredictions
 
 _COLOURS = {"vertebral": BLUE, "facial": ORANGE}
 _SHOWN_MM = 6.0

@@ -1,6 +1,6 @@
 """What becomes of a task's predictions: result rows, explanations and evaluations, behind one abstract class.
 
-Commands, scoring and serving work with `TaskResults` and know no task. No torch here: implementations import what predicts,
+Commands, scoring and serving work with `TaskFindings` and know no task. No torch here: implementations import what predicts,
 draws or computes when it is needed.
 """
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from boneage_ray.datasets.load import PreparedData
+    from boneage_ray.findings.explanation import Explanation
     from boneage_ray.prediction.members import Models
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import Add, Loaded
-    from boneage_ray.results.explanation import Explanation
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Evaluated:
     missed: str | None = None
 
 
-class TaskResults(ABC):
-    """Abstract; its concrete classes are final, one in `tasks/<task>/results/`.
+class TaskFindings(ABC):
+    """Abstract; its concrete classes are final, one in `tasks/<task>/findings/`.
 
     `noun`: what a scored input has, such as an age. `title`: of the page of `boneage score`. `not_served`: why the service does
     not offer such a model, with what to do instead; None where it does.
@@ -102,7 +102,7 @@ class TaskResults(ABC):
         return None
 
 
-def results_of(recipe: Recipe) -> TaskResults:
+def findings_of(recipe: Recipe) -> TaskFindings:
     """What becomes of the predictions of a recipe's models."""
-    results: TaskResults = named_class(recipe.task_kind.results)(recipe)
-    return results
+    findings: TaskFindings = named_class(recipe.task_kind.findings)(recipe)
+    return findings

@@ -19,8 +19,8 @@ from boneage_ray.evaluation.page import (
     render_page,
     shown,
 )
-from boneage_ray.tasks.age.results import figures as age_figures
-from boneage_ray.tasks.age.results.analysis import Predictions
+from boneage_ray.tasks.age.findings import figures as age_figures
+from boneage_ray.tasks.age.findings.analysis import Predictions
 
 # Below this, an interval over cases says little about a group.
 FEW_CASES, FEW_IN_BIN = 100, 20
