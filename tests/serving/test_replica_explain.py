@@ -9,8 +9,11 @@ from pictures import encoded
 from boneage_ray import bundle
 from boneage_ray.archives.archive import Input
 from boneage_ray.phantoms.hand import hand_phantom
+from boneage_ray.recipes import find_recipe
+from boneage_ray.recipes.recipe import override
 from boneage_ray.serving.app import ModelReplica
 from boneage_ray.serving.placement import Placement
+from boneage_ray.tasks.build import build_model
 
 HAND = encoded(hand_phantom(1, 100, "F", 160).image)
 
@@ -34,3 +37,11 @@ def test_a_picture_or_the_row_that_says_why_there_is_none(make_bundle, tmp_path,
     row = answer(place, HAND)
     assert (row["status"], row["reason"]) == ("failed", "not_explainable")
     assert "no feature maps" in row["message"]
+
+
+def test_a_cephalogram_model_warms_up_on_a_head_and_answers(tmp_path, one_thread):
+    recipe = override(find_recipe("cephalogram-light"), ["image.size=64", "precision=float32"])
+    place = str(tmp_path / "heads")
+    bundle.save(place, recipe, build_model(recipe.model, with_weights=False).state_dict(), {"val_loss": 1.0})
+    row = answer(place, HAND)  # untrained: it recognises no neck, and says so
+    assert (row["status"], row["step"], row["reason"]) == ("rejected", "predict", "out_of_distribution")
