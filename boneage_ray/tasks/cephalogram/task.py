@@ -97,11 +97,11 @@ class CephalogramTask(Task):
         return (logits_BKHW - _SCARCE).sigmoid() if self.config.loss == "focal" else logits_BKHW.clamp(min=0)
 
     def predict(self, outputs: Mapping[str, Tensor]) -> Columns:
-        """points: a (32, 4) float32 array a case in the order of LANDMARKS: x, y, sigma (pixels of the prepared image) and
+        """points: a (32, 4) float32 array a case in the order of LANDMARKS.
 
-        confidence; NaN where the model has no map. What was seen of the neck alone goes before what was seen of the whole, with
-        the lower confidence of both. Sigma is the spread of the map, times the ratio of error to spread once that is known
-        (`calibrate`).
+        Its columns are x, y, sigma (pixels of the prepared image) and confidence; NaN where the model has no map. What was found
+        in the neck alone goes before what was found in the whole image, with the lower confidence of both. Sigma is the spread of
+        the map, times the ratio of error to spread once that is known (`calibrate`).
         """
         cases = len(outputs["frame"])
         found_BK4 = torch.full((cases, len(LANDMARKS), 4), math.nan)
@@ -117,8 +117,8 @@ class CephalogramTask(Task):
     def calibrate(self, metrics: Mapping[str, Any]) -> None:
         """Sigmas become as large as the errors were in validation, set by set; where that is not known they stay as they are.
 
-        A map learns the width of its target on top of its own doubt, so that its spread tells which point is less sure, but not
-        how far off it is.
+        A map learns the width of its target on top of its own uncertainty, so that its spread shows which point is less
+        certain, but not how far off it is.
         """
         for name, which in SETS.items():
             ratio = metrics.get(f"val_{name}{RATIO}")

@@ -26,10 +26,11 @@ _BINS, _PROBABILITY_BINS = 8, 10
 
 @dataclass(frozen=True)
 class LandmarkPredictions:
-    """All that was predicted of a split. `points_NK4`: x, y, sigma, confidence, NaN where nothing is predicted; `true_NK2`: NaN
+    """All that was predicted of a split.
 
-    without a label; `spacing_N`: mm a pixel of the original, NaN if unknown. `stages` and `true_stages` (the same rules on the
-    given points) are None where there is none.
+    `points_NK4`: x, y, sigma, confidence, NaN where nothing is predicted. `true_NK2`: x, y, NaN without a label. `spacing_N`: mm
+    a pixel of the original, NaN if unknown. `stages` and `true_stages` (the same rules on the given points) are None where there
+    is none.
     """
 
     record_ids: Sequence[str]

@@ -23,9 +23,10 @@ _SHOWN = 0.16  # of the image's longer side: what a tile shows
 
 
 def heatmap_gallery(predictor: Predictor, pixels: NDArray[np.uint8], true_K2: NDArray[np.float64]) -> bytes:
-    """A PNG with a tile for each landmark that the model has a map for: warm where the map is high, cyan the point that is
+    """A PNG with a tile for each landmark that the model has a map for.
 
-    read off, yellow the given one. A map of the neck alone goes before the one of the whole image, as in prediction.
+    Warm colours mark high values of the map, cyan the point that is read off, yellow the given one.
+    A map of the neck alone goes before the one of the whole image, as in prediction.
     """
     tiles = [
         _tile(pixels, name, heat, point, true)

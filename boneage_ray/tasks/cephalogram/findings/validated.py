@@ -13,7 +13,7 @@ from boneage_ray.runtime.runs import Run, say
 def check_validated(run: Run, models: Models, prepared: PreparedData, split: Split, open_test: bool) -> None:
     """Raise `UsageError` for a test split that is opened before the model was evaluated on the validation split.
 
-    run.json notes whether it was."""
+    The run's record (run.json) notes whether it was."""
     if split != "test":
         return
     uri = _validated(models, prepared)
