@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_windowing
 
 from boneage_ray.decoding.dicom.file import DicomFile
 from boneage_ray.decoding.dicom.layout import PixelLayout
@@ -32,6 +33,7 @@ from boneage_ray.errors import InputProblem
 
 Table = npt.NDArray[np.float64]
 COLOUR_FLAGS = ("colour_converted",)
+_NARROWEST = 1e-12  # width of a window
 _WEIGHTS = {"Red": 0.299, "Green": 0.587, "Blue": 0.114}  # ITU-R BT.601
 
 
@@ -100,22 +102,26 @@ def voi_values(tags: Dataset, modality: Table, signed: bool, big_endian: bool) -
 
 
 def window_values(values: Table, center: float, width: float, function: str) -> Table | None:
-    """Values to 0..1 by PS3.3 C.11.2.1.2 (LINEAR) and C.11.2.1.3 (SIGMOID, LINEAR_EXACT); None where these allow it not.
+    """Values to 0..1 by a window of PS3.3 C.11.2.1.2 (LINEAR) or C.11.2.1.3 (SIGMOID, LINEAR_EXACT); None if it is invalid.
 
     >>> window_values(np.array([1.0, 2.0, 3.0]), 2.5, 3.0, "LINEAR").tolist()
     [0.0, 0.5, 1.0]
     """
-    if not (math.isfinite(center) and math.isfinite(width)) or width < (1 if function == "LINEAR" else 1e-12):
+    if not (math.isfinite(center) and math.isfinite(width)) or 0 < width < _NARROWEST:
         return None
-    if function == "LINEAR":
-        if width == 1:
-            return (values > center - 0.5).astype(np.float64)
-        return np.asarray(np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1))
-    if function == "LINEAR_EXACT":
-        return np.asarray(np.clip((values - center) / width + 0.5, 0, 1))
-    if function == "SIGMOID":
-        return np.asarray(1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700))))
-    return None
+    window = Dataset()
+    # pydicom gives the range of the stored values: of one unsigned bit it is 0 to 1.
+    window.add_new("BitsStored", "US", 1)
+    window.add_new("PixelRepresentation", "US", 0)
+    window.add_new("PhotometricInterpretation", "CS", "MONOCHROME2")
+    window.add_new("VOILUTFunction", "CS", function)
+    window.add_new("WindowCenter", "FD", center)  # as floating point: a decimal string has 16 characters at most
+    window.add_new("WindowWidth", "FD", width)
+    try:
+        with np.errstate(over="ignore"):  # far below a narrow sigmoid: exp() is infinite and the level 0
+            return np.asarray(apply_windowing(values, window))
+    except ValueError:  # a width out of range, or a function that the standard does not have
+        return None
 
 
 def polarity(tags: Dataset, photometric: str) -> tuple[bool, bool]:
