@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from boneage_ray import storage
 from boneage_ray.archives.archive import Archive, Input, Points, note, stem_of
-from boneage_ray.archives.entry import is_litter, is_packed, max_input_bytes
+from boneage_ray.archives.entry import is_packed, is_system_file, max_input_bytes
 from boneage_ray.archives.isbi import read_isbi
 from boneage_ray.archives.labelme import read_labelme
 from boneage_ray.archives.listing import Found, files_below
@@ -121,7 +121,7 @@ class _Kind:
         where = storage.join(source, folder)
         for info in () if storage.is_empty(where) else storage.list_files(where):
             stem = stem_of(info.uri)
-            if is_litter(info.uri):
+            if is_system_file(info.uri):
                 continue
             if info.problem:
                 kind._tell(stem, info.problem[0], f"{info.uri}: {info.problem[1]}")

@@ -28,7 +28,7 @@ _A_MASK: tuple[Reason, str] = (
 
 
 class FilesArchive(Archive):
-    """Every file below `source`, in the order of its URIs; only the metadata table and litter (member.py) are no input.
+    """Every file below `source`, in the order of its URIs; only the metadata table and system files (entry.py) are no input.
 
     `masks`: what lies in SOURCE/masks are hand masks (masks.py), and no inputs. Without it they are inputs with the problem that
     they are no radiographs, if one of them at least is named as an image; in any other folder called masks lie images.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from boneage_ray import storage
 from boneage_ray.archives.archive import stem_of
-from boneage_ray.archives.entry import ArchiveEntry, is_litter, is_packed, too_large
+from boneage_ray.archives.entry import ArchiveEntry, is_packed, is_system_file, too_large
 from boneage_ray.archives.tars import tar_entries
 from boneage_ray.archives.zips import zip_entries
 from boneage_ray.errors import InputProblem, Reason, StorageError
@@ -28,7 +28,7 @@ class Found(NamedTuple):
 def files_below(source: str, *but: str) -> Iterator[Found]:
     """Every file below `source`, or the one that it names; a zip or tar file stands for its members, `FILE.zip!/NAME`.
 
-    Left out are what operating systems leave behind (member.py, `is_litter`) and what lies below the folders `but`. Pipes,
+    Left out are what operating systems leave behind (entry.py, `is_system_file`) and what lies below the folders `but`. Pipes,
     sockets and devices are listed with that problem, and so are local folders that cannot be listed. Lazy, in the order of
     their names' bytes, and within a zip or tar file in its own. One that cannot be listed, or not to its end, is itself listed
     with its problem, after the members that were found. Raises `StorageError` if nothing is there.
@@ -37,7 +37,7 @@ def files_below(source: str, *but: str) -> Iterator[Found]:
     left_out = tuple(f"{folder}/" for folder in but)
     for info in storage.list_files(source):
         path = info.uri.removeprefix(source).lstrip("/")
-        if is_litter(path) or f"{info.uri}/".startswith(left_out):
+        if is_system_file(path) or f"{info.uri}/".startswith(left_out):
             continue
         if info.problem:
             yield _as_a_whole(info, path, *info.problem)

@@ -34,7 +34,7 @@ class RsnaArchive(Archive):
     with that problem, and so are labels without an image at the end.
 
     Hand masks may come along in SOURCE/masks (masks.py). Left out are the label table and what operating systems leave behind
-    (member.py, `is_litter`). Where the table does not say it, a top folder whose name begins with train, val or test decides
+    (entry.py, `is_system_file`). Where the table does not say it, a top folder whose name begins with train, val or test decides
     the split.
     """
 

@@ -1,8 +1,8 @@
-"""Members of a tar file, plain or compressed: listed in one pass, read by where their bytes lie.
+"""List the members of a tar file, plain or compressed, in one pass, and read each of them by the position of its bytes.
 
 A plain tar file is read with one ranged request a member. A compressed one can only be read front to back: a process unpacks
-it once, as far as it is asked for, into an unnamed temporary file (spool.py), so that members can be read in any order. Member
-names never become paths. Only headers of sane size are believed, and unpacking stops at a limit.
+it once, as far as needed, into an unnamed temporary file (spool.py), so that members can be read in any order. Member names
+never become paths. Headers beyond a sensible size are refused, and unpacking stops at a limit.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from boneage_ray import storage
 from boneage_ray.archives.entry import (
     MEBIBYTE,
     ArchiveEntry,
-    is_litter,
     is_packed,
+    is_system_file,
     max_unpacked_bytes,
     printable_name,
     too_large,
@@ -41,9 +41,9 @@ UNPACK_ERRORS = (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError)
 
 
 def tar_entries(uri: str) -> Iterator[ArchiveEntry]:
-    """Files in a tar file, in its own order; folders and litter are left out.
+    """Files in a tar file, in its own order; folders and system files are left out.
 
-    A hard link is read where the file that it leads to lies, which stands before it; symbolic links, devices and pipes have a
+    A hard link is read from the file that it refers to, which comes before it; symbolic links, devices and pipes have a
     problem. Raises `InputProblem` when it cannot be listed, or not to its end, and `StorageError` when it cannot be read.
     """
     with storage.open_read(uri) as file:
@@ -55,7 +55,7 @@ def tar_entries(uri: str) -> Iterator[ArchiveEntry]:
         for info in _walk(forward):
             nothing = False
             member = _member(info, kind, before)
-            if info.type not in _NO_FILES and not is_litter(member.name):
+            if info.type not in _NO_FILES and not is_system_file(member.name):
                 before[member.name] = member
                 yield member
         if nothing:
@@ -63,7 +63,7 @@ def tar_entries(uri: str) -> Iterator[ArchiveEntry]:
 
 
 def unpacked(file: BinaryIO) -> BinaryIO:
-    """What a compressed tar file holds, as a stream; a plain one is returned as it is. The first bytes decide, not the name."""
+    """Open the content of a compressed tar file as a stream; a plain one, known by its first bytes, is returned as it is."""
     first = file.read(6)
     file.seek(0)
     if first.startswith(_GZIP):
@@ -74,7 +74,7 @@ def unpacked(file: BinaryIO) -> BinaryIO:
 
 
 class _Unpacked(io.RawIOBase):
-    """The content of a bzip2 or xz file, which may be several one after the other; xz is held to a limit of memory."""
+    """The content of a bzip2 or xz file of one or more streams; xz is limited in memory."""
 
     def __init__(self, file: BinaryIO, xz: bool) -> None:
         self._file, self._xz = file, xz
@@ -105,7 +105,7 @@ class _Unpacked(io.RawIOBase):
 
 
 class _Forward:
-    """A stream for tarfile that never goes back, never reads much at once, and knows whether it ended too early."""
+    """A stream for tarfile that never goes back, reads small pieces, and records whether it ended too early."""
 
     def __init__(self, stream: BinaryIO, limit: int | None) -> None:
         self._stream, self._limit = stream, limit
@@ -116,7 +116,7 @@ class _Forward:
 
     def read(self, count: int) -> bytes:
         if not 0 <= count <= _LONGEST_HEADER:
-            raise ValueError("a header of absurd size")
+            raise ValueError("a header of an impossible size")
         data = self._stream.read(count)
         self._at += len(data)
         self.short = self.short or len(data) < count
@@ -124,7 +124,7 @@ class _Forward:
 
     def skip_to(self, offset: int) -> None:
         if offset < self._at:
-            raise ValueError("a member of absurd size")
+            raise ValueError("a member of an impossible size")
         if self._limit is not None and offset > self._limit:
             need = "raise BONEAGE_MAX_UNPACKED_GB, or unpack the file"
             raise InputProblem("list", "too_large", f"unpacks to more than {self._limit} bytes; {need}")
@@ -136,7 +136,7 @@ class _Forward:
 
 
 class _Walk(tarfile.TarFile):
-    """tarfile's reading of headers with every error told: by itself it takes a damaged header for the end."""
+    """tarfile's reading of headers with every error raised: by itself it takes a damaged header for the end."""
 
     def next(self) -> tarfile.TarInfo | None:
         forward = cast(_Forward, self.fileobj)
@@ -163,8 +163,8 @@ def _walk(forward: _Forward) -> Iterator[tarfile.TarInfo]:
             info = archive.next()
         # As in tar files that were joined end to end: nothing behind the first end mark is listed.
         if forward.read(MEBIBYTE).strip(b"\0"):
-            said = f"more follows behind the end mark of the tar file, after {found} members; pack it anew"
-            raise InputProblem("list", "unreadable", said)
+            message = f"more data follow the end mark of the tar file, after {found} members; pack it again"
+            raise InputProblem("list", "unreadable", message)
     except (tarfile.TarError, *UNPACK_ERRORS, IndexError, KeyError, RecursionError) as error:
         raise _broken(forward, found, error) from error
 
@@ -174,9 +174,9 @@ def _broken(forward: _Forward, found: int, error: Exception) -> InputProblem:
     if not found and forward.short and forward.tell() == 0:
         return InputProblem("list", "unreadable", "the file is empty (0 bytes)")
     if forward.short or isinstance(error, EOFError):
-        return InputProblem("list", "truncated", f"the tar file breaks off {after}; copy it again")
+        return InputProblem("list", "truncated", f"the tar file ends early {after}; copy it again")
     if not found:
-        return InputProblem("list", "unreadable", f"named like a tar file, but it is none, or damaged ({error})")
+        return InputProblem("list", "unreadable", f"has the name of a tar file, but is none, or is damaged ({error})")
     return InputProblem("list", "unreadable", f"the tar file is damaged {after} ({error})")
 
 
@@ -189,8 +189,8 @@ def _member(info: tarfile.TarInfo, kind: str, before: dict[str, ArchiveEntry]) -
         return ArchiveEntry(name, 0, "", ("unsupported_format", f"{what} in a tar file, not a file"))
     target = before.get(printable_name(info.linkname))
     if target is None:
-        said = "a hard link in a tar file to a file that does not stand before it; unpack the tar file"
-        return ArchiveEntry(name, 0, "", ("not_found", said))
+        message = "a hard link in a tar file to a file that does not come before it; unpack the tar file"
+        return ArchiveEntry(name, 0, "", ("not_found", message))
     return target._replace(name=name, problem=target.problem or _problem_of_name(name))
 
 

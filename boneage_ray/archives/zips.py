@@ -1,7 +1,9 @@
-"""Members of a zip file: listed from its directory one by one, read with one ranged request each.
+"""List the members of a zip file from its directory one by one, and read each of them with one ranged request.
 
-Nothing is extracted to a disk, so a member's name can do no harm. What the directory declares is not believed: a member is
-inflated to its declared size and one byte, never further, and its checksum must fit. Layout: PKWARE APPNOTE 6.3.10, section 4.3.
+Nothing is extracted to a disk, so a member's name can do no harm. A member is decompressed to its declared size and one byte,
+never further, and its checksum must match. Layout: PKWARE APPNOTE 6.3.10, section 4.3. The directory is read here and not by
+zipfile, which lists no member at all where one entry is damaged (BadZipFile), accepts a directory of 5 members that declares 7
+and one part of a zip file in several parts, and holds all entries in memory (303 MiB for 500,000 members, where this takes 7).
 """
 
 from __future__ import annotations
@@ -15,7 +17,14 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from boneage_ray import storage
-from boneage_ray.archives.entry import ArchiveEntry, is_litter, is_packed, max_input_bytes, printable_name, too_large
+from boneage_ray.archives.entry import (
+    ArchiveEntry,
+    is_packed,
+    is_system_file,
+    max_input_bytes,
+    printable_name,
+    too_large,
+)
 from boneage_ray.errors import InputProblem, Reason
 
 _END = struct.Struct("<4s4H2LH")
@@ -28,7 +37,7 @@ _METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 93: "zstandard", 95: "xz"
 
 
 class _Directory(NamedTuple):
-    """Where the list of members stands; `shift` is what was put before the zip file (a self-extractor)."""
+    """Where the list of members lies; `shift`: the bytes before the zip file, such as a self-extractor."""
 
     start: int
     size: int
@@ -48,7 +57,7 @@ class _Entry(NamedTuple):
 
 
 def zip_entries(uri: str) -> Iterator[ArchiveEntry]:
-    """Files in a zip file, in its own order; folders and litter are left out, links have a problem.
+    """Files in a zip file, in its own order; folders and system files are left out, links have a problem.
 
     Raises `InputProblem` when it cannot be listed, or not to its end, and `StorageError` when it cannot be read.
     """
@@ -57,17 +66,17 @@ def zip_entries(uri: str) -> Iterator[ArchiveEntry]:
         file.seek(directory.start)
         for entry in _entries(file, directory):
             name = printable_name(entry.name)
-            # Not every name that ends like a folder's is one: "\\" becomes "/", and bytes are never passed over.
+            # Not every name that ends like a folder's is one: "\\" becomes "/", and bytes are never left out.
             if (name.endswith("/") or stat.S_ISDIR(entry.mode)) and not entry.size:
                 continue
-            if is_litter(name):
+            if is_system_file(name):
                 continue
             where = (entry.offset, entry.packed, entry.size, entry.method, entry.crc)
             yield ArchiveEntry(name, entry.size, " ".join(["zip", *map(str, where)]), _problem(entry, name))
 
 
 def read_zip_entry(uri: str, position: str) -> bytes:
-    """The bytes of a member. Raises `InputProblem` for what the zip file got wrong, `StorageError` for the storage."""
+    """The bytes of a member. Raises `InputProblem` for errors in the zip file, `StorageError` for the storage."""
     offset, packed, size, method, crc = map(int, position.split()[1:])
     if problem := _too_large(packed, size):
         raise InputProblem("read", *problem)
@@ -75,7 +84,7 @@ def read_zip_entry(uri: str, position: str) -> bytes:
     if len(head) < _LOCAL_BYTES:
         raise InputProblem("read", "truncated", "the zip file ends before this member")
     if not head.startswith(b"PK\3\4"):
-        raise InputProblem("read", "unreadable", "the zip file holds no member where its directory says")
+        raise InputProblem("read", "unreadable", "the zip file holds no member at the place that its directory gives")
     start = _LOCAL_BYTES + sum(struct.unpack_from("<2H", head, 26))
     body = head[start : start + packed]
     if len(body) < packed:
@@ -126,7 +135,7 @@ def _directory(file: BinaryIO) -> _Directory:
         raise InputProblem("list", "unsupported_format", "one part of a zip file in several parts; join or unpack it")
     start = end - size
     if start < offset:
-        raise InputProblem("list", "truncated", "the zip file is shorter than its directory says; copy it again")
+        raise InputProblem("list", "truncated", "the zip file is shorter than its directory declares; copy it again")
     if count == 0:
         raise InputProblem("list", "unreadable", "the zip file is empty")
     return _Directory(start, size, count, start - offset)
@@ -137,7 +146,7 @@ def _no_directory(length: int, first: bytes) -> InputProblem:
         return InputProblem("list", "unreadable", "the file is empty (0 bytes)")
     if first == b"PK\3\4":
         return InputProblem("list", "truncated", "the zip file ends before its directory; copy it again")
-    return InputProblem("list", "unreadable", "named like a zip file, but it is none")
+    return InputProblem("list", "unreadable", "has the name of a zip file, but is none")
 
 
 def _entries(file: BinaryIO, directory: _Directory) -> Iterator[_Entry]:
@@ -152,8 +161,8 @@ def _entries(file: BinaryIO, directory: _Directory) -> Iterator[_Entry]:
         yield _entry(fields, name, extra, directory.shift)
     # Some writers count modulo 65536 only.
     if found % 0x10000 != directory.members % 0x10000:
-        said = f"the directory of the zip file is damaged: {found} of {directory.members} members could be listed"
-        raise InputProblem("list", "unreadable", said)
+        message = f"the directory of the zip file is damaged: {found} of {directory.members} members could be listed"
+        raise InputProblem("list", "unreadable", message)
 
 
 def _entry(fields: tuple[Any, ...], name: bytes, extra: bytes, shift: int) -> _Entry:
@@ -165,7 +174,7 @@ def _entry(fields: tuple[Any, ...], name: bytes, extra: bytes, shift: int) -> _E
 
 
 def _wide(extra: bytes, values: list[int]) -> list[int]:
-    """Values that do not fit 32 bits stand in the extra field 1, in this order (APPNOTE 4.5.3)."""
+    """Take values that do not fit 32 bits from the extra field 1, in this order (APPNOTE 4.5.3)."""
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<2H", extra)
         if kind == 1:
@@ -179,7 +188,7 @@ def _wide(extra: bytes, values: list[int]) -> list[int]:
 
 
 def _text(name: bytes) -> str:
-    """Many writers do not set the flag that says UTF-8, so what can be UTF-8 is taken for it."""
+    """Decode a name as UTF-8 where that is possible, because many writers do not set the flag for it, else as code page 437."""
     try:
         return name.decode()
     except UnicodeDecodeError:

@@ -1,1 +1,1 @@
-"""From the bytes of one file to pixels and what the file says of them, or to the reason why there are none."""
+"""This room turns the bytes of one file into pixels and header values, or gives the reason why the file cannot be used."""

@@ -1,6 +1,7 @@
-"""The front door to pixels: bytes of one file to a radiograph. The format is told by content, never by the file's extension.
+"""Decode the bytes of one file to a radiograph. The format is recognised by content, never by the file's extension.
 
-First the raster formats, whose first bytes are unmistakable, then DICOM, then a word on what it is instead.
+Raster formats are tried first because their first bytes are unmistakable, then DICOM. For anything else the message names the
+format, where it is a known one.
 """
 
 from __future__ import annotations
@@ -55,12 +56,12 @@ _TEXTS = (
 def decode(data: bytes, max_megapixels: float = 100.0, voi: Literal["file", "none"] = "file") -> Radiograph:
     """Decode one image file. Raises `InputProblem` (step decode) with the reason when it cannot be used.
 
-    `max_megapixels` is checked against the header before anything is inflated; `voi` concerns DICOM only.
+    `max_megapixels` is checked against the header before anything is decompressed; `voi` applies to DICOM only.
     """
     if not data:
         raise InputProblem("decode", "truncated", "the file is empty (0 bytes)")
     kind = raster_format(data)
-    # A TIFF may begin in the preamble of a DICOM file (PS3.10, 7.1); the DICOM knows more.
+    # A TIFF may begin in the preamble of a DICOM file (PS3.10, 7.1); the DICOM header holds more.
     if kind is None or (kind == "TIFF" and data[128:132] == b"DICM"):
         from boneage_ray.decoding.dicom.read import decode_dicom, looks_like_dicom
 
@@ -72,12 +73,12 @@ def decode(data: bytes, max_megapixels: float = 100.0, voi: Literal["file", "non
 
 
 def _what_it_is(data: bytes) -> str:
-    needed = f"not one of {', '.join(FORMATS)} (told by content)"
+    needed = f"not one of {', '.join(FORMATS)} (recognised by content)"
     for offset, start, name in _OTHERS:
         if data.startswith(start, offset):
             return f"{needed} but {name}"
     if data.startswith(b"\xff\xd8"):
-        return f"{needed}; starts as a JPEG that breaks off"
+        return f"{needed}; starts as a JPEG and ends early"
     head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
     for start, name in _TEXTS:
         if head.lower().startswith(start):

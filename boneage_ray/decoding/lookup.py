@@ -1,4 +1,4 @@
-"""Pixels through a table of gray levels, some rows at a time, so that the memory beside a large image stays at a few MiB."""
+"""Map pixels through a table of gray levels in blocks of rows, so that a large image needs only a few MiB more memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BLOCK = 1 << 18  # pixels at a time: numpy holds their indices in 8 bytes each
 
 
 def look_up(table: npt.NDArray[Any], pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(height, width) unsigned integers to their entries; what lies beyond the table has its last one."""
+    """Map (height, width) unsigned integers to their table entries; values beyond the table get the last entry."""
     result = np.empty(pixels.shape, table.dtype)
     for rows in row_blocks(pixels):
         np.take(table, pixels[rows], out=result[rows], mode="clip")
@@ -20,7 +20,7 @@ def look_up(table: npt.NDArray[Any], pixels: npt.NDArray[Any]) -> npt.NDArray[An
 
 
 def row_blocks(pixels: npt.NDArray[Any]) -> Iterator[slice]:
-    """Slices that part a (height, width) image into blocks of whole rows, from the top down."""
+    """Slices that divide a (height, width) image into blocks of whole rows, from the top down."""
     height, width = pixels.shape
     step = max(1, _BLOCK // max(1, width))
     return (slice(row, row + step) for row in range(0, height, step))

@@ -1,4 +1,4 @@
-"""One decoded radiograph: pixels and what the file says of itself."""
+"""A decoded radiograph holds the pixels and the values of the file's header that are used later."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ class Radiograph:
     """Gray pixels, upright as stored; the highest value is white (air is black, bone is bright).
 
     `pixels`: (height, width), uint8 or uint16. `pixel_spacing_mm`: mm per pixel, or None with source None.
-    `uids`: study_uid, series_uid, sop_uid, where the file has them. `patient`: a hash by which images of one patient are known
-    for such, never the id itself. `body_part`: what the file says was radiographed, or None. `flags`: soft warnings.
+    `uids`: study_uid, series_uid, sop_uid, where the file has them. `patient`: a hash that is equal for
+    all images of one patient, never the id itself. `body_part`: the body part examined by the header, or None. `flags`: warnings
+    that do not stop the file from being used.
     """
 
     pixels: npt.NDArray[Any]

@@ -1,8 +1,10 @@
-"""Decoding in processes of its own: a file that crashes, hangs or bloats a decoder costs that file and nothing else.
+"""Decode in separate processes: a file that crashes, hangs or bloats a decoder costs that file and nothing else.
 
-Decoders are C code that reads whatever an archive holds. `DecoderPool.prepare` answers just as `prepare.prepare_image` does, but
-does the work in a child process with a memory limit and a time limit. Nothing is unpickled: an answer is JSON and raw pixels
-(isolated_child), checked here. A child gets no credentials in its environment and ends with its parent, however that ends.
+Decoders are C code that reads whatever an archive holds. `DecoderPool.prepare` returns what `prepare.prepare_image` does, but
+works in a child process with limits of memory and time. An answer is JSON and raw pixels (isolated_child), checked here and never
+unpickled. A child gets no credentials in its environment and ends with its parent, however that ends. Libraries do not keep these
+rules: pebble, loky and concurrent.futures unpickle answers, so that an object from a child runs code in the parent, and their
+children inherit credentials; a multiprocessing connection waits for the rest of half an answer without a limit of time.
 """
 
 from __future__ import annotations
@@ -43,14 +45,16 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 
 @dataclass(frozen=True)
 class Limits:
-    """What one file may take: MiB of memory, of which the decoder process itself needs about 90, and seconds."""
+    """Limits for one file: MiB of memory, of which the decoder process itself needs about 90, and seconds."""
 
     memory_mb: int = 900
     seconds: float = 60.0
 
     def __post_init__(self) -> None:
         if self.memory_mb < _LEAST_MEMORY_MB:
-            raise UsageError(f"a decoder process cannot do with {self.memory_mb} MB; give at least {_LEAST_MEMORY_MB}")
+            raise UsageError(
+                f"{self.memory_mb} MB are too little for a decoder process; give at least {_LEAST_MEMORY_MB}"
+            )
         if not self.seconds > 0:
             raise UsageError(f"the seconds for one file must be more than 0, not {self.seconds:g}")
 
@@ -63,7 +67,7 @@ class Limits:
 
 @dataclass
 class DecoderCounts:
-    """What a pool has seen: `files` answered, `deaths` of children at work (those past the time limit too), children `replaced`
+    """Counts of a pool: `files` answered, `deaths` of children at work (those past the time limit too), children `replaced`
     because they kept too much memory, and the largest resident memory that any child reported, in MiB."""
 
     files: int = 0
@@ -73,9 +77,9 @@ class DecoderCounts:
 
 
 class DecoderPool:
-    """`prepare` in `processes` children, which all threads that call it share. Close it, or use it in a `with` statement.
+    """Prepare images in `processes` children, shared by all threads that call it. Close it, or use it in a `with` statement.
 
-    `readers`: how many threads that fetch files and then call it keep all children at work.
+    `readers`: the number of threads fetching files and calling `prepare` that keeps all children at work.
     """
 
     def __init__(
@@ -89,7 +93,7 @@ class DecoderPool:
         self.counts = DecoderCounts()
         self.readers = processes + _AHEAD
         self._settings = Settings(config=config, memory_mb=self.limits.memory_mb, parent=os.getpid(), target=_target)
-        # A child that is told to die with its parent dies with the *thread* that started it, so one thread starts them all.
+        # A child set to end with its parent ends with the *thread* that started it, so one thread starts them all.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoder-starter")
         self._children: set[_Child] = set()
         self._lock = threading.Lock()
@@ -99,7 +103,7 @@ class DecoderPool:
             self._idle.put(self._new_child())  # at once, side by side; nothing waits for them here
 
     def prepare(self, data: bytes, mask_data: bytes | None = None) -> PreparedImage:
-        """As `prepare.prepare_image`; `mask_data` travels only where the configuration asks for mask files.
+        """Prepare one image as `prepare.prepare_image`; `mask_data` is sent only where the configuration asks for mask files.
 
         Raises `InputProblem` also for a file that ends its process twice, or exceeds a limit, and `BoneageError` when no decoder
         process can be started.
@@ -113,7 +117,7 @@ class DecoderPool:
             raise _too_large(self.limits)
         try:
             return self._ask(files)
-        except _DiedError:  # perhaps not of this file: the machine may have been short of memory
+        except _DiedError:  # perhaps not because of this file: the machine may have been short of memory
             pass
         try:
             return self._ask(files)
@@ -183,7 +187,7 @@ class _DiedError(Exception):
 
 
 class _Child:
-    """One decoder process; for one thread at a time. It starts at once, and whoever asks it first waits until it is ready."""
+    """One decoder process, used by one thread at a time. It starts at once; the first request waits until it is ready."""
 
     def __init__(self, starter: ThreadPoolExecutor, settings: Settings) -> None:
         self._ready = False
@@ -200,7 +204,7 @@ class _Child:
             raise BoneageError("the decoder pool is closed")
         process, line, errors = self._process()
         if not self._ready:
-            self._greet(process, line, errors)
+            self._await_start(process, line, errors)
         deadline = time.monotonic() + limits.seconds
         try:
             for data in files:
@@ -210,18 +214,20 @@ class _Child:
             raise InputProblem("decode", "unreadable", f"decoding did not end within {limits.seconds:g} s") from None
         except (EOFError, OSError):
             raise _DiedError(_exit_code(process)) from None
-        except ValueError as error:  # memory overwritten by a broken file, or a bug; never what a sound process says
-            message = f"the decoder process gave an answer that makes no sense: {type(error).__name__}"
+        except (
+            ValueError
+        ) as error:  # memory overwritten by a broken file, or a bug; never the answer of a sound process
+            message = f"the decoder process gave an invalid answer: {type(error).__name__}"
             raise InputProblem("decode", "internal_error", message) from error
 
     def end(self) -> None:
-        """Kill it; nothing that it holds needs saving."""
+        """Kill the process; it holds nothing that needs saving."""
         self._ended.set()
         if self._started is None or self._started.cancel():
             return
         try:
             process, line, errors = self._started.result()
-        except OSError:  # it never started; who asked was told
+        except OSError:  # it never started, which was raised to the caller
             return
         process.kill()
         process.wait()
@@ -235,7 +241,7 @@ class _Child:
         except OSError as error:
             raise BoneageError(f"the decoder process cannot be started: {error.strerror}") from error
 
-    def _greet(self, process: subprocess.Popen[bytes], line: socket.socket, errors: IO[bytes]) -> None:
+    def _await_start(self, process: subprocess.Popen[bytes], line: socket.socket, errors: IO[bytes]) -> None:
         try:
             answer, _ = _receive(line, time.monotonic() + _START_SECONDS)
             self._ready = answer.ready
@@ -246,8 +252,8 @@ class _Child:
                 raise BoneageError("the decoder pool is closed") from None
             code = _exit_code(process)
             errors.seek(0)
-            said = errors.read(1 << 20).decode("utf-8", "replace").strip().splitlines()
-            cause = said[-1][:300] if said else f"it ended {_in_words(code)}"
+            output = errors.read(1 << 20).decode("utf-8", "replace").strip().splitlines()
+            cause = output[-1][:300] if output else f"it ended {_in_words(code)}"
             raise BoneageError(f"the decoder process does not start: {cause}") from None
 
 

@@ -1,9 +1,9 @@
-"""The decoder process: `isolated.DecoderPool` starts it, sends it files and reads its answers.
+"""The decoder process is started by `isolated.DecoderPool`, which sends it files and reads its answers.
 
-Over one socket, its standard input and output: a file is its length (8 bytes) and its bytes, followed in the same way by its
-mask file where the configuration asks for one; an answer is the length of its header (4 bytes), the header (JSON, `Answer`) and
-`body_bytes` raw bytes: the prepared pixels and the mask if there is one, or the thumbnail of what was refused. The first answer,
-`Answer(ready=True)`, comes before any file and says that all imports went well.
+Both directions use one socket, its standard input and output. A file is its length (8 bytes) and its bytes, followed in the
+same way by its mask file where the configuration asks for one; an answer is the length of its header (4 bytes), the header
+(JSON, `Answer`) and `body_bytes` raw bytes: the prepared pixels and the mask if there is one, or the thumbnail of what was
+refused. The first answer, `Answer(ready=True)`, comes before any file and means that all imports succeeded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Header(BaseModel):
 
 
 class Settings(_Header):
-    """What a decoder process is told at its start, as its one argument. `target`: module:function of bytes and config."""
+    """The settings of a decoder process, given as its one argument. `target`: module:function of bytes and config."""
 
     config: ImageConfig
     memory_mb: int
@@ -111,7 +111,7 @@ def main() -> None:
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except BrokenPipeError:
-        os._exit(0)  # nobody waits for the answer any more
+        os._exit(0)  # the parent no longer waits for the answer
 
 
 def _answer(given: tuple[Any, ...], prepare: Prepare, settings: Settings) -> tuple[Answer, bytes]:
@@ -120,8 +120,8 @@ def _answer(given: tuple[Any, ...], prepare: Prepare, settings: Settings) -> tup
         return _prepared(prepare(*given))
     except InputProblem as problem:
         if not _lacked_memory(problem):
-            told = ProblemFields(**{name: getattr(problem, name) for name in ProblemFields.model_fields})
-            return Answer(problem=told), problem.thumbnail or b""
+            fields = ProblemFields(**{name: getattr(problem, name) for name in ProblemFields.model_fields})
+            return Answer(problem=fields), problem.thumbnail or b""
     except MemoryError:
         pass
     # Only here, when the frames that held the memory are gone.
@@ -208,7 +208,7 @@ def _load(target: str) -> Prepare:
 
 
 def _silence() -> None:
-    """From here on a file's problem is told by its row: standard error, so far read by the parent, goes nowhere."""
+    """Discard standard error, which the parent reads during the start only: from here on problems are answers."""
     os.dup2(1, 2)
 
 

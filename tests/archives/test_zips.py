@@ -246,14 +246,14 @@ def test_a_truncated_zip_file_is_one_input(packed):
         assert whole_problem(path)[0] == "truncated"
         assert len(list(FilesArchive(str(path)).inputs())) == 1
     path.write_bytes(data[1000:])
-    assert whole_problem(path) == ("truncated", "the zip file is shorter than its directory says; copy it again")
+    assert whole_problem(path) == ("truncated", "the zip file is shorter than its directory declares; copy it again")
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"", "the file is empty (0 bytes)"),
-        (b"\x89PNG not a zip file", "named like a zip file, but it is none"),
+        (b"\x89PNG not a zip file", "has the name of a zip file, but is none"),
         (b"PK\5\6" + bytes(18), "the zip file is empty"),
     ],
 )

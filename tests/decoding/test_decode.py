@@ -144,14 +144,17 @@ def test_an_empty_file():
     ],
 )
 def test_other_formats_are_told_by_content(data, name):
-    assert problem(data) == ("unsupported_format", f"not one of DICOM, PNG, JPEG, TIFF, BMP (told by content){name}")
+    assert problem(data) == (
+        "unsupported_format",
+        f"not one of DICOM, PNG, JPEG, TIFF, BMP (recognised by content){name}",
+    )
 
 
 def test_a_dicom_goes_through_the_other_door():
     with pytest.raises(InputProblem) as caught:
         decode(b"\0" * 128 + b"DICM" + b"\0" * 100)
     assert caught.value.step == "decode"
-    assert "told by content" not in caught.value.message
+    assert "recognised by content" not in caught.value.message
 
 
 def test_pydicom_is_not_loaded_for_a_raster_image():

@@ -104,7 +104,7 @@ class TestTiff:
         at = data.index(struct.pack("<HHI", 273, 4, 1)) + 8
         for start in (0, 9, 60):
             struct.pack_into("<I", data, at, start)
-            assert problem(bytes(data)) == ("unreadable", "TIFF with a strip or tile that lies over its directory")
+            assert problem(bytes(data)) == ("unreadable", "TIFF with a strip or tile that overlaps its directory")
 
 
 class TestBmp:

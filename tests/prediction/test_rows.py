@@ -98,7 +98,7 @@ def test_a_problem_row_keeps_what_was_known_and_has_no_prediction():
     (row,) = rows([loaded(b"text", sex="F", sex_source="option")])
     assert (row["status"], row["sex"], row["sex_source"], row["input_bytes"]) == ("failed", "F", "option", 4)
     assert (row["age_months"], row["stages"], row["flags"]) == (None, None, [])
-    assert row["message"] == "not one of DICOM, PNG, JPEG, TIFF, BMP (told by content) but plain text"
+    assert row["message"] == "not one of DICOM, PNG, JPEG, TIFF, BMP (recognised by content) but plain text"
 
 
 def test_a_file_that_could_not_be_read_is_a_row_too():

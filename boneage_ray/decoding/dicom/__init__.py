@@ -1,1 +1,1 @@
-"""DICOM: from the bytes of a file to gray pixels, spacing, sex and identifiers."""
+"""DICOM files are decoded here to gray pixels, pixel spacing, sex and identifiers."""

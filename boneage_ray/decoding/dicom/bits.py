@@ -1,12 +1,12 @@
-"""Which bits of a decoded word are the stored value, and what to do where header and codestream disagree on that.
+"""Select the bits of a decoded word that are the stored value, also where header and codestream disagree.
 
-A codestream states the precision of its own samples and is right about them: the encoder saw them. Some writers state more than
-BitsStored (16 for values of 12 bits); that does no harm as long as the values fit. Where they do not, BitsStored or HighBit is
-wrong, and masking would throw away the highest bits or the lowest: then all bits of the codestream are taken and the file is
-flagged `bits_stored_wrong`. Rescale and VOI are not touched by this: they are given in values, not in bits.
+The precision in a codestream is reliable because the encoder wrote it. Some writers state a precision above BitsStored (16 for
+values of 12 bits), which is harmless as long as the values fit. Where they do not fit, BitsStored or HighBit is wrong, and
+masking would remove the highest or lowest bits: all bits of the codestream are used and the file is flagged
+`bits_stored_wrong`. Rescale and VOI do not change, because they are defined on values, not on bits.
 
-Native words state nothing of themselves, and old ones may keep anything outside the stored bits: they are masked as the header
-says, and flagged `bits_outside_stored` where something is masked away that is neither a sign nor an overlay.
+Native words carry no precision, and old files may keep other data outside the stored bits: they are masked by the header and
+flagged `bits_outside_stored` where masking removes bits that are neither a sign nor an overlay.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pydicom.dataset import Dataset
 
 from boneage_ray.decoding.dicom.layout import PixelLayout
 
-_OVERSHOOT = 1.25  # most that lossy coding is believed to exceed the range by
+_OVERSHOOT = 1.25  # lossy coding exceeds the range by no more than this
 _OVERLAYS, _BIT_POSITION = range(0x6000, 0x6020, 2), 0x0102
 
 
 def from_codestream(
     pixels: npt.NDArray[Any], layout: PixelLayout, precision: int, lossy: bool, tags: Dataset
 ) -> tuple[npt.NDArray[Any], PixelLayout, tuple[str, ...]]:
-    """Bit patterns of the stored values, the layout that they have in truth, and flags.
+    """Bit patterns of the stored values, the corrected layout, and flags.
 
     `pixels`: as decoded, of `precision` bits. Lossy coding overshoots: its values are clipped, those of lossless coding masked.
     """
@@ -50,7 +50,7 @@ def _fits(pixels: npt.NDArray[Any], layout: PixelLayout, precision: int, toleran
     bits = layout.shift + layout.stored
     low, high = int(pixels.min()), int(pixels.max())
     if precision < bits:
-        # The values are moved out of the word by HighBit; or their sign is at another bit than BitsStored says.
+        # The values are moved out of the word by HighBit; or their sign is at another bit than that of BitsStored.
         return not layout.shift and (not layout.signed or low < 0 or high < 1 << (precision - 1))
     if layout.shift and int(np.bitwise_or.reduce(pixels, axis=None)) & ((1 << layout.shift) - 1):
         return False
@@ -75,7 +75,7 @@ def _has_overlays(tags: Dataset) -> bool:
 
 
 def masked(pixels: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[Any]:
-    """Native byte order, and nothing outside the stored bits: old files keep overlays there."""
+    """The stored bits in native byte order; all other bits, where old files keep overlays, are zero."""
     pixels = _unsigned(pixels)
     if layout.shift:
         pixels = pixels >> layout.shift
@@ -84,7 +84,7 @@ def masked(pixels: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[Any]:
 
 
 def _clipped(pixels: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[Any]:
-    """Lossy coding overshoots: masked, the brightest bone of 1024 would become a black 0 in 10 bits."""
+    """Clip what lossy coding overshoots: masked to 10 bits, the brightest bone of 1024 would become a black 0."""
     if pixels.dtype.kind == "i":
         half = 1 << (layout.stored - 1)
         return masked(np.clip(pixels.astype(np.int16), -half, half - 1), layout)
@@ -93,6 +93,6 @@ def _clipped(pixels: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[Any]:
 
 
 def _unsigned(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if pixels.dtype.kind == "i":  # JPEG 2000 knows signs itself
+    if pixels.dtype.kind == "i":  # JPEG 2000 has signed samples
         return pixels.astype(np.int16, copy=False).view(np.uint16)
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)

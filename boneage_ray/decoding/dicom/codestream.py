@@ -1,10 +1,10 @@
-"""Compressed frames of DICOM: JPEG (baseline, extended, lossless), JPEG-LS, JPEG 2000 and HTJ2K, by imagecodecs.
+"""Decode compressed frames of DICOM by imagecodecs: JPEG (baseline, extended, lossless), JPEG-LS, JPEG 2000 and HTJ2K.
 
-What a codestream is, is told by its own header and not by the transfer syntax, which some writers get wrong; and its size is
-compared with Rows and Columns before a pixel is inflated, so that a small image cannot hide a huge one.
+The kind of a codestream is read from its own header and not from the transfer syntax, which some writers get wrong. Its size is
+compared with Rows and Columns before it is decompressed, so that a small image cannot hide a huge one.
 
-JPEG of 8 bits goes through the same decoder as JPEG files, which stops at the first thing that is wrong. That of 12 bits and the
-lossless process have none such: what tells of damage there is the end marker and the lengths of the DICOM items around them.
+JPEG of 8 bits goes through the same decoder as JPEG files, which stops at the first error. JPEG of 12 bits and lossless JPEG have
+no such decoder: damage shows in a missing end marker and in the lengths of the DICOM items around the frame.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MAX_TILES = 4096
 
 @dataclass(frozen=True)
 class Codestream:
-    """What the header of a codestream declares."""
+    """The values that the header of a codestream declares."""
 
     kind: Kind
     width: int
@@ -48,7 +48,7 @@ class Codestream:
 
 
 def decode_codestream(frame: bytes, shape: tuple[int, int, int]) -> tuple[npt.NDArray[Any], int]:
-    """One frame to (rows, columns) or (rows, columns, 3), 8 or 16 bits, as the codestream stores it; and its precision.
+    """Decode one frame to (rows, columns) or (rows, columns, 3), 8 or 16 bits, as stored; the second value is its precision.
 
     `shape`: rows, columns, samples that the DICOM header declares. Three samples are what PhotometricInterpretation calls
     them; but JPEG 2000 undoes its own colour transform. Raises `InputProblem`: unreadable, truncated, or too_large when the
@@ -73,7 +73,7 @@ def _decoded(frame: bytes, header: Codestream) -> npt.NDArray[Any]:
     if header.kind == "jpeg-ls":
         return imagecodecs.jpegls_decode(frame)
     if header.kind in ("jpeg2000", "htj2k"):
-        # OpenJPEG for both: OpenJPH decodes HTJ2K in half the time, but tells of damage on stderr and as unraisable errors.
+        # OpenJPEG for both: OpenJPH decodes HTJ2K in half the time, but reports damage on stderr and as unraisable errors.
         return imagecodecs.jpeg2k_decode(frame[frame.index(_J2K_START) :])
     if header.kind == "jpeg" and header.precision == 8:
         return _eight_bits(frame, header)
@@ -96,7 +96,7 @@ def _eight_bits(frame: bytes, header: Codestream) -> npt.NDArray[Any]:
         return jpeg.gray_jpeg(frame, RasterLayout(header.width, header.height))
     import simplejpeg  # type: ignore[import-untyped]
 
-    # Said to be RGB, they are not converted: DICOM tells by its own element what they are.
+    # Marked as RGB, the samples are not converted: in DICOM the photometric interpretation defines them.
     kept = [frame[start:end] for marker, start, end in _segments(frame) if marker not in _COLOUR_MARKERS]
     scans = [end for _, _, end in _segments(frame)][-1]
     stream = b"".join((_JPEG_START, _AS_RGB, *kept, frame[scans:]))
@@ -104,7 +104,7 @@ def _eight_bits(frame: bytes, header: Codestream) -> npt.NDArray[Any]:
 
 
 def read_header(frame: bytes) -> Codestream:
-    """Kind and size of a codestream, by its own header. Raises `InputProblem` unreadable."""
+    """Read kind and size of a codestream from its own header. Raises `InputProblem` unreadable."""
     if frame.startswith(_JPEG_START):
         return _jpeg_header(frame)
     at = frame.find(_J2K_START, 0, 512)  # some writers leave the JP2 boxes around it

@@ -1,6 +1,6 @@
-"""Parse a DICOM file up to its pixels, and tell objects without pixels apart (DICOM PS3.5 and PS3.10).
+"""Parse a DICOM file up to its pixels, and name objects that have none (DICOM PS3.5 and PS3.10).
 
-The pixels themselves are neither copied nor inflated here: a `DicomFile` points at their bytes.
+The pixels are neither copied nor decompressed here: a `DicomFile` refers to their bytes.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _meta_elements(data: bytes, at: int) -> Iterator[tuple[tuple[int, int], tupl
 
 
 class _Source(io.BytesIO):
-    """Remembers whether more bytes were asked for than there were: pydicom takes a cut value for whole."""
+    """Record whether pydicom asked for more bytes than the file has: it accepts a value that is cut short."""
 
     cut = False
 
@@ -146,7 +146,7 @@ def _parse(data: bytes, at: int, syntax: str) -> tuple[Dataset, PixelElement | N
 
 
 def _inflate(packed: memoryview, max_megapixels: float) -> bytes:
-    """The deflated data set, never more of it than its own header has use for."""
+    """Decompress a deflated data set, up to the size that its own header declares."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         head = inflater.decompress(packed, 1 << 20)
@@ -190,5 +190,5 @@ def _no_pixels(tags: Dataset, media_class: str, cut: bool) -> InputProblem:
         return InputProblem("decode", "no_pixels", f"a DICOM object without an image: {name}")
     if cut:
         return InputProblem("decode", "truncated", "the DICOM file ends inside its header, before the pixel data")
-    what = name if kind else "an object that does not say its kind"
+    what = name if kind else "an object without a SOP class"
     return InputProblem("decode", "no_pixels", f"a DICOM header without pixel data: {what}")

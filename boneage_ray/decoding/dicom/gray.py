@@ -1,17 +1,19 @@
-"""Stored values to gray, in the order of the standard (PS3.4 annex N): Modality, VOI, Presentation.
+"""Map stored values to gray in the order of the standard (PS3.4 annex N): Modality, VOI, Presentation.
 
-Stored values have at most 16 bits, so that the whole way is one table of at most 65,536 entries, applied once: a frame is never
-held as floating point. What comes out:
+Stored values have at most 16 bits, so all steps together are one table of at most 65,536 entries that is applied once: a frame is
+never held as floating point. Windows are applied by pydicom, lookup tables are read here: pydicom.pixels.processing refuses a
+Modality LUT of 12 bits (TypeError) and a VOI LUT of 9, truncates values between two entries, and maps everything to the first
+entry where a negative first value is stored as US. The output:
 
 - 8 or fewer stored bits without LUT sequences: uint8. Without a VOI the possible range of values is 0..255, so that an 8-bit
   image keeps its values.
 - else uint16. With a VOI its output range is 0..65535; without one, the range of the modality values present in the image.
 
-White is always the highest value. MONOCHROME1 and a Presentation LUT Shape of INVERSE say the same thing (PS3.3 C.8.11.3.1.2),
-and invert once where both stand. Pixels of padding are black, and do not count for the range.
+White is always the highest value. MONOCHROME1 and a Presentation LUT Shape of INVERSE have the same meaning (PS3.3 C.8.11.3.1.2)
+and invert once where both are present. Padding pixels are black and are left out of the range.
 
-Flags: `voi_unusable` (the file's VOI is broken or leaves one gray level: all levels were kept), `rescale_unusable` (slope or
-intercept are no use: taken for 1 and 0), `polarity_unclear` (photometric interpretation and presentation shape contradict each
+Flags: `voi_unusable` (the file's VOI is invalid or leaves one gray level: all levels were kept), `rescale_unusable` (slope or
+intercept are invalid: 1 and 0 are used), `polarity_unclear` (photometric interpretation and presentation shape contradict each
 other).
 """
 
@@ -125,7 +127,7 @@ def window_values(values: Table, center: float, width: float, function: str) -> 
 
 
 def polarity(tags: Dataset, photometric: str) -> tuple[bool, bool]:
-    """Whether low values are white, and whether the header says so without contradiction."""
+    """Whether low values are white, and whether the header is free of contradiction about it."""
     shape = text(tags, "PresentationLUTShape").upper()
     white_is_low = photometric == "MONOCHROME1"
     return white_is_low or shape == "INVERSE", shape in ("", "INVERSE" if white_is_low else "IDENTITY")
@@ -198,6 +200,6 @@ def _flattens(gray: Table, modality: Table) -> bool:
 
 
 def _full_range(values: Table, counted: Table) -> Table:
-    """Values to 0..1, over the range of those that count."""
+    """Scale values to 0..1 over the range of `counted`."""
     low, high = (counted.min(), counted.max()) if counted.size else (0.0, 0.0)
     return np.asarray(np.clip((values - low) / ((high - low) or 1.0), 0, 1))

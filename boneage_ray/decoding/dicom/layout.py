@@ -1,4 +1,4 @@
-"""How a DICOM file stores its pixels, from its header alone, and what of that is read (PS3.3 C.7.6.3)."""
+"""Read from the header how a DICOM file stores its pixels, and refuse what is not supported (PS3.3 C.7.6.3)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PixelLayout:
 
 
 def read_layout(file: DicomFile, max_megapixels: float) -> PixelLayout:
-    """Read and check the header; nothing of the pixels is touched. Raises `InputProblem` for what cannot be read."""
+    """Read and check the header without decoding pixels. Raises `InputProblem` for what cannot be read."""
     tags = file.tags
     rows, columns = required(tags, "Rows"), required(tags, "Columns")
     frames = header_whole(tags, "NumberOfFrames")
@@ -86,7 +86,7 @@ def header_whole(tags: Dataset, keyword: str) -> int | None:
 
 
 def required(tags: Dataset, keyword: str, least: int = 1) -> int:
-    """A whole number that an image cannot do without."""
+    """A whole number that every image needs. Raises `InputProblem` where it is absent or too small."""
     value = header_whole(tags, keyword)
     if value is None or value < least:
         raise _missing(keyword)

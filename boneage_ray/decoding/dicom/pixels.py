@@ -1,7 +1,6 @@
-"""From the pixel data element to stored values, for every transfer syntax that radiographs come in (PS3.5 sections 8 and 10).
+"""Decode the pixel data element to stored values in every transfer syntax of radiographs (PS3.5 sections 8 and 10).
 
-Native pixels have no checksum; what tells of damage is that the element is as long as its image, and that the file goes on
-behind it as a DICOM file must.
+Native pixels have no checksum. Damage shows where the element is not as long as its image, or where no valid DICOM follows it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from boneage_ray.errors import InputProblem
 class Frame:
     """(rows, columns) uint8 or uint16: bit patterns of `layout.stored` bits, sign not yet taken; of colour the luminance, uint8.
 
-    `layout`: that of the header, except for what the pixels themselves show to be otherwise. `flags`: soft warnings.
+    `layout`: that of the header, corrected where the pixels show it to be wrong. `flags`: warnings.
     """
 
     pixels: npt.NDArray[Any]
@@ -35,7 +34,7 @@ class Frame:
 
 
 def decode_frame(file: DicomFile, layout: PixelLayout) -> Frame:
-    """The frame of a file.
+    """Decode the frame of a file.
 
     Flags: `bits_stored_wrong` and `bits_outside_stored` (bits.py), `pixel_data_longer` (native pixel data of more bytes
     than the image has, though fewer than a row or a column: ignored), `zeros_after_pixels` (the file goes on with zeros
@@ -74,7 +73,7 @@ def _needed(layout: PixelLayout) -> tuple[int, int]:
 
 
 def _check_native(file: DicomFile, layout: PixelLayout) -> tuple[str, ...]:
-    """Refuse pixel data whose length is not that of the image, or behind which no DICOM file goes on; flags."""
+    """Refuse pixel data of the wrong length or followed by bytes that are no DICOM; returns flags."""
     _, needed = _needed(layout)
     found, declared = len(file.pixel.data), file.pixel.length or 0
     if found < max(needed, declared):
@@ -115,7 +114,7 @@ def _native(file: DicomFile, layout: PixelLayout) -> npt.NDArray[Any]:
 
 
 def _luminance(pixels: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[Any]:
-    """(rows, columns, 3) uint8 to its luminance, ITU-R BT.601: the first sample of Y Cb Cr, the weighted sum of RGB."""
+    """Luminance of (rows, columns, 3) uint8 by ITU-R BT.601: the first sample of Y Cb Cr, the weighted sum of RGB."""
     if layout.photometric.startswith("YBR_FULL"):
         return np.ascontiguousarray(pixels[..., 0])
     gray: npt.NDArray[Any] = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)

@@ -1,10 +1,10 @@
-"""The door to DICOM: bytes of one file to a gray radiograph, or the reason why not.
+"""Decode the bytes of one DICOM file to a gray radiograph, or give the reason why it cannot be used.
 
-start.py tells DICOM from other formats. file.py parses, and names objects without pixels. layout.py reads how the pixels
-are stored. pixels.py turns every transfer syntax into stored values, with tail.py (items, and what follows the pixels),
+start.py recognises DICOM. file.py parses the header and names objects without pixels. layout.py reads how the pixels are
+stored. pixels.py turns every transfer syntax into stored values, with tail.py (items, and what follows the pixels),
 codestream.py, rle.py and bits.py. gray.py turns stored values into gray. tags.py reads spacing, sex and identifiers.
 
-No message names anything but sizes, syntaxes, object kinds and element keywords: what a file says of its patient is never quoted.
+Messages name only sizes, transfer syntaxes, object kinds and element keywords: values about the patient are never quoted.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def decode_dicom(data: bytes, max_megapixels: float, voi: Literal["file", "none"
     """Decode one single-frame DICOM image of any modality.
 
     `voi`: "file" applies the first VOI LUT or window of the file, "none" keeps all gray levels. Pixels are (height, width), the
-    highest value white: uint8 for images of 8 stored bits and colour, else uint16 (gray.py says over which range).
-    Raises `InputProblem` (step decode) for everything that cannot become a radiograph, and nothing else.
+    highest value white: uint8 for images of 8 stored bits and colour, else uint16 (gray.py describes the range).
+    Raises `InputProblem` (step decode) for every file that cannot be decoded, and no other error.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom quotes element values in its warnings
@@ -39,7 +39,7 @@ def decode_dicom(data: bytes, max_megapixels: float, voi: Literal["file", "none"
 
 
 def _decode(data: bytes, max_megapixels: float, voi: Literal["file", "none"]) -> Radiograph:
-    # Here, not above: an archive without DICOM does without pydicom.
+    # Here, not above: an archive without DICOM needs no pydicom.
     from boneage_ray.decoding.dicom import gray, pixels, tags
     from boneage_ray.decoding.dicom.file import read_file
     from boneage_ray.decoding.dicom.layout import read_layout

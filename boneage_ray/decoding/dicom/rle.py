@@ -1,4 +1,9 @@
-"""RLE frames of DICOM (PS3.5 annex G): one segment of PackBits a byte plane, the high byte first."""
+"""Decode RLE frames of DICOM (PS3.5 annex G): each byte plane is one segment of PackBits, the high byte first.
+
+imagecodecs decodes the segments; the table of segments is checked here. The libraries that decode whole frames check it too
+little: imagecodecs.dicomrle_decode ends the process (SIGSEGV) on an offset beyond the frame, pydicom and pylibjpeg-rle ignore
+the surplus bytes of a segment that decodes to more than its plane, and pydicom takes four times as long.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +21,9 @@ _HEADER = 64
 
 
 def decode_rle(frame: bytes, shape: tuple[int, int, int], size: int) -> npt.NDArray[Any]:
-    """One RLE frame of `size` bytes a sample to (rows, columns) or planes (3, rows, columns).
+    """Decode one RLE frame of `size` bytes a sample to (rows, columns) or planes (3, rows, columns).
 
-    Each segment must give its plane, no byte less or more. Raises `InputProblem`: unreadable or truncated.
+    Each segment must give its plane, no more and no fewer bytes. Raises `InputProblem`: unreadable or truncated.
     """
     rows, columns, samples = shape
     bounds = _bounds(frame, samples * size)
@@ -42,7 +47,7 @@ def _bounds(frame: bytes, needed: int) -> list[int]:
 
 def _plane(segment: bytes, wanted: int) -> npt.NDArray[np.uint8]:
     try:
-        # Into a buffer of little more than the declared size: RLE blows up to 64 times.
+        # Into a buffer of one byte more than the declared size: RLE expands up to 64 times.
         values = imagecodecs.packbits_decode(segment, out=wanted + 1)
     except (RuntimeError, ValueError):
         raise InputProblem("decode", "unreadable", "the RLE data are damaged or longer than declared") from None

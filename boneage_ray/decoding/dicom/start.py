@@ -1,4 +1,4 @@
-"""How a DICOM file begins: told by content, cheaply and without pydicom, for every file of an archive is asked."""
+"""Recognise DICOM by the first bytes of a file, without pydicom because every file of an archive is checked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FIRST_GROUPS = (2, 4, 8)  # file meta, directory, identification: no DICOM obje
 def looks_like_dicom(data: bytes) -> bool:
     """Whether the bytes begin as a DICOM object: with or without preamble and file meta, in any byte order.
 
-    Looks at the first 200 bytes and at one more tag; a TIFF with a DICOM preamble (both at once) is DICOM.
+    Reads the first 200 bytes and one more tag; a file that is both TIFF and DICOM, by its preamble, is DICOM.
     """
     return data[PREAMBLE_LENGTH : PREAMBLE_LENGTH + 4] == PREFIX or first_element(data, 0) is not None
 
@@ -32,7 +32,7 @@ def first_element(data: bytes, at: int) -> Literal["explicit", "implicit", "big"
 
 
 def _next_tag_follows(data: bytes, at: int) -> bool:
-    """Implicit elements have no mark of their own: the length must lead to a tag that may come next."""
+    """Whether the length of an implicit element, which has no VR to check, leads to a tag that may follow."""
     length = int.from_bytes(data[at + 4 : at + 8], "little")
     after = at + 8 + length
     if length % 2 or length > 1024 or len(data) < after + 8:

@@ -1,4 +1,4 @@
-"""What a DICOM file says of its radiograph: pixel spacing with its source, sex, UIDs, a patient hash, the body part."""
+"""Read the header values of a radiograph: pixel spacing with its source, sex, UIDs, a patient hash, the body part."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_spacing(tags: Dataset) -> PixelSpacing:
 
     Flags: `spacing_at_detector`: measured at the detector or film and not corrected for magnification, also when PixelSpacing
     only repeats ImagerPixelSpacing without a calibration. `spacing_unusable`: not two plausible numbers (None is given).
-    `spacing_not_square`: row and column spacing differ by more than 1 % (None is given: one number cannot say both, and
+    `spacing_not_square`: row and column spacing differ by more than 1 % (None is given: one number cannot describe both, and
     nothing is resampled).
     """
     given = {name: found for name in _SPACINGS if (found := numbers(tags, name))}
@@ -64,8 +64,8 @@ def read_uids(tags: Dataset) -> dict[str, str]:
 def read_patient(tags: Dataset) -> str | None:
     """32 hexadecimal digits that are equal for equal PatientID and IssuerOfPatientID; None without an id.
 
-    It brings the images of a patient together and keeps the id out of sight; it is no anonymisation: who has a list of ids
-    can find out which of them it is.
+    The hash groups the images of a patient without showing the id. It is no anonymisation: with a list of ids one can find
+    out which of them it is.
     """
     patient = text(tags, "PatientID")
     if not patient:

@@ -1,7 +1,7 @@
-"""The bytes from the pixel data on: items of compressed pixels, and what may follow (DICOM PS3.5 sections 7.5 and A.4).
+"""Check the bytes from the pixel data on: items of compressed pixels, and the elements after them (DICOM PS3.5, 7.5 and A.4).
 
-Pixels have no checksum. But bytes that were lost from them or put into them move everything behind, so that a file whose rest is
-exactly what it must be has lost none and got none.
+Pixels have no checksum. Bytes lost from the pixels or inserted into them shift all that follows, so a file that ends with valid
+elements or padding has lost and gained none.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def split_items(pixel: PixelElement) -> tuple[list[memoryview], memoryview]:
         if at > len(data):
             raise InputProblem("decode", "truncated", f"compressed pixel data end {at - len(data)} bytes too early")
         found.append(data[start:at])
-    if pixel.length == at == len(data):  # a length in place of the end mark: not allowed, but as good
+    if pixel.length == at == len(data):  # a length in place of the end mark: not allowed, but equivalent
         return found, pixel.rest
     raise InputProblem("decode", "truncated", "compressed pixel data end without their end mark")
 
@@ -53,10 +53,10 @@ def one_frame(items: list[memoryview]) -> bytes:
 
 
 def check_tail(rest: memoryview, file: DicomFile) -> bool:
-    """Whether zeros that belong to no element follow the pixels, as some media are filled up; elements may.
+    """Whether zeros that belong to no element follow the pixels, as on media that are filled up; elements may follow too.
 
-    Fewer zeros than an element has are taken for black pixels that were moved out; but one after an odd number of bytes is
-    padding in the wrong place. Raises `InputProblem` unreadable for anything that is neither zeros nor elements.
+    Fewer zeros than an element has count as black pixels that were shifted out, except for one after an odd number of bytes,
+    which is misplaced padding. Raises `InputProblem` unreadable for anything that is neither zeros nor elements.
     """
     order = ">" if file.big_endian else "<"
     at, last = 0, LAST_PIXEL_TAG

@@ -1,4 +1,4 @@
-"""Values of DICOM elements, read so that a broken one costs the element and not the file."""
+"""Read values of DICOM elements; an invalid one makes that element unusable, not the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BROKEN = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, N
 def numbers(tags: Dataset, keyword: str) -> list[float]:
     """The numbers of an element; empty when it is absent or empty, NaN for what is none.
 
-    A comma inside a number is what some writers make of the decimal point; it is not guessed at, the number is NaN.
+    Some writers put a comma for the decimal point; such a number is not guessed, it is NaN.
     """
     try:
         value = tags.get(keyword)
@@ -40,7 +40,7 @@ def text(tags: Dataset, keyword: str) -> str:
 def words(tags: Dataset, keyword: str, big_endian: bool) -> list[int]:
     """The 16-bit words of an element of US, SS or OW, without sign; empty when it is absent or none of these.
 
-    Read from the raw bytes: whether US or SS is meant is often written wrongly, and is for the caller to know.
+    They are read from the raw bytes because the VR, US or SS, is often wrong; the caller decides the sign.
     """
     try:
         element = tags.get_item(keyword)

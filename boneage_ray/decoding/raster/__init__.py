@@ -1,1 +1,1 @@
-"""Raster image files to gray pixels: PNG, JPEG, TIFF and BMP."""
+"""Raster image files (PNG, JPEG, TIFF and BMP) are decoded here to gray pixels."""

@@ -1,7 +1,9 @@
-"""BMP (Windows bitmaps of every header size, and those of OS/2).
+"""Decode BMP: Windows bitmaps of every header size, and those of OS/2.
 
-Rows are laid out plainly, so they are taken as they lie, and none may be missing. A BMP has no checksum; what tells of damage
-is that header, colour table, rows and end of file must meet: bytes left over mean that the header is wrong or bytes were put in.
+A BMP has no checksum. Header, colour table, rows and end of file must meet without a gap: surplus bytes mean that the header is
+wrong or that bytes were inserted. Libraries do not check this: Pillow and OpenCV return 60 rows of a picture of 61 whose header
+declares 60, and shifted pixels where 4 bytes were inserted. Of run lengths, Pillow cuts a run that is longer than its row,
+OpenCV fills missing rows, and imagecodecs reads none; Pillow refuses 32-bit colour masks in the order R, G, B.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ _PLAIN, _RLE8, _RLE4, _MASKS, _ALPHA_MASKS = 0, 1, 2, 3, 6
 
 
 class _Header(NamedTuple):
-    file_size: int  # as the file says; 0 or wrong from some writers
+    file_size: int  # as the header declares; 0 or wrong from some writers
     start: int  # of the pixels
     size: int  # of this header
     width: int
@@ -33,14 +35,14 @@ class _Header(NamedTuple):
 
 
 def looks_like_bmp(data: bytes) -> bool:
-    """BM, and a header of a size that there is; a file cut inside its header counts, as long as it could still be one."""
+    """Whether the file starts with BM and a known header size; a file cut inside its header counts as BMP too."""
     if not data.startswith(b"BM"):
         return False
     return len(data) < 18 or struct.unpack_from("<I", data, 14)[0] in _HEADERS
 
 
 def decode_bmp(data: bytes, max_megapixels: float) -> tuple[npt.NDArray[Any], int]:
-    """Gray pixels, and 1, for a BMP knows no orientation. Raises `InputProblem`."""
+    """Gray pixels, and orientation 1, because a BMP has none. Raises `InputProblem`."""
     header = _header(data)
     height = abs(header.height)
     check_limits(RasterLayout(header.width, height, channels=max(1, header.bits // 8)), max_megapixels)
@@ -129,7 +131,7 @@ def _indices(rows: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
 
 def _masked(rows: npt.NDArray[np.uint8], data: bytes, header: _Header) -> npt.NDArray[np.uint8]:
     """(height, width, 3) of pixels whose channels lie where three masks say."""
-    masks = (0x7C00, 0x03E0, 0x001F)  # 5 bits each, when 16-bit pixels bring no masks
+    masks = (0x7C00, 0x03E0, 0x001F)  # 5 bits each, where a file of 16-bit pixels has no masks
     if header.compression != _PLAIN:
         if len(data) < 66 or header.start < 66:
             raise decode_problem("unreadable", "BMP without its colour masks")

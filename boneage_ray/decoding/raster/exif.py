@@ -1,4 +1,4 @@
-"""The orientation that EXIF metadata record (Exif 2.32, tag 274), and pixels made upright by it."""
+"""Read the orientation from EXIF metadata (Exif 2.32, tag 274) and turn pixels upright by it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ORIENTATION = 274
 
 
 def exif_orientation(block: bytes) -> int:
-    """1 to 8; 1 where the block, a little TIFF file of its own, does not say or is damaged: metadata refuse no picture."""
+    """Orientation 1 to 8 of an EXIF block, a small TIFF file; 1 where it is absent or damaged, for metadata refuse no picture."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
     if order is None or len(block) < 8:
         return 1
@@ -28,7 +28,7 @@ def exif_orientation(block: bytes) -> int:
 
 
 def upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    """(height, width) pixels as a person should see them; for 5 to 8 width and height change places."""
+    """Turn (height, width) pixels upright; for orientations 5 to 8 width and height are exchanged."""
     if orientation >= 5:
         pixels = pixels.T
     if orientation in (3, 4, 7, 8):

@@ -1,8 +1,8 @@
-"""Colour to gray, the same for every raster format.
+"""Convert colour to gray, the same way for every raster format.
 
 Gray is 0.299 R + 0.587 G + 0.114 B, rounded to the nearest level in OpenCV's fixed point (8 bits: at most 0.51 levels from the
-exact sum; 16 bits: at most 2); R = G = B gives exactly that level. Alpha is dropped, never blended: what lies under it was
-measured too.
+exact sum; 16 bits: at most 2); R = G = B gives exactly that level. Alpha is dropped, never blended, because the pixels under it
+were measured too.
 """
 
 from __future__ import annotations

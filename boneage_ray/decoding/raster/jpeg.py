@@ -1,7 +1,7 @@
-"""JPEG (ITU-T T.81) by libjpeg-turbo, which stops here at the first thing that is wrong.
+"""Decode JPEG (ITU-T T.81) by libjpeg-turbo, which stops here at the first error.
 
-libjpeg fills with gray what a damaged scan does not give, and only warns; such a warning is a problem here. What it does not even
-warn of, a file that ends between two scans, is seen by walking the markers: every coefficient must have come at full precision.
+libjpeg fills the missing part of a damaged scan with gray and only warns; here every warning is a problem. It does not warn of a
+file that ends between two scans, so the markers are read here: every coefficient must be present at full precision.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PIXELS_PER_BYTE = 512  # each 8 x 8 block costs at least one bit
 
 @dataclass
 class Markers:
-    """What the markers before the end of the image say."""
+    """The values of the markers before the end of the image."""
 
     layout: RasterLayout | None = None
     orientation: int = 1
@@ -44,7 +44,7 @@ def decode_jpeg(data: bytes, max_megapixels: float) -> tuple[npt.NDArray[np.uint
     if markers.layout is None or not markers.ended:
         raise decode_problem("truncated", "JPEG ends before its end-of-image marker")
     if any(markers.missing.values()):
-        raise decode_problem("truncated", "JPEG ends before its last scan: some of its coefficients never came")
+        raise decode_problem("truncated", "JPEG ends before its last scan: some of its coefficients are missing")
     if markers.huffman and markers.layout.width * markers.layout.height > _PIXELS_PER_BYTE * len(data):
         raise decode_problem("truncated", "JPEG with far less data than its pixels need")
     return gray_jpeg(data, markers.layout, 255 if markers.adobe else 0), markers.orientation
@@ -83,7 +83,7 @@ def walk(data: bytes, max_megapixels: float) -> Markers:
         (length,) = struct.unpack_from(">H", data, at + 2)
         body = data[at + 4 : at + 2 + length]
         if length < 2 or len(body) < length - 2:
-            raise decode_problem("truncated", "JPEG ends or breaks inside its header")
+            raise decode_problem("truncated", "JPEG ends inside its header")
         _note(code, body, found, max_megapixels)
         at += 2 + length
         if code == 0xDA:
@@ -117,13 +117,13 @@ def _frame(body: bytes, found: Markers) -> RasterLayout:
     if components not in (1, 3, 4):
         raise decode_problem("unsupported_format", f"JPEG of {components} components; 1, 3 or 4 are read")
     if height == 0:
-        raise decode_problem("unsupported_format", "JPEG whose height is told only after its scan")
+        raise decode_problem("unsupported_format", "JPEG that states its height only after its scan")
     found.missing = {body[6 + 3 * k]: 2**64 - 1 for k in range(components)}
     return RasterLayout(width, height, components)
 
 
 def _scan(body: bytes, found: Markers) -> None:
-    """Note which coefficients of which components this scan brings to full precision."""
+    """Record which coefficients of which components this scan completes to full precision."""
     found.scans += 1
     if found.layout is None or not body or len(body) < 4 + 2 * body[0]:
         raise decode_problem("unreadable", "JPEG could not be decoded; a scan header is damaged")
@@ -131,7 +131,7 @@ def _scan(body: bytes, found: Markers) -> None:
         raise decode_problem("unreadable", f"JPEG of more than {_MAX_SCANS} scans")
     first, last, approximation = body[1 + 2 * body[0] : 4 + 2 * body[0]]
     if approximation & 15 == 0 and first <= last <= 63:
-        brought = (1 << last + 1) - (1 << first)
+        complete = (1 << last + 1) - (1 << first)
         for k in range(body[0]):
             component = body[1 + 2 * k]
-            found.missing[component] = found.missing.get(component, 0) & ~brought
+            found.missing[component] = found.missing.get(component, 0) & ~complete

@@ -1,4 +1,4 @@
-"""What a raster file's header says of its pixels, the limits that it must keep, and the way to its problems."""
+"""The layout that a raster file's header declares, the limits that it must keep, and the problems that are raised."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def decode_problem(reason: Reason, message: str) -> InputProblem:
 
 
 def check_limits(layout: RasterLayout, max_megapixels: float) -> None:
-    """Refuse what a header declares before anything is inflated. Raises `InputProblem`."""
+    """Refuse a header beyond the limits before anything is decompressed. Raises `InputProblem`."""
     width, height = layout.width, layout.height
     if width < 1 or height < 1:
         raise decode_problem("unreadable", f"the header declares {width} x {height} pixels")
@@ -38,6 +38,6 @@ def check_limits(layout: RasterLayout, max_megapixels: float) -> None:
 
 
 def one_page(pages: int) -> None:
-    """Which of several pages shows the hand is not for us to guess."""
+    """Refuse a file of several pages: which of them shows the hand cannot be known."""
     if pages > 1:
         raise decode_problem("multi_frame", f"{pages} pages; one radiograph a file is needed")

@@ -1,8 +1,8 @@
-"""PNG (W3C Recommendation, third edition) by libpng.
+"""Decode PNG (W3C Recommendation, third edition) by libpng.
 
-Only the four chunks that hold the picture reach the decoder: a text or profile chunk, which may be a bomb, is never inflated.
-libpng refuses a chunk whose CRC is wrong and data that end early, so a damaged picture is never filled up. Data for more rows
-than the header declares it only warns of, under a name in `logging`; here they refuse the file, for its header is wrong.
+Only the four chunks of the picture reach the decoder: a text or profile chunk, which may be a decompression bomb, is never
+decompressed. libpng refuses a chunk with a wrong CRC and data that end early, so missing pixels are never filled in. It only logs
+a warning about data for more rows than the header declares; here such a file is refused, because its header is wrong.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Chunks:
 
 
 class _Warnings(logging.Filter):
-    """Keeps libpng's warnings off stderr, and notes for the thread that caused it the one that tells of surplus data."""
+    """Keep libpng's warnings off stderr, and record the one about surplus data for the thread that caused it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ def _decoded(data: bytes) -> tuple[npt.NDArray[Any], bool]:
     pixels = imagecodecs.png_decode(data)
     if logger.isEnabledFor(logging.WARNING):
         return pixels, _WARNINGS.noted.surplus
-    # The program has switched all logging off (logging.disable); then only inflating once more can tell.
+    # All logging is disabled (logging.disable): surplus data show only by decompressing once more.
     packed = b"".join(
         data[start + 8 : end - 4] for start, end in _walk(data).pieces if data[start + 4 : start + 8] == b"IDAT"
     )
@@ -117,7 +117,7 @@ def _header(data: bytes) -> RasterLayout:
         raise decode_problem("unreadable", "starts as a PNG, but its header is damaged or cut off")
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
     if colour not in _CHANNELS:
-        raise decode_problem("unreadable", f"PNG of colour type {colour}, which there is not")
+        raise decode_problem("unreadable", f"PNG of colour type {colour}, which does not exist")
     return RasterLayout(width, height, _CHANNELS[colour], 8 if colour == 3 else bits)
 
 

@@ -1,7 +1,7 @@
-"""One raster file to upright gray pixels; the format is told by its first bytes.
+"""Decode one raster file to upright gray pixels; the format is recognised by its first bytes.
 
-Decoders are chosen for what they do with damage: each of these refuses a file that it cannot read to the end. Those that fill
-what is missing (libjpeg by way of OpenCV, Pillow or imagecodecs; libtiff by way of OpenCV) are not used.
+Decoders were chosen by how they treat damage: each of them refuses a file that it cannot read to the end. Decoders that fill in
+missing pixels (libjpeg through OpenCV, Pillow or imagecodecs; libtiff through OpenCV) are not used.
 """
 
 from __future__ import annotations

