@@ -52,9 +52,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.memory_mb < _LEAST_MEMORY_MB:
-            raise UsageError(
-                f"{self.memory_mb} MB are too little for a decoder process; give at least {_LEAST_MEMORY_MB}"
-            )
+            raise UsageError(f"{self.memory_mb} MB are too few for a decoder process; give at least {_LEAST_MEMORY_MB}")
         if not self.seconds > 0:
             raise UsageError(f"the seconds for one file must be more than 0, not {self.seconds:g}")
 
@@ -214,9 +212,7 @@ class _Child:
             raise InputProblem("decode", "unreadable", f"decoding did not end within {limits.seconds:g} s") from None
         except (EOFError, OSError):
             raise _DiedError(_exit_code(process)) from None
-        except (
-            ValueError
-        ) as error:  # memory overwritten by a broken file, or a bug; never the answer of a sound process
+        except ValueError as error:  # memory overwritten by a broken file, or a bug
             message = f"the decoder process gave an invalid answer: {type(error).__name__}"
             raise InputProblem("decode", "internal_error", message) from error
 

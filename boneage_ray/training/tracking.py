@@ -1,4 +1,4 @@
-"""wandb, when it was asked for: offline without a key, never required."""
+"""Log a training to wandb, only where it was asked for: offline without a key, and without wandb's own error reports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import tempfile
 from typing import Any
 
-from boneage_ray.errors import UsageError
 from boneage_ray.recipes.recipe import Recipe
 
 
@@ -17,10 +16,9 @@ class Tracker:
         self._run: Any = None
         if not enabled:
             return
-        try:
-            import wandb
-        except ImportError:
-            raise UsageError("--wandb needs the package wandb: pip install 'boneage-ray[wandb]'") from None
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read at the import
+        import wandb  # here, not above: it is not to be loaded unless asked for
+
         online = "WANDB_API_KEY" in os.environ
         mode: Any = os.environ.get("WANDB_MODE") or ("online" if online else "offline")
         folder = os.environ.get("WANDB_DIR") or (out if "://" not in out else tempfile.gettempdir())

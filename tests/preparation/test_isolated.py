@@ -348,5 +348,5 @@ def test_limits_come_from_the_environment(monkeypatch):
     with pytest.raises(UsageError, match="BONEAGE_DECODER_MB=much: a number of MiB above 0 is needed"):
         Limits.from_environment()
     monkeypatch.setenv("BONEAGE_DECODER_MB", "100")
-    with pytest.raises(UsageError, match="100 MB are too little for a decoder process; give at least 256"):
+    with pytest.raises(UsageError, match="100 MB are too few for a decoder process; give at least 256"):
         Limits.from_environment()

@@ -1,0 +1,58 @@
+"""What pyproject.toml asks for and what the package imports are the same, apart from the exceptions named here."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import boneage_ray
+
+ROOT = Path(__file__).parents[1]
+# Installed, though no module imports it: the reason.
+NOT_IMPORTED = {"python-multipart": "starlette.formparsers, which reads uploaded forms, imports it"}
+# Imported, though not asked for by name: the dependency that always brings it.
+BROUGHT_BY = {"starlette": "fastapi", "markupsafe": "jinja2", "aiohttp": "s3fs", "botocore": "s3fs"}
+FOR_TYPES_ONLY = {"_typeshed"}
+
+
+def normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def imported():
+    """Top names of everything that a module of the package imports, also inside functions."""
+    found = set()
+    for path in Path(boneage_ray.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(node.module)
+    return {name.partition(".")[0] for name in found} - set(sys.stdlib_module_names) - {"boneage_ray"}
+
+
+def required():
+    """Names of the plain dependencies, and of those of the extras for users."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [one for name, ones in project["optional-dependencies"].items() if name != "test" for one in ones]
+    return {normal(re.match(r"[\w.-]+", one)[0]) for one in (*project["dependencies"], *extras)}
+
+
+def distributions(module):
+    return {normal(name) for name in packages_distributions().get(module, ())}
+
+
+def test_every_dependency_is_imported():
+    used = set().union(*map(distributions, imported()))
+    assert required() - used == set(NOT_IMPORTED)
+
+
+def test_every_import_has_its_dependency():
+    needed = required()
+    unknown = {name for name in imported() - FOR_TYPES_ONLY if not distributions(name) & needed}
+    assert unknown == set(BROUGHT_BY)
+    assert set(BROUGHT_BY.values()) <= needed
