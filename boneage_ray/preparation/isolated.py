@@ -168,6 +168,8 @@ def _close(starter: ThreadPoolExecutor, children: set[_Child]) -> None:
     for one in tuple(children):
         one.end()
     starter.shutdown(wait=False, cancel_futures=True)
+    for one in tuple(children):  # those that meanwhile replaced one that was ended at work
+        one.end()
 
 
 class _DiedError(Exception):
