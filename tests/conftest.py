@@ -9,6 +9,10 @@ from pathlib import Path
 # Before anything imports Ray, which reads these once.
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "90", "WANDB_MODE": "offline"}
 os.environ["HF_HUB_OFFLINE"] = "1"  # what needs the hub fails at once
+# Before anything imports torch or OpenCV: processes that share the cores would only wait for each other's threads.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
+# Read by the C library when a worker starts: memory that one model leaves is the next one's, not the kernel's to clear again.
+os.environ |= {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
 
 import pytest
 from s3server import SECRET_KEY, serve_s3
@@ -16,6 +20,34 @@ from s3server import SECRET_KEY, serve_s3
 from boneage_ray import storage
 from boneage_ray.errors import ExitCode, StorageError
 from boneage_ray.storage import s3
+
+
+def pytest_xdist_auto_num_workers(config):
+    """One worker a core, at most four, for the whole suite; named files run in this process, because a worker takes seconds to
+    start. `-n` decides otherwise."""
+    named = config.args_source is config.ArgsSource.ARGS
+    return 0 if named else min(4, len(os.sched_getaffinity(0)))
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """A file goes to one worker, so that its fixtures are made once; so do all tests that share the session's Ray."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadGroupScheduling
+
+    class WholeFiles(LoadGroupScheduling):
+        def _split_scope(self, nodeid):
+            return super()._split_scope(nodeid).partition("::")[0]
+
+    return WholeFiles(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Tests that start a Ray of their own name their group themselves."""
+    for item in items:
+        if item.get_closest_marker("ray") and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture(scope="session")

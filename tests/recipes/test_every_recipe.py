@@ -17,6 +17,7 @@ from boneage_ray.models.backbone import load_checked
 from boneage_ray.recipes import RECIPES
 from boneage_ray.records.schema import result_schema
 from boneage_ray.tasks.build import build_model, build_task
+from boneage_ray.training import checkpoint
 from boneage_ray.training.loop import TrainingRun, train_stages
 from boneage_ray.training.optimization import build_optimizer, build_schedule, parameter_groups
 from boneage_ray.training.step import Learner, predict_epoch, train_step
@@ -171,8 +172,11 @@ class Picturebook:
 
 
 @every_recipe
-def test_a_refactor_may_not_move_the_losses(recipe, tmp_path):
+def test_a_refactor_may_not_move_the_losses(recipe, tmp_path, monkeypatch):
     """Two epochs of every stage, with its own optimizer, rates, freezing, averaging and augmentation, in float32."""
+    # Nothing reads them here, and they are a gigabyte: tests/training/test_loop.py is about checkpoints.
+    monkeypatch.setattr(checkpoint, "save_epoch", lambda *_: None)
+    monkeypatch.setattr(checkpoint, "save_weights", lambda *_: None)
     stages = [stage.model_dump() | {"epochs": 2, "patience": 0} for stage in recipe.stages]
     short = recipe.derive(
         stages=stages, precision="float32", image={"size": SIDE}, members=1, **without_weights(recipe)
