@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import uuid
+from functools import cache
 from pathlib import Path
 
 # Before anything imports Ray, which reads these once.
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "90", "WANDB_MODE": "offline"}
 os.environ["HF_HUB_OFFLINE"] = "1"  # what needs the hub fails at once
-# Before anything imports torch or OpenCV: processes that share the cores would only wait for each other's threads.
-os.environ |= {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
+# Before anything imports torch or OpenCV: processes that share the cores would only wait for each other's threads, and spin.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENCV_FOR_THREADS_NUM": "1"}
 # Read by the C library when a worker starts: memory that one model leaves is the next one's, not the kernel's to clear again.
 os.environ |= {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
 
@@ -53,7 +54,12 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory):
     """A running S3 server: `endpoint`, and `environment`, the AWS_* variables that reach it."""
-    with serve_s3(tmp_path_factory.mktemp("s3") / "buckets") as server:
+    from botocore.loaders import JSONFileLoader
+
+    with serve_s3(tmp_path_factory.mktemp("s3") / "buckets") as server, pytest.MonkeyPatch.context() as patch:
+        # Every test makes connections of its own, and each would parse the same megabytes of what AWS offers.
+        load = cache(JSONFileLoader().load_file)
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: load(path))
         yield server
 
 
@@ -116,7 +122,7 @@ def refusal():
 
 @pytest.fixture(scope="session")
 def local_ray(s3_server):
-    """One Ray for the whole session: eight logical CPUs on however many there are. Its workers reach the S3 server."""
+    """One Ray for the whole session: four logical CPUs on however many there are. Its workers reach the S3 server."""
     import ray
 
     from boneage_ray.runtime import cluster
@@ -126,7 +132,7 @@ def local_ray(s3_server):
             patch.setenv(name, value)
         # Workers find what tests hand to them.
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
-        cpus = cluster.connect(num_cpus=8)
+        cpus = cluster.connect(num_cpus=4)
     yield cpus
     ray.shutdown()
 
