@@ -23,6 +23,7 @@ from boneage_ray.errors import ExitCode, StorageError
 from boneage_ray.storage import s3
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """One worker a core, at most four, for the whole suite; named files run in this process, because a worker takes seconds to
     start. `-n` decides otherwise."""
@@ -30,6 +31,7 @@ def pytest_xdist_auto_num_workers(config):
     return 0 if named else min(4, len(os.sched_getaffinity(0)))
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """A file goes to one worker, so that its fixtures are made once; so do all tests that share the session's Ray."""
     if config.getoption("dist") != "loadgroup":
