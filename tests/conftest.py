@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from functools import cache
 from pathlib import Path
@@ -132,8 +133,9 @@ def local_ray(s3_server):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment.items():
             patch.setenv(name, value)
-        # Workers find what tests hand to them.
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+        # Ray's workers find what tests hand to them, also where the driver is a worker of pytest-xdist.
+        ours = [path for path in sys.path if path.startswith(str(Path(__file__).parent))]
+        patch.setenv("PYTHONPATH", os.pathsep.join([*ours, os.environ.get("PYTHONPATH", "")]))
         cpus = cluster.connect(num_cpus=4)
     yield cpus
     ray.shutdown()
