@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
+from functools import cache
 from pathlib import Path
 
 # Before anything imports Ray, which reads these once.
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "90", "WANDB_MODE": "offline"}
 os.environ["HF_HUB_OFFLINE"] = "1"  # what needs the hub fails at once
+# Before anything imports torch or OpenCV: processes that share the cores would only wait for each other's threads, and spin.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENCV_FOR_THREADS_NUM": "1"}
+# Read by the C library when a worker starts: memory that one model leaves is the next one's, not the kernel's to clear again.
+os.environ |= {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
 
 import pytest
 from s3server import SECRET_KEY, serve_s3
@@ -18,10 +24,45 @@ from boneage_ray.errors import ExitCode, StorageError
 from boneage_ray.storage import s3
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """One worker a core, at most four, for the whole suite; named files run in this process, because a worker takes seconds to
+    start. `-n` decides otherwise."""
+    named = config.args_source is config.ArgsSource.ARGS
+    return 0 if named else min(4, len(os.sched_getaffinity(0)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file goes to one worker, so that its fixtures are made once; so do all tests that share the session's Ray."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadGroupScheduling
+
+    class WholeFiles(LoadGroupScheduling):
+        def _split_scope(self, nodeid):
+            return super()._split_scope(nodeid).partition("::")[0]
+
+    return WholeFiles(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Tests that start a Ray of their own name their group themselves."""
+    for item in items:
+        if item.get_closest_marker("ray") and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory):
     """A running S3 server: `endpoint`, and `environment`, the AWS_* variables that reach it."""
-    with serve_s3(tmp_path_factory.mktemp("s3") / "buckets") as server:
+    from botocore.loaders import JSONFileLoader
+
+    with serve_s3(tmp_path_factory.mktemp("s3") / "buckets") as server, pytest.MonkeyPatch.context() as patch:
+        # Every test makes connections of its own, and each would parse the same megabytes of what AWS offers.
+        load = cache(JSONFileLoader().load_file)
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: load(path))
         yield server
 
 
@@ -84,7 +125,7 @@ def refusal():
 
 @pytest.fixture(scope="session")
 def local_ray(s3_server):
-    """One Ray for the whole session: eight logical CPUs on however many there are. Its workers reach the S3 server."""
+    """One Ray for the whole session: four logical CPUs on however many there are. Its workers reach the S3 server."""
     import ray
 
     from boneage_ray.runtime import cluster
@@ -92,9 +133,10 @@ def local_ray(s3_server):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment.items():
             patch.setenv(name, value)
-        # Workers find what tests hand to them.
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
-        cpus = cluster.connect(num_cpus=8)
+        # Ray's workers find what tests hand to them, also where the driver is a worker of pytest-xdist.
+        ours = [path for path in sys.path if path.startswith(str(Path(__file__).parent))]
+        patch.setenv("PYTHONPATH", os.pathsep.join([*ours, os.environ.get("PYTHONPATH", "")]))
+        cpus = cluster.connect(num_cpus=4)
     yield cpus
     ray.shutdown()
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -56,6 +57,12 @@ def page_of(rows, leaks=0):
     return data_page(manifest_of(rows, leaks), rejected_rows(rows), {"Archive": "s3://hands"}, COMMAND, copies(table))
 
 
+@cache
+def usual_page(with_refused=True):
+    """The page of RECORDS and REFUSED, drawn once for all tests that read it."""
+    return page_of(RECORDS + REFUSED if with_refused else RECORDS)
+
+
 def status_of(page):
     return re.search(r'<div class="status (\w+)".*?<strong>(.*?)</strong>(.*?)</div>', page, re.DOTALL).groups()
 
@@ -82,7 +89,7 @@ def texts(svg):
 
 
 def test_the_page_balances_and_names_every_reason():
-    page = page_of(RECORDS + REFUSED)
+    page = usual_page()
     level, headline, details = status_of(page)
     assert (level, headline) == ("caution", "3 of 43 inputs were not used")
     assert "43 inputs = 40 records + 3 not used." in details
@@ -97,7 +104,7 @@ def test_the_page_balances_and_names_every_reason():
 
 
 def test_a_clean_preparation_is_good_and_has_no_excluded_images():
-    page = page_of(RECORDS)
+    page = usual_page(with_refused=False)
     assert status_of(page)[:2] == ("good", "Every input became a record")
     assert "Excluded images" not in page
     assert "Inputs that were not used" not in page
@@ -115,7 +122,7 @@ def test_a_split_that_leaks_is_told_on_top():
     assert (level, headline) == ("caution", "The split that was given leaks")
     assert "2 patients or images are on more than one side" in details
     assert "1 patient or image is on more than one side" in page_of(RECORDS, leaks=1)
-    assert "exact copies are on one side" in page_of(RECORDS)
+    assert "exact copies are on one side" in usual_page(with_refused=False)
 
 
 @pytest.mark.parametrize("change", [{"train": 19}, {"rejected": 2}])
@@ -136,7 +143,7 @@ def test_everything_from_outside_is_escaped():
 
 
 def test_the_page_loads_nothing_and_every_id_is_in_one_figure():
-    read = Reader(page_of(RECORDS + REFUSED))
+    read = Reader(usual_page())
     places = [a[key] for _, a in read.tags for key in ("src", "href", "xlink:href") if key in a]
     assert places
     assert all(place.startswith(("#", "data:image/png;base64,")) for place in places)
@@ -165,7 +172,7 @@ def test_every_figure_has_words_and_every_section_its_command():
 
 def test_embedded_json_is_the_overview():
     manifest = manifest_of(RECORDS + REFUSED)
-    found = json.loads(Reader(page_of(RECORDS + REFUSED)).script)
+    found = json.loads(Reader(usual_page()).script)
     assert found["overview"] == json.loads(json.dumps(manifest["overview"]))
     assert (found["counts"], found["leaks"], found["command"]) == (manifest["counts"], 0, COMMAND)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from html.parser import HTMLParser
 
 import pytest
@@ -54,6 +55,12 @@ def page_of(cases, median=120.0, history=()):
     return age_page(analyse_ages(cases, median), cases, {"Model": "m 9f0c"}, history, COMMAND)
 
 
+@cache
+def usual_page(count, with_history=False):
+    """The page of so many made-up cases, drawn once for all tests that read it."""
+    return page_of(many(count), history=HISTORY if with_history else ())
+
+
 def status_of(page):
     return re.search(r'<div class="status (\w+)".*?<strong>(.*?)</strong>(.*?)</div>', page, re.DOTALL).groups()
 
@@ -83,7 +90,7 @@ def test_everything_from_outside_is_escaped():
 
 
 def test_the_page_loads_nothing_and_runs_nothing():
-    read = Reader(page_of(many(120), history=HISTORY))
+    read = Reader(usual_page(120, with_history=True))
     outside = [
         value
         for _, attributes in read.tags
@@ -98,7 +105,7 @@ def test_the_page_loads_nothing_and_runs_nothing():
 
 
 def test_the_banner_the_facts_and_five_numbers_are_there():
-    page = page_of(many(120))
+    page = usual_page(120)
     assert "For research, not a medical device" in page
     assert "<dt>Model</dt><dd>m 9f0c</dd>" in page
     assert "<dt>Cases</dt><dd>120</dd>" in page
@@ -123,7 +130,7 @@ def test_every_picture_has_words_and_every_id_is_used_once():
 
 
 def test_every_section_with_figures_says_its_command():
-    page = page_of(many(120), history=HISTORY)
+    page = usual_page(120, with_history=True)
     sections = re.findall(r"<section>.*?</section>", page, re.DOTALL)
     assert len(sections) == 7
     with_pictures = [section for section in sections if "<figure" in section]
@@ -132,9 +139,8 @@ def test_every_section_with_figures_says_its_command():
 
 
 def test_embedded_json_is_the_analysis():
-    cases = many(30)
-    found = json.loads(Reader(page_of(cases)).script)
-    assert found == {"facts": {"Model": "m 9f0c"}, "command": COMMAND, "analysis": analyse_ages(cases, 120.0)}
+    found = json.loads(Reader(usual_page(30)).script)
+    assert found == {"facts": {"Model": "m 9f0c"}, "command": COMMAND, "analysis": analyse_ages(many(30), 120.0)}
 
 
 def test_data_that_is_not_json_is_refused():
@@ -143,7 +149,7 @@ def test_data_that_is_not_json_is_refused():
 
 
 def test_figures_take_the_text_colour_of_the_page():
-    page = page_of(many(30))
+    page = usual_page(30)
     assert "currentColor" in page
     assert "#123456" not in page
 
@@ -155,18 +161,18 @@ def test_a_png_becomes_a_data_uri_with_alternative_text():
 
 
 def test_without_a_head_only_the_thresholded_stage_is_shown():
-    page = page_of(many(120))
+    page = usual_page(120)
     assert "from the predicted age" in page
     assert "own head" not in page
 
 
 def test_without_history_there_is_no_training_section():
-    assert "<h2>Training</h2>" not in page_of(many(30))
-    assert "<h2>Training</h2>" in page_of(many(30), history=HISTORY)
+    assert "<h2>Training</h2>" not in usual_page(30)
+    assert "<h2>Training</h2>" in usual_page(30, with_history=True)
 
 
 def test_status_is_good_for_a_good_model():
-    level, headline, _ = status_of(page_of(many(400)))
+    level, headline, _ = status_of(usual_page(400))
     assert (level, headline) == ("good", "Evaluated, no caution raised")
 
 

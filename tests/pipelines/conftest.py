@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pipelines.steps import SMALL, run
+from pipelines.steps import FOUR_EPOCHS, SMALL, run
 
 from boneage_ray import storage
 from boneage_ray.commands import pipeline
@@ -28,9 +28,9 @@ def prepared(archive, local_ray, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def model(prepared, tmp_path_factory):
-    """A bundle trained for two epochs."""
+    """A bundle trained for four epochs without a stop."""
     uri = str(tmp_path_factory.mktemp("model") / "model")
-    run(pipeline.train, pipeline.TrainArguments("demo", prepared, uri, settings=SMALL))
+    run(pipeline.train, pipeline.TrainArguments("demo", prepared, uri, settings=FOUR_EPOCHS))
     return uri
 
 

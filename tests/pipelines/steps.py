@@ -5,6 +5,7 @@ from __future__ import annotations
 from boneage_ray.runtime.runs import Run
 
 SMALL = ["image.size=64", "model.backbone.name=resnet10t", "batch_size=16", "stage.epochs=2"]
+FOUR_EPOCHS = [*SMALL, "stage.epochs=4"]
 
 
 def run(command, arguments):

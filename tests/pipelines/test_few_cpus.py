@@ -10,7 +10,8 @@ import sys
 import pytest
 from pipelines.steps import SMALL
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+# A Ray of its own: beside the tests that share one.
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("ray-of-its-own")]
 
 SCRIPT = """
 import json, sys

@@ -24,6 +24,8 @@ from boneage_ray.errors import BoneageError, ExitCode, UsageError
 from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive
 from boneage_ray.scoring.score import results
 
+# Beside the tests that share a Ray: the two that need one start their own.
+pytestmark = pytest.mark.xdist_group("ray-of-its-own")
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 NAMES = ("prepare", "train", "evaluate", "score", "serve")
 PATIENCE_S = 90

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from pipelines.steps import SMALL, run
+from pipelines.steps import FOUR_EPOCHS, run
 
 from boneage_ray import storage
 from boneage_ray.commands import pipeline
@@ -37,23 +37,21 @@ def kill_when(process, happened, timeout=150):
     process.communicate()
 
 
-def test_killed_training_resumes_with_the_same_losses(prepared, tmp_path):
-    settings = [*SMALL, "stage.epochs=4"]
-    whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
-    run(pipeline.train, pipeline.TrainArguments("demo", prepared, whole, settings=settings))
-    flags = [part for setting in settings for part in ("--set", setting)]
+def test_killed_training_resumes_with_the_same_losses(prepared, model, tmp_path):
+    broken = str(tmp_path / "broken")
+    flags = [part for setting in FOUR_EPOCHS for part in ("--set", setting)]
     process = start("train", "--recipe", "demo", "--data", prepared, "--out", broken, *flags)
     kill_when(process, (tmp_path / "broken" / "checkpoints" / "epoch-0002.json").exists)
     assert not (tmp_path / "broken" / "manifest.json").exists()
-    record = run(pipeline.train, pipeline.TrainArguments("demo", prepared, broken, settings=settings, resume=True))
+    record = run(pipeline.train, pipeline.TrainArguments("demo", prepared, broken, settings=FOUR_EPOCHS, resume=True))
     assert record.answer["epochs"] == 4
 
     def losses(out):
         history = json.loads(storage.read_text(f"{out}/metrics.json"))["history"]
         return [(line["epoch"], line["train_loss"], line["val_loss"], line["lr"]) for line in history]
 
-    assert losses(broken) == losses(whole)
-    weights = [storage.read_bytes(f"{out}/weights.safetensors") for out in (whole, broken)]
+    assert losses(broken) == losses(model)
+    weights = [storage.read_bytes(f"{out}/weights.safetensors") for out in (model, broken)]
     assert weights[0] == weights[1]
 
 

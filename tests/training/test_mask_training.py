@@ -17,6 +17,7 @@ from boneage_ray.training.loop import train_stages
 from boneage_ray.training.optimization import build_optimizer, build_schedule, parameter_groups
 from boneage_ray.training.step import Learner, predict_epoch, train_step
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE = 96
 SETTINGS = (
     "model.encoder=tu-test_resnet",
