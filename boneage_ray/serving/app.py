@@ -167,7 +167,7 @@ def build_application(
     """An ingress over one deployment a model: for `application`, and for `boneage serve` with what it has inspected."""
     config = arguments.web_config()
     placement = asked_place(place(len(places), cluster), arguments.cpus_per_model, arguments.gpus_per_model)
-    bound = [_model_deployment(model, placement) for model in places]
+    bound = [_model_deployment(model, placement, arguments.replicas) for model in places]
     ingress = serve.deployment(
         serve.ingress()(Ingress),
         name="ingress",
@@ -177,12 +177,13 @@ def build_application(
     return ingress.bind([model.info for model in places], config, *bound)
 
 
-def _model_deployment(model: ModelPlace, placement: Placement) -> serve.Application:
+def _model_deployment(model: ModelPlace, placement: Placement, replicas: int) -> serve.Application:
     # Two batches at once: one is predicted while the next is decoded. What waits beyond that is bounded.
     ongoing = 2 * placement.batch_size
     deployment = serve.deployment(
         ModelReplica,
         name=f"model-{model.info.name}",
+        num_replicas=replicas,
         max_ongoing_requests=ongoing,
         max_queued_requests=16 * ongoing,
         ray_actor_options={"num_cpus": placement.cpus, "num_gpus": placement.gpus},

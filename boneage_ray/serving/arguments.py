@@ -18,7 +18,7 @@ TOKENS, UPLOAD_MB = "BONEAGE_API_TOKENS", "BONEAGE_MAX_UPLOAD_MB"
 
 
 class ServiceArguments(BaseModel):
-    """Models to serve, and what a replica of each gets. Tokens are a secret: they stand in the environment only.
+    """Models to serve, how many replicas of each, and what a replica gets. Tokens are a secret: they stand in the environment only.
 
     `cpus_per_model` and `gpus_per_model` are for clusters that grow: what is there when the service starts says little then.
     """
@@ -26,6 +26,7 @@ class ServiceArguments(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     models: list[str] = Field(min_length=1)
+    replicas: int = Field(default=1, ge=1)
     cpus_per_model: float | None = Field(default=None, gt=0)
     gpus_per_model: float | None = Field(default=None, ge=0, le=1)
     max_upload_mb: float | None = Field(default=None, gt=0, le=2048)
