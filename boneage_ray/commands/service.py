@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -112,11 +112,12 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 @dataclass(frozen=True)
 class SubmitArguments:
-    """Flags of `boneage submit`."""
+    """Flags of `boneage submit`; `check_words` refuses flags that the job's own command would refuse."""
 
     job: str
     address: str
     follow: bool = False
+    check_words: Callable[[list[str]], None] | None = None
 
 
 def submit(run: Run, arguments: SubmitArguments) -> None:
@@ -124,6 +125,12 @@ def submit(run: Run, arguments: SubmitArguments) -> None:
     from boneage_ray.commands import jobs
 
     spec = jobs.read_job(storage.absolute(arguments.job))
+    words = jobs.own_words(spec)
+    if arguments.check_words and words:
+        try:
+            arguments.check_words(words)
+        except UsageError as error:
+            raise UsageError(f"{arguments.job}: entrypoint: {error}") from None
     cluster.quiet_environment()
     client = jobs.jobs_client(arguments.address)
     job_id = jobs.submit_job(client, spec, arguments.address)

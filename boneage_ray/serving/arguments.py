@@ -18,7 +18,7 @@ TOKENS, UPLOAD_MB = "BONEAGE_API_TOKENS", "BONEAGE_MAX_UPLOAD_MB"
 
 
 class ServiceArguments(BaseModel):
-    """Models to serve, how many replicas of each, and what a replica gets. Tokens are a secret: they stand in the environment only.
+    """Models to serve, how many replicas of each, and what a replica gets. Tokens are a secret: see `api_tokens`.
 
     `cpus_per_model` and `gpus_per_model` are for clusters that grow: what is there when the service starts says little then.
     """
@@ -55,7 +55,7 @@ def read_arguments(values: dict[str, Any]) -> ServiceArguments:
 
 
 def api_tokens() -> list[str]:
-    """The accepted bearer tokens; none means open."""
+    """The accepted bearer tokens, which only the environment tells; none means open."""
     return [token.strip() for token in os.environ.get(TOKENS, "").split(",") if token.strip()]
 
 
