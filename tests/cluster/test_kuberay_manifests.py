@@ -231,6 +231,8 @@ def test_secrets_are_named_and_never_written_out(overlay, manifests):
             named = [source["secretRef"]["name"] for source in container.get("envFrom", [])]
             named += [e["valueFrom"]["secretKeyRef"]["name"] for e in container.get("env", []) if "valueFrom" in e]
             assert set(named) <= kept, name
+            tokens = {"secretRef": {"name": "boneage-api"}} in container.get("envFrom", [])
+            assert tokens == name.startswith("boneage-service "), name
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
