@@ -231,7 +231,7 @@ def submit(
     """Submit a job to a Ray cluster (Ray Jobs API)."""
     from boneage_ray.commands import service
 
-    _execute("submit", service.submit, service.SubmitArguments(job, address, follow), json, debug)
+    _execute("submit", service.submit, service.SubmitArguments(job, address, follow, check_words), json, debug)
 
 
 @app.command()
@@ -265,6 +265,21 @@ def doctor(
     from boneage_ray.commands import tools
 
     _execute("doctor", tools.doctor, tools.DoctorArguments(model, storage), json, debug)
+
+
+def check_words(words: list[str]) -> None:
+    """Refuse what no command would take (`["score", "s3://hands", "--modle", "m"]`); runs nothing. Raises `UsageError`."""
+    from boneage_ray.errors import UsageError
+
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    name, *flags = words or [""]
+    if name not in commands:
+        raise UsageError(f"boneage {name}: no such command; known: {', '.join(commands)}")
+    wrong_usage: Any = typer.BadParameter.__base__  # typer's UsageError, which it has had under several names
+    try:
+        commands[name].make_context(f"boneage {name}", [flag for flag in flags if flag != "--help"])
+    except wrong_usage as error:
+        raise UsageError(f"boneage {name}: {error.format_message()}") from None
 
 
 def _execute(name: str, body: Callable[..., None], arguments: Any, json: bool, debug: bool) -> None:  # noqa: ANN401

@@ -23,8 +23,8 @@ from boneage_ray.records.schema import result_schema
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "boneage_ray"
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-FOLDERS = {"boneage_ray", "tests", "docs", "jobs", ".ci"}
+PAGES = [README, ROOT / "cluster" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FOLDERS = {"boneage_ray", "tests", "docs", "jobs", "cluster", ".ci"}
 ROOMS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 # Where rows and records get their flags from.
 FLAGGING_ROOMS = ("anatomy", "decoding", "preparation", "records", "prediction", "tasks")
@@ -184,7 +184,7 @@ def flags_in_code() -> set[str]:
     return found - set(result_schema().names)
 
 
-@pytest.fixture(params=PAGES, ids=lambda path: path.name)
+@pytest.fixture(params=PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def place(request):
     """One page after the other."""
     return request.param

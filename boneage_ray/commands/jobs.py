@@ -14,6 +14,7 @@ import asyncio
 import difflib
 import logging
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,31 @@ def _anchored(spec: JobSpec, uri: str) -> JobSpec:
         return spec
     folder = str((Path(uri).parent / env.working_dir).resolve())
     return spec.model_copy(update={"runtime_env": env.model_copy(update={"working_dir": folder})})
+
+
+def own_words(spec: JobSpec) -> list[str] | None:
+    """What the entrypoint gives to `boneage`: `["score", "s3://hands", ...]`; None for other programs and for more than words.
+
+    Known are `boneage score ...`, `python -m boneage_ray score ...`, and `python score.py ...` where that file hands over to
+    the package.
+    """
+    if any(sign in spec.entrypoint for sign in "|&;<>$`("):
+        return None
+    try:
+        words = shlex.split(spec.entrypoint)
+    except ValueError as error:
+        raise UsageError(f"entrypoint: {error}: {spec.entrypoint}") from None
+    first, second, *rest = [*words, "", ""]
+    if first == "boneage":
+        return words[1:]
+    if not Path(first).name.startswith("python"):
+        return None
+    if [second, *rest[:1]] == ["-m", "boneage_ray"]:
+        return words[3:]
+    folder = spec.runtime_env.working_dir if spec.runtime_env else None
+    script = Path(folder or ".", second)
+    ours = second.endswith(".py") and script.is_file() and "boneage_ray.cli" in script.read_text(errors="replace")
+    return [script.stem, *words[2:]] if ours else None
 
 
 def jobs_client(address: str) -> JobSubmissionClient:

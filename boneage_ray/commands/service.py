@@ -7,21 +7,15 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from boneage_ray import storage
-from boneage_ray.environment import real_number
 from boneage_ray.errors import UsageError
 from boneage_ray.runtime import cluster
 from boneage_ray.runtime.runs import Run, say
-
-if TYPE_CHECKING:
-    from boneage_ray.serving.web import WebConfig
-
-TOKENS, UPLOAD_MB = "BONEAGE_API_TOKENS", "BONEAGE_MAX_UPLOAD_MB"
+from boneage_ray.serving.arguments import TOKENS, ServiceArguments, api_tokens
 
 
 @dataclass(frozen=True)
@@ -37,11 +31,12 @@ def serve(run: Run, arguments: ServeArguments) -> None:
     """Answer requests until SIGINT or SIGTERM."""
     from boneage_ray.serving.placement import inspect_models
 
-    tokens = _tokens()
-    check_exposure(arguments.host, bool(tokens))
-    config = _web_config(tokens)
+    service = ServiceArguments(models=[storage.absolute(uri) for uri in arguments.models])
+    guarded = bool(api_tokens())
+    check_exposure(arguments.host, guarded)
+    service.web_config()  # a limit that is no use is told before Ray starts
     check_port(arguments.host, arguments.port)
-    places = inspect_models([storage.absolute(uri) for uri in arguments.models])
+    places = inspect_models(service.models)
     cluster.connect()
     import ray
 
@@ -52,10 +47,10 @@ def serve(run: Run, arguments: ServeArguments) -> None:
         raise UsageError("Ray Serve runs on this cluster already; end it with `serve shutdown`, or use another cluster")
     with _stop_signals() as stop:
         try:
-            application = app.build_application(places, config, ray.cluster_resources())
+            application = app.build_application(service, places, ray.cluster_resources())
             app.start(application, arguments.host, arguments.port, stop.is_set)
             if not stop.is_set():
-                _announce(arguments, [place.info.name for place in places], bool(tokens))
+                _announce(arguments, [place.info.name for place in places], guarded)
                 stop.wait()
             say("stopping")
         finally:
@@ -90,17 +85,6 @@ def check_port(host: str, port: int) -> None:
         raise UsageError(f"--host {host} --port {port}: {error.strerror}; give another") from None
 
 
-def _tokens() -> list[str]:
-    return [token.strip() for token in os.environ.get(TOKENS, "").split(",") if token.strip()]
-
-
-def _web_config(tokens: list[str]) -> WebConfig:
-    from boneage_ray.serving.web import WebConfig, token_hash
-
-    megabytes = real_number(UPLOAD_MB, 64, "MiB", most=2048)
-    return WebConfig(tuple(token_hash(token) for token in tokens), int(megabytes * 2**20))
-
-
 def _announce(arguments: ServeArguments, names: list[str], guarded: bool) -> None:
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     url = f"http://{host}:{arguments.port}"
@@ -128,11 +112,12 @@ def _stop_signals() -> Iterator[threading.Event]:
 
 @dataclass(frozen=True)
 class SubmitArguments:
-    """Flags of `boneage submit`."""
+    """Flags of `boneage submit`; `check_words` refuses flags that the job's own command would refuse."""
 
     job: str
     address: str
     follow: bool = False
+    check_words: Callable[[list[str]], None] | None = None
 
 
 def submit(run: Run, arguments: SubmitArguments) -> None:
@@ -140,6 +125,12 @@ def submit(run: Run, arguments: SubmitArguments) -> None:
     from boneage_ray.commands import jobs
 
     spec = jobs.read_job(storage.absolute(arguments.job))
+    words = jobs.own_words(spec)
+    if arguments.check_words and words:
+        try:
+            arguments.check_words(words)
+        except UsageError as error:
+            raise UsageError(f"{arguments.job}: entrypoint: {error}") from None
     cluster.quiet_environment()
     client = jobs.jobs_client(arguments.address)
     job_id = jobs.submit_job(client, spec, arguments.address)

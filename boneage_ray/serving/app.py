@@ -20,6 +20,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
+from boneage_ray import storage
 from boneage_ray.archives.archive import Input
 from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.errors import BoneageError, UsageError
@@ -30,7 +31,8 @@ from boneage_ray.prediction.rows import Loaded, load_input, score_rows
 from boneage_ray.preparation.isolated import DecoderPool
 from boneage_ray.preparation.prepare import prepare_radiograph
 from boneage_ray.records.schema import Row
-from boneage_ray.serving.placement import INGRESS_CPUS, ModelPlace, Placement, place
+from boneage_ray.serving.arguments import ServiceArguments, read_arguments
+from boneage_ray.serving.placement import INGRESS_CPUS, ModelPlace, Placement, asked_place, inspect_models, place
 from boneage_ray.serving.problems import OverloadedError, UnavailableError
 from boneage_ray.serving.schema import ModelInfo
 from boneage_ray.serving.web import Served, WebConfig, create_app
@@ -151,25 +153,37 @@ class Ingress:
         return create_app(self.served, self.config)
 
 
-def build_application(places: list[ModelPlace], config: WebConfig, cluster: dict[str, float]) -> serve.Application:
-    """The application: an ingress over one deployment a model."""
-    placement = place(len(places), cluster)
-    bound = [_model_deployment(model, placement) for model in places]
+def application(args: dict[str, Any]) -> serve.Application:
+    """The application that serve.yaml names; `args` are those of `ServiceArguments`, and unknown ones are refused."""
+    # Not typed as the model itself: Serve looks at the annotation, which is text here, and would hand over the bare dict.
+    arguments = read_arguments(args)
+    models = [storage.absolute(uri) for uri in arguments.models]
+    return build_application(arguments, inspect_models(models), ray.cluster_resources())
+
+
+def build_application(
+    arguments: ServiceArguments, places: list[ModelPlace], cluster: dict[str, float]
+) -> serve.Application:
+    """An ingress over one deployment a model: for `application`, and for `boneage serve` with what it has inspected."""
+    config = arguments.web_config()
+    placement = asked_place(place(len(places), cluster), arguments.cpus_per_model, arguments.gpus_per_model)
+    bound = [_model_deployment(model, placement, arguments.replicas) for model in places]
     ingress = serve.deployment(
         serve.ingress()(Ingress),
         name="ingress",
         max_ongoing_requests=1000,
-        ray_actor_options={"num_cpus": min(INGRESS_CPUS, cluster.get("CPU", 0.0))},
+        ray_actor_options={"num_cpus": min(INGRESS_CPUS, cluster.get("CPU", INGRESS_CPUS))},
     )
     return ingress.bind([model.info for model in places], config, *bound)
 
 
-def _model_deployment(model: ModelPlace, placement: Placement) -> serve.Application:
+def _model_deployment(model: ModelPlace, placement: Placement, replicas: int) -> serve.Application:
     # Two batches at once: one is predicted while the next is decoded. What waits beyond that is bounded.
     ongoing = 2 * placement.batch_size
     deployment = serve.deployment(
         ModelReplica,
         name=f"model-{model.info.name}",
+        num_replicas=replicas,
         max_ongoing_requests=ongoing,
         max_queued_requests=16 * ongoing,
         ray_actor_options={"num_cpus": placement.cpus, "num_gpus": placement.gpus},

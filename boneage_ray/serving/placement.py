@@ -37,6 +37,12 @@ def place(models: int, cluster: dict[str, float]) -> Placement:
     return Placement(round(max(share, 0.0), 4), gpu, max(1, int(cpus) // models))
 
 
+def asked_place(chosen: Placement, cpus: float | None, gpus: float | None) -> Placement:
+    """The chosen shares, but for those that were asked for; as many threads as whole CPUs were asked for."""
+    threads = chosen.threads if cpus is None else max(1, int(cpus))
+    return Placement(chosen.cpus if cpus is None else cpus, chosen.gpus if gpus is None else gpus, threads)
+
+
 @dataclass(frozen=True)
 class ModelPlace:
     """A verified bundle: where it is, and what it must still be when a replica loads it."""

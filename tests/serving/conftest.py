@@ -15,8 +15,9 @@ from boneage_ray.models.regressor import Regressor
 from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive
 from boneage_ray.prediction import members
 from boneage_ray.recipes import find_recipe
+from boneage_ray.serving.arguments import TOKENS, ServiceArguments
 from boneage_ray.serving.placement import inspect_models
-from boneage_ray.serving.web import WebConfig, create_app, token_hash
+from boneage_ray.serving.web import WebConfig, create_app
 
 TOKEN = "correct-horse"
 
@@ -73,10 +74,12 @@ def service(local_ray, tiny_model, tiny_ensemble):
 
     from boneage_ray.serving import app
 
-    places = inspect_models([tiny_model, tiny_ensemble])
-    config = WebConfig(token_hashes=(token_hash(TOKEN),), max_upload_bytes=2**20)
     port = free_port()
-    app.start(app.build_application(places, config, ray.cluster_resources()), "127.0.0.1", port)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(TOKENS, TOKEN)
+        arguments = ServiceArguments(models=[tiny_model, tiny_ensemble], max_upload_mb=1)
+        application = app.build_application(arguments, inspect_models(arguments.models), ray.cluster_resources())
+    app.start(application, "127.0.0.1", port)
     headers = {"Authorization": f"Bearer {TOKEN}"}
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as client:
         yield client

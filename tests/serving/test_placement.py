@@ -6,10 +6,9 @@ import shutil
 
 import pytest
 
-from boneage_ray.commands.service import _web_config, check_exposure, check_port
+from boneage_ray.commands.service import check_exposure, check_port
 from boneage_ray.errors import MismatchError, UsageError
-from boneage_ray.serving.placement import INGRESS_CPUS, inspect_models, place
-from boneage_ray.serving.web import token_hash
+from boneage_ray.serving.placement import INGRESS_CPUS, Placement, asked_place, inspect_models, place
 
 
 @pytest.mark.parametrize("models", [1, 2, 7, 40])
@@ -84,15 +83,8 @@ def test_a_port_that_is_taken_is_refused(monkeypatch):
             check_port("127.0.0.1", port)
 
 
-def test_tokens_are_kept_as_hashes_and_the_limit_is_in_mib(monkeypatch):
-    monkeypatch.setenv("BONEAGE_MAX_UPLOAD_MB", "1.5")
-    config = _web_config(["one", "two"])
-    assert config.token_hashes == (token_hash("one"), token_hash("two"))
-    assert config.max_upload_bytes == 1572864
-
-
-@pytest.mark.parametrize("value", ["0", "-3", "much", "nan", "1e9"])
-def test_a_limit_that_is_none_is_refused(monkeypatch, value):
-    monkeypatch.setenv("BONEAGE_MAX_UPLOAD_MB", value)
-    with pytest.raises(UsageError, match=f"BONEAGE_MAX_UPLOAD_MB={value}"):
-        _web_config([])
+def test_shares_that_were_asked_for_replace_the_chosen_ones():
+    chosen = place(2, {"CPU": 16.0})
+    assert asked_place(chosen, None, None) == chosen
+    assert asked_place(chosen, 3.5, 0.5) == Placement(3.5, 0.5, 3)
+    assert asked_place(chosen, 0.5, None) == Placement(0.5, 0.0, 1)

@@ -1,0 +1,71 @@
+"""What a service is asked to be: the same for `boneage serve` and for `args` of an application in serve.yaml. No Ray here."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from boneage_ray.environment import real_number
+from boneage_ray.errors import UsageError
+
+if TYPE_CHECKING:
+    from boneage_ray.serving.web import WebConfig
+
+TOKENS, UPLOAD_MB = "BONEAGE_API_TOKENS", "BONEAGE_MAX_UPLOAD_MB"
+
+
+class ServiceArguments(BaseModel):
+    """Models to serve, how many replicas of each, and what a replica gets. Tokens are a secret: see `api_tokens`.
+
+    `cpus_per_model` and `gpus_per_model` are for clusters that grow: what is there when the service starts says little then.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    models: list[str] = Field(min_length=1)
+    replicas: int = Field(default=1, ge=1)
+    cpus_per_model: float | None = Field(default=None, gt=0)
+    gpus_per_model: float | None = Field(default=None, ge=0, le=1)
+    max_upload_mb: float | None = Field(default=None, gt=0, le=2048)
+    without_tokens: bool = False
+
+    def web_config(self) -> WebConfig:
+        """Tokens and the upload limit for the web app. Raises `UsageError` for a limit that is no use."""
+        from boneage_ray.serving.web import WebConfig, token_hash
+
+        megabytes = self.max_upload_mb or real_number(UPLOAD_MB, 64, "MiB", most=2048)
+        return WebConfig(tuple(token_hash(token) for token in api_tokens()), int(megabytes * 2**20))
+
+
+def read_arguments(values: dict[str, Any]) -> ServiceArguments:
+    """The `args` of an application. Raises `UsageError` that names the wrong key, or the missing tokens."""
+    try:
+        arguments = ServiceArguments.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"args of the application: {_wrong(error)}") from None
+    if not (arguments.without_tokens or api_tokens()):
+        raise UsageError(
+            f"{TOKENS} is not set where the application is built: put it into the environment of every node (a secret),"
+            " or give `without_tokens: true` where only trusted machines reach the service"
+        )
+    return arguments
+
+
+def api_tokens() -> list[str]:
+    """The accepted bearer tokens, which only the environment tells; none means open."""
+    return [token.strip() for token in os.environ.get(TOKENS, "").split(",") if token.strip()]
+
+
+def _wrong(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    if first["type"] != "extra_forbidden":
+        return f"{key} = {first['input']!r}: {first['msg']}"
+    known = list(ServiceArguments.model_fields)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"unknown key {key}; " + (f"nearest known: {near[0]}" if near else f"known: {', '.join(known)}")
