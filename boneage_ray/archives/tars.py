@@ -20,8 +20,8 @@ from boneage_ray import storage
 from boneage_ray.archives.entry import (
     MEBIBYTE,
     ArchiveEntry,
-    is_litter,
     is_packed,
+    is_system_file,
     max_unpacked_bytes,
     printable_name,
     too_large,
@@ -41,7 +41,7 @@ UNPACK_ERRORS = (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError)
 
 
 def tar_entries(uri: str) -> Iterator[ArchiveEntry]:
-    """Files in a tar file, in its own order; folders and litter are left out.
+    """Files in a tar file, in its own order; folders and system files are left out.
 
     A hard link is read where the file that it leads to lies, which stands before it; symbolic links, devices and pipes have a
     problem. Raises `InputProblem` when it cannot be listed, or not to its end, and `StorageError` when it cannot be read.
@@ -55,7 +55,7 @@ def tar_entries(uri: str) -> Iterator[ArchiveEntry]:
         for info in _walk(forward):
             nothing = False
             member = _member(info, kind, before)
-            if info.type not in _NO_FILES and not is_litter(member.name):
+            if info.type not in _NO_FILES and not is_system_file(member.name):
                 before[member.name] = member
                 yield member
         if nothing:

@@ -15,7 +15,14 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from boneage_ray import storage
-from boneage_ray.archives.entry import ArchiveEntry, is_litter, is_packed, max_input_bytes, printable_name, too_large
+from boneage_ray.archives.entry import (
+    ArchiveEntry,
+    is_packed,
+    is_system_file,
+    max_input_bytes,
+    printable_name,
+    too_large,
+)
 from boneage_ray.errors import InputProblem, Reason
 
 _END = struct.Struct("<4s4H2LH")
@@ -48,7 +55,7 @@ class _Entry(NamedTuple):
 
 
 def zip_entries(uri: str) -> Iterator[ArchiveEntry]:
-    """Files in a zip file, in its own order; folders and litter are left out, links have a problem.
+    """Files in a zip file, in its own order; folders and system files are left out, links have a problem.
 
     Raises `InputProblem` when it cannot be listed, or not to its end, and `StorageError` when it cannot be read.
     """
@@ -60,7 +67,7 @@ def zip_entries(uri: str) -> Iterator[ArchiveEntry]:
             # Not every name that ends like a folder's is one: "\\" becomes "/", and bytes are never passed over.
             if (name.endswith("/") or stat.S_ISDIR(entry.mode)) and not entry.size:
                 continue
-            if is_litter(name):
+            if is_system_file(name):
                 continue
             where = (entry.offset, entry.packed, entry.size, entry.method, entry.crc)
             yield ArchiveEntry(name, entry.size, " ".join(["zip", *map(str, where)]), _problem(entry, name))

@@ -92,9 +92,9 @@ def test_errors_for_a_person(archive, model, prepared, local_ray, tmp_path):
     empty.mkdir()
     (tmp_path / "file").write_text("")
     out = str(tmp_path / "out")
-    with pytest.raises(NoUsableInputError, match="holds no file to work on"):
+    with pytest.raises(NoUsableInputError, match="holds no input file"):
         run(pipeline.prepare, pipeline.PrepareArguments(str(empty), "demo", out))
-    with pytest.raises(NoUsableInputError, match="holds no file to work on"):
+    with pytest.raises(NoUsableInputError, match="holds no input file"):
         run(pipeline.score, pipeline.ScoreArguments(str(empty), model, out))
     with pytest.raises(StorageError, match="nowhere"):
         run(pipeline.score, pipeline.ScoreArguments(str(tmp_path / "nowhere"), model, out))
