@@ -22,7 +22,7 @@ DATA = Path(os.environ.get("BONEAGE_TEST_DATA", Path(__file__).parents[3] / "sha
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A small phantom archive and its answer sheet; not to be changed."""
+    """A small phantom archive and its truth; tests must not change it."""
     root = tmp_path_factory.mktemp("heads")
     return root, write_cephalogram_archive(str(root), 3, seed=5, size=256)
 
