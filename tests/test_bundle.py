@@ -95,7 +95,7 @@ def test_a_bundle_without_its_manifest_is_none(saved):
     folder, _ = saved
     (folder / "manifest.json").unlink()
     with pytest.raises(
-        UsageError, match=r"holds no model bundle \(manifest.json is missing\); `boneage train` makes one"
+        UsageError, match=r"holds no model bundle \(manifest.json is missing\); `boneage train` writes one"
     ):
         bundle.load(str(folder))
 

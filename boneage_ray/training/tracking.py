@@ -1,4 +1,4 @@
-"""wandb, when it was asked for: offline without a key, never required."""
+"""Logging to wandb with --wandb; offline without a key."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Tracker:
         )
 
     def log(self, line: dict[str, Any]) -> None:
-        """One epoch's figures."""
+        """Log the figures of one epoch."""
         if self._run is not None:
             self._run.log({key: value for key, value in line.items() if value is not None}, step=line["epoch"])
 
