@@ -1,4 +1,4 @@
-"""Fixtures that all tests share."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 # Before anything imports Ray, which reads these once.
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "90", "WANDB_MODE": "offline"}
-os.environ["HF_HUB_OFFLINE"] = "1"  # what needs the hub fails at once
+os.environ["HF_HUB_OFFLINE"] = "1"  # access to the hub fails at once
 
 import pytest
 from s3server import SECRET_KEY, serve_s3
@@ -27,10 +27,10 @@ def s3_server(tmp_path_factory):
 
 @pytest.fixture
 def s3_environment(s3_server, monkeypatch):
-    """The AWS_* variables lead to the test server and nowhere else; changes to them end with the test."""
+    """Point the AWS_* variables to the test server; changes end with the test."""
     storage_sets = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
     for name in storage_sets:
-        monkeypatch.setenv(name, "")  # only a variable that was patched is put back
+        monkeypatch.setenv(name, "")  # only a patched variable is restored
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in s3_server.environment.items():
@@ -50,7 +50,7 @@ def s3_bucket(s3_environment):
 
 @pytest.fixture
 def one_thread():
-    """Sums in one order, so that equal runs are equal to the last bit."""
+    """One thread, so that sums have one order and equal runs are equal to the last bit."""
     import torch
 
     before = torch.get_num_threads()
@@ -61,7 +61,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def real_data():
-    """The folder of real radiographs; skips where it is absent."""
+    """The folder of real radiographs; skips without it."""
     folder = Path(os.environ.get("BONEAGE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.exists():
         pytest.skip(f"no real radiographs at {folder} (BONEAGE_TEST_DATA)")
@@ -92,7 +92,7 @@ def local_ray(s3_server):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment.items():
             patch.setenv(name, value)
-        # Workers find what tests hand to them.
+        # Workers import the modules of tests.
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
         cpus = cluster.connect(num_cpus=8)
     yield cpus

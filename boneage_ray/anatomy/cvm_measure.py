@@ -156,10 +156,12 @@ def measure_planes(given_2K: Floats, pixel_spacing_mm: Spacing) -> Measurements:
     long_mm = chord.mean(0) * spacing
     checks = {
         "points are numbers on an image": found,
-        "the vertebrae lie one below the other": (side * _cross(forward[:, :-1], np.diff(middles, axis=1)) > 0).all(0),
+        "each vertebra is below the one before": (side * _cross(forward[:, :-1], np.diff(middles, axis=1)) > 0).all(0),
         "no side is shorter than a tenth of another": (lengths.min(0) > _SHORTEST_SIDE * lengths.max(0)).all(0),
         "corners go round the body without crossing": (side * _cross(walls, np.roll(walls, -1, 1)) < 0).all((0, 1)),
-        "a lower border's middle lies by its corners": ((along > 0) & (along < 1) & (np.abs(depth) < chord / 2)).all(0),
+        "a lower border's middle is between its corners": ((along > 0) & (along < 1) & (np.abs(depth) < chord / 2)).all(
+            0
+        ),
         "a lower border keeps clear of the upper one": (depth[1:] < np.minimum(lengths[0], lengths[2])).all(0),
         "the pixel spacing is a positive number": spaced,
         f"by the pixel spacing the lower borders are {_BORDER_MM[0]} to {_BORDER_MM[1]} mm long": np.isnan(long_mm)
@@ -177,7 +179,7 @@ def measurement_problem(measured: Measurements, config: CvmConfig) -> str | None
         if not sound:
             return f"these landmarks cannot be measured; failed check: {what}"
     if config.concavity == "mm" and np.isnan(measured.mm_per_px):
-        return 'concavity "mm" needs a pixel spacing: give one, or set concavity to "auto" or "ratio"'
+        return 'concavity "mm" needs millimetres: give a pixel spacing, or set concavity to "auto" or "ratio"'
     return None
 
 

@@ -10,7 +10,7 @@ from boneage_ray.errors import Reason
 
 PACKED_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 MEBIBYTE, GIBIBYTE = 2**20, 2**30
-_LITTER = (".ds_store", "thumbs.db", "desktop.ini")
+_SYSTEM_FILES = (".ds_store", "thumbs.db", "desktop.ini")
 _MEMBER = re.compile(rf"(.*?(?:{'|'.join(re.escape(ending) for ending in PACKED_ENDINGS)}))!/(.*)", re.DOTALL | re.I)
 
 
@@ -37,7 +37,7 @@ def split_entry(uri: str) -> tuple[str, str] | None:
 def is_system_file(path: str) -> bool:
     """Whether an operating system created this file: .DS_Store, Thumbs.db, desktop.ini, ._NAME, __MACOSX/."""
     *folders, name = path.split("/")
-    return name.lower() in _LITTER or name.startswith("._") or "__MACOSX" in folders
+    return name.lower() in _SYSTEM_FILES or name.startswith("._") or "__MACOSX" in folders
 
 
 def printable_name(name: str) -> str:

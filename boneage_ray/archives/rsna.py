@@ -142,9 +142,9 @@ def label_table(source: str) -> str | None:
 
     Raises `UsageError` if there are several, or one that seems to hold ages but lacks these columns.
     """
-    beside = _without_ending(source.rstrip("/")) + ".csv"
-    if storage.exists(beside):
-        return beside
+    table = _without_ending(source.rstrip("/")) + ".csv"
+    if storage.exists(table):
+        return table
     tables = [info.uri for info in storage.list_folder(source) if info.uri.lower().endswith(".csv")]
     columns = {uri: header_of(storage.read_bytes(uri).decode("utf-8-sig", errors="replace"), uri) for uri in tables}
     fitting = [uri for uri, known in columns.items() if "record_id" in known and "age" in known]

@@ -32,7 +32,7 @@ class ImageConfig(BaseModel):
         default=0.05, ge=0, le=0.5, description="around the hand, as a fraction of its longer side"
     )
     mask: masking.MaskSource = Field(
-        default="none", description="hand: found without a model; file: the PNG in masks/ beside the images"
+        default="none", description="hand: found without a model; file: the PNG in the archive's masks/"
     )
     mask_fill: bool = Field(default=True, description="fill the holes inside the mask's outer contours")
     mask_dilation: float = Field(default=0.0, ge=0, le=0.2, description="as a fraction of the prepared image's side")

@@ -76,10 +76,10 @@ CEPHALOGRAM_NECK = CEPHALOGRAM_LIGHT.derive(
 
 # With few annotated heads, pretraining on phantoms helps, as it does for hands.
 _REAL = CEPHALOGRAM_NECK.stages[0].model_copy(update={"epochs": 14})
-_LESSONS = _REAL.model_copy(update={"data": "pretrain", "epochs": 4})
+_PRETRAINING = _REAL.model_copy(update={"data": "pretrain", "epochs": 4})
 
 CEPHALOGRAM_PHANTOMS = CEPHALOGRAM_NECK.derive(
     name="cephalogram-phantoms",
     summary="cephalogram-neck, pretrained on synthetic heads (--pretrain-data)",
-    stages=tuple(stage.model_dump() for stage in (_LESSONS, _REAL)),
+    stages=tuple(stage.model_dump() for stage in (_PRETRAINING, _REAL)),
 )

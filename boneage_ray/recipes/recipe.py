@@ -22,7 +22,7 @@ from boneage_ray.recipes import wording
 from boneage_ray.recipes.stage import Stage
 from boneage_ray.tasks.config import AgeTaskConfig, TaskConfig
 
-# What each kind of model is trained for, and what its best epoch may go by beside the loss.
+# The task of each kind of model, and the score besides the loss that may choose its best epoch.
 _TASK_OF = {"regressor": "age", "hand-mask": "mask", "cephalogram": "cephalogram"}
 _SCORE_OF = {"age": "val_mae_months", "cephalogram": "val_mre_px"}
 _MAX_SEED = 2**31 - 1  # seeds of epochs and workers are made by multiplying, and have to stay within 64 bits
@@ -63,8 +63,8 @@ class Recipe(BaseModel):
 
     @field_validator("blend")
     @classmethod
-    def _trees_need_an_age(cls, blend: BlendConfig | None, told: ValidationInfo) -> BlendConfig | None:
-        if blend is not None and not isinstance(told.data.get("model", RegressorConfig()), RegressorConfig):
+    def _trees_need_an_age(cls, blend: BlendConfig | None, info: ValidationInfo) -> BlendConfig | None:
+        if blend is not None and not isinstance(info.data.get("model", RegressorConfig()), RegressorConfig):
             raise ValueError("only a regressor's age can be blended with trees")
         return blend
 

@@ -39,12 +39,12 @@ RESNET18_HAND = Recipe(
     batch_size=16,
 )
 
-_LESSONS = RESNET18_HAND.stages[0].model_copy(
+_PRETRAINING = RESNET18_HAND.stages[0].model_copy(
     update={"data": "pretrain", "epochs": 10, "lr": 1e-3, "accumulate": 2, "ema": 0.99}
 )
 
 RESNET18_PHANTOMS = RESNET18_HAND.derive(
     name="resnet18-phantoms",
     summary="resnet18-hand, pretrained on synthetic hands (--pretrain-data)",
-    stages=tuple(stage.model_dump() for stage in (_LESSONS, *RESNET18_HAND.stages)),
+    stages=tuple(stage.model_dump() for stage in (_PRETRAINING, *RESNET18_HAND.stages)),
 )

@@ -267,14 +267,17 @@ BROKEN = {
     "nan": (put((5, 0), np.nan), "numbers on an image"),
     "infinite": (put((5, 0), np.inf), "numbers on an image"),
     "huge": (put((5, 0), 1e300), "numbers on an image"),
-    "all one point": (put(slice(None), 3.0), "lie one below"),
+    "all one point": (put(slice(None), 3.0), "below the one before"),
     "no side": (lambda p: p.__setitem__(3, p[4]), "shorter than a tenth"),
-    "C3's front and back swapped": (lambda p: p.__setitem__(slice(3, 8), p[[7, 6, 5, 4, 3]]), "one below"),
-    "crossing sides": (swap(4, 6), "one below|crossing"),
-    "a hollow corner": (put(7, (730.0, 1030.0)), "crossing|shorter|one below"),
-    "C4 above C3": (lambda p: p.__setitem__(slice(3, 13), p[[8, 9, 10, 11, 12, 3, 4, 5, 6, 7]]), "one below"),
-    "middle beside the border": (lambda p: p.__setitem__((5, 0), 900.0), "middle lies by"),
-    "middle above the upper border": (lambda p: p.__setitem__((5, 1), 900.0), "middle lies by|keeps clear"),
+    "C3's front and back swapped": (lambda p: p.__setitem__(slice(3, 8), p[[7, 6, 5, 4, 3]]), "below the one before"),
+    "crossing sides": (swap(4, 6), "below the one before|crossing"),
+    "a hollow corner": (put(7, (730.0, 1030.0)), "crossing|shorter|below the one before"),
+    "C4 above C3": (
+        lambda p: p.__setitem__(slice(3, 13), p[[8, 9, 10, 11, 12, 3, 4, 5, 6, 7]]),
+        "below the one before",
+    ),
+    "middle beside the border": (lambda p: p.__setitem__((5, 0), 900.0), "middle is between"),
+    "middle above the upper border": (lambda p: p.__setitem__((5, 1), 900.0), "middle is between|keeps clear"),
 }
 
 
