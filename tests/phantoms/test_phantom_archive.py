@@ -159,7 +159,7 @@ def test_an_archive_in_s3_equals_one_in_a_folder(tmp_path, s3_bucket):
 def test_bad_arguments_are_refused(write, tmp_path):
     with pytest.raises(UsageError, match="at least one"):
         write(str(tmp_path), 0, 1, 64)
-    with pytest.raises(UsageError, match="from 0 up"):
+    with pytest.raises(UsageError, match="must be 0 or more"):
         write(str(tmp_path), 1, -1, 64)
 
 
