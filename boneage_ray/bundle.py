@@ -1,8 +1,8 @@
-"""The model bundle on disk or S3: weights, recipe, metrics and a card, hashed, never a pickle.
+"""The model bundle on disk or S3: weights, recipe, metrics and a model card, all hashed, none pickled.
 
 `MODEL/weights.safetensors recipe.json calibration.json metrics.json MODEL_CARD.md`, for a recipe with a blend also `trees.json`
-(XGBoost's own format), and `manifest.json` with the SHA-256 of each. The manifest is written last: a bundle without one is not a
-bundle. `model_sha256` is the hash of the manifest.
+(XGBoost's own format), and `manifest.json` with the SHA-256 of each. The manifest is written last; without it a folder is not
+a bundle. `model_sha256` is the hash of the manifest.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from boneage_ray import __version__, storage
 from boneage_ray.errors import MismatchError, StorageError, UsageError
 
-if TYPE_CHECKING:  # torch waits until weights are read: a driver that only compares hashes starts four seconds sooner
+if TYPE_CHECKING:  # torch is imported with the weights: a driver that only compares hashes starts four seconds sooner
     from torch import Tensor
 
     from boneage_ray.recipes.recipe import Recipe
@@ -43,13 +43,13 @@ class Bundle:
     metrics: dict[str, Any]
     calibration: dict[str, Any]
     sha256: str
-    trees: bytes | None = None  # as models/boosted_trees.py reads them
+    trees: bytes | None = None  # read by models/boosted_trees.py
 
 
 def save(
     uri: str, recipe: Recipe, weights: dict[str, Tensor], metrics: dict[str, Any], trees: bytes | None = None
 ) -> str:
-    """Write a bundle and return its `model_sha256`. Raises `UsageError` unless `trees` come with a recipe that blends them."""
+    """Write a bundle and return its `model_sha256`. Raises `UsageError` unless `trees` and the recipe's blend go together."""
     from safetensors.torch import save as save_safetensors
 
     if recipe.blend is None and trees is not None:
@@ -80,7 +80,7 @@ def save(
 
 
 def load(uri: str) -> Bundle:
-    """Read and verify a bundle. Raises `UsageError` when it is none, `MismatchError` when a hash is wrong."""
+    """Read and verify a bundle. Raises `UsageError` if it is not a bundle, `MismatchError` if a hash is wrong."""
     from safetensors import SafetensorError
     from safetensors.torch import load as load_safetensors
 
@@ -92,39 +92,39 @@ def load(uri: str) -> Bundle:
         weights = load_safetensors(contents[WEIGHTS])
     except SafetensorError as error:
         raise UsageError(f"{uri}/{WEIGHTS} is not a safetensors file: {error}") from None
-    told = {name: read_object(uri, name, contents[name]) for name in (RECIPE, METRICS, CALIBRATION)}
-    recipe = build_recipe(told[RECIPE], f"{uri}/{RECIPE}")
+    values = {name: read_object(uri, name, contents[name]) for name in (RECIPE, METRICS, CALIBRATION)}
+    recipe = build_recipe(values[RECIPE], f"{uri}/{RECIPE}")
     trees = _trees(uri, manifest["sha256"]) if recipe.blend is not None else None
-    return Bundle(recipe, weights, told[METRICS], told[CALIBRATION], sha256, trees)
+    return Bundle(recipe, weights, values[METRICS], values[CALIBRATION], sha256, trees)
 
 
 def read_manifest(uri: str) -> tuple[dict[str, Any], str]:
     """The manifest and the `model_sha256` of a bundle, without reading its weights.
 
-    Raises `UsageError` when it is none, `MismatchError` unless it vouches, by hashes, for the files of a bundle and no others.
+    Raises `UsageError` if it is not a manifest, `MismatchError` unless it lists exactly the files of a bundle with their hashes.
     """
     try:
         data = storage.read_bytes(storage.join(uri, MANIFEST))
     except StorageError as error:
         if error.reason != "not_found":
             raise
-        raise UsageError(f"{uri} holds no model bundle ({MANIFEST} is missing); `boneage train` makes one") from None
+        raise UsageError(f"{uri} holds no model bundle ({MANIFEST} is missing); `boneage train` writes one") from None
     try:
         manifest: dict[str, Any] = json.loads(data)
         hashes = dict(manifest["sha256"].items())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UsageError(f"{uri}/{MANIFEST} is not the manifest of a model bundle") from None
     if missing := set(FILES) - set(hashes):
-        raise MismatchError(f"{uri}/{MANIFEST} does not vouch for {', '.join(sorted(missing))}")
+        raise MismatchError(f"{uri}/{MANIFEST} does not list {', '.join(sorted(missing))}")
     if foreign := sorted(set(hashes) - {*FILES, TREES}):
-        raise MismatchError(f"{uri}/{MANIFEST} vouches for {foreign[0]!r}, which is no file of a bundle")
+        raise MismatchError(f"{uri}/{MANIFEST} lists {foreign[0]!r}, which is not a file of a bundle")
     if broken := [name for name, digest in hashes.items() if not (isinstance(digest, str) and HASH.fullmatch(digest))]:
         raise MismatchError(f"{uri}/{MANIFEST} has no SHA-256 for {', '.join(sorted(broken))}")
     return manifest, hashlib.sha256(data).hexdigest()
 
 
 def read_object(uri: str, name: str, data: bytes) -> dict[str, Any]:
-    """The JSON object in a bundle's file. Raises `UsageError` when it holds anything else."""
+    """The JSON object in a bundle's file. Raises `UsageError` if it holds anything else."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -136,17 +136,17 @@ def read_object(uri: str, name: str, data: bytes) -> dict[str, Any]:
 
 def _trees(uri: str, hashes: dict[str, str]) -> bytes:
     if TREES not in hashes:
-        raise MismatchError(f"{uri}/{MANIFEST} does not vouch for {TREES}")
+        raise MismatchError(f"{uri}/{MANIFEST} does not list {TREES}")
     return verified(uri, TREES, hashes[TREES])
 
 
 def verified(uri: str, name: str, expected: str) -> bytes:
-    """A file of a bundle. Raises `MismatchError` unless it has the SHA-256 that a manifest says."""
+    """The bytes of a bundle's file. Raises `MismatchError` unless they have the SHA-256 of the manifest."""
     data = storage.read_bytes(storage.join(uri, name))
     digest = hashlib.sha256(data).hexdigest()
     if digest != expected:
         raise MismatchError(
-            f"{uri}/{name} has SHA-256 {digest[:12]}..., its manifest says {expected[:12]}...: damaged or exchanged"
+            f"{uri}/{name} has SHA-256 {digest[:12]}..., its manifest says {expected[:12]}...: damaged or replaced"
         )
     return data
 

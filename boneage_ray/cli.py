@@ -1,4 +1,4 @@
-"""`boneage`: the commands with their flags, nothing else. Heavy imports wait until a command runs."""
+"""The `boneage` commands with their flags. Heavy imports wait until a command runs."""
 
 from __future__ import annotations
 
@@ -25,15 +25,13 @@ RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe name (see `b
 OutOption = Annotated[str, typer.Option("--out", help="Where the results go: a folder or s3://bucket/prefix.")]
 ModelsOption = Annotated[
     list[str],
-    typer.Option("--model", help="Model bundle: a folder or s3://bucket/prefix; several count as one ensemble."),
+    typer.Option("--model", help="Model bundle: a folder or s3://bucket/prefix; several form one ensemble."),
 ]
 DatasOption = Annotated[
-    list[str], typer.Option("--data", help="Prepared data; repeat it where the models want different images.")
+    list[str], typer.Option("--data", help="Prepared data; repeat if the models need different images.")
 ]
 DataOption = Annotated[str, typer.Option("--data", help="Prepared data, made by `boneage prepare`.")]
-SetOption = Annotated[
-    list[str], typer.Option("--set", help="Override one recipe field: key=value, e.g. stage.epochs=3.")
-]
+SetOption = Annotated[list[str], typer.Option("--set", help="Override a recipe field: key=value, e.g. stage.epochs=3.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete the earlier run that OUT holds.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 if any input was rejected or failed.")]
 GpuOption = Annotated[bool, typer.Option("--gpu", help="Use the cluster's GPUs.")]
@@ -53,7 +51,7 @@ def _common(
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options that stand before the command."""
+    """Options before the command."""
 
 
 @app.command()
@@ -71,11 +69,11 @@ def demo(
 
 @app.command()
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe whole (TOML).")] = None,
+    name: Annotated[str | None, typer.Argument(help="Print this recipe in full (TOML).")] = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """The recipes, one line each; with NAME, one recipe whole."""
+    """List the recipes, one line each; with NAME, print one recipe."""
     from boneage_ray.commands import tools
 
     _execute("recipes", tools.recipes, name, json, debug)
@@ -86,8 +84,8 @@ def prepare(
     source: Annotated[str, typer.Argument(help="Archive: folder, prefix, zip or tar, with or without labels.")],
     recipe: RecipeOption,
     out: OutOption,
-    labels: Annotated[str | None, typer.Option("--labels", help="Label CSV, if not beside the images.")] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Split to use again: splits.csv of another run.")] = None,
+    labels: Annotated[str | None, typer.Option("--labels", help="Label CSV, if not found next to the images.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Reuse a split: splits.csv of another run.")] = None,
     set_: SetOption = [],  # noqa: B006  typer copies it
     overwrite: OverwriteOption = False,
     strict: StrictOption = False,
@@ -135,7 +133,7 @@ def evaluate(
         float | None, typer.Option("--max-mae", help="Exit 6 if the MAE is above this, in months.")
     ] = None,
     open_test: Annotated[
-        bool, typer.Option("--open-test", help="Landmarks: judge the test split although val was not judged; recorded.")
+        bool, typer.Option("--open-test", help="Landmarks: evaluate test before val; recorded.")
     ] = False,
     gpu: GpuOption = False,
     overwrite: OverwriteOption = False,
@@ -166,7 +164,7 @@ def score(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Archive -> one result row for every file; give the same command again to continue a killed run."""
+    """Archive -> one result row for every file; repeat the command to continue a killed run."""
     from boneage_ray.commands import pipeline
 
     arguments = pipeline.ScoreArguments(source, model, out, metadata, sex, pixel_spacing_mm, gpu, overwrite, strict)
@@ -185,7 +183,7 @@ def explain(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """One radiograph -> a picture of what its result rests on: landmarks and lines, a mask's outline, or Grad-CAM."""
+    """One radiograph -> a picture that explains its result: landmarks and lines, a mask's outline, or Grad-CAM."""
     from boneage_ray.commands import explain as command
 
     arguments = command.ExplainArguments(image, model, out, sex, pixel_spacing_mm)
@@ -196,12 +194,12 @@ def explain(
 def ensemble(
     model: ModelsOption,
     out: OutOption,
-    name: Annotated[str, typer.Option("--name", help="What the result rows call it.")] = "ensemble",
+    name: Annotated[str, typer.Option("--name", help="Model name in the result rows.")] = "ensemble",
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Several bundles -> one bundle that answers their mean and spread."""
+    """Several bundles -> one bundle that predicts their mean and spread."""
     from boneage_ray.commands import ensemble as command
 
     _execute("ensemble", command.join_models, command.EnsembleArguments(model, out, name, overwrite), json, debug)
@@ -257,11 +255,11 @@ def phantoms(
 @app.command()
 def doctor(
     model: Annotated[str | None, typer.Option("--model", help="Also verify this bundle.")] = None,
-    storage: Annotated[str | None, typer.Option("--storage", help="Also write to and read from this place.")] = None,
+    storage: Annotated[str | None, typer.Option("--storage", help="Also write to and read from this location.")] = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Versions, devices, Ray, storage, model: what works here and what does not."""
+    """Check versions, devices, Ray, storage and a model on this machine."""
     from boneage_ray.commands import tools
 
     _execute("doctor", tools.doctor, tools.DoctorArguments(model, storage), json, debug)
@@ -283,7 +281,7 @@ def check_words(words: list[str]) -> None:
 
 
 def _execute(name: str, body: Callable[..., None], arguments: Any, json: bool, debug: bool) -> None:  # noqa: ANN401
-    """Run a command under the rules that all commands share (runs.py)."""
+    """Run a command with the common behaviour of all commands (runtime/runs.py)."""
     from boneage_ray.runtime.runs import Run, execute
 
     if debug:

@@ -1,4 +1,4 @@
-"""What pictures for people are drawn with. Colours are blue, green, red; points (x, y) in pixels, pixel centres at integers."""
+"""Drawing on pictures for people. Colours are (blue, green, red); points (x, y) in pixels, pixel centres at integers."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ Colour = tuple[int, int, int]
 Picture = NDArray[np.uint8]
 
 CYAN, YELLOW, WHITE = (255, 220, 0), (0, 230, 255), (255, 255, 255)
-FINE = 3  # bits behind the point, for OpenCV's sub-pixel drawing
+FINE = 3  # fractional bits of OpenCV's sub-pixel coordinates
 
 
 def circle(picture: Picture, x: float, y: float, radius: float, colour: Colour, width: int = 1) -> None:
-    """A circle at a place between pixels; filled with a width of -1."""
+    """Draw a circle with a sub-pixel centre; a width of -1 fills it."""
     centre = (round(x * 2**FINE), round(y * 2**FINE))
     cv2.circle(picture, centre, round(radius * 2**FINE), colour, width, cv2.LINE_AA, FINE)
 
 
 def rings(picture: Picture, points_K2: NDArray[Any], colour: Colour, radius: float) -> None:
-    """A ring about each point that is known."""
+    """Draw a ring around each point (K, 2) that is finite."""
     for x, y in points_K2:
         if np.isfinite([x, y]).all():
             circle(picture, x, y, radius, colour)
 
 
 def outline(picture: Picture, mask: NDArray[Any], colour: Colour) -> None:
-    """The edges of a mask 0/1 of the picture's size."""
+    """Draw the outline of a 0/1 mask (H, W) of the picture's size."""
     outlines, _ = cv2.findContours(np.asarray(mask, np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outlines, -1, colour, 1)
 
 
 def write(picture: Picture, text: str, at: tuple[float, float], size: float) -> None:
-    """White words with a black edge; `at`: the left end of their base line."""
+    """Write white text with a black edge; `at`: (x, y) of the left end of its base line."""
     left, base = (round(value) for value in at)
-    for x, y in ((-1, -1), (-1, 1), (1, -1), (1, 1)):  # a thicker pen would write wider letters
+    for x, y in ((-1, -1), (-1, 1), (1, -1), (1, 1)):  # a thicker line would make the letters wider
         cv2.putText(picture, text, (left + x, base + y), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA)
     cv2.putText(picture, text, (left, base), cv2.FONT_HERSHEY_SIMPLEX, size, WHITE, 1, cv2.LINE_AA)
 
 
 def warmed(gray: NDArray[Any], heat: NDArray[np.floating]) -> Picture:
-    """A gray image (H, W) in colour, with a heat map (H, W) in [0, 1] laid over it."""
+    """A gray image (H, W) as a picture (H, W, 3) with a heat map (H, W) in [0, 1] over it."""
     shown, warm = np.asarray(gray, np.float32)[..., None], np.asarray(heat, np.float32)[..., None]
     colour: Any = cv2.applyColorMap(np.asarray(warm * 255, np.uint8), cv2.COLORMAP_INFERNO)
     return np.ascontiguousarray((shown * (1 - 0.6 * warm) + colour * (0.6 * warm)).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Numbers that people set as environment variables; one that is empty counts as not set, one that is no use is told at once."""
+"""Numbers from environment variables. An empty variable counts as not set; an invalid one raises an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from boneage_ray.errors import UsageError
 
 
 def whole_number(variable: str, default: int, what: str, least: int = 1) -> int:
-    """A whole number of `what`, in words for the message. Raises `UsageError` for anything else."""
+    """A whole number of `what` (words for the message). Raises `UsageError` for anything else."""
     text = os.environ.get(variable, "")
     if not text:
         return default
@@ -20,7 +20,7 @@ def whole_number(variable: str, default: int, what: str, least: int = 1) -> int:
 
 
 def real_number(variable: str, default: float, what: str, most: float | None = None) -> float:
-    """A finite number of `what` above 0, `most` at most. Raises `UsageError` for anything else."""
+    """A finite number of `what` above 0 and at most `most`. Raises `UsageError` for anything else."""
     text = os.environ.get(variable, "")
     if not text:
         return default

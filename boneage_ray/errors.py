@@ -1,7 +1,7 @@
-"""Errors for a person, with the exit code that each one means.
+"""Errors for users, with their exit codes.
 
-Two families. A `BoneageError` ends the command: its text is one or two lines saying what was given, what is needed and what
-mends it. An `InputProblem` concerns one input file only: it becomes a result row and never stops the others.
+A `BoneageError` ends the command; its text says in one or two lines what was given, what is needed and the fix. An
+`InputProblem` concerns one input only: it becomes a row and never stops the others.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal
 
 
 class ExitCode(IntEnum):
-    """Exit codes of every command; people script against them."""
+    """Exit codes of every command; users script against them."""
 
     OK = 0
     INTERNAL = 1
@@ -24,7 +24,7 @@ class ExitCode(IntEnum):
 
 
 class BoneageError(Exception):
-    """Ends the command; the message is written for the person who typed it."""
+    """Ends the command; the message is for the user."""
 
     exit_code = ExitCode.INTERNAL
 
@@ -36,13 +36,13 @@ class UsageError(BoneageError):
 
 
 class NoUsableInputError(BoneageError):
-    """The archive or dataset holds nothing that can be worked on."""
+    """The archive or dataset holds no usable input."""
 
     exit_code = ExitCode.NO_USABLE_INPUT
 
 
 class StrictError(BoneageError):
-    """`--strict` was given and some input was rejected or failed."""
+    """Some input was rejected or failed, with `--strict`."""
 
     exit_code = ExitCode.STRICT
 
@@ -67,7 +67,7 @@ class StorageError(UsageError):
         self.reason: Reason = reason
 
     def __reduce__(self) -> tuple[type[StorageError], tuple[Reason, str]]:
-        """Pickles with both arguments, for errors that come back from a worker."""
+        """Pickle both arguments, for errors that return from a worker."""
         return StorageError, (self.reason, str(self))
 
 
@@ -92,7 +92,7 @@ Reason = Literal[
     "out_of_distribution",
     "no_mask",
     "internal_error",
-    # Preparation only: an image and its label could not be brought together.
+    # Preparation only: an image and its label could not be joined.
     "no_label",
     "no_image",
     "bad_label",
@@ -101,10 +101,7 @@ Reason = Literal[
 
 
 class InputProblem(Exception):  # noqa: N818  a problem of one input is a row, not an error of the program
-    """Why one input did not become a record or a score.
-
-    `failed` means that it could not be read; `rejected` that it was read but must not be used.
-    """
+    """Why one input has no record or score: `failed` if it could not be read, `rejected` if it must not be used."""
 
     def __init__(self, step: Step, reason: Reason, message: str, status: Status = "failed") -> None:
         super().__init__(step, reason, message, status)
@@ -112,7 +109,7 @@ class InputProblem(Exception):  # noqa: N818  a problem of one input is a row, n
         self.reason: Reason = reason
         self.message = message
         self.status: Status = status
-        self.thumbnail: bytes | None = None  # a small PNG of what the gate refused
+        self.thumbnail: bytes | None = None  # a small PNG of a rejected image
 
     def __str__(self) -> str:
         return f"{self.step}: {self.reason}: {self.message}"

@@ -1,4 +1,4 @@
-"""Bundle + prepared split -> metrics and report: `boneage evaluate` as a job; the same function, the same flags."""
+"""`boneage evaluate` as a Ray job, with the same flags: bundle + prepared split -> metrics and report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Archive -> Parquet shards: `boneage prepare` as a job; the same function, the same flags."""
+"""`boneage prepare` as a Ray job, with the same flags: archive -> Parquet shards."""
 
 from __future__ import annotations
 

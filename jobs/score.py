@@ -1,4 +1,4 @@
-"""Archive -> one result row for every input file: `boneage score` as a job; the same function, the same flags."""
+"""`boneage score` as a Ray job, with the same flags: archive -> one result row for every input file."""
 
 from __future__ import annotations
 

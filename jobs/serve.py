@@ -1,4 +1,4 @@
-"""Answer requests over HTTP until the job is stopped: `boneage serve` as a job; the same function, the same flags."""
+"""`boneage serve` as a Ray job, with the same flags: answers requests over HTTP until the job is stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prepared data -> model bundle: `boneage train` as a job; the same function, the same flags."""
+"""`boneage train` as a Ray job, with the same flags: prepared data -> model bundle."""
 
 from __future__ import annotations
 

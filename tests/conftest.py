@@ -1,4 +1,4 @@
-"""Fixtures that all tests share."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def s3_server(tmp_path_factory):
 
 @pytest.fixture
 def s3_environment(s3_server, monkeypatch):
-    """The AWS_* variables lead to the test server and nowhere else; changes to them end with the test."""
+    """Point the AWS_* variables to the test server; changes end with the test."""
     storage_sets = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
     for name in storage_sets:
-        monkeypatch.setenv(name, "")  # only a variable that was patched is put back
+        monkeypatch.setenv(name, "")  # only a patched variable is restored
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in s3_server.environment.items():
@@ -91,7 +91,7 @@ def s3_bucket(s3_environment):
 
 @pytest.fixture
 def one_thread():
-    """Sums in one order, so that equal runs are equal to the last bit."""
+    """One thread, so that sums have one order and equal runs are equal to the last bit."""
     import torch
 
     before = torch.get_num_threads()
@@ -102,7 +102,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def real_data():
-    """The folder of real radiographs; skips where it is absent."""
+    """The folder of real radiographs; skips without it."""
     folder = Path(os.environ.get("BONEAGE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.exists():
         pytest.skip(f"no real radiographs at {folder} (BONEAGE_TEST_DATA)")

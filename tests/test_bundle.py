@@ -66,7 +66,7 @@ def test_equal_content_has_equal_hashes(saved, tmp_path, weights):
     assert bundle.save(str(tmp_path / "other"), RECIPE, weights, {"val_mae_months": 12.6}) != saved[1]
 
 
-def test_the_card_tells_what_it_is(saved):
+def test_the_card_describes_the_model(saved):
     text = (saved[0] / "MODEL_CARD.md").read_text()
     assert text.startswith("# tiny\n")
     for line in ("For research, not a medical device.", "- val_mae_months: 12.5", "size = 64"):
@@ -74,12 +74,12 @@ def test_the_card_tells_what_it_is(saved):
 
 
 @pytest.mark.parametrize("name", bundle.FILES)
-def test_a_damaged_or_exchanged_file_is_refused(saved, name):
+def test_a_damaged_or_replaced_file_is_refused(saved, name):
     folder, _ = saved
     data = bytearray((folder / name).read_bytes())
     data[len(data) // 2] ^= 1
     (folder / name).write_bytes(data)
-    with pytest.raises(MismatchError, match=f"{name} has SHA-256 .*: damaged or exchanged"):
+    with pytest.raises(MismatchError, match=f"{name} has SHA-256 .*: damaged or replaced"):
         bundle.load(str(folder))
 
 
@@ -95,7 +95,7 @@ def test_a_bundle_without_its_manifest_is_none(saved):
     folder, _ = saved
     (folder / "manifest.json").unlink()
     with pytest.raises(
-        UsageError, match=r"holds no model bundle \(manifest.json is missing\); `boneage train` makes one"
+        UsageError, match=r"holds no model bundle \(manifest.json is missing\); `boneage train` writes one"
     ):
         bundle.load(str(folder))
 
@@ -115,26 +115,26 @@ def test_another_manifest_is_not_taken_for_a_bundles(saved, text):
         bundle.load(str(folder))
 
 
-def test_a_manifest_has_to_vouch_for_every_file(saved):
+def test_a_manifest_must_list_every_file(saved):
     folder, _ = saved
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["sha256"]["weights.safetensors"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(MismatchError, match=r"does not vouch for weights.safetensors"):
+    with pytest.raises(MismatchError, match=r"does not list weights.safetensors"):
         bundle.load(str(folder))
 
 
 def claims(folder, **hashes):
-    """The manifest vouches for other files, or in another way."""
+    """Change hashes in the manifest, or add some."""
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["sha256"] |= hashes
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize("name", ["../../payload.txt", "/etc/passwd", "more.json", "manifest.json"])
-def test_a_manifest_vouches_for_no_other_file(saved, name):
+def test_a_manifest_lists_no_other_file(saved, name):
     claims(saved[0], **{name: "0" * 64})
-    with pytest.raises(MismatchError, match=f"vouches for '{name}', which is no file of a bundle"):
+    with pytest.raises(MismatchError, match=f"lists '{name}', which is not a file of a bundle"):
         bundle.read_manifest(str(saved[0]))
 
 
@@ -147,7 +147,7 @@ def test_what_is_no_hash_is_refused(saved, digest):
 
 @pytest.mark.parametrize("name", ["recipe.json", "metrics.json", "calibration.json"])
 @pytest.mark.parametrize("data", [b"[]", b"no json", b"[" * 100_000])
-def test_a_vouched_file_that_is_no_object_is_refused(saved, name, data):
+def test_a_listed_file_that_is_no_object_is_refused(saved, name, data):
     (saved[0] / name).write_bytes(data)
     claims(saved[0], **{name: hashlib.sha256(data).hexdigest()})
     with pytest.raises(UsageError, match=f"{name} does not hold a JSON object"):
@@ -180,26 +180,26 @@ def test_trees_and_blend_go_together(tmp_path, weights):
     assert not any(tmp_path.iterdir())
 
 
-def test_a_manifest_has_to_vouch_for_the_trees(tmp_path, weights):
+def test_a_manifest_must_list_the_trees(tmp_path, weights):
     bundle.save(str(tmp_path), BLENDED, weights, METRICS, TREES)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     del manifest["sha256"]["trees.json"]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(MismatchError, match=r"does not vouch for trees.json"):
+    with pytest.raises(MismatchError, match=r"does not list trees.json"):
         bundle.load(str(tmp_path))
 
 
 def test_damaged_or_lost_trees_are_named(tmp_path, weights):
     bundle.save(str(tmp_path), BLENDED, weights, METRICS, TREES)
     (tmp_path / "trees.json").write_bytes(TREES[:-1])
-    with pytest.raises(MismatchError, match=r"trees.json has SHA-256 .*: damaged or exchanged"):
+    with pytest.raises(MismatchError, match=r"trees.json has SHA-256 .*: damaged or replaced"):
         bundle.load(str(tmp_path))
     (tmp_path / "trees.json").unlink()
     with pytest.raises(UsageError, match=r"trees.json"):
         bundle.load(str(tmp_path))
 
 
-def test_the_card_tells_what_was_blended(tmp_path, weights):
+def test_the_card_describes_the_blend(tmp_path, weights):
     blend = {"val_mae_months": {"cnn": 12.5, "trees": 13.25, "blend": 12.0}, "note": "Only the test split counts."}
     bundle.save(str(tmp_path), BLENDED, weights, METRICS | {"blend": blend}, TREES)
     text = (tmp_path / "MODEL_CARD.md").read_text()

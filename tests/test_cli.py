@@ -1,4 +1,4 @@
-"""The console command: flags as promised, exit codes, streams."""
+"""The console command: frozen flags, exit codes, streams."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PROMISED = {
 
 
 @pytest.mark.parametrize("command", PROMISED)
-def test_flags_are_a_promise(command, capsys):
+def test_flags_are_frozen(command, capsys):
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out
     assert [flag for flag in PROMISED[command] if flag not in text] == []

@@ -1,4 +1,4 @@
-"""Numbers from environment variables: what was given and what is needed is told, nothing is replaced in silence."""
+"""Numbers from environment variables: invalid ones raise an error, no default replaces them silently."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from boneage_ray.errors import UsageError
 
 @pytest.fixture
 def given(monkeypatch):
-    """Sets the variable of these tests; None: it is not set."""
+    """Sets the variable of these tests; None leaves it unset."""
 
     def put(text):
         monkeypatch.delenv("BONEAGE_TEST", raising=False)
@@ -28,11 +28,11 @@ def test_a_whole_number(given, text, value):
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "1e3", "many", " 5", "5 MB", "²", "9" * 5000])
-def test_what_is_no_whole_number_is_told(given, text):
+def test_anything_else_than_a_whole_number_is_refused(given, text):
     given(text)
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as error:
         whole_number("BONEAGE_TEST", 7, "CPUs")
-    assert str(told.value) == f"BONEAGE_TEST={text}: a whole number of CPUs, 1 or more, is needed"
+    assert str(error.value) == f"BONEAGE_TEST={text}: a whole number of CPUs, 1 or more, is needed"
 
 
 @pytest.mark.parametrize(("text", "value"), [(None, 7.5), ("", 7.5), ("0.5", 0.5), ("1e3", 1000.0)])
@@ -42,11 +42,11 @@ def test_a_number(given, text, value):
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "-inf", "soon", "1e999", "1,5"])
-def test_what_is_no_number_is_told(given, text):
+def test_anything_else_than_a_number_is_refused(given, text):
     given(text)
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as error:
         real_number("BONEAGE_TEST", 7.5, "seconds")
-    assert str(told.value) == f"BONEAGE_TEST={text}: a number of seconds above 0 is needed"
+    assert str(error.value) == f"BONEAGE_TEST={text}: a number of seconds above 0 is needed"
 
 
 def test_a_number_has_a_limit(given):

@@ -1,1 +1,1 @@
-"""What is known of growth and of cephalometric landmarks: plain facts, no input or output."""
+"""Facts of growth and cephalometry: ages, stages, landmarks and the rules of cervical maturation."""

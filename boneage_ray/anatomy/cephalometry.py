@@ -1,7 +1,7 @@
 """Names and order of the cephalometric landmarks (shared by readers, models, phantoms and result rows).
 
-The patient faces right: posterior means small x. Mirroring a head changes x, not the meaning of a point: an annotation is
-brought to right-facing order first.
+The patient faces right, so posterior means small x. Mirroring a head changes x, not the meaning of a point. Annotations of
+left-facing heads are reordered first.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FACIAL: tuple[str, ...] = (
     "articulare",
 )
 
-# The order of points wherever both sets stand together: 13 vertebral, then 19 facial.
+# The order of points wherever both sets occur together: 13 vertebral, then 19 facial.
 LANDMARKS: tuple[str, ...] = VERTEBRAL + FACIAL
 SETS: dict[str, slice] = {"vertebral": slice(0, len(VERTEBRAL)), "facial": slice(len(VERTEBRAL), len(LANDMARKS))}
 # The vertebral points of each body, as indices of VERTEBRAL.

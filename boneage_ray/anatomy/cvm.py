@@ -1,4 +1,4 @@
-"""From 13 vertebral points to a cervical maturation stage, its measurements, its trace and its probabilities.
+"""Cervical maturation stage from 13 vertebral points, with measurements, trace and probabilities.
 
 >>> import numpy as np
 >>> c2 = [(0, 0), (60, -20), (120, 0)]
@@ -7,7 +7,7 @@
 >>> stage(points, pixel_spacing_mm=0.1).stage
 'CS5'
 
-Measuring is in cvm_measure, the rules in cvm_rules, what is told of them in cvm_trace.
+cvm_measure measures, cvm_rules decides, cvm_trace explains the decision.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ __all__ = [
     "SpacingError",
     "Staging",
     "TraceStep",
-    "judge",
-    "judge_all",
+    "assess",
+    "assess_all",
     "measure",
     "probabilities",
     "stage",
@@ -53,13 +53,13 @@ __all__ = [
 SAMPLES = 256
 _POINTS = len(VERTEBRAL)
 _DRAWS_AT_ONCE = 8192  # keeps the arrays in the processor's cache
-_FEWEST = 0.5  # of the draws that have to be usable
+_FEWEST = 0.5  # fraction of the draws that must be usable
 _DEFAULT = CvmConfig()
 
 
 @dataclass(frozen=True)
 class Staging:
-    """One head. `stage` is one of STAGES, or "undefined" in compat mode; `trace` prints well line by line."""
+    """The stage of one head: one of STAGES, or "undefined" in compat mode. `trace` is printed line by line."""
 
     stage: str
     typical: bool
@@ -70,7 +70,7 @@ class Staging:
 
 @dataclass(frozen=True)
 class CvmResult:
-    """The four columns of a result row and flags for it; where `problem` says why there is no stage, all are None."""
+    """The four columns of a result row, and its flags. `problem` says why there is no stage; the columns are then None."""
 
     cvm_stage: str | None
     cvm_typical: bool | None
@@ -86,9 +86,9 @@ class CvmResult:
 
 
 def stage(points_K2: npt.ArrayLike, pixel_spacing_mm: float | None = None, config: CvmConfig = _DEFAULT) -> Staging:
-    """Stage of one head with its trace; points (13, 2) are (x, y) in pixels of the original image and are not changed.
+    """Stage of one head with its trace. Points (13, 2) are (x, y) in pixels of the original image and are not changed.
 
-    MeasurementError where the points cannot be three vertebrae, SpacingError for a spacing that is no positive number.
+    Raises MeasurementError if the points cannot be three vertebrae, SpacingError if the spacing is not a positive number.
     """
     measured = _sound(points_K2, pixel_spacing_mm, config)
     decided = decide(measured, config)
@@ -106,11 +106,11 @@ def probabilities(
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> dict[str, float] | None:
-    """Stage -> probability if each coordinate of a point is off by a normal error of the point's sigma, (13,) or (), pixels.
+    """Stage -> probability under a normal error of each coordinate with the point's sigma, (13,) or (), in pixels.
 
-    The same draws serve every head, so that a result depends on nothing but its own input. Draws that make no vertebrae are
-    left out; None if they are more than half. Sums to 1; in compat mode "undefined" is a stage too. Errors as for `stage`,
-    and MeasurementError for a sigma that is negative or not finite.
+    Every head uses the same draws, so a result depends only on its own input. Draws that cannot be three vertebrae are left
+    out; the result is None if these are more than half. Probabilities sum to 1; in compat mode "undefined" is a stage too.
+    Raises what `stage` raises, and MeasurementError for a sigma that is negative or not finite.
     """
     _sound(points_K2, pixel_spacing_mm, config)
     sigma_K = _sound_sigma(sigma_K)
@@ -119,19 +119,19 @@ def probabilities(
     return _as_map(shares, config)
 
 
-def judge(
+def assess(
     points_K2: npt.ArrayLike,
     sigma_K: npt.ArrayLike,
     pixel_spacing_mm: float | None = None,
     config: CvmConfig = _DEFAULT,
 ) -> CvmResult:
-    """Everything that a result row says of one head; points (13, 2), sigma (13,) or (), pixels. Errors as `probabilities`."""
+    """All cervical columns of one head; points (13, 2), sigma (13,) or (), in pixels. Raises what `probabilities` raises."""
     _sound(points_K2, pixel_spacing_mm, config)
     sigma_K = _sound_sigma(sigma_K)
-    return judge_all(np.asarray(points_K2, np.float64)[None], sigma_K[None], [pixel_spacing_mm], config)[0]
+    return assess_all(np.asarray(points_K2, np.float64)[None], sigma_K[None], [pixel_spacing_mm], config)[0]
 
 
-def judge_all(
+def assess_all(
     points_BK2: npt.ArrayLike,
     sigma_BK: npt.ArrayLike,
     spacings_mm: Sequence[float | None],
@@ -139,7 +139,7 @@ def judge_all(
     samples: int = SAMPLES,
     seed: int = 0,
 ) -> list[CvmResult]:
-    """`judge` for many heads (B, 13, 2), (B, 13), B spacings; one that cannot be measured gets a `problem` and stops no other."""
+    """`assess` for many heads (B, 13, 2), (B, 13), B spacings. A head that cannot be measured gets a `problem`."""
     points, sigma = np.asarray(points_BK2, np.float64), np.asarray(sigma_BK, np.float64)
     measured = measure(points, spacings_mm)
     decided = decide(measured, config)
@@ -155,9 +155,9 @@ def judge_all(
 
 
 def _result(measured: Measurements, decided: Decisions, config: CvmConfig, shares_7: Floats) -> CvmResult:
-    told = measurement_problem(measured, config)
-    if told:
-        return CvmResult(None, None, None, None, problem=told)
+    problem = measurement_problem(measured, config)
+    if problem:
+        return CvmResult(None, None, None, None, problem=problem)
     chances = _as_map(shares_7, config)
     flags = _flags(measured, decided) + (() if chances else ("cvm_no_probabilities",))
     return CvmResult(stage_name(int(decided.stages)), bool(decided.typical), chances, _named(measured, decided), flags)
@@ -180,7 +180,7 @@ def _sound_sigma(sigma_K: npt.ArrayLike) -> Floats:
 
 @lru_cache(maxsize=4)
 def _noise(samples: int, seed: int) -> Floats:
-    """Unit draws (2, 13, 1, samples)."""
+    """Standard normal draws (2, 13, 1, samples)."""
     draws = np.random.default_rng(seed).standard_normal((2, _POINTS, 1, samples), dtype=np.float32)
     draws.setflags(write=False)
     return draws
@@ -189,8 +189,8 @@ def _noise(samples: int, seed: int) -> Floats:
 def _shares(
     points_BK2: Floats, sigma_BK: Floats, spacings_mm: Sequence[float | None], config: CvmConfig, noise_2K1S: Floats
 ) -> Floats:
-    """Shares (B, 7) of the stage codes 0 to 6 among the usable draws; NaN where too few are."""
-    # Single precision is a ten-thousandth of a pixel, and twice as fast. What overflows is not usable.
+    """Shares (B, 7) of the stage codes 0 to 6 among the usable draws; NaN where too few are usable."""
+    # Single precision is exact to a ten-thousandth of a pixel, and twice as fast. Draws that overflow are not usable.
     with np.errstate(over="ignore", invalid="ignore"):
         points, sigma = points_BK2.T.astype(np.float32), np.where(sigma_BK >= 0, sigma_BK, np.nan).T.astype(np.float32)
         draws = points[..., None] + sigma[..., None] * noise_2K1S

@@ -1,9 +1,9 @@
 """Lengths and ratios of the cervical vertebrae C2, C3 and C4, from the 13 points of `cephalometry.VERTEBRAL`.
 
-Everything works on any number of leading axes at once: 10,000 images, or 256 draws for each of them. A head that faces left
-is found from the sense of rotation (front against down), so that tilting it changes nothing, and is mirrored first.
+All functions take any number of leading axes: 10,000 images, or 256 draws for each of them. A head that faces left is
+recognised by the sense of rotation (front against down), whatever its tilt, and is mirrored first.
 
-Axes: K landmarks, 2 = (x, y) with y down, V vertebrae; `...` is the caller's. Arrays of this module put the caller's last.
+Axes: K landmarks, 2 = (x, y) with y down, V vertebrae; `...` are the caller's axes. Arrays of this module have those last.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _BACKS, _FRONTS = [0, 3, 4, 8, 9], [2, 7, 6, 12, 11]
 _CORNERS = np.array([(3, 4, 6, 7), (8, 9, 11, 12)]).T
 _FARTHEST = 1e6  # pixels; no image is larger
 _SHORTEST_SIDE = 0.1  # of the body's longest side
-_BORDER_MM = (4, 50)  # of people 10 to 20; a spacing that says otherwise is of another image, or in another unit
+_BORDER_MM = (4, 50)  # people have 10 to 20; other values mean a spacing of another image or in another unit
 
 
 class CvmConfig(BaseModel):
-    """How bodies are measured and where one shape ends and the next begins (McNamara & Franchi 2018).
+    """How vertebral bodies are measured, and the limits between shapes (McNamara & Franchi 2018).
 
-    `width` over `height` tells horizontal, square and vertical apart. The default is the base over the anterior height, the
-    ratio of Baccetti, Franchi & McNamara 2002 (C3BAR, C4BAR); "mean" is the mean of both sides, "midline" the distance of
-    the middles of opposite sides. `tapered`: what a body with anterior/posterior height below `trapezoid` is when all three
-    borders are concave and the table knows no trapezoid any more: judged by its width and height all the same ("ratio"), or
-    left a trapezoid ("trapezoid"), which makes it CS4 when both are. `cascade`: a concave border makes those above it concave
-    too, for they become so from above; flagged where it changes something. `compat="cvmt"`: see cvm_rules.
+    `width` over `height` separates horizontal, square and vertical. The default is the base over the anterior height, the
+    ratio of Baccetti, Franchi & McNamara 2002 (C3BAR, C4BAR); "mean" is the mean of both sides, "midline" the distance
+    between the middles of opposite sides. `tapered` applies when all three borders are concave, where the table has no
+    trapezoid: a body with anterior/posterior height below `trapezoid` is classified by its width and height ("ratio"), or
+    stays a trapezoid ("trapezoid"; CS4 if both are). `cascade`: a concave border makes those above it concave too, because
+    concavity develops from above; flagged where it changes something. `compat="cvmt"`: see cvm_rules.
 
-    Of the published alternatives these agree best with the published model on 60 real heads, and hold best when points move:
-    tests/benchmarks/cvm_alternatives.py.
+    Of the published alternatives, the defaults agree best with the published model on 60 real heads and are the most stable
+    when points move: tests/benchmarks/cvm_alternatives.py.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,14 +73,14 @@ class MeasurementError(ValueError):
 
 
 class SpacingError(MeasurementError):
-    """A pixel spacing that is none, or one that is missing where millimetres are asked for."""
+    """An invalid pixel spacing, or a missing one where millimetres are required."""
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """Pixels, unless said otherwise. V = C2, C3, C4 for `depth` and `chord`, C3, C4 for the rest.
+    """Lengths in pixels. V = C2, C3, C4 for `depth` and `chord`; C3, C4 for the rest.
 
-    `mm_per_px` (...) is NaN where unknown. `checks` name -> (...): what is sound; `usable` (...) where all of them are.
+    `mm_per_px` (...) is NaN where unknown. `checks`: name -> passed (...); `usable` (...): all checks passed.
     """
 
     depth: Floats  # (3, ...), positive towards the body
@@ -122,11 +122,11 @@ class Measurements:
 
 
 def measure(points_K2: npt.ArrayLike, pixel_spacing_mm: Spacing = None) -> Measurements:
-    """Measure points (..., 13, 2), pixels of the original image; they are not changed.
+    """Measure points (..., 13, 2), (x, y) in pixels of the original image; they are not changed.
 
-    `pixel_spacing_mm`: one for all, or one for each (broadcast against `...`), None where unknown. Points or spacings that
-    make no sense are only marked here, see `Measurements.usable`, `measurement_problem` and
-    `refuse`. MeasurementError for another shape.
+    `pixel_spacing_mm`: one for all, or one for each (broadcast against `...`), None where unknown. Implausible points and
+    spacings are only marked, see `Measurements.usable`, `measurement_problem` and `refuse`. Raises MeasurementError for
+    another shape.
     """
     given = np.asarray(points_K2, np.float64)
     if given.ndim < 2 or given.shape[-2:] != (len(VERTEBRAL), 2):
@@ -135,7 +135,7 @@ def measure(points_K2: npt.ArrayLike, pixel_spacing_mm: Spacing = None) -> Measu
 
 
 def measure_planes(given_2K: Floats, pixel_spacing_mm: Spacing) -> Measurements:
-    """`measure` for points (2, 13, ...), as the work is done; fast where they lie in memory in this order."""
+    """`measure` for points (2, 13, ...); fast when they have this memory layout."""
     found = np.asarray((np.abs(given_2K) <= _FARTHEST).all((0, 1)))  # False for NaN too
     points = np.where(found, given_2K, 0.0)
     middles = (points[:, _BACKS] + points[:, _FRONTS]) / 2
@@ -156,10 +156,12 @@ def measure_planes(given_2K: Floats, pixel_spacing_mm: Spacing) -> Measurements:
     long_mm = chord.mean(0) * spacing
     checks = {
         "points are numbers on an image": found,
-        "the vertebrae lie one below the other": (side * _cross(forward[:, :-1], np.diff(middles, axis=1)) > 0).all(0),
+        "each vertebra is below the one before": (side * _cross(forward[:, :-1], np.diff(middles, axis=1)) > 0).all(0),
         "no side is shorter than a tenth of another": (lengths.min(0) > _SHORTEST_SIDE * lengths.max(0)).all(0),
         "corners go round the body without crossing": (side * _cross(walls, np.roll(walls, -1, 1)) < 0).all((0, 1)),
-        "a lower border's middle lies by its corners": ((along > 0) & (along < 1) & (np.abs(depth) < chord / 2)).all(0),
+        "a lower border's middle is between its corners": ((along > 0) & (along < 1) & (np.abs(depth) < chord / 2)).all(
+            0
+        ),
         "a lower border keeps clear of the upper one": (depth[1:] < np.minimum(lengths[0], lengths[2])).all(0),
         "the pixel spacing is a positive number": spaced,
         f"by the pixel spacing the lower borders are {_BORDER_MM[0]} to {_BORDER_MM[1]} mm long": np.isnan(long_mm)
@@ -175,21 +177,21 @@ def measurement_problem(measured: Measurements, config: CvmConfig) -> str | None
     """What is wrong with the measurements of one head, or None."""
     for what, sound in measured.checks.items():
         if not sound:
-            return f"these landmarks cannot be measured: it does not hold that {what}"
+            return f"these landmarks cannot be measured; failed check: {what}"
     if config.concavity == "mm" and np.isnan(measured.mm_per_px):
-        return 'concavity is judged in millimetres: give a pixel spacing, or take concavity "auto" or "ratio"'
+        return 'concavity "mm" needs millimetres: give a pixel spacing, or set concavity to "auto" or "ratio"'
     return None
 
 
 def refuse(measured: Measurements, config: CvmConfig) -> None:
     """Raise MeasurementError, or SpacingError, if there is a `measurement_problem`."""
-    told = measurement_problem(measured, config)
-    if told:
-        raise SpacingError(told) if "spacing" in told else MeasurementError(told)
+    problem = measurement_problem(measured, config)
+    if problem:
+        raise SpacingError(problem) if "spacing" in problem else MeasurementError(problem)
 
 
 def _spacings(given: Spacing, shape: tuple[int, ...]) -> tuple[Floats, Bools]:
-    """mm per pixel with NaN where unknown or wrong, and whether each is sound; both (...)."""
+    """mm per pixel, NaN where unknown or wrong, and whether each is valid; both (...)."""
     values: Any = np.asarray(given, dtype=object)
     unknown = np.asarray(values == None, bool)  # noqa: E711  element by element
     numbers = np.where(unknown, np.nan, values).astype(np.float64)

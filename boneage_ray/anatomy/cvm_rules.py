@@ -1,4 +1,4 @@
-"""The cervical vertebral maturation stage from measurements, with every decision told.
+"""The cervical vertebral maturation stage from measurements, with every decision on the way.
 
 The table of McNamara & Franchi 2018 (The cervical vertebral maturation method: a user's guide, Angle Orthod 88:133-143)::
 
@@ -7,15 +7,15 @@ The table of McNamara & Franchi 2018 (The cervical vertebral maturation method: 
     C3               T     T     T       RH      S or RH  RV or RH
     C4               T     T     T or RH RH      S or RH  RV or RH
 
-The rules are total. All three borders concave: any RV is CS6, else any S is CS5, else CS4. Else the number of concave borders
-gives the stage: it is the published row where they are concave from C2 down, and between the two rows in doubt where one was
-passed over (C3 alone: CS2). With `cascade`, a concave border makes those above it concave first. A case that the table does
-not know is not `typical`.
+Every combination has a stage. All three borders concave: any RV is CS6, else any S is CS5, else CS4. Otherwise the number of
+concave borders gives the stage: the published row if they are concave from C2 down, and a stage between the two possible rows
+if one was skipped (C3 alone: CS2). With `cascade`, a concave border first makes those above it concave. A combination that is
+not in the table is not `typical`.
 
-`compat="cvmt"` follows the published program of that name: the cascade always; trapezoid also if superior/inferior width is
+`compat="cvmt"` follows the published program of that name: always the cascade; trapezoid also if superior/inferior width is
 below the limit; W/H from superior width and posterior height; CS1 to CS3 only with the table's shapes, else "undefined"; all
 concave: any W/H above the square's is CS4, else any square is CS5, else CS6. (That program also rounds pixels per
-millimetre to an integer; here they never are.)
+millimetre to an integer; this one does not.)
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STAGES = ("CS1", "CS2", "CS3", "CS4", "CS5", "CS6")
 UNDEFINED = "undefined"
 SHAPES = ("trapezoid", "rectangular horizontal", "square", "rectangular vertical")
 _T, _RH, _S, _RV = range(4)
-# Which shapes of (C3, C4) the table allows; the first row is of undefined ones.
+# Which shapes of (C3, C4) the table allows; the first row is for "undefined".
 _ALLOWED: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
     ((), ()),
     ((_T,), (_T,)),
@@ -47,16 +47,16 @@ _TYPICAL = np.array([[[a in c3 and b in c4 for b in range(4)] for a in range(4)]
 
 @dataclass(frozen=True)
 class Decisions:
-    """What the rules say of measurements of any leading axes `...`."""
+    """What the rules decide, for measurements with any leading axes `...`."""
 
-    in_mm: Bools  # (...): concavity was judged in millimetres
+    in_mm: Bools  # (...): concavity was measured in millimetres
     hollow: Bools  # (3, ...): concave as measured, C2 to C4
     concave: Bools  # (3, ...): after the cascade
     width_to_height: Floats  # (2, ...), C3 and C4
-    trapezoid: Bools  # (2, ...): by its heights (and, in compat, its widths)
+    trapezoid: Bools  # (2, ...): by the heights (in compat mode also the widths)
     shapes: Codes  # (2, ...): index in SHAPES, as the rules use them
-    stages: Codes  # (...): 1 to 6, 0 undefined; of no meaning where the measurements are not usable
-    typical: Bools  # (...): the table knows this case
+    stages: Codes  # (...): 1 to 6, 0 undefined; meaningless where the measurements are not usable
+    typical: Bools  # (...): the combination is in the table
 
     def at(self, k: int) -> Decisions:
         """One head of many; the batch's axis is the last one."""
@@ -69,7 +69,7 @@ class Decisions:
 
 
 def decide(measured: Measurements, config: CvmConfig) -> Decisions:
-    """The stage for every set of measurements; the measurements are not judged, see `Measurements.usable`."""
+    """The stage for every set of measurements, also for those that are not `Measurements.usable`."""
     in_mm = ~np.isnan(measured.mm_per_px) & (config.concavity != "ratio")
     hollow = np.where(
         in_mm,

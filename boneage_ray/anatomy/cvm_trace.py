@@ -1,6 +1,6 @@
-"""The rules' way to a stage, one line for each measurement, threshold and decision: for people who check it by hand.
+"""The steps to a stage, one line for each measurement, threshold and decision, for checks by hand.
 
-It prints what `cvm_rules.decide` decided and decides nothing itself.
+This module shows what `cvm_rules.decide` decided and decides nothing itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ NAMES = ("C2", "C3", "C4")
 
 @dataclass(frozen=True)
 class TraceStep:
-    """`value` and `threshold` are for people, with units; either may be empty."""
+    """One step of the rules. `value` and `threshold` are texts with units; either may be empty."""
 
     name: str
     value: str
@@ -27,7 +27,7 @@ class TraceStep:
 
 
 def trace(measured: Measurements, decided: Decisions, config: CvmConfig) -> tuple[TraceStep, ...]:
-    """The steps in the order in which the rules go; measurements and decisions of one image."""
+    """The steps of one head in the order of the rules."""
     facing = "left, mirrored first" if measured.faces_left else "right"
     steps = [TraceStep("head faces", "", "", facing)]
     steps += [_border(measured, decided, config, v) for v in range(3)]
@@ -65,7 +65,7 @@ def _body(measured: Measurements, decided: Decisions, config: CvmConfig, body: i
             f"{name} superior/inferior width",
             f"{widths:.3f}",
             limit if compat else "",
-            narrow if compat else "told only",
+            narrow if compat else "reported only",
         ),
         TraceStep(
             f"{name} width/height",
@@ -84,7 +84,7 @@ def _conclusion(decided: Decisions, config: CvmConfig) -> list[TraceStep]:
         if decided.concave.all()
         else STAGES[int(decided.concave.sum())]
     )
-    fits = "the table knows this case" if decided.typical else "not a case of the table (atypical)"
+    fits = "in the table" if decided.typical else "not in the table (atypical)"
     rules = "cvmt" if config.compat == "cvmt" else "McNamara & Franchi 2018"
     return [
         TraceStep("concave borders", _listed(decided), "", late),

@@ -1,6 +1,6 @@
 """Sex, ages and stage schemes.
 
-Ages are months everywhere; years appear only where people read. Unknown sex is `None`, never a silent "F".
+Ages are in months; years appear only in text for people. Unknown sex is `None`, never a silent "F".
 
 >>> stage_of(143.9, "three"), stage_of(144, "three"), stage_of(216, "three"), stage_of(216.1, "three")
 ('child', 'adolescent', 'adolescent', 'adult')
@@ -39,13 +39,13 @@ _SEX_WORDS: dict[str, Sex] = {
 
 
 def parse_male(text: str) -> Sex | None:
-    """Read a `male` or `sex` cell (True/False/1/0/M/F in any case); blank or anything else is unknown."""
+    """Sex from a `male` or `sex` cell (True/False/1/0/M/F in any case); anything else is unknown."""
     return _SEX_WORDS.get(text.strip().lower().removesuffix(".0"))
 
 
 @dataclass(frozen=True)
 class StageScheme:
-    """Classes by age. Class k holds ages up to `upper_months[k]`; `closed[k]` says whether that bound belongs to it."""
+    """Classes by age. Class k holds ages up to `upper_months[k]`, bound included if `closed[k]`."""
 
     name: SchemeName
     classes: tuple[str, ...]
@@ -76,7 +76,7 @@ def stage_of(age_months: float, scheme: SchemeName) -> str:
 
 
 def years_and_months(age_months: float) -> str:
-    """An age as people read it, rounded to whole months."""
+    """An age in years and months, rounded to whole months."""
     years, months = divmod(round(age_months), 12)
     return f"{years} y {months} m"
 

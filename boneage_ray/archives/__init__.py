@@ -1,1 +1,1 @@
-"""Archives as people keep them: what inputs there are and what is known of each."""
+"""Reading archives: their inputs, and the labels and metadata of each."""

@@ -6,8 +6,8 @@
     SOURCE/*.csv                optional, ","- or ";"-separated, joined by file name or stem: age (years, or age_months),
                                 sex, patient, source, split, pixel spacing (mm, or pixels per centimetre)
 
-Either kind of annotation may be absent, for some images or all. Other files beside the tables are taken for images; what lies in
-other folders is listed, but not used. A table with none of these columns (stages.csv) is left out.
+Either kind of annotation may be absent, for some images or all. Other files directly in SOURCE count as images; files in other
+folders are listed but not used. A table with none of these columns (stages.csv) is left out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ IMAGES, VERTEBRAL, FACIAL = "images", "vertebral", "facial"
 
 
 class CephalogramArchive(Archive):
-    """Images in the order of their URIs, each with the points that its annotations give; then what could not be joined."""
+    """Images in the order of their URIs with the points of their annotations, then whatever could not be joined."""
 
     def __init__(self, source: str, labels: str | None = None) -> None:
         self.source = storage.absolute(source)
@@ -47,7 +47,7 @@ class CephalogramArchive(Archive):
 
     @staticmethod
     def is_here(source: str) -> bool:
-        """Whether a folder or prefix has this layout: `images/` beside `vertebral/` or `facial/`."""
+        """Whether a folder or prefix has this layout: `images/`, and `vertebral/` or `facial/`."""
 
         def holds(name: str) -> bool:
             return not storage.is_empty(storage.join(source, name))
@@ -55,14 +55,14 @@ class CephalogramArchive(Archive):
         return holds(IMAGES) and (holds(VERTEBRAL) or holds(FACIAL))
 
     def inputs(self) -> Iterator[Input]:
-        """Images, then annotations and rows without an image. Raises `NoUsableInputError` at the end when no image is there."""
+        """Images, then annotations and rows without an image. Raises `NoUsableInputError` at the end if there is no image."""
         kinds = (
             _Kind.find(self.source, VERTEBRAL, ".json", read_labelme),
             _Kind.find(self.source, FACIAL, ".txt", read_isbi),
         )
         tables = _Tables.read(self.source, self.labels)
         seen: set[str] = set()
-        taken: set[str] = set()  # not by what listing showed to be of no use
+        taken: set[str] = set()  # only by files without a problem
         for found, folder in self._files():
             if folder:
                 yield _unread(found, folder)
@@ -70,7 +70,7 @@ class CephalogramArchive(Archive):
             item = tables.joined(found)
             seen.add(found.stem)
             if found.problem or found.stem in taken:
-                twice: tuple[Reason, str] = "duplicate_id", "another image of this id was taken already"
+                twice: tuple[Reason, str] = "duplicate_id", "another image with this id is used already"
                 yield replace(item, problem=found.problem or twice)
                 continue
             taken.add(found.stem)
@@ -83,7 +83,7 @@ class CephalogramArchive(Archive):
         yield from tables.notes(seen)
 
     def _files(self) -> Iterator[tuple[Found, str]]:
-        """What lies in `images/`, then all else but tables and annotations, each with the folder where images are not read."""
+        """Files of `images/`, then all others but tables and annotations, each with its folder if that is not read."""
         images, *annotations = (storage.join(self.source, name) for name in (IMAGES, VERTEBRAL, FACIAL))
         yield from ((found, "") for found in files_below(images))
         tables = {self.labels, *_tables_in(self.source)}
@@ -92,13 +92,13 @@ class CephalogramArchive(Archive):
 
 
 def _folder(found: Found) -> str:
-    """The top folder in which a file lies, if any; a zip or tar file is none."""
+    """The top folder of a file, or ""; a zip or tar file is not a folder."""
     folder, _, rest = found.path.partition("/")
     return folder if rest and not (folder.endswith("!") and is_packed(folder[:-1])) else ""
 
 
 def _unread(found: Found, folder: str) -> Input:
-    said = f"lies in {folder}/, which is not read; images belong into {IMAGES}/, and tables beside it"
+    said = f"{folder}/ is not read; put images into {IMAGES}/, and tables next to that folder"
     return replace(labelled(found, None), problem=found.problem or ("no_label", said))
 
 
@@ -108,7 +108,7 @@ def _tables_in(source: str) -> list[str]:
 
 @dataclass
 class _Kind:
-    """One folder of annotations: where each is, by stem, and what was wrong with those that were read."""
+    """One folder of annotations: their URIs by stem, and the problems of those that were read."""
 
     read: Callable[[bytes], Points]
     uris: dict[str, str]
@@ -116,7 +116,7 @@ class _Kind:
 
     @classmethod
     def find(cls, source: str, folder: str, ending: str, read: Callable[[bytes], Points]) -> _Kind:
-        """List a folder, which may be absent."""
+        """List a folder; it need not exist."""
         kind = cls(read, {})
         where = storage.join(source, folder)
         for info in () if storage.is_empty(where) else storage.list_files(where):
@@ -124,43 +124,43 @@ class _Kind:
             if is_system_file(info.uri):
                 continue
             if info.problem:
-                kind._tell(stem, info.problem[0], f"{info.uri}: {info.problem[1]}")
+                kind._add_problem(stem, info.problem[0], f"{info.uri}: {info.problem[1]}")
             elif not info.uri.lower().endswith(ending):
-                kind._tell(stem, "bad_label", f"{info.uri}: no annotation; {folder}/ holds {ending} files")
+                kind._add_problem(stem, "bad_label", f"{info.uri}: not an annotation; {folder}/ holds {ending} files")
             elif info.size > max_input_bytes():
-                kind._tell(stem, "too_large", f"{info.uri}: {info.size} bytes are too large for an annotation")
+                kind._add_problem(stem, "too_large", f"{info.uri}: {info.size} bytes are too large for an annotation")
             elif stem in kind.uris:
-                kind._tell(stem, "duplicate_id", f"{info.uri}: another annotation of this id was taken already")
+                kind._add_problem(stem, "duplicate_id", f"{info.uri}: another annotation with this id is used already")
             else:
                 kind.uris[stem] = info.uri
         return kind
 
     def points_of(self, stem: str) -> Points | None:
-        """The points of an image, or None when there is no annotation or it cannot be used."""
+        """The points of an image, or None if there is no annotation or it cannot be used."""
         uri = self.uris.get(stem)
         if uri is None:
             return None
         try:
             return self.read(storage.read_bytes(uri))
         except StorageError as error:
-            self._tell(stem, error.reason, str(error))
+            self._add_problem(stem, error.reason, str(error))
         except InputProblem as problem:
-            self._tell(stem, problem.reason, f"{uri}: {problem.message}")
+            self._add_problem(stem, problem.reason, f"{uri}: {problem.message}")
         return None
 
     def notes(self, seen: set[str]) -> Iterator[Input]:
-        """What could not be used, and annotations without an image; complete once every image was joined."""
+        """Annotations that could not be used or have no image; complete after every image was joined."""
         yield from self.problems
         for stem in sorted(self.uris.keys() - seen):
-            yield note(stem, "no_image", f"{self.uris[stem]}: there is no image of this name")
+            yield note(stem, "no_image", f"{self.uris[stem]}: there is no image with this name")
 
-    def _tell(self, stem: str, reason: Reason, message: str) -> None:
+    def _add_problem(self, stem: str, reason: Reason, message: str) -> None:
         self.problems.append(note(stem, reason, message))
 
 
 @dataclass
 class _Tables:
-    """What all tables together say of an image; where two contradict each other, that image has no row."""
+    """The merged rows of all tables; an image with contradictory rows has none."""
 
     rows: dict[str, TableRow] = field(default_factory=dict)
     contradictory: dict[str, str] = field(default_factory=dict)
@@ -168,7 +168,7 @@ class _Tables:
 
     @classmethod
     def read(cls, source: str, labels: str | None) -> _Tables:
-        """The tables in the folder, and `labels` if it lies elsewhere."""
+        """The tables in the folder, and `labels` if it is elsewhere."""
         inside = _tables_in(source)
         tables = cls()
         for uri in [*inside, *([labels] if labels and labels not in inside else [])]:
@@ -189,26 +189,26 @@ class _Tables:
                 self.rows[stem] = merged
 
     def joined(self, found: Found) -> Input:
-        """An image with what its rows say."""
+        """An image with the values of its rows."""
         row = None if found.stem in self.contradictory else self.rows.get(found.stem)
         item = labelled(found, row)
         return replace(item, split=item.split or split_of_folder(found.path))
 
     def notes(self, seen: set[str]) -> Iterator[Input]:
-        """Tables without ids; rows that contradict each other, have no image, or hold what cannot be read."""
+        """Tables without ids, and rows that contradict each other, have no image, or cannot be read."""
         for uri in self.nameless:
             said = f"{uri} has no id column and is not used; name it id, image or file"
             yield note(uri.rpartition("/")[2], "bad_label", said)
         for stem, uri in self.contradictory.items():
             yield note(stem, "duplicate_id", f"{uri}: its rows contradict each other or another table; none is used")
         for stem in sorted(self.rows.keys() - seen):
-            yield note(stem, "no_image", "a row of a table without an image")
+            yield note(stem, "no_image", "a table row without an image")
         yield from notes_on_ages(self.rows, "a table")
         yield from notes_on(self.rows, "a table")
 
 
 def _merged(one: TableRow | None, two: TableRow) -> TableRow | None:
-    """Both rows as one, or None when they say different things."""
+    """Both rows as one, or None if they differ."""
     if one is None:
         return two
     values = {}

@@ -1,4 +1,4 @@
-"""A DICOMDIR as a list of inputs: the files that it references, and nothing outside its own folder.
+"""A DICOMDIR as a list of inputs: the files that it references inside its own folder.
 
 Standard: DICOM PS3.10 section 8, PS3.3 annex F.
 """
@@ -17,14 +17,14 @@ from boneage_ray.archives.entry import is_packed, too_large
 from boneage_ray.archives.listing import Found
 from boneage_ray.errors import InputProblem, Reason
 
-# Media Storage Directory Storage, the SOP class of every DICOMDIR, as it stands in the file meta information.
+# Media Storage Directory Storage, the SOP class of every DICOMDIR in its file meta information.
 _SOP_CLASS = b"1.2.840.10008.1.3.10"
 _HEAD_BYTES = 1024
 _FORBIDDEN = frozenset("/\\:\0")
 
 
 def is_dicomdir(uri: str) -> bool:
-    """Whether a URI is that of a file called DICOMDIR, or of a file that says it is one."""
+    """Whether a URI is that of a file named DICOMDIR, or with the SOP class of one."""
     name = uri.rstrip("/").rsplit("/", 1)[-1]
     if is_packed(name):
         return False
@@ -36,9 +36,9 @@ def is_dicomdir(uri: str) -> bool:
 
 
 def dicomdir_files(uri: str) -> Iterator[Found]:
-    """The files that a DICOMDIR references, in its order; one that is missing or leads out of its folder has that problem.
+    """The files that a DICOMDIR references, in its order; one that is missing or outside its folder has a problem.
 
-    Names may differ in case, as file systems show CDs differently. A DICOMDIR that cannot be read is itself listed so.
+    Names may differ in case, as on mounted CDs. A DICOMDIR that cannot be read is itself listed with its problem.
     """
     folder = uri.rpartition("/")[0]
     try:
@@ -57,7 +57,7 @@ def dicomdir_files(uri: str) -> Iterator[Found]:
 
 
 def _references(uri: str) -> list[tuple[str, tuple[Reason, str] | None]]:
-    """(path below the folder, why it is refused) of every file that the DICOMDIR names."""
+    """(path below the folder, why it is refused) of every referenced file."""
     with storage.open_read(uri) as file:
         size = file.seek(0, 2)
         if problem := too_large(size):
@@ -77,7 +77,7 @@ def _records(data: bytes) -> list[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return list(pydicom.dcmread(io.BytesIO(data), force=True).DirectoryRecordSequence)
-    # Damaged data make pydicom raise nearly anything; whatever it is, this file cannot be read.
+    # On damaged data pydicom raises nearly anything.
     except Exception as error:
         said = f"this DICOMDIR cannot be read ({type(error).__name__})"
         raise InputProblem("list", "unreadable", said) from error
@@ -86,7 +86,7 @@ def _records(data: bytes) -> list[Any]:
 def _components(record: Any) -> list[str]:  # noqa: ANN401  a pydicom Dataset
     try:
         value = record.get("ReferencedFileID")
-    except Exception:  # noqa: BLE001  as in _records: this one reference is then a path that cannot be
+    except Exception:  # noqa: BLE001  as in _records: the path of this reference then matches no file
         return [""]
     if not value:
         return []
@@ -95,12 +95,12 @@ def _components(record: Any) -> list[str]:  # noqa: ANN401  a pydicom Dataset
 
 def _refusal(parts: list[str]) -> tuple[Reason, str] | None:
     if any(part in ("", ".", "..") or _FORBIDDEN & set(part) for part in parts):
-        return "permission_denied", "this entry of the DICOMDIR leads out of the archive"
+        return "permission_denied", "the DICOMDIR references a path outside the archive"
     return None
 
 
 def _listed(folder: str, wanted: set[str]) -> dict[str, dict[str, storage.FileInfo]]:
-    """Path in one case -> (path as written -> file) of those files below a folder that are referenced."""
+    """Path in one case -> (path as written -> file) of the referenced files below a folder."""
     listed: dict[str, dict[str, storage.FileInfo]] = {}
     start = len(folder) + 1
     for info in storage.list_files(folder) if wanted else ():
@@ -113,11 +113,11 @@ def _listed(folder: str, wanted: set[str]) -> dict[str, dict[str, storage.FileIn
 def _found(folder: str, path: str, listed: dict[str, dict[str, storage.FileInfo]]) -> Found:
     spellings = listed.get(path.casefold(), {})
     if not spellings:
-        return _lost(folder, path, ("not_found", "the DICOMDIR references this file, but it is not there"))
+        return _lost(folder, path, ("not_found", "the DICOMDIR references this file, but it does not exist"))
     exact = path if path in spellings else min(spellings)
     uri = f"{folder}/{exact}"
     if not _is_inside(folder, uri):
-        return _lost(folder, path, ("permission_denied", "this link of the archive leads out of it"))
+        return _lost(folder, path, ("permission_denied", "this link leads out of the archive"))
     info = spellings[exact]
     return Found(uri, exact, stem_of(uri), info.size, info.problem or too_large(info.size))
 

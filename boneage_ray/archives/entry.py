@@ -1,4 +1,4 @@
-"""What zip and tar files have in common: their members, the limits, and names that can be printed."""
+"""Common parts of zip and tar files: their entries, size limits and printable names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MEMBER = re.compile(rf"(.*?(?:{'|'.join(re.escape(ending) for ending in PACKED_
 
 
 class ArchiveEntry(NamedTuple):
-    """One file in a zip or tar file: its printable name, its size unpacked in bytes, and where its bytes lie."""
+    """One file in a zip or tar file: its printable name, its unpacked size in bytes, and the position of its bytes."""
 
     name: str
     size_bytes: int
@@ -24,38 +24,38 @@ class ArchiveEntry(NamedTuple):
 
 
 def is_packed(name: str) -> bool:
-    """Whether a name is that of a zip or tar file."""
+    """Whether a name has the extension of a zip or tar file."""
     return name.lower().endswith(PACKED_ENDINGS)
 
 
 def split_entry(uri: str) -> tuple[str, str] | None:
-    """(zip or tar file, member) of the URI of a member: "s3://a/b.zip!/c/d.png" is ("s3://a/b.zip", "c/d.png")."""
+    """(zip or tar file, entry) of the URI of an entry: "s3://a/b.zip!/c/d.png" is ("s3://a/b.zip", "c/d.png")."""
     match = _MEMBER.fullmatch(uri)
     return (match[1], match[2]) if match else None
 
 
 def is_system_file(path: str) -> bool:
-    """Whether an operating system wrote this file for itself: .DS_Store, Thumbs.db, desktop.ini, ._NAME, __MACOSX/."""
+    """Whether an operating system created this file: .DS_Store, Thumbs.db, desktop.ini, ._NAME, __MACOSX/."""
     *folders, name = path.split("/")
     return name.lower() in _SYSTEM_FILES or name.startswith("._") or "__MACOSX" in folders
 
 
 def printable_name(name: str) -> str:
-    r"""A member's name with "/" between folders and nothing that a terminal would obey: a line break becomes "\n"."""
+    r"""An entry's name with "/" between folders and escaped control characters: a line break becomes "\n"."""
     name = name.replace("\\", "/").removeprefix("./")
     return name if name.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def max_input_bytes() -> int:
-    """The largest file that is read, and the largest member that is unpacked: BONEAGE_MAX_INPUT_MB, else 512 MiB.
+    """The size limit in bytes of a file that is read and of an entry that is unpacked: BONEAGE_MAX_INPUT_MB, else 512 MiB.
 
-    Raises `UsageError`, as `max_unpacked_bytes` does, when the variable holds no such number.
+    Raises `UsageError`, like `max_unpacked_bytes`, if the variable is not such a number.
     """
     return whole_number("BONEAGE_MAX_INPUT_MB", 512, "MiB") * MEBIBYTE
 
 
 def max_unpacked_bytes() -> int:
-    """How far a compressed tar file is unpacked, in bytes: BONEAGE_MAX_UNPACKED_GB, else 64 GiB."""
+    """The size limit in bytes of an unpacked tar file: BONEAGE_MAX_UNPACKED_GB, else 64 GiB."""
     return whole_number("BONEAGE_MAX_UNPACKED_GB", 64, "GiB") * GIBIBYTE
 
 

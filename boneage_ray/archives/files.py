@@ -1,8 +1,8 @@
 """A bare folder or prefix, a file, a zip or tar file, or a DICOMDIR: every file in it is an input.
 
-A metadata CSV may come along, whose ids are URIs, paths below the folder, file names or stems. Listing is lazy, so a row that
-gives only a name serves the first folder in which a file of that name turns up, and no other: at the end it is told how many it
-did not serve. Name files by their path where names repeat.
+The ids of an optional metadata CSV are URIs, paths below the folder, file names or stems. Listing is lazy, so a row that gives
+only a name applies to the first folder with a file of that name; a note at the end counts the files that it did not apply to.
+Where names repeat, the table must give paths.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from boneage_ray.errors import NoUsableInputError, Reason
 
 _A_MASK: tuple[Reason, str] = (
     "unsupported_format",
-    "it lies in masks/ beside the images: a hand mask, not a radiograph; else score that folder by itself",
+    "a hand mask in masks/, not a radiograph; to score it anyway, give that folder as the archive",
 )
 
 
 class FilesArchive(Archive):
-    """Every file below `source`, in the order of its URIs; only the metadata table and system files (entry.py) are no input.
+    """Every file below `source` in the order of its URIs, but the metadata table and system files (entry.py).
 
-    `masks`: what lies in SOURCE/masks are hand masks (masks.py), and no inputs. Without it they are inputs with the problem that
-    they are no radiographs, if one of them at least is named as an image; in any other folder called masks lie images.
-    Ages come from the metadata, by the rule of tables.py: `boneage` or `age_months` in months, else `age` in years.
+    `masks`: files in SOURCE/masks are hand masks (masks.py), not inputs. Otherwise they are inputs with a problem, if at least
+    one is named like an image; files of any other folder named masks are images. Ages come from the metadata, as in tables.py:
+    `boneage` or `age_months` in months, else `age` in years.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class FilesArchive(Archive):
         spacing_mm: float | None = None,
         masks: bool = False,
     ) -> None:
-        # Absolute, as listings are: else the table would not be known for itself among the files.
+        # Absolute, as in listings: otherwise the table would not be recognised among the files.
         self.source = storage.absolute(source)
         self.metadata = storage.absolute(metadata) if metadata else None
         self.sex, self.spacing_mm, self.masks = sex, spacing_mm, masks
@@ -51,7 +51,7 @@ class FilesArchive(Archive):
             check_table(self.metadata, needs_age=False)
 
     def inputs(self) -> Iterator[Input]:
-        """Files with the metadata that names them, then metadata without a file. Raises `NoUsableInputError` without a file."""
+        """Files with their metadata, then metadata without a file. Raises `NoUsableInputError` if there is no file."""
         metadata = _Metadata.read(self.metadata) if self.metadata else _Metadata("")
         masks = Masks.below(self.source, self._files(but_masks=True)) if self.masks else Masks(self.source)
         is_mask, nothing = self._mask_test(), True
@@ -62,12 +62,12 @@ class FilesArchive(Archive):
             else:
                 yield replace(self._chosen(labelled(found, metadata.row_of(found))), mask=masks.of(found))
         if nothing:
-            raise NoUsableInputError(f"{self.source} holds no file to work on")
+            raise NoUsableInputError(f"{self.source} holds no input file")
         yield from metadata.notes()
         yield from masks.notes()
 
     def _mask_test(self) -> Callable[[Found], bool]:
-        """Whether a listed file is a hand mask; the masks' names are looked at when the first file of their folder is met."""
+        """Whether a listed file is a hand mask; masks are listed when the first file of their folder is met."""
         folder = storage.join(self.source, FOLDER) + "/"
         are_masks = cache(lambda: Masks.below(self.source).meet(self._files(but_masks=True)))
         return lambda found: found.uri.startswith(folder) and are_masks()
@@ -87,17 +87,19 @@ class FilesArchive(Archive):
 
 @dataclass
 class _Metadata:
-    """Rows by the name that they give, and what became of them."""
+    """Rows by name, and which of them were used."""
 
     table: str
     rows: dict[str, TableRow] = field(default_factory=dict)
     contradictory: list[str] = field(default_factory=list)
-    used: dict[str, str | None] = field(default_factory=dict)  # name -> the folder it serves; None: it names a path
+    used: dict[str, str | None] = field(
+        default_factory=dict
+    )  # name -> the folder it applies to; None: the name is a path
     refused: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def read(cls, table: str) -> _Metadata:
-        """Names that are given twice with different content are contradictory."""
+        """Read a table; names with several different rows are contradictory."""
         rows: dict[str, TableRow] = {}
         contradictory: set[str] = set()
         for row in read_table(table, needs_age=False):
@@ -108,7 +110,7 @@ class _Metadata:
         return cls(table, kept, sorted(contradictory))
 
     def row_of(self, found: Found) -> TableRow | None:
-        """The row that names a file, the most exact name first."""
+        """The row of a file, by its most exact name."""
         folder = found.uri.rpartition("/")[0]
         for name in (found.uri, found.path):
             if name in self.rows and "/" in name:
@@ -123,13 +125,13 @@ class _Metadata:
         return None
 
     def notes(self) -> Iterator[Input]:
-        """Rows that could not be used, or not for all that they name; complete once every file was seen."""
+        """Rows that could not be used, or not for all their files; complete after every file was listed."""
         for name in sorted(self.rows.keys() - self.used.keys()):
             yield note(name, "no_image", "metadata without a file")
         for name in self.contradictory:
             yield note(name, "duplicate_id", f"rows of {self.table} contradict each other: none is used")
         for name, count in sorted(self.refused.items()):
-            said = f"{count} more files of this name lie in other folders than {self.used[name]} and got no metadata"
-            yield note(name, "duplicate_id", f"{said}; name files by their path")
+            said = f"{count} more files with this name, in other folders than {self.used[name]}, got no metadata"
+            yield note(name, "duplicate_id", f"{said}; give paths as ids")
         yield from notes_on_ages(self.rows, self.table)
         yield from notes_on(self.rows, self.table)

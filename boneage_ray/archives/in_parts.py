@@ -1,4 +1,4 @@
-"""An archive cut into parts of work, while it is being listed."""
+"""Cuts an archive into parts of work while it is being listed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from boneage_ray.archives.archive import Archive, Input
 from boneage_ray.runtime.parts import LEAD_PARTS, Part
 
-# Short parts first, so that the first results are there soon; long ones when there are many, so that files stay few.
+# Short parts first, for early results; longer ones later, for fewer files.
 LEAD_SIZE = 8
 SMALL_PARTS, SMALL_SIZE, LARGE_SIZE = 128, 64, 256
 
@@ -24,7 +24,7 @@ class ArchiveParts:
     folder: str
 
     def __call__(self) -> Iterator[Part]:
-        """Parts as soon as their inputs are listed."""
+        """The parts, each as soon as its inputs are listed."""
         inputs = self.archive.inputs()
         lengths = chain(repeat(LEAD_SIZE, LEAD_PARTS), repeat(SMALL_SIZE, SMALL_PARTS), repeat(LARGE_SIZE))
         for number, length in enumerate(lengths):
@@ -36,12 +36,12 @@ class ArchiveParts:
 
 
 def inputs_of(part: Part) -> list[Input]:
-    """The inputs of a part that `ArchiveParts` has cut."""
+    """The inputs of a part of `ArchiveParts`."""
     return [Input(**_tuples(item)) for item in json.loads(part.body)]
 
 
 def _plain(item: Input) -> dict[str, Any]:
-    """Only what is known: most fields of most inputs are empty."""
+    """The known fields only, because most fields of most inputs are empty."""
     return {name: value for name, value in asdict(item).items() if value is not None}
 
 

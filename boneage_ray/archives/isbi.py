@@ -15,7 +15,7 @@ _DISTINCT = 15  # some annotators put gnathion and menton on one pixel
 def read_isbi(data: bytes) -> Points:
     """The 19 facial points (x, y) in pixels of the original, in the order of `anatomy.cephalometry.FACIAL`.
 
-    Raises `InputProblem` (bad_label) that says which line cannot be read.
+    Raises `InputProblem` (bad_label), naming the line that cannot be read.
     """
     lines = [line for line in data.decode("utf-8-sig", errors="replace").splitlines() if line.strip()]
     if len(lines) < len(FACIAL):

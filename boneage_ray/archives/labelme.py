@@ -1,4 +1,4 @@
-"""labelme JSON: the lower border of C2 and the outlines of C3 and C4, brought to the order of anatomy/cephalometry.py."""
+"""labelme JSON: the lower border of C2 and the outlines of C3 and C4, in the order of anatomy/cephalometry.py."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _MOST_POINTS = 100
 def read_labelme(data: bytes) -> Points:
     """The 13 vertebral points (x, y) in pixels of the original: C2 by x, then C3 and C4 from their superior posterior corners on.
 
-    Corners may be given from any start, in either direction. Too many points: the later one of the closest pair is dropped.
-    Raises `InputProblem` (bad_label) that says what is missing.
+    Outlines may begin at any corner and run in either direction. Of too many points, the later one of the closest pair is
+    dropped. Raises `InputProblem` (bad_label), naming what is missing.
     """
     shapes = _shapes(data)
     groups = {str(shape.get("group_id"))[:1]: shape for shape in shapes}
@@ -35,19 +35,19 @@ def read_labelme(data: bytes) -> Points:
     )
 
     points = (*sorted(c2), *outline_order(c3), *outline_order(c4))
-    if told := measurement_problem(measure(points), CvmConfig()):
-        raise bad_annotation(f"these points are no vertebrae: {told}")
+    if problem := measurement_problem(measure(points), CvmConfig()):
+        raise bad_annotation(f"the points are not vertebrae: {problem}")
     return points
 
 
 def outline_order(points: list[Point]) -> list[Point]:
-    """Five points of a vertebra's outline as superior posterior, inferior posterior, middle, anterior, superior anterior.
+    """Five points (x, y) of an outline as superior posterior, inferior posterior, middle, anterior, superior anterior.
 
-    Posterior is small x, and y grows downwards. Around the outline the middle one of the lower border is where it is straightest:
-    the largest angle of all points that lie below the edge opposite to them.
+    Posterior is small x, and y points down. The middle of the lower border is where the outline is straightest: the largest
+    angle of all points that are below the opposite edge.
     """
     x, y = (sum(values) / len(points) for values in zip(*points, strict=True))
-    # Seen on the screen counter-clockwise: down the posterior side, along the lower border, up the anterior side.
+    # Counter-clockwise on the screen: down the posterior side, along the lower border, up the anterior side.
     ring = sorted(points, key=lambda p: math.atan2(p[0] - x, p[1] - y))
     below = [k for k in range(5) if ring[k][1] > (ring[k - 2][1] + ring[k - 3][1]) / 2]
     middle = max(below or range(5), key=lambda k: _angle(ring[k - 1], ring[k], ring[(k + 1) % 5]))
@@ -90,7 +90,7 @@ def _points(shape: dict[str, Any], group: str) -> list[Point]:
 
 
 def _angle(before: Point, corner: Point, after: Point) -> float:
-    """Inside of a ring that runs counter-clockwise on the screen, in 0..2 pi: more than pi where the outline is hollow."""
+    """The inner angle of a ring that runs counter-clockwise on the screen, 0 to 2 pi; above pi at a concave corner."""
     a = math.atan2(before[1] - corner[1], before[0] - corner[0])
     b = math.atan2(after[1] - corner[1], after[0] - corner[0])
     return (b - a) % math.tau

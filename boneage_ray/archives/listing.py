@@ -1,4 +1,4 @@
-"""The files below a folder or prefix, one after the other, those inside zip and tar files among them."""
+"""Lazy listing of the files below a folder or prefix, with those inside zip and tar files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from boneage_ray.errors import InputProblem, Reason, StorageError
 
 
 class Found(NamedTuple):
-    """One file. `path` leads to it from the folder, prefix, zip or tar file listed; `stem`: its name without extension."""
+    """One file. `path` is relative to the listed folder, prefix, zip or tar file; `stem` is its name without extension."""
 
     uri: str
     path: str
@@ -26,12 +26,12 @@ class Found(NamedTuple):
 
 
 def files_below(source: str, *but: str) -> Iterator[Found]:
-    """Every file below `source`, or the one that it names; a zip or tar file stands for its members, `FILE.zip!/NAME`.
+    """Every file below `source`, or `source` itself; a zip or tar file is replaced by its entries, `FILE.zip!/NAME`.
 
-    Left out are what operating systems leave behind (entry.py, `is_system_file`) and what lies below the folders `but`. Pipes,
-    sockets and devices are listed with that problem, and so are local folders that cannot be listed. Lazy, in the order of
-    their names' bytes, and within a zip or tar file in its own. One that cannot be listed, or not to its end, is itself listed
-    with its problem, after the members that were found. Raises `StorageError` if nothing is there.
+    System files (entry.py, `is_system_file`) and files below the folders `but` are left out. Pipes, sockets, devices and
+    local folders that cannot be listed have a problem. Lazy, in the byte order of names; entries in the order of their file. A
+    zip or tar file that cannot be listed to its end is itself listed with its problem, after the entries that were found.
+    Raises `StorageError` if nothing is there.
     """
     source = storage.absolute(source)
     left_out = tuple(f"{folder}/" for folder in but)
@@ -49,9 +49,9 @@ def files_below(source: str, *but: str) -> Iterator[Found]:
 
 
 def entries(uri: str) -> Iterator[tuple[str, ArchiveEntry]]:
-    """(name that is unique in this file, member) of a zip or tar file; the second "1.png" is called "1.png#2".
+    """(name that is unique in this file, entry) of a zip or tar file; the second "1.png" is named "1.png#2".
 
-    Raises `InputProblem` when it cannot be listed, or not to its end, and `StorageError` when it cannot be read.
+    Raises `InputProblem` if it cannot be listed to its end, `StorageError` if it cannot be read.
     """
     times: dict[str, int] = {}
     listed = zip_entries(uri) if uri.lower().endswith(".zip") else tar_entries(uri)
@@ -82,5 +82,5 @@ def _as_a_whole(info: storage.FileInfo, path: str, reason: Reason, message: str)
 
 
 def find_entry(archive: str, name: str) -> ArchiveEntry | None:
-    """The member of a zip or tar file that `files_below` lists as `ARCHIVE!/NAME`; reads the archive up to it."""
+    """The entry that `files_below` lists as `ARCHIVE!/NAME`; reads the zip or tar file up to it."""
     return next((member for listed, member in entries(archive) if listed == name), None)

@@ -1,9 +1,9 @@
-"""Hand masks that come with an archive: `SOURCE/masks/<id>.png` beside the images, drawn elsewhere or written by `boneage score`.
+"""Hand masks of an archive: `SOURCE/masks/<id>.png`, drawn by hand or written by `boneage score`.
 
-A mask belongs to the image under whose name `boneage score` would write it (`mask_name`), else to the one with its path below
-SOURCE, with or without the image's own ending (`masks/a/7.png` to `a/7.dcm`), else to the one whose id is its name. Where
-several images fit a name equally well, none gets the mask, and a note says so: to tell, the images are listed once before, and
-only the masks' names are held. Only a folder can hold masks, no zip or tar file.
+A mask belongs to the image for which `boneage score` writes this name (`mask_name`), else to the image with its path below
+SOURCE, with or without the image's extension (`masks/a/7.png` to `a/7.dcm`), else to the image whose id is its name. If
+several images match a name equally well, none gets the mask, and a note reports it: the images are therefore listed once
+before. Only a folder can hold masks, not a zip or tar file.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from boneage_ray.archives.read import read_input
 from boneage_ray.errors import InputProblem
 
 FOLDER = "masks"
-_OWN = ".mask"  # between name and .png of the mask of a file without an ending, which may lie beside NAME.png
+_OWN = ".mask"  # before .png in the mask's name for a file without an extension: there may also be a NAME.png
 
-_NO_IMAGE = 4  # from this rank on a name is fitted only by what is no image by its ending
+_NO_IMAGE = 4  # from this rank on only files without an image extension match
 
 
 @dataclass
 class Masks:
-    """URIs of masks by what they are called, how many images fit each name how well, and which of them an image has met."""
+    """URIs of masks by name, the number and rank of the images that match each name, and the masks already assigned."""
 
     source: str
     uris: dict[str, str] = field(default_factory=dict)
@@ -37,14 +37,14 @@ class Masks:
 
     @classmethod
     def below(cls, source: str, images: Iterable[Found] = ()) -> Masks:
-        """The masks of an archive; none where it has no such folder. `images` are gone through only where there are masks."""
+        """The masks of an archive; none without such a folder. `images` are only listed if there are masks."""
         masks = cls(source)
         folder = storage.join(source, FOLDER)
         if storage.is_empty(folder):
             return masks
         for found in files_below(folder):
             name = _without_ending(found.path)
-            if found.problem:  # to open a pipe would wait for ever
+            if found.problem:  # opening a pipe would block for ever
                 masks.unusable.append(note(name, found.problem[0], f"{found.uri}: {found.problem[1]}"))
                 continue
             if name in masks.uris:
@@ -56,7 +56,7 @@ class Masks:
         return masks
 
     def of(self, found: Found) -> str | None:
-        """The URI of an image's mask: of one whose name no other image fits as well or better."""
+        """The URI of an image's mask, whose name no other image matches as well or better."""
         for name, rank in self._names(found).items():
             if self._best(name) == (rank, 1):
                 self.used.add(name)
@@ -64,11 +64,11 @@ class Masks:
         return None
 
     def meet(self, images: Iterable[Found]) -> bool:
-        """Whether one at least is named as one of these images; else it is only a folder of this name."""
+        """Whether at least one mask is named like one of these images; otherwise the folder only has this name."""
         return any(rank < _NO_IMAGE for found in images for rank in self._names(found).values())
 
     def _names(self, found: Found) -> dict[str, int]:
-        """What the mask of an image may be called, and how well: 0 is best. A file that is no image by its ending comes last."""
+        """Possible names of an image's mask -> rank, 0 is best. Files without an image extension come last."""
         path = found.uri.removeprefix(f"{self.source}/")
         last = 0 if _may_be_image(path) else _NO_IMAGE
         ranked: dict[str, int] = {}
@@ -78,27 +78,25 @@ class Masks:
         return ranked
 
     def _best(self, name: str) -> tuple[int, int]:
-        """How well the best images fit a name, and how many those are."""
+        """(rank, number) of the images that match a name best."""
         return min(self.fitting[name].items())
 
     def notes(self) -> Iterator[Input]:
-        """Masks without an image, with several, and further ones of one name; complete once every image was seen."""
+        """Masks without an image, with several, or with a repeated name; complete after every image was listed."""
         for name in sorted(self.uris.keys() - self.used):
             uri, count = self.uris[name], self._best(name)[1] if name in self.fitting else 0
             if count > 1:
-                said = (
-                    f"{uri}: {count} images fit this name, so none gets the mask; name it by its image's path, PATH.png"
-                )
+                said = f"{uri}: {count} images match this name, so none gets the mask; name it like its image's path, PATH.png"
                 yield note(name, "duplicate_id", said)
             else:
                 yield note(name, "no_image", f"{uri}: a mask without an image")
         yield from self.unusable
         for name, uri in self.duplicates:
-            yield note(name, "duplicate_id", f"{uri}: another mask of this name was taken already")
+            yield note(name, "duplicate_id", f"{uri}: another mask with this name is used already")
 
 
 def mask_data(item: Input) -> bytes | None:
-    """The bytes of an input's mask file, None where it has none. Raises `InputProblem` (no_mask) when they cannot be read."""
+    """The bytes of an input's mask file, or None if it has none. Raises `InputProblem` (no_mask) if they cannot be read."""
     if item.mask is None:
         return None
     data = read_input(Input(item.mask, item.record_id))
@@ -108,7 +106,7 @@ def mask_data(item: Input) -> bytes | None:
 
 
 def mask_name(path: str) -> str:
-    """Where the mask of an image at `path` below SOURCE is written: no two paths share a place.
+    """The file to which the mask of an image at `path` below SOURCE is written, different for every path.
 
     >>> mask_name("a/7.png"), mask_name("a/7.dcm"), mask_name("a/7.dcm.png"), mask_name("a/7")
     ('masks/a/7.png', 'masks/a/7.dcm.png', 'masks/a/7.dcm.png.png', 'masks/a/7.mask.png')
@@ -118,7 +116,7 @@ def mask_name(path: str) -> str:
 
 
 def _called(path: str) -> str:
-    """The name without its ending of the mask that is written for an image."""
+    """The name, without extension, of the mask that is written for an image."""
     bare, ending = _without_ending(path), _ending(path).lower()
     if ending == ".png" and _ending(bare) == "":
         return bare

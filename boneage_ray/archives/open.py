@@ -1,4 +1,4 @@
-"""Which kind of archive a source is, told by its layout."""
+"""Recognises the kind of an archive by its layout."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from boneage_ray.errors import StorageError
 
 
 def open_archive(source: str, labels: str | None = None) -> Archive:
-    """The archive at `source`; nothing but the first names and the label table is read yet.
+    """The archive at `source`; reads only the first names and the label table.
 
-    A folder `images/` beside `vertebral/` or `facial/`: cephalograms, `labels` then being a table of ages. Else, with labels of
-    bone age, given or found beside or inside: the RSNA layout. Else every file, be it a folder, a prefix, a zip or tar file, a
-    DICOMDIR, a single file: `labels` then is metadata of sex, spacing, or age in years. Raises `StorageError` when nothing is
-    there, and `UsageError` for tables that cannot be chosen from or read.
+    `images/` and `vertebral/` or `facial/`: cephalograms; `labels` is then a table of ages. Otherwise, with a table of bone
+    ages, given or found: the RSNA layout. Otherwise every file of a folder, prefix, zip or tar file, DICOMDIR, or the single
+    file; `labels` is then metadata of sex, spacing, or age in years. Raises `StorageError` if nothing is there, `UsageError`
+    for tables that are ambiguous or cannot be read.
     """
     source = storage.absolute(source)
     if not storage.exists(source):

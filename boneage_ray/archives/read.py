@@ -1,4 +1,4 @@
-"""From an input to its bytes: a file, or a member of a zip or tar file."""
+"""The bytes of an input: a file, or an entry of a zip or tar file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from boneage_ray.errors import InputProblem, StorageError
 
 
 def read_input(item: Input) -> bytes | InputProblem:
-    """The bytes of an input, or why there are none: step list when listing showed it, else step read. Threads may share it.
+    """The bytes of an input, or its problem: of step list if found by listing, else of step read. Thread-safe.
 
-    Transient errors were retried by storage. No more than `max_input_bytes()` and one are ever read or unpacked.
+    The storage has retried transient errors. At most `max_input_bytes()` and one are read or unpacked.
     """
     if item.problem:
         return InputProblem("list", *item.problem)
@@ -50,14 +50,14 @@ def _member(archive: str, name: str, position: str | None) -> bytes:
         return spool_of(archive).read(offset, size)
     data = storage.read_range(archive, offset, size)
     if len(data) < size:
-        raise InputProblem("read", "truncated", "the tar file ends within this member")
+        raise InputProblem("read", "truncated", "the tar file ends within this entry")
     return data
 
 
 def _position(archive: str, name: str) -> str:
-    member = find_entry(archive, name)
-    if member is None:
-        raise InputProblem("read", "not_found", f"{archive} holds no member of this name")
-    if member.problem:
-        raise InputProblem("read", *member.problem)
-    return member.position
+    entry = find_entry(archive, name)
+    if entry is None:
+        raise InputProblem("read", "not_found", f"{archive} has no entry with this name")
+    if entry.problem:
+        raise InputProblem("read", *entry.problem)
+    return entry.position

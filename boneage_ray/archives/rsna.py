@@ -1,6 +1,6 @@
-"""RSNA Pediatric Bone Age 2017 layout: `<name>.csv` with labels beside a folder `<name>/` of `<id>.png`, nested or not.
+"""RSNA Pediatric Bone Age 2017 layout: `<name>.csv` with labels, and a folder `<name>/` of `<id>.png`, nested or not.
 
-All else below the source is listed as well, after that folder: where another file has the same id, the one in it is used.
+All other files below the source are listed after that folder; of files with the same id, the one in the folder is used.
 """
 
 from __future__ import annotations
@@ -30,16 +30,15 @@ from boneage_ray.errors import NoUsableInputError, Reason, StorageError, UsageEr
 
 
 class RsnaArchive(Archive):
-    """Images joined with their labels by id. Any file may be an image, whatever its name; a file that no label names is listed
-    with that problem, and so are labels without an image at the end.
+    """Images joined with their labels by id. Any file may be an image; files without a label have a problem.
 
-    Hand masks may come along in SOURCE/masks (masks.py). Left out are the label table and what operating systems leave behind
-    (entry.py, `is_system_file`). Where the table does not say it, a top folder whose name begins with train, val or test decides
-    the split.
+    Labels without an image come at the end. SOURCE/masks may hold hand masks (masks.py). The label table and system files
+    (entry.py, `is_system_file`) are left out. If the table has no split, a top folder whose name begins with train, val or
+    test gives it.
     """
 
     def __init__(self, source: str, labels: str | None = None) -> None:
-        # Absolute, as listings are: a relative path would not be found inside them.
+        # Absolute, as in listings: a relative path would not be found in them.
         self.source = storage.absolute(source)
         self.labels = storage.absolute(labels) if labels else find_labels(self.source)
         check_table(self.labels, needs_age=True)
@@ -47,7 +46,7 @@ class RsnaArchive(Archive):
     def inputs(self) -> Iterator[Input]:
         """Images in the order of their URIs, those in the folder named like the table first; then labels.
 
-        Raises `NoUsableInputError` at the end when no image is there.
+        Raises `NoUsableInputError` at the end if there is no image.
         """
         labels, masks = _Labels.read(self.labels), Masks.below(self.source, self._files())
         nothing = True
@@ -69,7 +68,7 @@ class RsnaArchive(Archive):
 
 @dataclass
 class _Labels:
-    """Rows by id, why others cannot be used, and which ids the files met."""
+    """Rows by id, the problems of unusable rows, and the ids of the files so far."""
 
     table: str
     rows: dict[str, TableRow] = field(default_factory=dict)
@@ -79,7 +78,7 @@ class _Labels:
 
     @classmethod
     def read(cls, table: str) -> _Labels:
-        """An id given twice with different labels is ambiguous and not used at all."""
+        """Read a table; an id with different labels is not used at all."""
         grouped: dict[str, list[TableRow]] = defaultdict(list)
         for row in read_table(table, needs_age=True):
             grouped[row.image_id].append(row)
@@ -90,18 +89,18 @@ class _Labels:
 
     def _add(self, record_id: str, rows: list[TableRow]) -> None:
         first = rows[0]
-        # What the rows say of the image counts, not how each writes its id.
+        # The values of the rows count, not how each writes its id.
         same = all(replace(row, record_id=first.record_id) == first for row in rows)
         if len(rows) > 1:
             said = "the first is used" if same else "they differ: none is used"
             self.bad[record_id] = "duplicate_id", f"{len(rows)} rows of {self.table}; {said}"
         if same and parse_age(first.age_text) is None:
-            self.bad[record_id] = "bad_label", f"bone age {first.age_text!r}; months in 0..240 are needed"
+            self.bad[record_id] = "bad_label", f"bone age {first.age_text!r}: months in 0..240 are needed"
         elif same:
             self.rows[record_id] = first
 
     def joined(self, found: Found) -> Input:
-        """A file with its label, or with the problem that it has none that can be used."""
+        """A file with its label, or with the problem of its label."""
         row = self.rows.get(found.stem)
         item = labelled(found, row)
         self.met.add(found.stem)
@@ -109,27 +108,27 @@ class _Labels:
         if problem is None and row is None:
             problem = self.bad.get(found.stem, ("no_label", f"no row of {self.table} has this id"))
         elif problem is None and found.stem in self.taken:
-            problem = "duplicate_id", "another image of this id was taken already"
+            problem = "duplicate_id", "another image with this id is used already"
         elif problem is None:
             self.taken.add(found.stem)
         return replace(item, split=item.split or split_of_folder(found.path), problem=problem)
 
     def notes(self, source: str) -> Iterator[Input]:
-        """Labels that no file has told of; complete once every file was joined."""
+        """Labels that have no image or cannot be used; complete after every file was joined."""
         lost = self.rows.keys() - self.met
         for record_id in sorted({*self.bad, *lost}):
-            # An image whose only label is bad has said so itself.
+            # The image of a bad label already has its problem.
             if record_id in self.bad and not (record_id in self.met and record_id not in self.rows):
                 yield note(record_id, *self.bad[record_id])
             if record_id in lost:
-                yield note(record_id, "no_image", f"{self.table} names it, but {source} holds no such image")
+                yield note(record_id, "no_image", f"{self.table} has a row for it, but {source} has no such image")
         if problem := years_for_months(self.rows.values()):
             yield note(self.table.rpartition("/")[2], *problem)
         yield from notes_on(self.rows, self.table)
 
 
 def find_labels(source: str) -> str:
-    """As `label_table`, but raises `NoUsableInputError` when there is none."""
+    """`label_table`, but raises `NoUsableInputError` if there is none."""
     if not storage.exists(source):
         raise StorageError("not_found", f"{source}: there is no such file or folder")
     found = label_table(source)
@@ -141,11 +140,11 @@ def find_labels(source: str) -> str:
 def label_table(source: str) -> str | None:
     """The label table of an archive: `<source>.csv`, else the one CSV inside it with id and bone age columns, else None.
 
-    Raises `UsageError` when there are several, or one that speaks of ages but has not these columns.
+    Raises `UsageError` if there are several, or one that seems to hold ages but lacks these columns.
     """
-    beside = _without_ending(source.rstrip("/")) + ".csv"
-    if storage.exists(beside):
-        return beside
+    table = _without_ending(source.rstrip("/")) + ".csv"
+    if storage.exists(table):
+        return table
     tables = [info.uri for info in storage.list_folder(source) if info.uri.lower().endswith(".csv")]
     columns = {uri: header_of(storage.read_bytes(uri).decode("utf-8-sig", errors="replace"), uri) for uri in tables}
     fitting = [uri for uri, known in columns.items() if "record_id" in known and "age" in known]
@@ -161,6 +160,6 @@ def label_table(source: str) -> str | None:
 
 
 def _without_ending(source: str) -> str:
-    """Beside hands.zip the table is called hands.csv."""
+    """The source without extension: the table of hands.zip is hands.csv."""
     ending = max((ending for ending in PACKED_ENDINGS if source.lower().endswith(ending)), key=len, default="")
     return source[: len(source) - len(ending)]

@@ -1,6 +1,6 @@
-"""Compressed tar files, unpacked once in a process, as far as they were asked for, and then read in any order.
+"""Compressed tar files, unpacked once per process as far as needed, and then read in any order.
 
-TMPDIR says where; each process needs room for what its files unpack to.
+They are unpacked into TMPDIR, with room for the unpacked files of each process.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from boneage_ray.archives.tars import UNPACK_ERRORS, unpacked
 from boneage_ray.errors import InputProblem, Reason
 from boneage_ray.storage.errors import translated
 
-_MOST = 64  # open at once, each with two file descriptors
+_MOST = 64  # open at the same time, each with two file descriptors
 
 
 class Spool:
-    """The unpacked bytes of one file, in an unnamed temporary file that grows as needed; threads may share it."""
+    """The unpacked bytes of one file, in an unnamed temporary file that grows as needed; thread-safe."""
 
     def __init__(self, uri: str) -> None:
         self._uri, self._lock, self._length = uri, threading.Lock(), 0
@@ -33,24 +33,26 @@ class Spool:
             self._stream = cast(io.BufferedReader, unpacked(file))
             with translated(tempfile.gettempdir()):
                 self._copy = stack.enter_context(tempfile.TemporaryFile(buffering=0))
-            # However this object ends, both files are closed.
+            # Both files are closed however this object ends.
             weakref.finalize(self, stack.pop_all().close)
 
     def read(self, offset: int, size: int) -> bytes:
-        """`size` unpacked bytes from `offset` on. Raises `InputProblem` when there are not that many."""
+        """`size` unpacked bytes from `offset` on. Raises `InputProblem` if there are fewer."""
         with self._lock:
             self._grow(offset + size)
         if self._length < offset + size:
-            raise InputProblem("read", "truncated", "the tar file ends within this member")
+            raise InputProblem("read", "truncated", "the tar file ends within this entry")
         return os.pread(self._copy.fileno(), size, offset)
 
     def _grow(self, length: int) -> None:
         if length > max_unpacked_bytes():
             need = "raise BONEAGE_MAX_UNPACKED_GB, or unpack the tar file"
-            raise InputProblem("read", "too_large", f"lies beyond {max_unpacked_bytes()} unpacked bytes; {need}")
+            raise InputProblem(
+                "read", "too_large", f"the entry ends after {max_unpacked_bytes()} unpacked bytes; {need}"
+            )
         while self._length < length:
             try:
-                # What came before a break is returned; `read` would lose it.
+                # `read1` returns the bytes before damage; `read` would lose them.
                 data = self._stream.read1(MEBIBYTE)
             except UNPACK_ERRORS as error:
                 reason: Reason = "truncated" if isinstance(error, EOFError) else "unreadable"
@@ -72,5 +74,5 @@ _opening = threading.Lock()
 
 def spool_of(uri: str) -> Spool:
     """The spool of a compressed tar file in this process."""
-    with _opening:  # else two threads would open it twice
+    with _opening:  # otherwise two threads would open it twice
         return _spool(os.getpid(), uri)

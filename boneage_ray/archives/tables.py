@@ -1,7 +1,7 @@
-"""CSV tables beside images: headers in any case, order and spelling that the published sets use.
+"""CSV tables of labels and metadata, with headers in any case, order and spelling of the published sets.
 
-Ages: `boneage`, `age_months` and their spellings are months, 0 to 240; `age`, `years` and theirs are years, 0 to 25, and used
-where a row has no months. Numbers have no thousands separators: "8,5" is 8.5, and "1,200", which may be 1200 or 1.2, is none.
+Ages: `boneage`, `age_months` and their spellings are months, 0 to 240; `age`, `years` and theirs are years, 0 to 25, used if a
+row has no months. Numbers have no thousands separators: "8,5" is 8.5; "1,200" is ambiguous and not a number.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from boneage_ray.archives.listing import Found
 from boneage_ray.errors import Reason, UsageError
 
 Column = Literal["record_id", "age", "years", "sex", "spacing", "ratio", "patient", "source", "split"]
-# After `_plain`. The three published RSNA schemas and common variants; the first name that a table has is used.
+# Names after `_plain`: the three published RSNA schemas and common variants. The first name that a table has is used.
 NAMES: dict[Column, tuple[str, ...]] = {
     "record_id": ("id", "imageid", "caseid", "stem", "uri", "file", "filename", "image"),
     "age": ("boneage", "boneagemonths", "groundtruthboneagemonths", "agemonths"),
@@ -41,7 +41,7 @@ NAMES: dict[Column, tuple[str, ...]] = {
     "source": ("source", "site", "dataset"),
     "split": ("split", "set", "fold"),
 }
-# Two columns of one of these groups in one table say the same thing twice; which is meant cannot be told.
+# Two columns of one of these groups in one table are ambiguous.
 _SAME = (NAMES["age"][:3], NAMES["sex"], NAMES["spacing"], NAMES["ratio"])
 _BREAK, _QUOTED = re.compile(r"[\r\n]"), re.compile(r'"[^"]*"')
 _ANY_AGE = re.compile(r"(?<!im)(?<!p)age|month")
@@ -50,19 +50,19 @@ _THOUSANDS = re.compile(r"[+-]?0*[1-9][0-9]*,[0-9]{3}")
 UNKNOWN_SEX = ("u", "unknown", "o", "other", "n/a", "na", "none", "0", "9")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 RATIOS = (10 / SPACINGS_MM[1], 10 / SPACINGS_MM[0])  # pixels per cm
-OLDEST_YEARS = 25.0  # an age above that is hardly in years
+OLDEST_YEARS = 25.0  # an age above that is probably not in years
 _SPLIT_FOLDER = re.compile(r"(train(?:ing)?|val(?:id(?:ation)?)?|test)(?:ing)?(?:[^a-z].*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One line of a table: the id as written, and cells that may be missing or unusable."""
+    """One row of a table: the id as written, and cells that may be missing or unusable."""
 
     record_id: str
     age_text: str | None
     sex: Sex | None
     spacing_text: str | None
-    unusable: tuple[str, ...] = ()  # cells that hold something, but nothing that can be read
+    unusable: tuple[str, ...] = ()  # the text of cells that cannot be read
     years_text: str | None = None
     ratio_text: str | None = None
     patient: str | None = None
@@ -71,17 +71,17 @@ class TableRow:
 
     @property
     def spacing_mm(self) -> float | None:
-        """Millimetres per pixel: as written, else from pixels per centimetre."""
+        """Millimetres per pixel, as given or from pixels per centimetre."""
         return parse_spacing(self.spacing_text) or parse_ratio(self.ratio_text)
 
     @property
     def image_id(self) -> str:
-        """The id without the extension that it may be written with."""
+        """The id without extension."""
         return stem_of(self.record_id) if self.record_id.lower().endswith(IMAGE_ENDINGS) else self.record_id
 
 
 def header_of(text: str, uri: str = "the table") -> dict[Column, str]:
-    """The known columns of a CSV text, each with the name that it has there. Raises `UsageError` where it is no CSV text."""
+    """Known column -> its name in a CSV text. Raises `UsageError` if the text is not CSV."""
     plain = {_plain(name): name for name in reversed(_names(text, uri))}
     return {
         column: plain[next(name for name in names if name in plain)]
@@ -91,13 +91,13 @@ def header_of(text: str, uri: str = "the table") -> dict[Column, str]:
 
 
 def check_table(uri: str, needs_age: bool) -> None:
-    """Raise what `read_table` would for this table, before work begins: `UsageError` or `StorageError`."""
+    """Raise the errors of `read_table` for this table before work begins: `UsageError` or `StorageError`."""
     for _ in read_table(uri, needs_age):
         pass
 
 
 def is_metadata(uri: str) -> bool:
-    """Whether a table tells of images, but not of their bone age, nor seems to: it has no column `boneage` or the like."""
+    """Whether a table describes images without bone ages: it has no column `boneage` or similar."""
     text = _text(uri)
     known = header_of(text, uri)
     others = [name for name in _names(text, uri) if name not in known.values()]
@@ -108,15 +108,15 @@ def is_metadata(uri: str) -> bool:
 def read_table(uri: str, needs_age: bool) -> Iterator[TableRow]:
     """Rows of a CSV at a URI.
 
-    Raises `UsageError` for a missing column, naming those found; for two columns that mean the same; for a table without rows;
-    and, naming the line, for what is no CSV, above all a quote that is opened and not closed.
+    Raises `UsageError` for a missing column, naming those found; for two columns with the same meaning; for a table without
+    rows; and, naming the line, for text that is not CSV, above all a quote that is not closed.
     """
     text = _text(uri)
     columns = _columns(uri, text, needs_age)
     nothing = True
     for line, row in _lines(text, uri):
         cells = {column: _cell(row, name) for column, name in columns.items()}
-        # A quote that is closed further down by another one hides the rows between.
+        # A quote that another one closes further down hides the rows between.
         torn = next((columns[column] for column, cell in cells.items() if cell and _BREAK.search(cell)), None)
         if torn:
             raise UsageError(f"{uri}, line {line}: the cell {torn!r} runs over several lines; is a quote missing?")
@@ -127,24 +127,24 @@ def read_table(uri: str, needs_age: bool) -> Iterator[TableRow]:
 
 
 def parse_age(text: str | None) -> float | None:
-    """Months in 0..240, or None when the cell is not such a number."""
+    """Months in 0..240, or None if the cell is not such a number."""
     value = _number(text)
     return value if value is not None and 0 <= value <= MAX_AGE_MONTHS else None
 
 
 def parse_years(text: str | None) -> float | None:
-    """Months from years in 0..25, or None when the cell is not such a number."""
+    """Months from years in 0..25, or None if the cell is not such a number."""
     value = _number(text)
     return value * MONTHS_PER_YEAR if value is not None and 0 <= value <= OLDEST_YEARS else None
 
 
 def months_of(row: TableRow) -> float | None:
-    """The age in months that a row tells, in months or else in years; None when there is none or it cannot be read."""
+    """The age of a row in months, from its months or else its years; None if there is none or it cannot be read."""
     return parse_age(row.age_text) if row.age_text else parse_years(row.years_text)
 
 
 def years_for_months(rows: Iterable[TableRow]) -> tuple[Reason, str] | None:
-    """The problem of a table whose bone ages, taken for months, are most likely years: 3 at least, none above 20, 2 apart."""
+    """The problem of a table whose bone ages are probably years: at least 3 ages, none above 20, at least 2 apart."""
     ages = [age for row in rows if (age := parse_age(row.age_text)) is not None]
     if len(ages) < 3 or max(ages) > MAX_AGE_MONTHS / MONTHS_PER_YEAR or max(ages) - min(ages) <= 2:
         return None
@@ -152,7 +152,7 @@ def years_for_months(rows: Iterable[TableRow]) -> tuple[Reason, str] | None:
 
 
 def parse_spacing(text: str | None) -> float | None:
-    """Mm per pixel, or None for what is no number or cannot be the size of a pixel."""
+    """Mm per pixel, or None if the cell is not a plausible number."""
     value = _number(text)
     return value if value is not None and SPACINGS_MM[0] <= value <= SPACINGS_MM[1] else None
 
@@ -164,7 +164,7 @@ def parse_ratio(text: str | None) -> float | None:
 
 
 def labelled(found: Found, row: TableRow | None) -> Input:
-    """An input with what its row says, if it has one."""
+    """An input with the values of its row, if it has one."""
     plain = Input(found.uri, found.stem, size_bytes=found.size_bytes, problem=found.problem, position=found.position)
     if row is None:
         return plain
@@ -182,7 +182,7 @@ def labelled(found: Found, row: TableRow | None) -> Input:
 
 
 def notes_on(rows: dict[str, TableRow], table: str) -> Iterator[Input]:
-    """One note for each row with cells that hold something, but nothing that can be read."""
+    """One note for each row with cells that cannot be read."""
     for name, row in rows.items():
         if row.unusable:
             cells = ", ".join(map(repr, row.unusable))
@@ -199,7 +199,7 @@ def notes_on_ages(rows: dict[str, TableRow], table: str) -> Iterator[Input]:
 
 
 def split_of_folder(path: str) -> str | None:
-    """The split that one of the two top folders of a path says: "train/1.png", "set/validation_2/1.png", "test.zip!/1.png"."""
+    """The split in the two top folders of a path: "train/1.png", "set/validation_2/1.png", "test.zip!/1.png"."""
     folders = path.split("/")[:-1][:2]
     said = (match[1].lower() for folder in folders if (match := _SPLIT_FOLDER.fullmatch(folder)))
     return next((SPLIT_NAMES[name] for name in said), None)
@@ -224,12 +224,14 @@ def _columns(uri: str, text: str, needs_age: bool) -> dict[Column, str]:
     if needs_age and "age" not in columns:
         raise UsageError(f"{uri} has no bone age column (found: {found}); name it boneage, in months")
     if twice := _twice(names):
-        raise UsageError(f"{uri} says the same in the columns {', '.join(map(repr, twice))}; keep one of them")
+        raise UsageError(
+            f"{uri} has several columns for the same value: {', '.join(map(repr, twice))}; keep one of them"
+        )
     return columns
 
 
 def _twice(names: Sequence[str]) -> list[str]:
-    """Columns that mean the same: of one name, as far as it is known, or of one group."""
+    """Columns with the same meaning: with one known name, or of one group."""
     groups = [*_SAME, *((name,) for known in NAMES.values() for name in known)]
     same = ([name for name in names if _plain(name) in group] for group in groups)
     return next((found for found in same if len(found) > 1), [])
@@ -243,7 +245,7 @@ def _row(cells: dict[Column, str | None], sex_column: str) -> TableRow:
         *([sex] if sex and known[0] is None and sex.lower() not in UNKNOWN_SEX else []),
         *([spacing] if spacing and parse_spacing(spacing) is None else []),
         *([ratio] if ratio and parse_ratio(ratio) is None else []),
-        # The number of a fold is no split; a word that is none is an error.
+        # The number of a fold is not a split; an unknown word is an error.
         *([split] if split and known[1] is None and _number(split) is None else []),
     )
     return TableRow(
@@ -261,7 +263,7 @@ def _row(cells: dict[Column, str | None], sex_column: str) -> TableRow:
 
 
 def _sex(column: str, text: str | None) -> Sex | None:
-    """Numbers only under `male`: in a column `sex`, 0 may as well mean unknown (ISO 5218)."""
+    """The sex of a cell; numbers count only in a column `male`, because 0 in `sex` may mean unknown (ISO 5218)."""
     if text is None or (_plain(column) == "sex" and not text.isalpha()):
         return None
     return parse_male(text)
@@ -289,7 +291,7 @@ def _names(text: str, uri: str) -> Sequence[str]:
 
 
 def _lines(text: str, uri: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """(number of the line in which it begins, row) of each row."""
+    """(number of its first line, row) of each row."""
     reader = _reader(text)
     begins = 1
     try:

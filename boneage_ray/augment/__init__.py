@@ -1,1 +1,1 @@
-"""Augmentation on the training device."""
+"""Augmentation of training batches on the device."""

@@ -1,4 +1,4 @@
-"""What a recipe says of augmentation. Apart from the pipeline, so that naming a recipe does not load torch."""
+"""The augmentation settings of a recipe, without torch, so that recipes load fast."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class AugmentConfig(BaseModel):
-    """Ranges of the random changes; 0 switches a step off. Applied in the order of the fields.
+    """Ranges of the random changes, in the order of their application; 0 switches a step off.
 
     >>> AugmentConfig(rotation_deg=10, rotation_p=0.5, crop_right=0.5, gain=0.2, flip_last=0.5).gain_max
     1.5
@@ -26,7 +26,7 @@ class AugmentConfig(BaseModel):
         default=0.0, ge=0, le=0.05, description="elastic: greatest displacement of a 5 x 5 grid, fraction of the side"
     )
     blur: float = Field(default=0.0, ge=0, le=1, description="probability of a Gaussian blur")
-    # 0.2 is published, with a kernel of 3 pixels: neighbours get a weight of 4e-6, so that it changes nothing visible.
+    # 0.2 is the published value, with a kernel of 3 pixels: neighbours get a weight of 4e-6, so it has no visible effect.
     blur_sigma: float = Field(default=0.2, ge=0, le=20, description="standard deviation of the blur in pixels")
     crop_right: float = Field(default=0.0, ge=0, le=1, description="probability that the right side is cut off")
     crop_right_min: float = Field(default=0.6, ge=0, le=1, description="least fraction of the width that is kept")
@@ -39,7 +39,7 @@ class AugmentConfig(BaseModel):
     gain_min: float = Field(default=0.8, ge=0)
     gain_max: float = Field(default=1.5, ge=0)
     erase: float = Field(default=0.0, ge=0, le=1, description="probability that a rectangle of 2 to 15 % becomes black")
-    # A head is cut off in front of the face, which is right only before it is mirrored.
+    # crop_right cuts off a head in front of the face, which is at the right only before the head is mirrored.
     flip_last: float = Field(default=0.0, ge=0, le=1, description="probability of a horizontal flip after all else")
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
-"""Kornia augmentation after collation, on the device: one draw for image, mask and points together.
+"""Kornia augmentation of batches on the device, with the same draw for image, mask and points.
 
-A point keeps its place in the list when the image is mirrored: landmarks are anatomical (posterior, anterior), not left and
-right, so that a flip moves them and swaps none. Only measurements ask which way a head faces.
+A flip moves points but does not reorder them, because landmarks are anatomical (posterior, anterior), not left and right. Only
+measurements depend on which way a head faces.
 
 Axis letters: B batch, H height, W width, K points. Points are (x, y) in pixels, pixel centres at integer coordinates.
 """
@@ -21,7 +21,7 @@ from boneage_ray.datasets.batch import still_unknown
 
 @dataclass(frozen=True)
 class Augmented:
-    """What comes out: float image (B, 1, H, W) in [0, 1], and mask and points if they were given."""
+    """Augmented float images (B, 1, H, W) in [0, 1], with mask and points if these were given."""
 
     image_B1HW: Tensor
     mask_B1HW: Tensor | None = None
@@ -29,10 +29,10 @@ class Augmented:
 
 
 class Augment(nn.Module):
-    """Random changes drawn once a case and applied to its image, mask and points alike."""
+    """Random changes, drawn once per case and applied to its image, mask and points."""
 
     def __init__(self, config: AugmentConfig) -> None:
-        import kornia.augmentation as K  # two seconds that a scoring worker need not spend
+        import kornia.augmentation as K  # takes two seconds, not needed for scoring
 
         super().__init__()
         steps = _steps(config)
@@ -42,9 +42,9 @@ class Augment(nn.Module):
     def forward(
         self, image_B1HW: Tensor, mask_B1HW: Tensor | None = None, points_BK2: Tensor | None = None
     ) -> Augmented:
-        """Images are float in [0, 1]; masks stay binary (nearest neighbour), or unknown.
+        """Augment float images in [0, 1]; masks stay binary (nearest neighbour) or unknown.
 
-        Points may leave the image. NaN points, which have no label, stay NaN, and those that a crop cuts off become NaN.
+        Points may leave the image. NaN points (no label) stay NaN; those that a crop cuts off become NaN.
         """
         if self.pipeline is None:
             return Augmented(image_B1HW, mask_B1HW, points_BK2)
@@ -55,7 +55,7 @@ class Augment(nn.Module):
 
 
 def _steps(config: AugmentConfig) -> list[Any]:
-    """In the order of the config's fields."""
+    """Kornia's steps, in the order of the config's fields."""
     import kornia.augmentation as K
 
     from boneage_ray.augment.steps import Bend, CropRight
@@ -78,7 +78,7 @@ def _steps(config: AugmentConfig) -> list[Any]:
     if config.gamma:
         steps.append(K.RandomGamma((1 - config.gamma, 1 + config.gamma), p=1.0))
     if config.gain:
-        # Kornia's contrast multiplies, which elsewhere is called brightness; its brightness adds.
+        # Kornia's contrast multiplies, which other libraries call brightness; its brightness adds.
         steps.append(K.RandomContrast((config.gain_min, config.gain_max), p=config.gain))
     if config.erase:
         steps.append(K.RandomErasing(scale=(0.02, 0.15), p=config.erase))

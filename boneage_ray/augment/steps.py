@@ -1,4 +1,4 @@
-"""Augmentation steps that Kornia has not. Loading Kornia takes two seconds: imported where a pipeline is built.
+"""Augmentation steps that Kornia lacks. Loading Kornia takes two seconds: import this module only to build a pipeline.
 
 Axis letters: B batch, C channels, H height, W width. Points are (x, y) in pixels, pixel centres at integer coordinates.
 """
@@ -19,14 +19,14 @@ Drawn = dict[str, Tensor]
 
 @final
 class AffineSometimesTurned(K.RandomAffine):  # type: ignore[misc]  # Kornia is not typed for strict checks
-    """Zoom and shift always, rotation with a probability of its own, in one resampling."""
+    """Zoom and shift always, and rotation with its own probability, in one resampling."""
 
     def __init__(self, rotation_p: float, **settings: Any) -> None:  # noqa: ANN401  RandomAffine's own
         super().__init__(**settings)
         self.rotation_p = rotation_p
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> Drawn:
-        """As RandomAffine draws, then which cases are turned at all."""
+        """RandomAffine's draws, and which cases are rotated."""
         drawn: Drawn = super().generate_parameters(batch_shape)
         angle = drawn["angle"]
         turned = torch.rand(len(angle), dtype=angle.dtype, device=angle.device) < self.rotation_p
@@ -35,10 +35,10 @@ class AffineSometimesTurned(K.RandomAffine):  # type: ignore[misc]  # Kornia is 
 
 @final
 class Bend(K.GeometricAugmentationBase2D):
-    """Elastic: every pixel is fetched from a little beside it, by a smooth field through a coarse grid of random displacements.
+    """Elastic deformation by a smooth displacement field, interpolated from a coarse grid of random displacements.
 
-    `greatest`: of a grid point's displacement in x and in y, as a fraction of the image's side (Simard et al. 2003 draw one for
-    every pixel and smooth them, which is the same for more work). Up to 0.05 no field folds over itself.
+    `greatest`: the largest displacement of a grid point in x and in y, as a fraction of the image's side. Up to 0.05 the field
+    does not fold. (Simard et al. 2003 draw a displacement for every pixel and smooth them: the same effect for more work.)
     """
 
     GRID = 5
@@ -48,29 +48,29 @@ class Bend(K.GeometricAugmentationBase2D):
         self.greatest = greatest
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> Drawn:
-        """bend: (B, 2, 5, 5) displacements in x and y, fractions of the side."""
+        """bend: (B, 2, 5, 5) displacements in x and y, as fractions of the side."""
         return {"bend": self.greatest * (2 * torch.rand(batch_shape[0], 2, self.GRID, self.GRID) - 1)}
 
     def compute_transformation(self, input: Tensor, params: Drawn, flags: dict[str, Any]) -> Tensor:
-        """(B, 3, 3) identities: no matrix bends."""
+        """(B, 3, 3) identities, because a matrix cannot describe this deformation."""
         return torch.eye(3, dtype=input.dtype, device=input.device).repeat(len(input), 1, 1)
 
     def apply_transform(
         self, input: Tensor, params: Drawn, flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
-        """(B, C, H, W) -> the same, bilinear; black comes in from outside."""
+        """(B, C, H, W) -> the same, bilinear; outside is black."""
         return self._fetched(input, params, "bilinear")
 
     def apply_transform_mask(
         self, input: Tensor, params: Drawn, flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
-        """Masks by the nearest pixel."""
+        """Masks (B, C, H, W) -> the same, by the nearest pixel."""
         return self._fetched(input, params, "nearest")
 
     def apply_transform_keypoint(
         self, input: Keypoints, params: Drawn, flags: dict[str, Any], transform: Tensor | None = None
     ) -> Keypoints:
-        """A point goes to where its pixel is fetched to: to q with q + field(q) = p."""
+        """A point p moves with its pixel: to q with q + field(q) = p."""
         height, width = (int(side) for side in params["forward_input_shape"][-2:])
         field_B2HW = self._field(params, height, width).to(input.data)
         size = torch.tensor([width - 1, height - 1]).to(input.data)
@@ -98,12 +98,11 @@ class Bend(K.GeometricAugmentationBase2D):
 
 @final
 class CropRight(K.GeometricAugmentationBase2D):
-    """Cuts off the right side: a fraction `smallest` to 1 of the width is kept, whole pixels, at its own scale.
+    """Cuts off the right side; a fraction `smallest` to 1 of the width is kept, in whole pixels.
 
-    What is kept goes to the middle and the rest is filled with black, as preparation pads an image that is narrower than
-    the frame. It is not stretched to the frame's width: that would change the ratio of width to height of every vertebra,
-    which is what a stage is read from. And nothing is resampled. Points that were cut off become NaN, unknown: they would
-    lie on black.
+    The kept columns are centred on black, as preparation pads a narrow image. They are not stretched: that would change the
+    ratio of width to height of every vertebra, on which the stage depends. Nothing is resampled. Points that were cut off
+    become NaN (unknown).
     """
 
     def __init__(self, smallest: float, p: float) -> None:
@@ -111,7 +110,7 @@ class CropRight(K.GeometricAugmentationBase2D):
         self.smallest = smallest
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> Drawn:
-        """kept: (B,) pixels of the width, at least 1."""
+        """kept: (B,) pixels of the width that are kept, at least 1."""
         width = batch_shape[-1]
         fraction_B = self.smallest + (1 - self.smallest) * torch.rand(batch_shape[0])
         return {"kept": (fraction_B * width).round().clamp_min(1)}
@@ -137,7 +136,7 @@ class CropRight(K.GeometricAugmentationBase2D):
     def apply_transform_keypoint(
         self, input: Keypoints, params: Drawn, flags: dict[str, Any], transform: Tensor | None = None
     ) -> Keypoints:
-        """Points move along; those beyond the kept columns become NaN."""
+        """Points move with the image; those beyond the kept columns become NaN."""
         kept_B = params["kept"].to(input.data.device)
         gone_BK = input.data[..., 0] > kept_B[:, None] - 0.5
         moved: Keypoints = super().apply_transform_keypoint(input, params, flags, transform)
@@ -146,5 +145,5 @@ class CropRight(K.GeometricAugmentationBase2D):
 
 
 def _moved(kept_B: Tensor, width: int) -> Tensor:
-    """(B,) whole pixels to the right that bring the kept columns to the middle."""
+    """(B,) shift to the right in whole pixels that centres the kept columns."""
     return ((width - kept_B) / 2).floor()

@@ -1,1 +1,1 @@
-"""Prepared records to device batches."""
+"""Reading prepared records as batches."""

@@ -1,4 +1,4 @@
-"""What a training set holds: of each category, for balanced drawing and for warnings; and of what others must not see."""
+"""Contents of a training set: categories for balanced drawing, missing classes, images shared with other splits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from boneage_ray.errors import NoUsableInputError
 
 
 def categories(shards: Sequence[Shard], balance: str) -> list[str | None]:
-    """The category of every row under a recipe's `balance`: a stage scheme, sex, or sex_four (both), None without an age; or
+    """The category of every row under a recipe's `balance`.
 
-    whether the vertebral landmarks are given. Raises `NoUsableInputError` when no row has what is asked for.
+    A stage scheme, sex or sex_four (both) gives None without an age; vertebral says whether a row has these landmarks. Raises
+    `NoUsableInputError` if no row has a category.
     """
     if balance == "vertebral":
         rows = [row for shard in shards for row in read_labels(shard, ("vertebral",))]
@@ -42,18 +43,18 @@ def _category(row: dict[str, object], balance: str) -> str | None:
 
 
 def has_ages(shards: Sequence[Shard]) -> bool:
-    """Whether any case has an age; reads no further than the first."""
+    """Whether any record has an age; stops at the first."""
     return any(row["age_months"] is not None for shard in shards for row in read_labels(shard))
 
 
 def missing_classes(shards: Sequence[Shard], scheme: SchemeName) -> list[str]:
-    """Classes of a scheme without a single training case: a head cannot learn them."""
+    """Classes of a scheme without a training record; a head cannot learn them."""
     found = Counter(categories(shards, scheme))
     return [name for name in SCHEMES[scheme].classes if not found[name]]
 
 
 def shared_pixels(shards: Sequence[Shard], others: Sequence[Shard]) -> int:
-    """How many different images, by the hash of their pixels, stand on both sides."""
+    """The number of different images, by the hash of their pixels, on both sides."""
     first, second = (
         {row["pixel_sha256"] for s in side for row in read_labels(s, ["pixel_sha256"])} for side in (shards, others)
     )

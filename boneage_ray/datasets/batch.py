@@ -1,4 +1,4 @@
-"""A batch: every tensor with shape, unit and order.
+"""A batch of records as tensors, with shapes, units and order.
 
 Axis letters: B batch, H height, W width, K points.
 """
@@ -17,14 +17,14 @@ from torch import Tensor
 from boneage_ray.anatomy.growth import Sex
 from boneage_ray.preparation.geometry import given_points, to_prepared_pixels
 
-NO_MASK = 255  # all over the mask of a case that has none
-# Index of the sex embedding; unknown has its own place and is never taken for female.
+NO_MASK = 255  # fills the mask of a case that has none
+# Index of the sex embedding; unknown has its own and is never taken for female.
 SEX_INDEX: dict[Sex | None, int] = {"F": 0, "M": 1, None: 2}
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Prepared images with what is known of them.
+    """Prepared images with their labels.
 
     image_B1HW: uint8 as prepared, or float32 in [0, 1] after `as_float`. sex_B: int64, 0 female, 1 male, 2 unknown.
     age_B: float32 months, NaN where there is no label. ids: record ids. mask_B1HW: uint8, 1 on the hand, 0 elsewhere, NO_MASK all
@@ -56,7 +56,7 @@ class Batch:
 
 
 def still_unknown(changed_B1HW: Tensor, mask_B1HW: Tensor) -> Tensor:
-    """Masks after a change, which may have padded them with 0: NO_MASK all over where a case had none before."""
+    """Masks after a change that may have padded them with 0; NO_MASK again for cases that had none."""
     unknown_B = (mask_B1HW == NO_MASK).flatten(1).all(1)
     return changed_B1HW.masked_fill(unknown_B[:, None, None, None], NO_MASK)
 
@@ -67,14 +67,14 @@ def as_float(image_B1HW: Tensor) -> Tensor:
 
 
 def make_batch(images: Sequence[np.ndarray[Any, Any]], sexes: Sequence[Sex | None]) -> Batch:
-    """Unlabelled prepared (H, W) uint8 images to a batch, for prediction."""
+    """A batch of prepared (H, W) uint8 images without labels, for prediction."""
     stacked = torch.from_numpy(np.stack(images)[:, None])
     unknown = torch.full((len(images),), math.nan)
     return Batch(stacked, torch.tensor([SEX_INDEX[sex] for sex in sexes]), unknown)
 
 
 def collate(columns: Mapping[str, Sequence[Any]]) -> Batch:
-    """Columns of prepared records (records/schema.py) to a batch on the CPU."""
+    """A batch on the CPU from columns of prepared records (records/schema.py)."""
     height, width = int(columns["height"][0]), int(columns["width"][0])
     pixels = np.frombuffer(b"".join(columns["image"]), np.uint8).reshape(-1, 1, height, width)
     ages = [math.nan if age is None else age for age in columns["age_months"]]

@@ -1,4 +1,4 @@
-"""Shards -> Ray Dataset -> batches. The only reader of prepared data."""
+"""Streams prepared data by Ray Data: shards -> batches."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ SHUFFLE_ROWS, SHUFFLE_BYTES = 1024, 2**29
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A prepared dataset as its manifest describes it."""
+    """A prepared dataset, described by its manifest."""
 
     uri: str
     manifest: dict[str, Any]
 
     def shards(self, split: Split) -> list[Shard]:
-        """The shards of a split, in order. Raises `NoUsableInputError` when it has no record."""
+        """The shards of a split, in order. Raises `NoUsableInputError` if it has no record."""
         found = self.all_shards(split)
         if not found:
             raise NoUsableInputError(f"{self.uri} has no record in its {split} split")
         return found
 
     def all_shards(self, split: Split) -> list[Shard]:
-        """The shards of a split, in order; none where it is empty."""
+        """The shards of a split, in order; none if it is empty."""
         parts = self.manifest["parts"][split]
         return [Shard(storage.join(self.uri, part["file"]), part["rows"]) for part in parts if part["rows"]]
 
@@ -43,19 +43,19 @@ class PreparedData:
         return sum(int(part["rows"]) for part in self.manifest["parts"][split])
 
     def shuffle_rows(self) -> int:
-        """How many rows are shuffled at a time: 1024, or as many images and masks as half a GiB holds."""
+        """Rows in the shuffle buffer: 1024, or as many images and masks as half a GiB holds."""
         image = self.manifest["image"]
         row = int(image["size"]) ** 2 * (1 if image.get("mask", "none") == "none" else 2)
         return max(2, min(SHUFFLE_ROWS, SHUFFLE_BYTES // row))
 
     def check_image(self, config: ImageConfig) -> None:
-        """Raise `MismatchError` unless the data were prepared as a recipe asks."""
-        defaults = _flat(ImageConfig().model_dump(mode="json"))  # what older data do not name was not there yet
+        """Raise `MismatchError` unless the data were prepared with a recipe's image settings."""
+        defaults = _flat(ImageConfig().model_dump(mode="json"))  # for settings that are newer than the data
         made, asked = defaults | _flat(self.manifest["image"]), _flat(config.model_dump(mode="json"))
         differing = sorted(name for name in made.keys() | asked.keys() if made.get(name) != asked.get(name))
         if differing:
-            told = ", ".join(f"{name} {made.get(name)} instead of {asked.get(name)}" for name in differing)
-            raise MismatchError(f"{self.uri} was prepared with image {told}; run `boneage prepare` for this recipe")
+            found = ", ".join(f"{name} {made.get(name)} instead of {asked.get(name)}" for name in differing)
+            raise MismatchError(f"{self.uri} was prepared with image {found}; run `boneage prepare` for this recipe")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -66,14 +66,14 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def open_prepared(uri: str) -> PreparedData:
-    """Read the manifest of prepared data. Raises `UsageError` when there is none."""
+    """Read the manifest of prepared data. Raises `UsageError` if there is none."""
     try:
         manifest = storage.read_json(storage.join(uri, "manifest.json"))
     except StorageError as error:
         if error.reason != "not_found":
             raise
         raise UsageError(
-            f"{uri} holds no prepared data (manifest.json is missing); `boneage prepare` makes it"
+            f"{uri} holds no prepared data (manifest.json is missing); `boneage prepare` writes it"
         ) from None
     whole = isinstance(manifest, dict) and {"image", "fingerprint", "parts"} <= manifest.keys()
     if not whole or set(manifest["parts"]) != set(SPLITS):
@@ -82,9 +82,9 @@ def open_prepared(uri: str) -> PreparedData:
 
 
 class Pause:
-    """A rest after each turn of Ray Data's executor, by its callback interface.
+    """A pause after each turn of Ray Data's executor, as one of its callbacks.
 
-    While read batches wait to be taken, the executor turns without a rest (Ray 2.60): measured, half a core beside a training.
+    While batches wait to be consumed, the executor polls without a pause (Ray 2.60): half a core, measured in a training.
     """
 
     SECONDS = 0.02
@@ -106,7 +106,7 @@ class Pause:
 def batches(
     slices: Sequence[Slice], batch_size: int, shuffle_seed: int | None = None, shuffle_rows: int = SHUFFLE_ROWS
 ) -> Iterator[Batch]:
-    """Stream batches of a list of slices by Ray Data, in their order or shuffled in a buffer of rows with a seed."""
+    """Stream batches of a list of slices, in order or shuffled in a buffer of rows with a seed."""
     import ray.data
 
     # Not from_arrow, see cluster.run_parts.

@@ -1,7 +1,7 @@
-"""Which rows of which shard each worker reads in an epoch: a pure function, the same after a resume.
+"""The slices that each worker reads in an epoch: a pure function, the same after a resume.
 
-Shards are visited in an order drawn from (seed, epoch), laid end to end, and cut into one run of rows a worker. Runs are of
-equal length (the last is filled up from the beginning), because every worker must take the same number of steps; no row is
+Shards are concatenated in an order drawn from (seed, epoch) and cut into one range of rows per worker. The ranges have equal
+length (the last is filled up from the beginning), because every worker must take the same number of steps; no row is
 left out.
 """
 
@@ -24,7 +24,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows start..stop (stop excluded) of one shard; or just `chosen` of its rows, some perhaps several times."""
+    """Rows start..stop (stop excluded) of one shard, or only the rows `chosen`, which may repeat."""
 
     uri: str
     start: int
@@ -38,12 +38,12 @@ def training_slices(shards: Sequence[Shard], seed: int, epoch: int, rank: int, w
     random.Random(f"{seed}:{epoch}").shuffle(order)
     total = sum(shard.rows for shard in order)
     share = -(-total // world)
-    rounds = -(-share * world // total)  # two, or more when there are more workers than rows
+    rounds = -(-share * world // total)  # two, or more if there are more workers than rows
     return rows_between(order * rounds, rank * share, (rank + 1) * share)
 
 
 def inverse_frequency(counts: Mapping[str, int]) -> dict[str, float]:
-    """Weights of categories proportional to 1 / count, with the sum 1: counts 1, 1, 2 give 0.4, 0.4, 0.2."""
+    """Weights of categories, proportional to 1 / count and with sum 1: counts 1, 1, 2 give 0.4, 0.4, 0.2."""
     inverse = {name: 1.0 / count for name, count in counts.items() if count}
     total = sum(inverse.values())
     return {name: value / total for name, value in inverse.items()}
@@ -52,9 +52,9 @@ def inverse_frequency(counts: Mapping[str, int]) -> dict[str, float]:
 def balanced_slices(
     shards: Sequence[Shard], categories: Sequence[str | None], draw: str, rank: int, world: int
 ) -> list[Slice]:
-    """As many rows as there are, drawn with replacement so that each category comes equally often; cut for `rank`.
+    """All rows' number of rows, drawn with replacement so that categories are equally frequent; the part of `rank`.
 
-    `categories`: one a row, in the order of the shards; rows of category None are never drawn. `draw`: the seed of this epoch.
+    `categories`: one per row, in the order of the shards; rows of category None are never drawn. `draw`: the epoch's seed.
     """
     weights = inverse_frequency(Counter(name for name in categories if name is not None))
     each = [0.0 if name is None else weights[name] for name in categories]
@@ -72,13 +72,13 @@ def balanced_slices(
 
 
 def ordered_slices(shards: Sequence[Shard], rank: int, world: int) -> list[Slice]:
-    """The rows of worker `rank` for validation: in order, every row exactly once over all workers."""
+    """The rows of worker `rank` for validation, in order; every row exactly once over all workers."""
     total = sum(shard.rows for shard in shards)
     return rows_between(shards, total * rank // world, total * (rank + 1) // world)
 
 
 def rows_between(shards: Sequence[Shard], start: int, stop: int) -> list[Slice]:
-    """Rows start..stop (stop excluded) of all shards laid end to end."""
+    """Rows start..stop (stop excluded) of all shards, concatenated."""
     found, at = [], 0
     for shard in shards:
         first, last = max(start - at, 0), min(stop - at, shard.rows)

@@ -1,1 +1,1 @@
-"""Synthetic radiographs with known answers: the demo and most tests live on them."""
+"""Synthetic radiographs with known ages, masks, landmarks and stages, for the demo, tests and pretraining."""

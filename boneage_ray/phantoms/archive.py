@@ -1,10 +1,10 @@
-"""Write synthetic archives in the layouts of the real ones, one file at a time, to a folder or an S3 prefix.
+"""Writes synthetic archives in the layouts of real ones, file by file, to a folder or an S3 prefix.
 
 Hand archive (RSNA layout)::
 
     URI/boneage-training-dataset.csv                                id,boneage,male
     URI/boneage-training-dataset/boneage-training-dataset/1000.png
-    URI/masks/1000.png         255 on hand and forearm, else 0; on request
+    URI/masks/1000.png         255 on hand and forearm, else 0; only with --masks
 
 Cephalogram archive::
 
@@ -14,7 +14,7 @@ Cephalogram archive::
     URI/stages.csv             image,stage
     URI/pixel_spacing.csv      image,pixel_spacing_mm
 
-As DICOM the images end in .dcm and come in all encodings of phantoms.dicom, one after the other.
+DICOM images end in .dcm and use all encodings of phantoms.dicom in turn.
 """
 
 from __future__ import annotations
@@ -46,10 +46,7 @@ HAND_MM = 220.0  # height of a hand picture, for the pixel spacing of DICOM
 
 @dataclass(frozen=True)
 class HandEntry:
-    """One line of the answer sheet. `kind` is "good" or the planted fault.
-
-    `labelled`: the table has a row for it; `stored`: there is a file.
-    """
+    """The truth of one image. `kind` is "good" or the planted fault; `labelled`: it has a label, `stored`: it has a file."""
 
     id: str
     age_months: int
@@ -61,14 +58,14 @@ class HandEntry:
 
 @dataclass(frozen=True)
 class CephalogramEntry:
-    """One line of the answer sheet; `image` is the file's name."""
+    """The truth of one image; `image` is the file's name."""
 
     image: str
     stage: str
     pixel_spacing_mm: float
 
 
-# Planted after the good ones, in this order; the last three can be read and are valid.
+# Planted after the good images, in this order; the last three are valid.
 BAD_KINDS = (
     "blank",
     "inverted",
@@ -81,18 +78,17 @@ BAD_KINDS = (
     "valid_rgba",
     "valid_palette",
 )
-# The same of a DICOM archive; the last two are valid.
+# The same for a DICOM archive; the last two are valid.
 DICOM_BAD_KINDS = ("no_image", "no_label", *DICOM_SPOILERS)
 
 
 def write_hand_archive(
     uri: str, count: int, seed: int, size: int, bad: bool = False, dicom: bool = False
 ) -> list[HandEntry]:
-    """Write `count` hands of `size` pixels height and their labels, PNG or DICOM; `bad` adds one of each of BAD_KINDS or
-    DICOM_BAD_KINDS.
+    """Write `count` hands of `size` pixels height and their labels, PNG or DICOM, and return the truth.
 
-    Equal arguments write equal bytes. Ages are whole months spread evenly over 12 to 216. Returns the answer sheet.
-    Raises UsageError for a count below 1 or a negative seed, StorageError if nothing can be written.
+    Ages are whole months spread evenly over 12 to 216. `bad` adds one of each of BAD_KINDS or DICOM_BAD_KINDS. Equal arguments
+    write equal bytes. Raises UsageError for a count below 1 or a negative seed, StorageError if writing fails.
     """
     _check(count, seed)
     entries = _plan_hands(count, seed, (DICOM_BAD_KINDS if dicom else BAD_KINDS) if bad else ())
@@ -107,7 +103,7 @@ def write_hand_archive(
 
 
 def write_hand_masks(uri: str, entries: Sequence[HandEntry], seed: int, size: int) -> None:
-    """Add the true masks of the hands that `write_hand_archive` wrote with this seed and size, and gave back."""
+    """Add the true masks of the `entries` that `write_hand_archive` returned for this seed and size."""
     for k, entry in enumerate(entries):
         if entry.stored:
             mask = hand_phantom(image_seed(seed, k), entry.age_months, entry.sex, size).mask
@@ -117,9 +113,9 @@ def write_hand_masks(uri: str, entries: Sequence[HandEntry], seed: int, size: in
 def write_cephalogram_archive(
     uri: str, count: int, seed: int, size: int, dicom: bool = False
 ) -> list[CephalogramEntry]:
-    """Write `count` heads of `size` pixels height with their landmarks, PNG or DICOM; the six stages are equally frequent.
+    """Write `count` heads of `size` pixels height with their landmarks, PNG or DICOM, and return the truth.
 
-    Equal arguments write equal bytes. Returns the answer sheet; errors as in `write_hand_archive`.
+    The six stages are equally frequent. Equal arguments write equal bytes. Raises what `write_hand_archive` raises.
     """
     _check(count, seed)
     stages = np.random.default_rng([seed, 3]).permutation(np.arange(count) % 6 + 1)
@@ -148,7 +144,7 @@ def _check(count: int, seed: int) -> None:
     if count < 1:
         raise UsageError(f"count {count}: an archive needs at least one phantom")
     if seed < 0:
-        raise UsageError(f"seed {seed}: a seed is a whole number from 0 up")
+        raise UsageError(f"seed {seed}: a seed must be 0 or more")
 
 
 def _plan_hands(count: int, seed: int, bad_kinds: Iterable[str]) -> list[HandEntry]:
@@ -156,7 +152,7 @@ def _plan_hands(count: int, seed: int, bad_kinds: Iterable[str]) -> list[HandEnt
     kinds = ["good"] * count + list(bad_kinds)
     total = len(kinds)
     youngest, oldest = AGES_MONTHS
-    # One age in each of `total` equal slots: even coverage also in a small archive.
+    # One age in each of `total` equal intervals, for even coverage in a small archive.
     slots = (rng.permutation(total) + rng.random(total)) / total
     ages = youngest + np.floor(slots * (oldest - youngest + 1)).astype(int)
     male = rng.random(total) < 0.5
@@ -179,7 +175,7 @@ def _hand_png(entry: HandEntry, image: Image) -> bytes:
 
 
 def _hand_dicom(entry: HandEntry, image: Image, k: int, seed: int) -> bytes:
-    """In the k-th encoding of the row; every second one MONOCHROME1, every third one with its spacing at the detector only."""
+    """A file in the k-th encoding; every second one MONOCHROME1, every third one with ImagerPixelSpacing only."""
     spacing = (HAND_MM / image.shape[0],) * 2
     tags = DicomTags(seed, entry.sex, inverted=k % 2 == 1, window=(2048.0, 4096.0))
     tags = replace(tags, detector_spacing_mm=spacing) if k % 3 == 2 else replace(tags, spacing_mm=spacing)

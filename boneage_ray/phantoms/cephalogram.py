@@ -1,4 +1,4 @@
-"""A synthetic lateral cephalogram of a chosen maturation stage, with its landmarks exact.
+"""A synthetic lateral cephalogram of a given maturation stage with exact landmarks.
 
 Points are (x, y) in pixels of the picture, pixel centres at integers, in the order of anatomy.cephalometry;
 the patient faces right.
@@ -78,7 +78,7 @@ def _pose(rng: np.random.Generator, size: int) -> View:
 def _radiograph(rng: np.random.Generator, view: View, face: Landmarks, spine: Spine, scale: float) -> Image:
     shape = (view.height, view.width)
     mask = soft_mask(view, (soft_outline(face, scale),), 0.8)
-    # Thick in the middle, and a thin skin that shows the profile.
+    # Thick in the middle, with a thin skin that shows the profile.
     soft = np.float32(0.7) * soft_thickness(view, mask, 34.0, 0.04) + np.float32(0.3) * soft_thickness(
         view, mask, 5.0, 0.05
     )
@@ -99,7 +99,7 @@ def _radiograph(rng: np.random.Generator, view: View, face: Landmarks, spine: Sp
 
 
 def _expose(rng: np.random.Generator, total: Layer) -> Layer:
-    """Attenuation to brightness on a film that is grey towards the edge in front of the face."""
+    """Brightness for an attenuation, on a film that is grey at the edge in front of the face."""
     light = (1 - np.exp(np.float32(-1.75 * rng.uniform(0.9, 1.1)) * total)) ** np.float32(rng.uniform(0.9, 1.15))
     across = np.linspace(0, 1, total.shape[1], dtype=np.float32)[None, :]
     fog = np.float32(0.03) + np.float32(rng.uniform(0.05, 0.30)) * np.maximum(

@@ -1,4 +1,4 @@
-"""Phantom pictures as DICOM, in every transfer syntax that is read, under names that no one can take for a person's.
+"""Phantom pictures as DICOM files in every supported transfer syntax, with names that are clearly not a person's.
 
 >>> from boneage_ray.decoding.dicom.read import decode_dicom
 >>> picture = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -57,18 +57,18 @@ SYNTAXES: dict[Encoding, str] = {
     "htj2k": f"{_UID}.4.203",
 }
 LOSSY: frozenset[Encoding] = frozenset(("jpeg-baseline", "jpeg-extended", "jpeg-ls-near", "jpeg2000", "htj2k"))
-NEAR = 2  # most that a value of jpeg-ls-near differs
+NEAR = 2  # the largest error of a value in jpeg-ls-near
 _DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
 
 
 @dataclass(frozen=True)
 class DicomTags:
-    """What the file says. `seed` makes the UIDs and the patient id.
+    """The tags of the file. `seed` gives the UIDs and the patient id.
 
     `bits`: stored, 8 to 16 (8 bits allocated for 8). `signed`: values are stored around zero, with a RescaleIntercept.
     `inverted`: MONOCHROME1. `spacing_mm`: PixelSpacing, and `detector_spacing_mm`: ImagerPixelSpacing, each (rows, columns).
-    `window`: center and width; None for neither. `syntax`: said in place of the true transfer syntax. `extra`: further
-    elements by keyword, over all others.
+    `window`: center and width, or None. `syntax`: a false transfer syntax. `extra`: further elements by keyword, which
+    override the others.
     """
 
     seed: int
@@ -85,17 +85,17 @@ class DicomTags:
 
 
 def encode_dicom(image: NDArray[np.uint8], tags: DicomTags, encoding: Encoding = "explicit-little") -> bytes:
-    """(H, W) gray pixels as one DX file; equal arguments, equal bytes. 0 and 255 become the ends of the stored range.
+    """(H, W) uint8 pixels as one DX file; 0 and 255 become the ends of the stored range. Equal arguments, equal bytes.
 
     Raises UsageError for bits that the encoding cannot hold (jpeg-baseline 8, jpeg-extended 12), and for signed pixels in
-    the lossy JPEGs, where the sign bit would not survive.
+    the lossy JPEGs, which would lose the sign bit.
     """
     _check(tags, encoding)
     return write_values(phantom_values(image, tags), tags, encoding)
 
 
 def phantom_values(image: NDArray[np.uint8], tags: DicomTags) -> NDArray[Any]:
-    """The picture in the values that are stored: stretched to `bits`, inverted, shifted below zero as the tags say."""
+    """The stored values (H, W) of a picture: stretched to `bits`, inverted and shifted below zero as in the tags."""
     top = (1 << tags.bits) - 1
     scaled = np.rint(image.astype(np.float64) * (top / 255)).astype(np.int32)
     if tags.inverted:
@@ -110,7 +110,7 @@ def write_values(values: NDArray[Any], tags: DicomTags, encoding: Encoding) -> b
     """Stored values (H, W) as one file; the values may have bits set above `tags.bits`."""
     from pydicom.config import disable_value_validation
 
-    with disable_value_validation():  # wrong values are wanted where the tags ask for them
+    with disable_value_validation():  # the tags may hold wrong values on purpose
         return file_bytes(_image(values, tags, encoding))
 
 
@@ -143,7 +143,7 @@ def file_bytes(dataset: Any) -> bytes:  # noqa: ANN401  a pydicom Dataset, which
 
 
 def uid(*parts: object) -> str:
-    """A UID below 2.25 that is the same for the same parts."""
+    """A UID below 2.25, equal for equal parts."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return f"2.25.{int.from_bytes(digest[:15], 'big')}"
 
@@ -195,9 +195,9 @@ def _dataset(values: NDArray[Any], tags: DicomTags, syntax: str) -> Any:  # noqa
 def _check(tags: DicomTags, encoding: Encoding) -> None:
     allowed = {"jpeg-baseline": (8,), "jpeg-extended": (12,)}.get(encoding, range(8, 17))
     if tags.bits not in allowed:
-        raise UsageError(f"{tags.bits} bits in {encoding}: it holds {', '.join(map(str, allowed))}")
+        raise UsageError(f"{tags.bits} bits in {encoding}: give {' or '.join(map(str, allowed))} bits")
     if tags.signed and encoding in LOSSY:
-        raise UsageError(f"signed pixels in {encoding}: a lossless encoding is needed")
+        raise UsageError(f"signed pixels in {encoding}: give a lossless encoding")
 
 
 def _jpeg(**options: Any) -> Callable[[NDArray[Any], int], bytes]:  # noqa: ANN401  options of the encoder
@@ -228,12 +228,12 @@ def _jpeg2000(**options: Any) -> Callable[[NDArray[Any], int], bytes]:  # noqa: 
 
 
 def _htj2k(step: float | None) -> Callable[[NDArray[Any], int], bytes]:
-    """`step`: quantisation as a part of the stored range; None for lossless."""
+    """An HTJ2K encoder; `step`: quantisation as a fraction of the stored range, None for lossless."""
 
     def encode(values: NDArray[Any], bits: int) -> bytes:
         import imagecodecs
 
-        # The encoder takes it as a part of the range of the words.
+        # The encoder takes it as a fraction of the range of the words.
         level = None if step is None else step / (1 << (values.itemsize * 8 - bits))
         return bytes(imagecodecs.htj2k_encode(values, level=level, reversible=step is None))
 
@@ -241,7 +241,7 @@ def _htj2k(step: float | None) -> Callable[[NDArray[Any], int], bytes]:
 
 
 def _rle(values: NDArray[Any], bits: int) -> bytes:
-    """PS3.5 annex G: one segment a byte plane, the high one first; runs do not cross rows."""
+    """PS3.5 annex G: one segment per byte plane, the high one first; runs do not cross rows."""
     import imagecodecs
 
     height = values.shape[0]
@@ -269,6 +269,6 @@ _ENCODERS: dict[Encoding, Callable[[NDArray[Any], int], bytes]] = {
     "jpeg2000-lossless": _jpeg2000(reversible=True),
     "jpeg2000": _jpeg2000(reversible=False, level=60),
     "htj2k-lossless": _htj2k(None),
-    "htj2k-rpcl": _htj2k(None),  # the encoder knows no other order than RPCL
+    "htj2k-rpcl": _htj2k(None),  # the encoder supports no other order than RPCL
     "htj2k": _htj2k(0.0005),
 }

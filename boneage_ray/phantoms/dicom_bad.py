@@ -35,14 +35,14 @@ def _bomb(image: Image, tags: DicomTags) -> bytes:
 
 
 def _hidden_bomb(image: Image, tags: DicomTags) -> bytes:
-    """An honest DICOM header around a JPEG that declares 60,000 x 60,000 pixels."""
+    """A correct DICOM header around a JPEG that declares 60,000 x 60,000 pixels."""
     whole = bytearray(encode_dicom(image, replace(tags, bits=8), "jpeg-baseline"))
     struct.pack_into(">HH", whole, whole.index(b"\xff\xc0") + 5, 60_000, 60_000)
     return bytes(whole)
 
 
 def _unknown_syntax(image: Image, tags: DicomTags) -> bytes:
-    """An image that is said to be MPEG-4 video."""
+    """An image whose transfer syntax is MPEG-4 video."""
     return encode_dicom(image, replace(tags, syntax=_VIDEO), "jpeg-lossless-sv1")
 
 
@@ -51,13 +51,13 @@ def _inverted_polarity(image: Image, tags: DicomTags) -> bytes:
 
 
 def _bare(image: Image, tags: DicomTags) -> bytes:
-    """Neither preamble nor file meta information, as old archives store it."""
+    """A file without preamble and file meta information, as in old archives."""
     whole = encode_dicom(image, tags, "implicit-little")
-    (length,) = struct.unpack_from("<I", whole, 140)  # value of (0002,0000), the first element behind "DICM"
+    (length,) = struct.unpack_from("<I", whole, 140)  # value of (0002,0000), the first element after "DICM"
     return whole[144 + length :]
 
 
-# Planted after the good ones, in this order; the last two can be read and are valid.
+# Planted after the good images, in this order; the last two are valid.
 DICOM_SPOILERS: dict[str, Callable[[Image, DicomTags], bytes]] = {
     "dicom_truncated": _truncated,
     "dicom_report": _report,

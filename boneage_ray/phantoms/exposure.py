@@ -1,4 +1,4 @@
-"""What happens between the patient and the picture: exposure, field, noise, lead letters, film edge."""
+"""Effects of imaging: exposure, field, noise, lead letters, film edge."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Exposure:
-    """How bright, how contrasty, how noisy; `fog` is the grey of the empty film, 0 to 1."""
+    """Brightness, contrast and noise of a picture; `fog` is the grey of the empty film, 0 to 1."""
 
     soft: float
     bone: float
@@ -26,7 +26,7 @@ class Exposure:
 
 
 def draw_exposure(rng: Rng) -> Exposure:
-    """Mostly well exposed pictures on black, now and then a foggy or a flat one."""
+    """A random exposure: mostly good on black, sometimes foggy or flat."""
     foggy = rng.random() < 0.15
     return Exposure(
         soft=rng.uniform(0.24, 0.38),
@@ -40,7 +40,7 @@ def draw_exposure(rng: Rng) -> Exposure:
 
 
 def develop(soft: Layer, bone: Layer, exposure: Exposure) -> Layer:
-    """Thickness of soft tissue and bone -> brightness 0 to 1, bone bright on dark."""
+    """Thickness of soft tissue and bone (H, W) -> brightness (H, W) 0 to 1, bone bright on dark."""
     height, width = soft.shape
     attenuation = np.float32(exposure.soft) * soft + np.float32(exposure.bone) * bone
     light = 1 - np.exp(np.float32(-1.45 * exposure.gain) * attenuation)
@@ -113,7 +113,7 @@ def _text(canvas: Image, text: str, middle: tuple[float, float], height: float) 
 
 
 def collimator_edge(picture: Layer, rng: Rng) -> None:
-    """Sometimes one or two sides show the white edge of the film or the black of the collimator."""
+    """Draw, at random, the white edge of the film or the black of the collimator on one or two sides."""
     if rng.random() > 0.35:
         return
     height, width = picture.shape

@@ -1,4 +1,4 @@
-"""From outlines to a radiograph: thickness of bone and soft tissue along the ray, exposure, noise, markers.
+"""Outlines as a radiograph: thickness of bone and soft tissue along the ray.
 
 Outlines are (N, 2) polygons of (x, y). A `View` maps them to pixels; pixel centres are at integers.
 """
@@ -22,7 +22,7 @@ _SHIFT = 5
 class Bone:
     """A bone in millimetres: the union of its outlines, a cortical shell around spongy bone.
 
-    `axis` are the ends of the shaft of a tubular bone; its cortex is thick in the middle, thin at the ends.
+    `axis` are the ends of the shaft of a tubular bone, whose cortex is thick in the middle and thin at the ends.
     `scars` are bright lines (points, strength) left by a fused growth plate.
     """
 
@@ -160,6 +160,6 @@ def _tube(mask: Image, cortex: float, middle: Layer, texture: Layer, scale: floa
     hollow = np.maximum(radius - shell_width, 0)
     inner = np.sqrt(np.maximum(hollow**2 - off**2, 0))
     spongy = np.float32(0.50) - np.float32(0.30) * middle + np.float32(0.055) * texture
-    # A thick bone is brighter than a thin one, but less than in proportion: scatter, and depth unlike width.
+    # A thick bone is brighter than a thin one, but less than in proportion, because of scatter and because depth is not width.
     thickness = np.float32((float(radius) / scale / 5.0) ** 0.4)
     return np.asarray(mask * ((outer - inner) * np.float32(1.45) + inner * spongy) * (thickness / radius))

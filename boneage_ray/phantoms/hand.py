@@ -1,6 +1,6 @@
 """A synthetic hand radiograph for a seed, an age and a sex.
 
-Age and sex decide everything anatomical (maturity.py); the seed decides pose, build, exposure, markers.
+Age and sex decide the anatomy (maturity.py); the seed decides pose, build, exposure and markers.
 
 >>> phantom = hand_phantom(seed=1, age_months=96, sex="F", size=256)
 >>> phantom.image.shape, phantom.mask.shape
@@ -23,7 +23,7 @@ from boneage_ray.phantoms.maturity import growth_fraction
 
 ASPECT = 0.8
 MIN_SIZE = 32
-# Height of the picture for the smallest and the largest hand: small hands are enlarged, but not to the full.
+# Height of the picture for the smallest and the largest hand: small hands are enlarged, but not to full size.
 _PICTURE_MM = (145.0, 275.0)
 
 
@@ -60,7 +60,7 @@ def hand_phantom(seed: int, age_months: float, sex: Sex, size: int) -> HandPhant
 
 
 def _pose(rng: np.random.Generator, build: Build, size: int, mirrored: bool) -> View:
-    """Turn, scale and shift the hand so that it fits; the wrist lies in the lower third."""
+    """Rotate, scale and shift the hand so that it fits; the wrist is in the lower third."""
     height, width = size, round(size * ASPECT)
     grown = growth_fraction(build.age_months, build.sex)
     picture_mm = np.interp(grown, [0.45, 1.0], _PICTURE_MM) * rng.uniform(0.95, 1.06)
@@ -68,7 +68,7 @@ def _pose(rng: np.random.Generator, build: Build, size: int, mirrored: bool) -> 
     turn = np.deg2rad(rng.normal(0, 6.0))
     matrix = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     middle = np.array([width * (0.5 + rng.uniform(-0.03, 0.03)), height * (0.515 + rng.uniform(-0.035, 0.035))])
-    # The middle of the hand lies above the wrist and on the side of the thumb.
+    # The middle of the hand is above the wrist and on the side of the thumb.
     shift = middle - matrix @ (np.array([11.0, -62.0]) * grown)
     if mirrored:
         matrix = np.array([[-1.0, 0.0], [0.0, 1.0]]) @ matrix
@@ -77,7 +77,7 @@ def _pose(rng: np.random.Generator, build: Build, size: int, mirrored: bool) -> 
 
 
 def _fit(view: View, hand: Hand) -> View:
-    """Push the picture sideways or down until no fingertip is cut off."""
+    """Shift the picture sideways or down until no fingertip is cut off."""
     tips = np.concatenate([view.to_image(outline) for outline in hand.soft[PALM_PARTS:]])
     margin = 0.02 * view.height
     low, high = margin - tips.min(axis=0), np.array([view.width, view.height]) - 1 - margin - tips.max(axis=0)
@@ -105,7 +105,7 @@ def _radiograph(rng: np.random.Generator, hand: Hand, view: View, build: Build, 
 
 
 def _mark(picture: Layer, rng: np.random.Generator, view: View, mask: Image, letter: str) -> None:
-    """Put the lead letter where the film is empty: the best of a few random places along the sides."""
+    """Draw the lead letter on empty film, at the best of a few random places along the sides."""
     height = view.height * rng.uniform(0.045, 0.075)
     reach = int(height * 1.2 * view.over)
     best: tuple[float, tuple[float, float]] = (np.inf, (0.0, 0.0))

@@ -1,4 +1,4 @@
-"""How one phantom hand is made: age and sex, and what differs between people of one age."""
+"""The build of a phantom hand: age, sex and individual variation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from boneage_ray.phantoms.maturity import Plate, bone_density, cortex_fraction, 
 
 @dataclass(frozen=True)
 class Build:
-    """How one hand is made: age and sex, and what differs between people of one age."""
+    """The build of one hand: age, sex and individual variation."""
 
     age_months: float
     sex: Sex
@@ -25,7 +25,7 @@ class Build:
 
     @property
     def scales(self) -> tuple[float, float]:
-        """Factors of length and of width on a grown man's measures: a small child's bones are stout."""
+        """Factors of length and width relative to a grown man; a small child's bones are stout."""
         length = growth_fraction(self.age_months, self.sex)
         return length, length**0.9 * self.stoutness
 

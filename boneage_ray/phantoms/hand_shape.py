@@ -99,7 +99,7 @@ def _ray(build: Build, ray: int) -> tuple[list[Bone], list[Outline]]:
 
 
 def _sesamoid(build: Build, head: NDArray[np.float64], along: NDArray[np.float64]) -> list[Bone]:
-    """The small bone beside the head of the thumb's metacarpal."""
+    """The small bone next to the head of the thumb's metacarpal."""
     fill = carpal_fill(build.age_months, build.sex).get("sesamoid")
     if fill is None:
         return []

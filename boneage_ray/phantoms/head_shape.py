@@ -1,6 +1,6 @@
 """A head in profile in millimetres, sella at the origin, facing right, y down: landmarks and outlines.
 
-The mean positions are those of an average adult, rounded; people differ by a few shared modes (jaw, maxilla).
+The mean positions are those of an average adult, rounded; individuals vary by a few modes (jaw, maxilla).
 """
 
 from __future__ import annotations

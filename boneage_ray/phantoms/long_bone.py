@@ -48,7 +48,7 @@ _HEAD_CAP = (
 
 @dataclass(frozen=True)
 class Axis:
-    """Where a bone lies: its base, the unit vector towards its head, its length with the epiphysis."""
+    """The position of a bone: its base, the unit vector towards its head, its length with the epiphysis."""
 
     start: Outline
     along: Outline
@@ -92,7 +92,7 @@ def sides(along: NDArray[np.float64], half: NDArray[np.float64]) -> Outline:
 
 
 def nucleus(cap: Outline, height: float, present: float) -> Outline:
-    """A young epiphysis is a small nucleus in the middle of its place; `present` 1 is the full cap."""
+    """A young epiphysis, a small nucleus in the middle of the cap; with `present` 1 it is the full cap."""
     middle = np.array([height * 0.55, 0.0])
     return np.asarray((cap - middle) * np.array([0.55 + 0.45 * present, present]) + middle)
 

@@ -1,8 +1,8 @@
-"""What a phantom hand of a given age and sex shows: size, ossified centres, growth plates, density.
+"""Signs of maturity of a phantom hand by age and sex: size, ossified centres, growth plates, density.
 
-Ages of appearance and fusion are near the textbook ones (Greulich and Pyle; Gilsanz and Ratib), simplified so
-that each sign depends on age and sex alone. Girls run through the same course faster: all is looked up by
-skeletal years, the age at which an average boy would look the same.
+Ages of appearance and fusion are close to the textbooks (Greulich and Pyle; Gilsanz and Ratib), simplified so
+that each sign depends only on age and sex. Girls mature faster: all signs are looked up by skeletal years, the
+age at which an average boy has the same signs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Plate:
 
 
 def skeletal_years(age_months: float, sex: Sex) -> float:
-    """The age in years at which an average boy looks like this child.
+    """The age in years at which an average boy has the same signs as this child.
 
     Raises UsageError for an age outside 0 to 240 months.
 
@@ -79,7 +79,7 @@ def growth_fraction(age_months: float, sex: Sex) -> float:
 
 
 def carpal_fill(age_months: float, sex: Sex) -> dict[str, float]:
-    """Ossified centres of the wrist, and the thumb's sesamoid -> share of its place filled, above 0 to 1."""
+    """Ossified centres of the wrist and the thumb's sesamoid -> ossified fraction, above 0 and up to 1."""
     years = skeletal_years(age_months, sex)
     return {
         name: min(1.0, 0.05 + (years - first) / (14.5 - first)) for name, first in CARPALS.items() if years >= first

@@ -1,4 +1,4 @@
-"""Encoding of phantom pictures as PNG, also in kinds that only some writers make."""
+"""Encoding of phantom pictures as PNG, also as rare kinds of PNG."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def encode_gray_png(image: NDArray[Any]) -> bytes:
 
 
 def encode_palette_png(image: Image) -> bytes:
-    """A palette PNG with entries from white to black: who takes the indices for gray sees it inverted."""
+    """A palette PNG with entries from white to black; a reader that takes indices for gray shows it inverted."""
     height, width = image.shape
     rows = np.concatenate([np.zeros((height, 1), np.uint8), 255 - image], axis=1)
     palette = np.repeat(np.arange(255, -1, -1, dtype=np.uint8), 3)

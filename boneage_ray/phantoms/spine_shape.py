@@ -1,7 +1,7 @@
-"""Cervical vertebrae C2 to C6 of a chosen maturation stage, in millimetres, patient facing right, y down.
+"""Cervical vertebrae C2 to C6 of a given maturation stage, in millimetres, patient facing right, y down.
 
-Shapes keep clear of the limits that tell stages apart (concavity 1.0 mm or 7 % of the chord; anterior to
-posterior height 0.95; width to height 0.95 and 1.05): any sensible way of measuring finds the same stage.
+Shapes keep a distance from the limits between stages (concavity 1.0 mm or 7 % of the chord; anterior to
+posterior height 0.95; width to height 0.95 and 1.05), so any sensible measurement finds the same stage.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Spine:
 
 
 def build_spine(rng: np.random.Generator, stage: int, at: Outline) -> Spine:
-    """A spine of stage 1 to 6, the middle of C2's lower border `at` (2,). UsageError for other stages."""
+    """A spine of stage 1 to 6; `at` (2,) is the middle of C2's lower border. Raises UsageError for other stages."""
     if stage not in range(1, 7):
         raise UsageError(f"stage {stage}: a cephalogram phantom needs a stage from 1 to 6")
     pairs = _SHAPES[stage - 1]
@@ -89,7 +89,7 @@ def _lower_border(width: float, depth: float) -> Outline:
 
 
 def _body(rng: np.random.Generator, shape: BodyShape, width: float, depth: float) -> tuple[Outline, float]:
-    """Five points of C3 or C4 in landmark order, and the mean height; origin amid the lower chord."""
+    """Five points of C3 or C4 in landmark order, and the mean height; the origin is the middle of the lower chord."""
     low, high = _WIDTH_TO_HEIGHT[shape]
     mean_height = width / rng.uniform(low, high)
     ratio = rng.uniform(0.78, 0.88) if shape == _T else rng.uniform(0.992, 1.008)

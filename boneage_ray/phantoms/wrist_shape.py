@@ -33,7 +33,7 @@ CARPAL_OUTLINES = MappingProxyType(
         "pisiform": ((-14, 3), (-18, 1), (-22, 5), (-21, 11), (-17, 12.5), (-14, 9)),
     }
 )
-# The epiphysis at the wrist, (along, across): its styloid stands on the outer side.
+# The epiphysis at the wrist, (along, across), with its styloid on the outer side.
 _WRIST_CAP = (
     (0.25, 0.1, 0.22, 0.1, -0.1, 0.5, 1.0, 1.0),
     (-0.95, -0.4, 0.3, 0.8, 1.0, 1.05, 0.95, -0.95),
@@ -59,7 +59,7 @@ def carpals(build: Build) -> list[Bone]:
 
 
 def forearm(build: Build) -> list[Bone]:
-    """Radius and ulna run out of the picture."""
+    """Radius and ulna, which extend beyond the picture."""
     radius_knots = ((0, 0.90), (3, 1.0), (9, 0.86), (22, 0.56), (45, 0.46), (200, 0.5))
     ulna_knots = ((0, 0.88), (3, 1.0), (10, 0.80), (24, 0.66), (45, 0.62), (200, 0.75))
     return [

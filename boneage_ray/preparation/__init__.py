@@ -1,1 +1,1 @@
-"""From pixels to prepared images, and from an archive to a data set of shards with its splits."""
+"""Preparing radiographs: pixels to prepared images, and archives to shards with splits."""

@@ -1,6 +1,6 @@
 """First step of a preparation: every input of an archive becomes a case, a record or the reason why there is none.
 
-Cases are committed in parts below `DATA/cases/`; once they are all there the records are divided (shards.py).
+Cases are committed in parts below `DATA/cases/`; when all are committed, the records are split (shards.py).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ CASES = "cases"
 
 
 def run_cases(rows: parts.Todo, resources: Resources, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The lines of the parts; `arguments` are those of `CaseWorker` but for its processes."""
+    """The lines of the parts; `arguments` are those of `CaseWorker` without its processes."""
     return run_parts(rows, CaseWorker, {**arguments, "processes": resources.threads}, resources)
 
 
 class CaseWorker:
-    """Fetches, prepares and commits one part; decoding happens in processes of its own, so that a file can only spoil itself."""
+    """Reads, prepares and commits one part. Decoding runs in separate processes, so a bad file affects no other."""
 
     def __init__(self, out: str, image: dict[str, Any], key: str, processes: int) -> None:
         self.out, self.key = out, key
@@ -43,7 +43,7 @@ class CaseWorker:
         inputs = inputs_of(part)
         cases = list(parts.prefetched(self._case, inputs, self.pool.readers, ahead=2 * self.pool.readers))
         rejected = sum(case["reason"] is not None for case in cases)
-        # They are read once more and removed: quick matters more than small.
+        # Cases are read once more and deleted, so fast compression matters more than size.
         return parts.commit(self.out, part, to_table(cases, case_schema()), {"rejected": rejected}, "lz4")
 
     def _case(self, item: Input) -> Row:
@@ -55,8 +55,8 @@ class CaseWorker:
             mask = mask_data(item) if self.mask_files else None
             return case | self._record(item, data, self.pool.prepare(data, mask))
         except InputProblem as problem:
-            told = {"step": problem.step, "reason": problem.reason, "message": problem.message}
-            return case | told | {"thumbnail": problem.thumbnail}
+            cause = {"step": problem.step, "reason": problem.reason, "message": problem.message}
+            return case | cause | {"thumbnail": problem.thumbnail}
 
     def _record(self, item: Input, data: bytes, prepared: PreparedImage) -> Row:
         source = prepared.source
@@ -88,7 +88,7 @@ class CaseWorker:
         }
 
     def _keyed(self, patient: str | None) -> str | None:
-        """Tells images of one patient within this run only; removed with the cases once they are divided."""
+        """A keyed hash that groups a patient's images within this run; deleted with the cases."""
         if patient is None:
             return None
         return hashlib.blake2b(
@@ -97,7 +97,7 @@ class CaseWorker:
 
 
 def _check_points(item: Input, height: int, width: int) -> None:
-    """Raises `InputProblem` for a landmark that is not on the image: the annotation belongs to another one."""
+    """Raise `InputProblem` for a landmark outside the image, whose annotation must be of another image."""
     for x, y in (*(item.vertebral or ()), *(item.facial or ())):
         if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
             message = f"a landmark at ({x:g}, {y:g}) is outside the image of {width} x {height} pixels"

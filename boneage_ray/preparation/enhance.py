@@ -1,4 +1,4 @@
-"""Steps between the decoded and the prepared image, each a pure function on (height, width) uint8 arrays."""
+"""The steps from a decoded to a prepared image, each a pure function on (height, width) uint8 arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BINS, _NEARLY_NONE, _ANNOTATION = 64, 2e-4, 0.25
 
 
 def to_uint8(pixels: npt.NDArray[Any]) -> Gray:
-    """8-bit pixels as they are; 16-bit pixels stretched from `gray_range` to 0..255, what lies outside cut.
+    """8-bit pixels unchanged; 16-bit pixels stretched from `gray_range` to 0..255 and clipped.
 
     Scanners store 10 to 14 significant bits in 16: dividing by 256 would leave such an image black.
     """
@@ -28,11 +28,11 @@ def to_uint8(pixels: npt.NDArray[Any]) -> Gray:
 
 
 def gray_range(pixels: npt.NDArray[Any]) -> tuple[int, int]:
-    """Lowest and highest gray level of a uint16 image, burned-in annotation left out.
+    """Lowest and highest gray level of a uint16 image without burned-in annotation.
 
-    A letter or frame written at 65535 into a 12-bit image would leave the anatomy black. Levels count as written in when they
-    hold at most a quarter of the pixels and a gap of half the range or more, nearly empty, parts them from all others; a
-    radiograph itself has no such gap. Otherwise these are minimum and maximum.
+    A letter or frame burned in at 65535 into a 12-bit image would leave the anatomy black. Levels count as burned in if they
+    hold at most a quarter of the pixels and a nearly empty gap of half the range or more separates them from all others; a
+    radiograph itself has no such gap.
     """
     counts = cv2.calcHist([pixels], [0], None, [65536], [0, 65536]).ravel()
     levels = np.flatnonzero(counts)
@@ -63,17 +63,17 @@ def _widest_gap(empty: npt.NDArray[np.bool_]) -> tuple[int, int]:
 
 
 def square(pixels: Gray, size: int) -> tuple[Gray, tuple[float, float, float]]:
-    """Shrink or enlarge to fit `size`, aspect kept, centred on zeros.
+    """Resize to fit `size`, with the aspect ratio kept, centred on zeros.
 
     Returns the (size, size) image and (s, tx, ty): x_original = s * x + tx, y_original = s * y + ty, with pixel centres
     at integer coordinates.
     """
     s = max(pixels.shape) / size
     factor = s
-    while factor >= 4:  # a mean of 2 x 2 costs a tenth of a shrinking by a fraction
+    while factor >= 4:  # a mean of 2 x 2 costs a tenth of resizing by a fraction
         pixels, factor = _halved(pixels), factor / 2
     method = cv2.INTER_AREA if factor > 1 else cv2.INTER_LINEAR
-    # By factor, not by size: a rounded width would stretch one side, and points would miss by up to half a pixel.
+    # By factor, not by size: a rounded width would stretch one side and shift points by up to half a pixel.
     small: Any = cv2.resize(pixels, None, fx=1 / factor, fy=1 / factor, interpolation=method)
     new_height, new_width = small.shape
     left, top = (size - new_width) // 2, (size - new_height) // 2
@@ -84,7 +84,7 @@ def square(pixels: Gray, size: int) -> tuple[Gray, tuple[float, float, float]]:
 
 
 def _halved(pixels: Gray) -> Gray:
-    """Means of 2 x 2 pixels; an odd side repeats its last pixel, so that pixel X covers 2 X and 2 X + 1 everywhere."""
+    """Means of 2 x 2 pixels; an odd side repeats its last pixel, so that pixel X always covers 2 X and 2 X + 1."""
     height, width = pixels.shape
     if height % 2 or width % 2:
         pixels = np.asarray(cv2.copyMakeBorder(pixels, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE), np.uint8)

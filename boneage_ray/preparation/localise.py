@@ -1,4 +1,4 @@
-"""Where the hand is: a classical crop that needs no model. What is not found is said, and the whole image is used."""
+"""Finds the hand without a model, for the crop."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Box(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """What was taken for the hand on a small picture, and the cut that parts it from the air.
+    """A piece of a small picture that is taken for the hand, and the threshold that separates it from air.
 
-    `box`: its box on the small picture; `mask`: 0/1, of the box's size; a pixel belongs to it where its square root of gray,
+    `box`: its box on the small picture; `mask`: 0/1, of the box's size; pixels belong to it if their square root of gray,
     (gray - low) / (high - low), is above `threshold`.
     """
 
@@ -46,17 +46,17 @@ class Piece(NamedTuple):
 
 
 def find_hand(pixels: Gray) -> Box | None:
-    """The box around hand and wrist in a (height, width) uint8 radiograph, without margin; None when not certain.
+    """The box around hand and wrist in a (height, width) uint8 radiograph, without margin; None if uncertain.
 
-    The forearm belongs to it as far as it can be seen. Lead letters, film edges and bright or dark canvases around the film do
-    not. Two separate hands are not decided between: None.
+    It includes the visible forearm, but not lead letters, film edges and bright or dark canvases around the film. For two
+    separate hands it is None.
     """
     piece, _, factor = find_piece(pixels)
     if piece is None:
         return None
     found = piece.box
     height, width = pixels.shape
-    x0, y0 = found.x0 - 1, found.y0 - 1  # smoothing and opening nibble at fingertips
+    x0, y0 = found.x0 - 1, found.y0 - 1  # smoothing and opening shorten fingertips
     x1, y1 = found.x1 + 1, found.y1 + 1
     return Box(
         max(0, int(x0 / factor)),
@@ -67,7 +67,7 @@ def find_hand(pixels: Gray) -> Box | None:
 
 
 def find_piece(pixels: Gray) -> tuple[Piece | None, Gray, float]:
-    """The piece taken for the hand, if one is certain, the small smooth picture that it lies on, and how much that was shrunk."""
+    """The piece that is taken for the hand (None if uncertain), its small smoothed picture, and the factor of reduction."""
     factor = min(1.0, LOOK / max(pixels.shape))
     small: Any = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     smooth = np.asarray(cv2.GaussianBlur(small, (0, 0), 1.0), np.uint8)
@@ -75,13 +75,13 @@ def find_piece(pixels: Gray) -> tuple[Piece | None, Gray, float]:
 
 
 def widen(box: Box, margin: float, height: int, width: int) -> Box:
-    """The box with `margin` (a part of its longer side) on every side, as far as the (height, width) image reaches."""
+    """The box with `margin` (a fraction of its longer side) on every side, within the (height, width) image."""
     more = round(margin * max(box.x1 - box.x0, box.y1 - box.y0))
     return Box(max(0, box.x0 - more), max(0, box.y0 - more), min(width, box.x1 + more), min(height, box.y1 + more))
 
 
 def _search(picture: Gray, window: Box) -> Piece | None:
-    """Look inside the film; when the piece found is itself a film on a canvas, look inside that one."""
+    """Search inside the film; if the piece found is itself a film on a canvas, search inside that one."""
     best: Piece | None = None
     for _ in range(_ROUNDS):
         film = _film(
@@ -112,7 +112,7 @@ def _film(picture: Gray, reach: float) -> Box:
 def _frame_ends(picture: Gray, reach: float) -> tuple[int, int]:
     """First and one past the last row between the innermost straight edges that run from side to side.
 
-    A forearm and a finger in line make a long edge too, but none that reaches both sides.
+    A forearm in line with a finger has a long edge too, but not from side to side.
     """
     n, length = picture.shape
     values = picture.astype(np.int16)
@@ -121,16 +121,16 @@ def _frame_ends(picture: Gray, reach: float) -> tuple[int, int]:
     parts = [cv2.dilate((sign * step > _FRAME_STEP).astype(np.uint8), _BAND) for sign in (1, -1)]
     along = [[part.mean(axis=1) for part in parts], [part[:, :end].mean(axis=1) for part in parts]]
     along.append([part[:, -end:].mean(axis=1) for part in parts])
-    least = np.minimum.reduce([np.abs(up - down) for up, down in along])  # bone texture steps up and down alike
+    least = np.minimum.reduce([np.abs(up - down) for up, down in along])  # bone texture has steps up and down
     hits = np.flatnonzero((least >= 0.5) & (np.abs(along[0][0] - along[0][1]) >= _FRAME_PART))
     near, far = hits[hits < reach * n], hits[hits > n - 3 - reach * n]
     return (int(near[-1]) + 3 if near.size else 0), (int(far[0]) + 1 if far.size else n)
 
 
 def hand_in(picture: Gray, accept: Callable[[Mask], bool] = lambda _: True) -> Piece | None:
-    """Of the acceptable pieces that many thresholds cut out, the one with the sharpest outline and the largest area.
+    """The acceptable piece, of many thresholds, with the sharpest outline and the largest area.
 
-    Outlines are judged on square roots of gray, where the edge of the skin is sharper than the edges of bones.
+    Sharpness is measured on square roots of gray, where the edge of the skin is sharper than the edges of bones.
     """
     low, high = np.percentile(picture, (1, 92))
     if high - low < 4:
@@ -156,7 +156,7 @@ def _first(rated: tuple[float, Piece | None]) -> float:
 
 
 def _piece(mask: npt.NDArray[np.bool_]) -> tuple[Mask, Box] | None:
-    """The largest piece of a mask and its box, if it may be a hand by size, place and shape; thin film edges cut off."""
+    """The largest piece of a mask without thin film edges, and its box, if size, position and shape fit a hand."""
     for brush in (_SQUARE, _LARGE):
         opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, brush)
         _, labels, stats, centres = cv2.connectedComponentsWithStats(opened, connectivity=4)
@@ -179,5 +179,5 @@ def _piece(mask: npt.NDArray[np.bool_]) -> tuple[Mask, Box] | None:
 
 
 def _rim(piece: Mask) -> float:
-    """The part of the picture's outermost pixels that a piece covers."""
+    """The fraction of the picture's outermost pixels that a piece covers."""
     return float(np.concatenate([piece[0], piece[-1], piece[:, 0], piece[:, -1]]).mean())

@@ -1,7 +1,6 @@
-"""Hand masks: found classically or read from a PNG, then filled, dilated and laid over the image.
+"""Hand masks: found without a model or read from a PNG, then filled, dilated and applied to the image.
 
-A mask is (height, width) uint8, 1 on hand and forearm, 0 elsewhere. What cannot be masked is refused: the whole image is never
-used in its place.
+A mask is (height, width) uint8, 1 on hand and forearm, 0 elsewhere. An image without a mask is rejected, never used unmasked.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ Mask = npt.NDArray[np.uint8]
 MaskSource = Literal["none", "hand", "file"]
 _LOOK = 768  # the outline is drawn on a picture of this size
 _BAND = 2  # pixels of the small picture by which the outline may differ from the piece found there
-_FINGER = 0.04  # the thinnest finger, as a part of the hand's longer side
-_KEPT, _CONVEX = 0.85, 0.85  # least part left without thin strips; largest part of the convex hull
+_FINGER = 0.04  # the thinnest finger, as a fraction of the hand's longer side
+_KEPT, _CONVEX = 0.85, 0.85  # least fraction left without thin strips; largest fraction of the convex hull
 _FOREARM, _STRAIGHT = (
     0.75,
     0.35,
-)  # how much of a side of its box the hand may cover: where the forearm is, and elsewhere
-_LEAST = 0.005  # of the image; less is no hand
+)  # how much of a side of its box the hand may cover: at the forearm, and elsewhere
+_LEAST = 0.005  # of the image; a smaller mask is not a hand
 
 
 def hand_mask(pixels: Gray) -> Mask | None:
-    """Hand, wrist and forearm of a (height, width) uint8 radiograph, without a model; None when not certain.
+    """Mask of hand, wrist and forearm of a (height, width) uint8 radiograph, without a model; None if uncertain.
 
-    `localise.find_piece` says where and at which gray the hand ends; the outline itself is drawn on a larger picture, within
-    a narrow band around the piece. Strips thinner than fingers, as film edges and labels leave them, are cut off.
+    `localise.find_piece` gives position and threshold; the outline is drawn on a larger picture, within a narrow band around
+    the piece. Strips thinner than fingers, such as film edges and labels, are cut off.
     """
     piece, small, factor = find_piece(pixels)
     if piece is not None and _like_a_hand(piece.mask) is None:
@@ -56,7 +55,7 @@ def hand_mask(pixels: Gray) -> Mask | None:
 
 
 def _inside(small: Gray, box: Box) -> Piece | None:
-    """The hand inside of a piece that is no hand but the film around it."""
+    """The hand inside a piece that is the film around it."""
     found = hand_in(small[box.y0 : box.y1, box.x0 : box.x1], lambda cut: _like_a_hand(cut) is not None)
     if found is None:
         return None
@@ -65,9 +64,9 @@ def _inside(small: Gray, box: Box) -> Piece | None:
 
 
 def _like_a_hand(mask: Mask) -> Mask | None:
-    """The largest piece of what is as thick as fingers, or None where that has not the shape of a hand.
+    """The largest piece without parts thinner than fingers, or None if it has not the shape of a hand.
 
-    A hand keeps most of its area, is not nearly convex, and no side of its box but the forearm's is a straight edge of it.
+    A hand keeps most of its area, is not nearly convex, and has no straight edge along its box but at the forearm.
     """
     area = cv2.countNonZero(mask)
     radius = max(1, round(_FINGER / 2 * max(cv2.boundingRect(mask)[2:])))
@@ -86,10 +85,10 @@ def _like_a_hand(mask: Mask) -> Mask | None:
 
 
 def read_mask(data: bytes | None, height: int, width: int, max_megapixels: float) -> Mask:
-    """The mask in a PNG or another image file: everything above half of its highest possible value belongs to the hand.
+    """The mask in a PNG or another image file: values above half of the highest possible value are hand.
 
-    A file that holds no value above 1 counts as 0 and 1. Raises `InputProblem` (no_mask) when there is none, when it cannot be
-    read, has another size than its image, or is empty.
+    A file without values above 1 holds 0 and 1. Raises `InputProblem` (no_mask) if there is no file, or if it cannot be read,
+    has another size than its image, or is empty.
     """
     if data is None:
         raise no_mask_file()
@@ -106,9 +105,9 @@ def read_mask(data: bytes | None, height: int, width: int, max_megapixels: float
 
 
 def check_mask(mask: Mask | None) -> Mask:
-    """The mask, if there is one that may be a hand. Raises `InputProblem` (no_mask)."""
+    """The mask, if it is large enough for a hand. Raises `InputProblem` (no_mask)."""
     if mask is None:
-        raise no_mask("no hand could be told from the background with certainty")
+        raise no_mask("no hand could be separated from the background with certainty")
     covered = cv2.countNonZero(mask) / mask.size
     if covered < _LEAST:
         raise no_mask(f"the mask covers {covered:.2%} of the image; at least {_LEAST:.1%} is needed")
@@ -126,19 +125,19 @@ def no_mask(message: str, status: Status = "rejected") -> InputProblem:
 
 
 def extent(mask: Mask) -> Box:
-    """The box of a mask that is not empty."""
+    """The box of a non-empty mask."""
     x, y, width, height = cv2.boundingRect(mask)
     return Box(x, y, x + width, y + height)
 
 
 def square_mask(mask: Mask, size: int) -> Mask:
-    """As `enhance.square` of the image: 1 where the hand covers half of a pixel or more."""
+    """The mask in the geometry of `enhance.square`: 1 where the hand covers half of a pixel or more."""
     half, _ = enhance.square(mask * np.uint8(255), size)
     return (half >= 128).astype(np.uint8)
 
 
 def fill_holes(mask: Mask) -> Mask:
-    """The mask with the holes inside of its outer contours filled."""
+    """The mask with the holes inside its outer contours filled."""
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = np.zeros_like(mask)
     cv2.drawContours(filled, contours, -1, 1, cv2.FILLED)
@@ -151,7 +150,7 @@ def dilate(mask: Mask, radius: int) -> Mask:
 
 
 def overlay(pixels: Gray, mask: Mask) -> Gray:
-    """The image with 0 outside of the mask."""
+    """The image with 0 outside the mask."""
     return pixels * mask
 
 
@@ -161,13 +160,13 @@ def _disc(radius: int) -> Mask:
 
 
 def _resized(mask: Any, height: int, width: int) -> Mask:  # noqa: ANN401  what OpenCV returns
-    """A 0/1 mask at another size; the outline is interpolated, not in steps."""
+    """A 0/1 mask at another size, with an interpolated outline."""
     gray = cv2.resize(mask * np.uint8(255), (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(np.asarray(gray) >= 128, np.uint8)
 
 
 def _largest(mask: Mask) -> Mask:
-    """The largest connected piece."""
+    """The largest connected piece of a mask."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
     if len(stats) < 2:
         return mask

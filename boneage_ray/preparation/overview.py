@@ -1,6 +1,6 @@
-"""What an archive holds, counted from its cases: the balance, ages, sexes, sizes, spacing, copies; and the same in words.
+"""The overview of an archive, counted from its cases: totals, ages, sexes, sizes, spacing, duplicates; also as text.
 
-All but the balance describes the records. A part of the overview of 412 inputs::
+All but the totals describe the records. A part of the overview of 412 inputs::
 
     {"inputs": 412, "records": 371, "rejected": 41,
      "rejected_by_reason": {"wrong_body_part": 23, "truncated": 2, ...}, "steps": {"truncated": {"decode": 2}, ...},
@@ -29,7 +29,7 @@ MOST_SIZES, MOST_SOURCES = 12, 50
 # Bins of the figures. Spacing in mm per pixel, steps of 0.02; megapixels double every second bin. The ends are open.
 SPACING_EDGES = tuple(round(0.02 * k, 2) for k in range(31))
 MEGAPIXEL_EDGES = tuple(2.0 ** (k / 2) for k in range(-8, 15))
-# Reasons that leave nothing to look at, as the triage counts them.
+# Reasons without a readable image, which the triage counts as unreadable.
 UNREADABLE = ("not_found", "permission_denied", "unreadable", "truncated", "unsupported_transfer_syntax")
 
 Counts = dict[str, int]
@@ -38,9 +38,9 @@ _Mask = npt.NDArray[np.bool_]
 
 
 def overview(cases: pa.Table) -> dict[str, Any]:
-    """Counts of a preparation, JSON without NaN. `cases`: one row for every input, columns of `case_schema()` without pixels.
+    """Counts of a preparation, as JSON without NaN. `cases`: one row for every input, `case_schema()` without pixels.
 
-    `split` is the one finally assigned. Works on columns, a million rows take some seconds.
+    `split` is the final one. Computed on columns: a million rows take some seconds.
     """
     records = cases.filter(pc.is_null(cases["reason"]))
     refused = cases.filter(pc.is_valid(cases["reason"]))
@@ -101,12 +101,12 @@ def _of_records(o: dict[str, Any]) -> list[str]:
     ages, duplicates = o["age_months"], o["duplicates"]
     sides = {split: sum(sum(row.values()) for row in table.values()) for split, table in o["ages"].items()}
     lines = [f"Split: {_listed(sides)}"]
-    lines += [f"Patients: {o['patients']:,} told apart"] if o["patients"] else []
+    lines += [f"Patients: {o['patients']:,}"] if o["patients"] else []
     if duplicates["groups"]:
         groups = _plural(duplicates["groups"], "group")
         lines.append(f"Duplicates: {duplicates['records']:,} records with the pixels of another, in {groups}")
     if ages["count"]:
-        lines.append(f"Ages: {ages['min']:g} to {ages['max']:g} months, half of them below {ages['median']:g}")
+        lines.append(f"Ages: {ages['min']:g} to {ages['max']:g} months, median {ages['median']:g}")
     if ages["count"] < o["records"]:
         lines.append(f"Without an age: {o['records'] - ages['count']:,}")
     lines.append(f"Sex: {_listed(o['sexes'])} (source: {_listed(o['sex_sources'])})")
@@ -149,7 +149,7 @@ def _numbers(column: pa.ChunkedArray) -> _Floats:
 
 
 def _spread(values: _Floats) -> dict[str, Any]:
-    """Count, min, median and max of the values that are known; without any, the three are None."""
+    """Count, min, median and max of the known values; the last three are None if there are none."""
     known = values[np.isfinite(values)]
     if not known.size:
         return {"count": 0, "min": None, "median": None, "max": None}
@@ -175,13 +175,13 @@ def _present(counts: npt.NDArray[np.int64]) -> Counts:
 
 
 def _index(column: pa.ChunkedArray, names: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    """The place of each value among the names; of any other value, the place after the last."""
+    """The index of each value among the names; for other values, the index after the last."""
     found = pc.fill_null(pc.index_in(column, value_set=pa.array(names)), len(names))
     return np.asarray(found.to_numpy(), np.int64)
 
 
 def _age_bins(ages: _Floats) -> npt.NDArray[np.int64]:
-    """`age_bin` as a place in AGE_BINS for a whole column; an unknown age has the place after the last."""
+    """`age_bin` as an index of AGE_BINS for a whole column; an unknown age has the index after the last."""
     inside = 1 + np.clip(np.nan_to_num(ages), 0, MAX_AGE_MONTHS - 1) // BIN_MONTHS
     last = len(AGE_BINS) - 1
     return np.select([np.isnan(ages), ages < 0, ages >= MAX_AGE_MONTHS], [last + 1, 0, last], inside).astype(np.int64)
@@ -223,7 +223,7 @@ def _dictionary(column: pa.ChunkedArray) -> pa.DictionaryArray:
 
 
 def _histogram(values: _Floats, edges: tuple[float, ...]) -> list[int]:
-    """Counts between the edges; what lies outside is counted in the first or last bin."""
+    """Counts between the edges; values outside count in the first or last bin."""
     inside = np.clip(values, edges[0], np.nextafter(edges[-1], 0))
     return [int(count) for count in np.histogram(inside, bins=np.array(edges))[0]]
 

@@ -1,4 +1,4 @@
-"""One input to one prepared image. `prepare_image`, `score` and `serve` all come through here and nowhere else."""
+"""Prepares one image; the same code for `prepare`, `score` and `serve`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from boneage_ray.preparation.quality import QualityConfig, check_body_part, chec
 
 
 class ImageConfig(BaseModel):
-    """How a decoded radiograph becomes the network's image; stored in the manifest and in the bundle."""
+    """The settings that turn a decoded radiograph into the network's image; stored in the manifest and in the bundle."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -28,13 +28,15 @@ class ImageConfig(BaseModel):
         default="file", description="DICOM: the file's first VOI LUT or window; or all of its gray levels"
     )
     crop: Literal["none", "hand"] = Field(default="none", description="hand: cut to the hand and wrist")
-    crop_margin: float = Field(default=0.05, ge=0, le=0.5, description="around the hand, as a part of its longer side")
-    mask: masking.MaskSource = Field(
-        default="none", description="hand: found without a model; file: the PNG in masks/ beside the images"
+    crop_margin: float = Field(
+        default=0.05, ge=0, le=0.5, description="around the hand, as a fraction of its longer side"
     )
-    mask_fill: bool = Field(default=True, description="fill the holes inside of the mask's outer contours")
-    mask_dilation: float = Field(default=0.0, ge=0, le=0.2, description="as a part of the prepared image's side")
-    mask_overlay: bool = Field(default=True, description="0 outside of the mask; false only stores the mask")
+    mask: masking.MaskSource = Field(
+        default="none", description="hand: found without a model; file: the PNG in the archive's masks/"
+    )
+    mask_fill: bool = Field(default=True, description="fill the holes inside the mask's outer contours")
+    mask_dilation: float = Field(default=0.0, ge=0, le=0.2, description="as a fraction of the prepared image's side")
+    mask_overlay: bool = Field(default=True, description="0 outside the mask; false only stores the mask")
     clahe_clip: float = Field(default=0.0, ge=0, description="0 switches CLAHE off")
     clahe_tiles: int = Field(default=8, ge=1, le=64)
     sharpen: float = Field(default=0.0, ge=0, description="0 switches Laplacian sharpening off")
@@ -44,12 +46,12 @@ class ImageConfig(BaseModel):
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """A prepared image with what is needed to go back to the original.
+    """A prepared image with its mapping to the original.
 
     `pixels`: (size, size) uint8. `to_original`: (s, tx, ty), x_original = s * x + tx, y_original = s * y + ty.
     `original_size`: (height, width) of the decoded image. `pixel_sha256`: of its pixels, equal for exact copies in another file
-    format. `flags`: soft warnings of file, gate and steps. `source`: what the file says of itself; its pixels are the
-    prepared ones. `mask`: (size, size) uint8 0/1 where the configuration asks for one, in the geometry of `pixels`.
+    format. `flags`: soft warnings of file, gate and steps. `source`: the metadata of the file, with the prepared pixels.
+    `mask`: (size, size) uint8 0/1 in the geometry of `pixels`, if the configuration needs one.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -62,10 +64,10 @@ class PreparedImage:
 
 
 def prepare_image(data: bytes, config: ImageConfig, mask_data: bytes | None = None) -> PreparedImage:
-    """Bytes of one file to its prepared image; `mask_data`: those of its mask file, for `mask` file only.
+    """The prepared image of a file's bytes; `mask_data`: the bytes of its mask file, for mask="file" only.
 
-    Raises `InputProblem` when the file cannot be used; anything unforeseen becomes `internal_error`, for one file's
-    surprise must not stop a million others.
+    Raises `InputProblem` if the file cannot be used. Unexpected errors become `internal_error`, so that one file never stops
+    the others.
     """
     try:
         return prepare_radiograph(decode(data, config.max_megapixels, config.voi), config, mask_data)
@@ -76,10 +78,10 @@ def prepare_image(data: bytes, config: ImageConfig, mask_data: bytes | None = No
 
 
 def prepare_radiograph(radiograph: Radiograph, config: ImageConfig, mask_data: bytes | None = None) -> PreparedImage:
-    """A decoded radiograph to its prepared image.
+    """The prepared image of a decoded radiograph.
 
-    Raises `InputProblem` (with a thumbnail of what it is about) when the gate refuses it (step quality), or when it has not the
-    mask that the configuration asks for (step mask).
+    Raises `InputProblem`, with a thumbnail, if the gate rejects it (step quality) or if it lacks the mask that the
+    configuration needs (step mask).
     """
     try:
         check_body_part(radiograph.body_part, config.quality)
@@ -96,14 +98,14 @@ def prepare_radiograph(radiograph: Radiograph, config: ImageConfig, mask_data: b
         original_size=(pixels.shape[0], pixels.shape[1]),
         pixel_sha256=pixel_hash(radiograph.pixels),
         flags=(*radiograph.flags, *gate_flags, *step_flags),
-        # Its own pixels may be a hundred times larger, and many prepared images wait together for a GPU.
+        # The original pixels may be a hundred times larger, and many prepared images wait for a GPU at the same time.
         source=replace(radiograph, pixels=image),
         mask=mask,
     )
 
 
 def _mask_of(image: npt.NDArray[np.uint8], config: ImageConfig, data: bytes | None) -> masking.Mask | None:
-    """The mask in the geometry of the decoded image. Raises `InputProblem` when one is asked for and there is none."""
+    """The mask in the geometry of the decoded image. Raises `InputProblem` if one is needed and there is none."""
     if config.mask == "none":
         return None
     if config.mask == "hand":
@@ -115,10 +117,10 @@ def _mask_of(image: npt.NDArray[np.uint8], config: ImageConfig, data: bytes | No
 def prepare_pixels(
     pixels: npt.NDArray[Any], config: ImageConfig, mask: masking.Mask | None = None
 ) -> tuple[npt.NDArray[np.uint8], tuple[float, float, float], tuple[str, ...], masking.Mask | None]:
-    """The declared order: 8 bits, crop, square, mask (filled, dilated, laid over), CLAHE, sharpening.
+    """All steps in order: 8 bits, crop, square, mask (filled, dilated, applied), CLAHE, sharpening.
 
-    Returns image, to_original, flags, mask. The crop goes by the mask where there is one. Flag hand_not_found: a crop was asked
-    for, but no hand found with certainty; the whole image is used.
+    Returns image, to_original, flags, mask. The crop follows the mask if there is one. Flag hand_not_found: the crop found no
+    hand with certainty, and the whole image is used.
     """
     image = enhance.to_uint8(pixels)
     box = None
@@ -144,7 +146,7 @@ def prepare_pixels(
 def _laid_over(
     image: npt.NDArray[np.uint8], mask: masking.Mask, config: ImageConfig
 ) -> tuple[npt.NDArray[np.uint8], masking.Mask]:
-    """Image and mask after those of the mask's steps that are switched on."""
+    """Image and mask after the mask's enabled steps."""
     if config.mask_fill:
         mask = masking.fill_holes(mask)
     mask = masking.dilate(mask, round(config.mask_dilation * config.size))
@@ -152,7 +154,7 @@ def _laid_over(
 
 
 def pixel_hash(pixels: npt.NDArray[Any]) -> str:
-    """SHA-256 of shape, type and pixels: equal for the same picture in another file format."""
+    """SHA-256 of shape, type and pixels, equal for the same picture in another file format."""
     digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype}".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()

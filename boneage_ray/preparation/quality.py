@@ -1,7 +1,7 @@
-"""The gate: an image that must not be scored is rejected with a reason, never scored quietly.
+"""The quality gate: an unsuitable image is rejected with a reason instead of being scored.
 
-All tests but size and aspect look at a copy of at most 160 pixels a side, so that the gate costs about a millisecond whatever
-came in. None depends on the depth of the gray levels: an 8-bit picture and the same one in 16 bits get one verdict.
+All checks but size and aspect use a copy of at most 160 pixels a side, so that the gate takes about a millisecond. None depends
+on the bit depth: an 8-bit picture and the same one in 16 bits have the same result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from boneage_ray.preparation import enhance
 LOOK = 160
 _DEPTHS = (8, 10, 12, 14, 16)
 _SHUTTER_STEP = 0.3  # of the picture's range, over more than half of a side
-_INNER = 0.2  # a collimation border hides in what is left out
+_INNER = 0.2  # margin that may hold a collimation border
 _UPPER_LIMB = "HAND WRIST FINGER FINGERS THUMB CARPAL CARPUS"
 _HEAD = "SKULL HEAD FACE FACIAL JAW JAWS MAXILLA MANDIBLE TEETH TOOTH DENTAL TMJ ORBIT ORBITS SINUS SINUSES"
 _NECK = "NECK CSPINE CERVICAL SPINE"
@@ -30,7 +30,7 @@ _ELSEWHERE = (
     "THORACIC FEMUR THIGH KNEE KNEES PATELLA LEG TIBIA FIBULA ANKLE FOOT FEET TOE TOES HEEL CALCANEUS SHOULDER CLAVICLE "
     "SCAPULA HUMERUS ELBOW"
 )
-# expected: (words of it, words of another region). Whatever is in neither, as ARM or EXTREMITY, is no reason to refuse.
+# expected: (words of it, words of another region). Words in neither, such as ARM or EXTREMITY, are accepted.
 _REGIONS = {
     "hand": (_UPPER_LIMB.split(), f"{_HEAD} {_NECK} {_ELSEWHERE}".split()),
     "head": (f"{_HEAD} {_NECK}".split(), f"{_UPPER_LIMB} {_ELSEWHERE}".split()),
@@ -38,27 +38,27 @@ _REGIONS = {
 
 
 class QualityConfig(BaseModel):
-    """Thresholds, tuned on real radiographs (tests/benchmarks/gate.py); gray levels are parts of the picture's full scale."""
+    """Thresholds, tuned on real radiographs (tests/benchmarks/gate.py); gray levels are fractions of full scale."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     min_side: int = 64
-    max_aspect: float = Field(default=3.0, gt=1, description="longer side by shorter side")
-    blank_range: float = Field(default=0.012, ge=0, description="the inner gray levels of a blank image span less")
+    max_aspect: float = Field(default=3.0, gt=1, description="longer side over shorter side")
+    blank_range: float = Field(default=0.012, ge=0, description="an image whose inner gray levels span less is blank")
     min_inner_contrast: float = Field(default=0.035, ge=0, description="span of gray levels needed in the inner part")
     min_contrast: float = Field(default=0.065, ge=0, description="span of gray levels needed in the whole image")
-    inverted: Literal["correct", "reject", "keep"] = Field(default="correct", description="what becomes of black bones")
-    inverted_score: float = Field(default=0.25, ge=0, le=1, description="certainty from which bones are called black")
+    inverted: Literal["correct", "reject", "keep"] = Field(default="correct", description="handling of black bones")
+    inverted_score: float = Field(default=0.25, ge=0, le=1, description="score from which bones count as black")
     body_part: Literal["any", "hand", "head"] = Field(
-        default="any", description="what must be shown; an image of which the file names another region is rejected"
+        default="any", description="expected region; an image whose file names another region is rejected"
     )
 
 
 def check_quality(pixels: npt.NDArray[Any], config: QualityConfig) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
-    """The (height, width) image as it may be scored, and the gate's flags. Raises `InputProblem` (quality, rejected).
+    """The (height, width) image to be scored, and the gate's flags. Raises `InputProblem` (quality, rejected).
 
-    Flags: inverted_corrected; inverted (found, but kept by the config); polarity_uncertain (the layout looks inverted, the fine
-    structure does not; left as it is).
+    Flags: inverted_corrected; inverted (kept by the config); polarity_uncertain (the layout looks inverted, the fine structure
+    does not; unchanged).
     """
     _check_shape(pixels.shape[0], pixels.shape[1], config)
     look = _look(pixels)
@@ -69,7 +69,7 @@ def check_quality(pixels: npt.NDArray[Any], config: QualityConfig) -> tuple[npt.
     if verdict == "upright":
         return pixels, ()
     if config.inverted == "reject":
-        _reject("inverted", "bones are darker than the background; they have to be brighter")
+        _reject("inverted", "bones are darker than the background; they must be brighter")
     if config.inverted == "keep":
         return pixels, ("inverted",)
     white = 255 if pixels.dtype == np.uint8 else int(pixels.max())
@@ -77,9 +77,9 @@ def check_quality(pixels: npt.NDArray[Any], config: QualityConfig) -> tuple[npt.
 
 
 def check_body_part(named: str | None, config: QualityConfig) -> None:
-    """Raise `InputProblem` (wrong_body_part) when the file itself names another region than the config expects.
+    """Raise `InputProblem` (wrong_body_part) if the file names another region than the config expects.
 
-    `named`: DICOM Body Part Examined (0018,0015; PS3.16 annex L) or None. Words that are unknown or too wide refuse nothing.
+    `named`: DICOM Body Part Examined (0018,0015; PS3.16 annex L) or None. Unknown and unspecific words are accepted.
     """
     if named is None or config.body_part == "any":
         return
@@ -93,7 +93,7 @@ def check_body_part(named: str | None, config: QualityConfig) -> None:
 
 
 def thumbnail(pixels: npt.NDArray[Any], side: int = 96) -> bytes:
-    """A PNG (8-bit gray, at most `side` pixels a side) of what the gate refused, stretched so that one sees what there is."""
+    """A PNG (8-bit gray, at most `side` pixels a side) of a rejected image (H, W), stretched in contrast."""
     step = max(1, max(pixels.shape) // (4 * side))
     sample = pixels[::step, ::step]
     factor = min(1.0, side / max(sample.shape))
@@ -104,18 +104,18 @@ def thumbnail(pixels: npt.NDArray[Any], side: int = 96) -> bytes:
 
 def _check_shape(height: int, width: int, config: QualityConfig) -> None:
     if min(height, width) < config.min_side:
-        _reject("too_small", f"{width} x {height} pixels; the shorter side needs {config.min_side}")
+        _reject("too_small", f"{width} x {height} pixels; the shorter side must have at least {config.min_side}")
     aspect = max(height, width) / min(height, width)
     if aspect > config.max_aspect:
-        _reject("wrong_aspect", f"sides differ {aspect:.1f} times; at most {config.max_aspect:g}")
+        _reject("wrong_aspect", f"the aspect ratio is {aspect:.1f}; at most {config.max_aspect:g} is allowed")
 
 
 def _check_contrast(look: npt.NDArray[np.float32], config: QualityConfig) -> None:
-    """`look` in parts of full scale. Lead letters and borders are bright on a blank film too: the inner part decides."""
+    """Check `look` (H, W), in fractions of full scale. The inner part decides: a blank film may have letters and borders."""
     height, width = look.shape
     top, left = int(height * _INNER), int(width * _INNER)
     middle = look[top : height - top, left : width - left]
-    bulk = _span(middle, 15)  # letters are less than that
+    bulk = _span(middle, 15)  # letters cover less
     if bulk < config.blank_range:
         _reject("blank", f"inner gray levels span {bulk:.1%} of the scale; {config.blank_range:.1%} is needed")
     inner = _span(middle, 5)
@@ -128,14 +128,14 @@ def _check_contrast(look: npt.NDArray[np.float32], config: QualityConfig) -> Non
 
 
 def _polarity(look: npt.NDArray[np.float32], certain: float) -> Literal["upright", "inverted", "uncertain"]:
-    """Whether bone is brighter than air. Every measure changes its sign, and nothing else, when the picture is inverted.
+    """Whether bone is brighter than air. Inverting the picture only changes the sign of each measure.
 
     Layout: the middle is brighter than the rim (median and mean). Fine structure: edges of bone are thin bright lines, so the
-    Laplacian is skewed, and bright spots stand out more than dark ones. Small dark films on a bright canvas have the layout of an
-    inverted picture, but bright fine structure; they are told apart by it.
+    Laplacian is skewed and bright spots are stronger than dark ones. A small dark film on a bright canvas has the layout of an
+    inverted picture, but bright fine structure, which distinguishes the two.
     """
     score, skewness, inner = _layout(_without_collimation(look))
-    if abs(score) < certain:  # the shutter may have left too little to tell
+    if abs(score) < certain:  # cutting off the shutter may have left too little
         score, skewness, inner = _layout(look)
     if abs(score) < certain:
         return "upright"
@@ -167,9 +167,9 @@ def _middle_and_rim(picture: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.fl
 
 
 def _without_collimation(look: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Cut off what shutters left unexposed: an even strip along a side that ends in one straight step.
+    """Cut off unexposed strips under the collimator's shutters: even strips along a side that end in a straight step.
 
-    Such strips are white on a radiograph of the right polarity and may cover half of it; air never ends in a step.
+    Such strips are white if the polarity is right and may cover half of the picture; air never ends in a step.
     """
     low, high = _levels(look, 1, 99)
     scale = max(high - low, 1e-6)
@@ -191,7 +191,7 @@ def _shutter(look: npt.NDArray[np.float32], scale: float) -> int:
 
 
 def _bright_spots(picture: npt.NDArray[np.float32]) -> float:
-    """-1 to 1: how much more a 5-pixel opening takes away than a closing fills."""
+    """-1 to 1: how much more a 5-pixel opening removes than a closing fills."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
     bright = float((picture - cv2.morphologyEx(picture, cv2.MORPH_OPEN, disc)).mean())
     dark = float((cv2.morphologyEx(picture, cv2.MORPH_CLOSE, disc) - picture).mean())
@@ -199,7 +199,7 @@ def _bright_spots(picture: npt.NDArray[np.float32]) -> float:
 
 
 def _look(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """A float32 copy of at most LOOK pixels a side, its noise averaged away."""
+    """A float32 copy of at most LOOK pixels a side, averaged against noise."""
     step = max(1, max(pixels.shape) // (4 * LOOK))
     sample = np.ascontiguousarray(pixels[::step, ::step])
     factor = min(1.0, LOOK / max(sample.shape))
@@ -208,9 +208,9 @@ def _look(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 def _full_scale(pixels: npt.NDArray[Any]) -> float:
-    """The white that the picture's depth allows: scanners keep 10 to 14 bits in 16, and some 8-bit pictures are stored so, too.
+    """The white level of the picture's bit depth: scanners store 10 to 14 bits in 16, and some 8-bit pictures too.
 
-    The smallest usual depth counts that holds the picture's levels, in steps of their smallest distance.
+    It is the smallest usual depth that holds the picture's levels, in steps of their smallest distance.
     """
     if pixels.dtype == np.uint8:
         return 255.0
@@ -239,7 +239,7 @@ def _levels(picture: npt.NDArray[np.float32], low: float, high: float) -> tuple[
 
 
 def _normalised(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """5th percentile at -0.5, 95th at 0.5; what lies far outside is cut."""
+    """The picture with the 5th percentile at -0.5 and the 95th at 0.5, clipped far outside."""
     low, high = _levels(picture, 5, 95)
     scaled = (picture - np.float32(low)) * np.float32(1 / max(high - low, 1e-6))
     return np.asarray(np.clip(scaled, -0.3, 1.3) - 0.5, np.float32)

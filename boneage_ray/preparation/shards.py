@@ -1,10 +1,10 @@
 """The preparation job: archive -> Parquet shards, manifest and rejected rows, by Ray Data.
 
-    archive --cases.py--> DATA/cases/part-*        a case for every input, in parts that are committed once
-            --here-----> DATA/splits.csv           records divided once all of them are known: patients, copies
-                         DATA/train|val|test/part-*, rejected.parquet, manifest.json; the cases are removed
+    archive --cases.py--> DATA/cases/part-*        a case for every input, in committed parts
+            --here-----> DATA/splits.csv           the split, when all patients and copies are known
+                         DATA/train|val|test/part-*, rejected.parquet, manifest.json; the cases are deleted
 
-Killed anywhere, the same command continues and ends with the same dataset; given again after its end, it changes nothing.
+After a kill the same command continues and ends with the same dataset; after its end it changes nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _BIG = ("image", "mask", "thumbnail", "vertebral", "facial", "to_original", "mes
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What the command line says about a preparation; `splits`: the URI of a split table that is given back in."""
+    """The options of a preparation from the command line; `splits`: the URI of a split table to reuse."""
 
     out: str
     image: ImageConfig
@@ -64,10 +64,10 @@ def prepare_archive(
 ) -> dict[str, Any]:
     """Prepare every input of an archive on the connected cluster; returns the manifest.
 
-    `on_claimed` is called once OUT is this run's own.
+    `on_claimed` is called when OUT is reserved for this run.
     """
     given = read_splits(storage.read_text(options.splits), options.splits) if options.splits else None
-    # The cases do not depend on the split: when one is refused, another goes on with what was decoded.
+    # The cases do not depend on the split: after an error of the split, a run with another one reuses them.
     mark = parts.fingerprint(source, options.image.model_dump(mode="json"), __version__)
     whole_mark = parts.fingerprint(mark, options.split.model_dump(mode="json"), given and given.splits)
     listing = ArchiveParts(archive, CASES)
@@ -76,7 +76,7 @@ def prepare_archive(
     finished = _finished(options.out, listing, whole_mark)
     on_claimed()
     if finished is not None:
-        say("prepare: everything is there already")
+        say("prepare: done already")
         return finished
     arguments = {"out": options.out, "image": options.image.model_dump(), "key": mark}
     completed = parts.complete(
@@ -97,7 +97,7 @@ def prepare_archive(
 
 
 def _finished(out: str, listing: parts.Listing, mark: str) -> dict[str, Any] | None:
-    """The manifest of the same run, if it came to its end. Raises `MismatchError` when archive or split are others."""
+    """The manifest of the same run, if it is complete. Raises `MismatchError` if the archive or the split has changed."""
     place = storage.join(out, MANIFEST)
     if not storage.exists(place):
         return None
@@ -110,7 +110,7 @@ def _finished(out: str, listing: parts.Listing, mark: str) -> dict[str, Any] | N
 
 
 def _read_cases(out: str, lines: Sequence[dict[str, Any]]) -> pa.Table:
-    """The small columns of all cases, in order, with `part` and `row`: where the whole case stands."""
+    """The small columns of all cases, in order, with `part` and `row`, the position of the whole case."""
     small = [name for name in case_schema().names if name not in _BIG]
 
     def one(number: int) -> pa.Table:
@@ -125,14 +125,14 @@ def _read_cases(out: str, lines: Sequence[dict[str, Any]]) -> pa.Table:
 def _refuse_empty(cases: pa.Table, source: str) -> None:
     if cases["reason"].null_count == 0:
         counts = Counter(cases["reason"].to_pylist()).most_common()
-        told = ", ".join(f"{reason} {count}" for reason, count in counts)
-        raise NoUsableInputError(f"{source}: none of {len(cases)} inputs could be prepared ({told})")
+        reasons = ", ".join(f"{reason} {count}" for reason, count in counts)
+        raise NoUsableInputError(f"{source}: none of {len(cases)} inputs could be prepared ({reasons})")
 
 
 def _divide(
     cases: pa.Table, completed: parts.Completed, options: PrepareOptions, given: SplitTable | None
 ) -> dict[str, Any]:
-    """Split, shards, rejected rows; returns their part of the manifest."""
+    """Write split, shards and rejected rows; returns their part of the manifest."""
     records = cases.filter(pc.is_null(cases["reason"]))
     known = [_case(row) for row in records.select(_DECIDING).to_pylist()]
     assignment = split_cases(known, options.split, given)
@@ -140,11 +140,11 @@ def _divide(
     for warning in split_warnings(assignment):
         say(f"prepare: {warning}")
     if assignment.leaks:
-        say(f"prepare: {assignment.leaks} patients or exact copies are on several sides of the given split")
+        say(f"prepare: {assignment.leaks} patients or exact copies are in several splits of the given split table")
     idle = given.idle(known) if given else []
     if idle:
         named = f"{', '.join(idle[:3])}{', ...' if idle[3:] else ''}"
-        say(f"prepare: {len(idle)} rows of {options.splits} name no record and were not used ({named})")
+        say(f"prepare: {len(idle)} rows of {options.splits} match no record and were not used ({named})")
     targets = [line["target"] for line in completed.lines]
     shards = _write_shards(records, assignment, targets, options.out)
     _write_rejected(options.out, completed.lines)
@@ -195,7 +195,7 @@ def _counts(cases: pa.Table, records: pa.Table, assignment: Assignment) -> dict[
 
 @dataclass(frozen=True)
 class ShardParts:
-    """The listing of the shards: which rows of which case parts go into each; [[case part, [row, ...]], ...] as its body."""
+    """The listing of the shards; the body of each holds the rows of case parts, [[case part, [row, ...]], ...]."""
 
     pieces: tuple[tuple[str, str, int], ...]  # target, body, size
 
@@ -225,7 +225,7 @@ def _run_shards(rows: parts.Todo, resources: Resources, out: str) -> Iterator[di
 
 
 class ShardWorker:
-    """Gathers the records of one shard from the cases and commits them."""
+    """Collects the records of one shard from the cases and commits them."""
 
     def __init__(self, out: str) -> None:
         self.out = out
@@ -243,7 +243,7 @@ class ShardWorker:
 
 
 def _write_rejected(out: str, lines: Sequence[dict[str, Any]]) -> None:
-    """`rejected.parquet`, part by part."""
+    """Write `rejected.parquet`, part by part."""
     with storage.open_write(storage.join(out, REJECTED)) as file, pq.ParquetWriter(file, rejected_schema()) as writer:
         for line in lines:
             if line["rejected"]:
@@ -253,6 +253,6 @@ def _write_rejected(out: str, lines: Sequence[dict[str, Any]]) -> None:
 
 
 def rejected_batches(out: str) -> Iterator[pa.RecordBatch]:
-    """The rows of `rejected.parquet`, some at a time: with their thumbnails they may be many."""
+    """The rows of `rejected.parquet` in batches, because rows with thumbnails are large."""
     with storage.open_read(storage.join(out, REJECTED)) as file:
         yield from pq.ParquetFile(file).iter_batches(batch_size=1024)

@@ -1,4 +1,4 @@
-"""Which record is for training, validation or test: seeded, stratified, a patient or an exact copy never on two sides.
+"""The split into training, validation and test: seeded, stratified, with a patient and exact copies in one split.
 
 split_cases([Case("1377", 180.0, "F"), ...], SplitConfig(seed=7)).splits    ["train", ...]
 """
@@ -31,7 +31,7 @@ _SHARES: dict[str, tuple[float, float, float]] = {"70/15/15": (0.70, 0.15, 0.15)
 
 
 class SplitConfig(BaseModel):
-    """Shares of train, val and test (`published`: as the archive itself says), and what is to be alike on all sides."""
+    """Shares of train, val and test (`published`: the split of the archive itself), and the strata to balance."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,7 +42,7 @@ class SplitConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Case:
-    """What decides about a record. `same`: marks that it shares with what must be on its side (patient, pixels)."""
+    """The values that decide the split of a record. `same`: keys that records in one split share (patient, pixels)."""
 
     record_id: str
     age_months: float | None = None
@@ -55,9 +55,9 @@ class Case:
 
 @dataclass(frozen=True)
 class Assignment:
-    """For each case, in the order given, its split and the number of its group; `leaks`: groups that are on several sides.
+    """For each case, in the given order, its split and group number; `leaks`: number of groups in several splits.
 
-    Only a published split, or one that was given back in, can leak.
+    Only a published or reused split can leak.
     """
 
     splits: list[Split]
@@ -67,33 +67,33 @@ class Assignment:
 
 @dataclass(frozen=True)
 class SplitTable:
-    """A split that is given back in.
+    """A split to reuse.
 
-    `splits`: record id -> split, unless rows of one id disagree, and URI -> split. `rows`: (record id, URI or "") as they stand.
+    `splits`: record id -> split, unless rows of one id disagree, and URI -> split. `rows`: (record id, URI or "") as read.
     """
 
     splits: Mapping[str, Split]
     rows: tuple[tuple[str, str], ...]
 
     def of(self, case: Case) -> Split | None:
-        """The split of a case, by its URI, else by its id."""
+        """The split of a case by its URI, else by its id."""
         return self.splits.get(case.input_uri) or self.splits.get(case.record_id)
 
     def idle(self, cases: Iterable[Case]) -> list[str]:
-        """The ids of rows that decide about none of the cases."""
+        """The ids of rows that match no case."""
         used = {case.input_uri if case.input_uri in self.splits else case.record_id for case in cases}
         return [name for name, uri in self.rows if used.isdisjoint((name, uri))]
 
 
 def split_cases(cases: Sequence[Case], config: SplitConfig, given: SplitTable | None = None) -> Assignment:
-    """Assign every case; depends on ids and seed, not on the order. `given`: from `read_splits`, goes before all else.
+    """Assign every case by ids and seed, independent of the order. `given`, from `read_splits`, takes precedence.
 
-    Raises `UsageError` when a given or the published split does not name every case.
+    Raises `UsageError` if a given or the published split lacks a case.
     """
     groups = _groups(cases)
     if given is not None:
         splits = [given.of(case) for case in cases]
-        return _checked(cases, splits, groups, "the split table does not name")
+        return _checked(cases, splits, groups, "the split table lacks")
     if config.shares == "published":
         splits = [case.published for case in cases]
         return _checked(
@@ -103,8 +103,10 @@ def split_cases(cases: Sequence[Case], config: SplitConfig, given: SplitTable | 
 
 
 def _drawn(cases: Sequence[Case], groups: list[int], config: SplitConfig) -> list[Split]:
-    """Groups are ordered by stratum and, inside it, by a seeded hash; each goes to the split that is furthest behind its
-    share, so that every stratum and the whole are divided alike."""
+    """Splits with the same shares in every stratum.
+
+    Groups are ordered by stratum and, inside it, by a seeded hash. Each goes to the split that is furthest behind its share.
+    """
     shares = dict(zip(SPLITS, _SHARES[config.shares], strict=True))
     members: dict[int, list[int]] = defaultdict(list)
     hashes = [_hash(case.record_id, config.seed) for case in cases]
@@ -136,7 +138,7 @@ def _stratum(case: Case, config: SplitConfig) -> tuple[str | int, ...]:
 
 
 def _groups(cases: Sequence[Case]) -> list[int]:
-    """Cases joined by any common mark have one number; numbers count up in the order of first appearance."""
+    """Group numbers in the order of first appearance; cases with a common key are in one group."""
     parent = list(range(len(cases)))
 
     def root(i: int) -> int:
@@ -165,7 +167,7 @@ def _checked(cases: Sequence[Case], splits: Sequence[Split | None], groups: list
 
 
 def split_warnings(assignment: Assignment) -> list[str]:
-    """What is odd about a split, for people: a patient who is a fifth of all records is rather a name that many share."""
+    """Warnings about a split: an empty split, or a patient with a fifth of all records, which is probably a shared id."""
     total, found = len(assignment.splits), []
     largest = max(Counter(assignment.groups).values(), default=0)
     if largest > max(10, total / 5):
@@ -174,12 +176,12 @@ def split_warnings(assignment: Assignment) -> list[str]:
         )
     empty = [name for name in SPLITS if name not in assignment.splits]
     if empty and total:
-        found.append(f"no record is in {' and '.join(empty)}")
+        found.append(f"there is no record in {' and '.join(empty)}")
     return found
 
 
 def write_splits(cases: Iterable[Case], assignment: Assignment) -> str:
-    """The split as CSV text, to be kept and to be given back in; groups are numbers, never patients."""
+    """The split as CSV text that `read_splits` reads; groups are numbers, never patients."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(TABLE_COLUMNS)
@@ -194,7 +196,7 @@ def read_splits(text: str, origin: str) -> SplitTable:
     listed: list[tuple[str, str]] = []
     repeated: set[str] = set()
     by_uri: dict[str, Split] = {}
-    text = text.removeprefix("\ufeff")  # as spreadsheets save it, also with semicolons
+    text = text.removeprefix("\ufeff")  # spreadsheets write it, and semicolons
     delimiter = ";" if ";" in text.partition("\n")[0] else ","
     rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     if not {"record_id", "split"} <= set(rows.fieldnames or ()):

@@ -1,4 +1,4 @@
-"""The recipes. Adding one: a short file beside these, and its name in RECIPES."""
+"""The recipes and the search for one by name. A new recipe is a short file here and its name in RECIPES."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ RECIPES: tuple[Recipe, ...] = (
 
 
 def find_recipe(name: str) -> Recipe:
-    """A recipe by name, or by a TOML file that names a `base` and overrides fields."""
+    """A recipe by name, or from a TOML file with a `base` and the fields that differ."""
     if name.endswith(".toml"):
         return _from_toml(name, seen=())
     for recipe in RECIPES:
@@ -64,7 +64,7 @@ def find_recipe(name: str) -> Recipe:
 
 def _from_toml(uri: str, seen: tuple[str, ...]) -> Recipe:
     if uri in seen:
-        raise UsageError(f"{uri}: recipes name each other as base ({' -> '.join((*seen, uri))})")
+        raise UsageError(f"{uri}: circular bases ({' -> '.join((*seen, uri))})")
     try:
         values = tomllib.loads(storage.read_bytes(uri).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,8 +1,8 @@
-"""Landmarks of lateral cephalograms: the published multi-task U-Net, and variants that cost less and err less.
+"""Landmarks of lateral cephalograms: the published multi-task U-Net, and faster and more accurate variants.
 
-From the published system: the U-Net on EfficientNet-B2 with one channel at 256 px, maps of the image, its edges, 13 vertebral
-and 19 facial landmarks, the focal loss, the order and the chances of its augmentation. Ours, where it is silent: all of the
-optimisation but its kind, the width of the heatmaps, true joint training, and no pretrained weights.
+Published: the U-Net on EfficientNet-B2 with one channel at 256 px, maps of the image, its edges, 13 vertebral and 19 facial
+landmarks, the focal loss, the order and the probabilities of its augmentation. Ours, because not published: all of the
+optimisation but the optimizer, the width of the heatmaps, joint training, and no pretrained weights.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ CEPHALOGRAM_EDGES = CEPHALOGRAM.derive(
     ),
 )
 
-# Less to compute: maps of half the side, and a loss that needs no balance of pixels. What two cores train in minutes. Such a
-# network knows 150 heads by heart after ten epochs; strong augmentation, dropout and slow averages are against that.
+# Less computation: maps of half the side, and a loss without balancing of pixels. Two cores train it in minutes. Such a network
+# overfits 150 heads after ten epochs; strong augmentation, dropout and slow averages reduce that.
 CEPHALOGRAM_LIGHT = CEPHALOGRAM.derive(
     name="cephalogram-light",
     summary="U-Net on ResNet18: 13 vertebral and 19 facial landmarks, maps of half the side, cross-entropy, 256 px",
@@ -69,17 +69,17 @@ CEPHALOGRAM_512 = CEPHALOGRAM_LIGHT.derive(
 
 CEPHALOGRAM_NECK = CEPHALOGRAM_LIGHT.derive(
     name="cephalogram-neck",
-    summary="cephalogram-light at 384 px, and a second look at the neck in images of 768 px",
+    summary="cephalogram-light at 384 px, with a second pass over the neck in images of 768 px",
     image={"size": 768},
     model={"side": 384, "neck": 192},
 )
 
-# Where there are few annotated heads, phantoms teach where to look, as they do for hands.
+# With few annotated heads, pretraining on phantoms helps, as it does for hands.
 _REAL = CEPHALOGRAM_NECK.stages[0].model_copy(update={"epochs": 14})
-_LESSONS = _REAL.model_copy(update={"data": "pretrain", "epochs": 4})
+_PRETRAINING = _REAL.model_copy(update={"data": "pretrain", "epochs": 4})
 
 CEPHALOGRAM_PHANTOMS = CEPHALOGRAM_NECK.derive(
     name="cephalogram-phantoms",
-    summary="cephalogram-neck, trained on synthetic heads first (--pretrain-data)",
-    stages=tuple(stage.model_dump() for stage in (_LESSONS, _REAL)),
+    summary="cephalogram-neck, pretrained on synthetic heads (--pretrain-data)",
+    stages=tuple(stage.model_dump() for stage in (_PRETRAINING, _REAL)),
 )

@@ -1,4 +1,4 @@
-"""The recipe of `boneage demo`: small enough to learn phantoms in a minute on two cores."""
+"""The recipe of `boneage demo`: small enough to be trained on phantoms in a minute on two cores."""
 
 from __future__ import annotations
 

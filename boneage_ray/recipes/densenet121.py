@@ -1,8 +1,8 @@
-"""DenseNet121 on one gray channel with sex as an input (Huang et al. 2017); the image is the hand alone, CLAHE.
+"""DenseNet121 on one gray channel with sex as an input (Huang et al. 2017); the image is the cropped hand with CLAHE.
 
-Published without augmentation and patience: both are ours. CLAHE comes after padding to a square, as everywhere here, so that
-the padding may be a few gray levels above 0. 6.98 million parameters: 6.95 of the encoder (one input channel, no classifier),
-0.03 of head and sex; published are about 7.1, not broken down.
+Augmentation and patience are ours, because not published. CLAHE comes after padding to a square, as in all recipes, so the
+padding may be a few gray levels above 0. 6.98 million parameters: 6.95 of the encoder (one input channel, no classifier),
+0.03 of head and sex; the publication gives about 7.1 in total.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""EfficientNet-B0 with a sex embedding, tuned from the head downwards, and boosted trees on its features.
+"""EfficientNet-B0 with a sex embedding, fine-tuned from the head downwards, and boosted trees on its features.
 
-Published without the lengths of its phases: five epochs for the head, ten with the top three blocks (4, 5, 6) and at most
-fifty with all are ours, as is the encoder's rate of a tenth of the head's; its floor is a tenth of 1e-6 as well. The warm-up
-and the cosine are the last phase's: the short ones before it keep their rate.
+The lengths of the stages are ours, because not published: five epochs for the head, ten with the top three blocks (4, 5, 6)
+and at most fifty with all; so is the encoder's rate of a tenth of the head's, with a floor of a tenth of 1e-6. Warm-up and
+cosine are those of the last stage; the short stages before it have a constant rate.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EFFICIENTNET_B0_SEX = Recipe(
         dropout=(0.3, 0.2),
     ),
     task=AgeTaskConfig(loss="huber", huber_delta_years=1.0),
-    blend=BlendConfig(cnn_weight="validation"),  # published with 0.7, without a reason
+    blend=BlendConfig(cnn_weight="validation"),  # the published 0.7 has no stated reason
     stages=(_HEAD, _TOP, _ALL),
     batch_size=16,
 )

@@ -1,11 +1,11 @@
 """A U-Net for hand masks, on patches of full-size images with drawn masks.
 
-From the published system: patches of 256 px every 128, balanced by whether they hold hand, the U-Net on a ResNet34, Dice + BCE,
-and stitching with overlapping weights. Ours, where it is silent: four patches an image and step, half of them with hand; all
-of the optimisation (AdamW, rate, decay, cosine, clipping, patience), augmentation, and no pretrained weights. Images get
-a side of 2048 px, larger ones shrunk and smaller ones enlarged, so that a patch shows about the same part of every hand.
+Published: patches of 256 px every 128, balanced between patches with and without hand, the U-Net on a ResNet34, Dice + BCE,
+and stitching with overlapping weights. Ours, because not published: four patches per image and step, half of them with hand;
+all of the optimisation (AdamW, rate, decay, cosine, clipping, patience), augmentation, and no pretrained weights. Images are
+resized to a side of 2048 px, so that a patch shows about the same part of every hand.
 
-Where there are no drawn masks, `--set image.mask=hand` learns from those that are found without a model.
+Without drawn masks, `--set image.mask=hand` trains on masks that are found without a model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from boneage_ray.tasks.mask.config import MaskTaskConfig
 
 HAND_MASK = Recipe(
     name="hand-mask",
-    summary="a U-Net (ResNet34) that tells the hand from the background, on 256 px patches of images at 2048 px",
+    summary="a U-Net (ResNet34) that segments the hand, on 256 px patches of images at 2048 px",
     image=ImageConfig(size=2048, mask="file", mask_overlay=False),
     augment=AugmentConfig(flip=0.5, rotation_deg=15, zoom=0.1, brightness=0.15, contrast=0.15),
     model=HandMaskConfig(encoder="resnet34", patch=256, stride=128, patches=4),

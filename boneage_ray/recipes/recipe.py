@@ -1,4 +1,4 @@
-"""A recipe: one run completely described, immutable, JSON and TOML round trip.
+"""A recipe: the complete, immutable description of a run, as JSON or TOML.
 
 A variant is a short derivation: `RESNET18.derive(name="...", summary="...", model={"backbone": {"name": "resnet50"}})`.
 """
@@ -28,7 +28,7 @@ _MAX_SEED = 2**31 - 1  # seeds of epochs and workers are made by multiplying, an
 
 
 class Recipe(BaseModel):
-    """What `train` runs, and what `score` and `serve` later read from the bundle. Ages in months, losses in years."""
+    """The settings of `train`, which `score` and `serve` read from the bundle. Ages in months, losses in years."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -62,8 +62,8 @@ class Recipe(BaseModel):
 
     @field_validator("blend")
     @classmethod
-    def _trees_need_an_age(cls, blend: BlendConfig | None, told: ValidationInfo) -> BlendConfig | None:
-        if blend is not None and not kind_of_model(told.data.get("model", RegressorConfig())).blends:
+    def _trees_need_an_age(cls, blend: BlendConfig | None, info: ValidationInfo) -> BlendConfig | None:
+        if blend is not None and not kind_of_model(info.data.get("model", RegressorConfig())).blends:
             raise ValueError("only a regressor's age can be blended with trees")
         return blend
 
@@ -110,7 +110,7 @@ def build_recipe(values: Mapping[str, Any], origin: str) -> Recipe:
 
 
 def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """Apply `--set key=value` settings, judged together. `stages.0.lr` names one stage, `stage.lr` all of them."""
+    """Apply `--set key=value` settings and validate them together. `stages.0.lr` is one stage, `stage.lr` all of them."""
     values = recipe.model_dump()
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -132,7 +132,7 @@ def _override_one(values: dict[str, Any], key: str, value: object) -> None:
 def _assign(values: Any, parts: list[str], value: object, key: str) -> None:  # noqa: ANN401  dicts and lists nested
     place = ["stages" if part == "stage" else part for part in key.split(".")[: len(key.split(".")) - len(parts)]]
     if len(parts) > 1 and isinstance(values, dict) and ".".join([*place, parts[0]]) in wording.known_keys(Recipe):
-        values.setdefault(parts[0], {})  # a table was given without it; or it is of another kind, which is told later
+        values.setdefault(parts[0], {})  # the table lacks it, or is of another kind, which validation reports
         if values[parts[0]] is None:
             raise UsageError(
                 f"--set {key}: this recipe has no {parts[0]}; give --set {parts[0]}={{}} before it to add one"

@@ -1,7 +1,7 @@
 """ResNet34 with channel and spatial attention in every block (Woo et al. 2018); everything else as densenet121.
 
-22.50 million parameters: 21.28 of ResNet34 with one input channel, 0.16 of the attention, 1.06 of head and sex; published are
-about 22.6, not broken down.
+22.50 million parameters: 21.28 of ResNet34 with one input channel, 0.16 of the attention, 1.06 of head and sex; the publication
+gives about 22.6 in total.
 """
 
 from __future__ import annotations

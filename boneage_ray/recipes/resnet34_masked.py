@@ -1,9 +1,9 @@
-"""ResNet34 on hands without their background; low-contrast images are refused by the gate and reported.
+"""ResNet34 on hands without background; the quality gate rejects low-contrast images.
 
-From the published system: the steps from the gate to sharpening and their order, ResNet34, MAE, Adam with a rate lowered on a
-plateau and early stopping, rare categories drawn more often. Ours, where it is silent: the crop to the hand, 256 px, sex as an
-input, dilation by 1 % of the side, CLAHE of clip 2 on 8 x 8 tiles, sharpening by 0.5, augmentation, the rate, its factor (gamma)
-and least value, both patiences, batch and epochs, and the four categories.
+Published: the steps from the gate to sharpening and their order, ResNet34, MAE, Adam with a rate lowered on a plateau and early
+stopping, rare categories drawn more often. Ours, because not published: the crop to the hand, 256 px, sex as an input, dilation
+by 1 % of the side, CLAHE of clip 2 on 8 x 8 tiles, sharpening by 0.5, augmentation, the rate, its factor (gamma) and least
+value, both patiences, batch and epochs, and the four categories.
 
 Ablations: `--set image.mask=none`, `image.mask_fill=false`, `image.mask_dilation=0`, `image.mask_overlay=false`,
 `image.clahe_clip=0`, `image.sharpen=0`, `balance=none`; and without the low-contrast gate `image.quality.min_contrast=0` with

@@ -1,4 +1,4 @@
-"""A stage of a training: how long, how fast, and what is trainable."""
+"""A training stage: its length, optimisation and trainable parameters."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Stage(BaseModel):
     `trainable`: all, head, or a number n: the head and the topmost n blocks of the encoder. The encoder's rate is `lr` times
     `backbone_lr_scale`, and times `block_lr_decay` for every block below the topmost one. `final_lr` is the head's; the encoder's
     floor is scaled alike.
-    `data="pretrain"`: this stage learns from the data of `train --pretrain-data`, not from those of `--data`.
-    `losses`: the names of the task's losses that count in this stage; none named: all of them.
+    `data="pretrain"`: this stage trains on the data of `--pretrain-data` instead of `--data`.
+    `losses`: the names of the task's losses that count in this stage; empty means all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -43,7 +43,10 @@ class Stage(BaseModel):
     clip_norm: float = Field(default=0.0, ge=0, description="0 switches gradient clipping off")
     accumulate: int = Field(default=1, ge=1, description="batches whose gradients make one step")
     ema: float = Field(
-        default=0.0, ge=0, lt=1, description="decay of the averaged weights, which are kept and handed on; 0: none"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of the averaged weights, which are saved and start the next stage; 0: none",
     )
     trainable: Literal["all", "head"] | Annotated[int, Field(ge=1)] = "all"
     backbone_lr_scale: float = Field(default=1.0, gt=0)

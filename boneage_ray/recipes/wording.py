@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in words: the key, what was given, and the field that may have been meant."""
+"""Messages for errors of a recipe: the key, the given value, and the nearest known field."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 
 def explain_error(error: ValidationError, root: type[BaseModel]) -> str:
-    """The first complaint of a failed validation of `root`, of a union all that is said of the branch that came furthest."""
+    """The first error of a failed validation of `root`; for a union, all errors of the branch that matched furthest."""
     errors = error.errors()
     first, place = errors[0], _place(errors[0]["loc"], root)
     if first["type"] == "extra_forbidden":
@@ -23,13 +23,13 @@ def explain_error(error: ValidationError, root: type[BaseModel]) -> str:
     furthest = [e for e in alike if len(e["loc"]) == depth]
     said = ", or ".join(dict.fromkeys(_said(e["type"], e["msg"]) for e in furthest))
     given = furthest[0]["input"]
-    # A whole table says nothing that the message does not say.
+    # A whole table adds nothing to the message.
     shown = key if isinstance(given, dict | BaseModel) else f"{key} = {given!r}"
     return f"{shown}: {said}" if shown else said
 
 
 def nearest(place: Sequence[str], key: str, root: type[BaseModel]) -> str:
-    """The known field that looks most like `key`, searched where it was given and then everywhere; "" if none does."""
+    """A hint at the known field most similar to `key`, searched in `place` first and then everywhere, or ""."""
     known = known_keys(root)
     inside = [k.rsplit(".", 1)[-1] for k in known if k.split(".")[:-1] == [p for p in place if not p.isdigit()]]
     elsewhere = [k for k in known if k.rsplit(".", 1)[-1] == key]
@@ -73,13 +73,13 @@ def _said(kind: str, message: str) -> str:
 
 
 def _place(loc: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
-    """Where an error is, without the kind that pydantic puts behind a union's name."""
+    """The path of an error, without the kind that pydantic adds after a union's name."""
     place = [str(part) for part in loc]
     return place[:1] + place[2:] if len(place) > 1 and place[1] in _kinds(root, place[0]) else place
 
 
 def _cut(place: list[str], root: type[BaseModel]) -> str:
-    """The key up to where pydantic goes on with the branches of a union, as in trainable.constrained-int."""
+    """The key without the branches of a union that pydantic adds, as in trainable.constrained-int."""
     known = known_keys(root)
     kept: list[str] = []
     for part in place:
@@ -90,7 +90,7 @@ def _cut(place: list[str], root: type[BaseModel]) -> str:
 
 
 def _kinds(root: type[BaseModel], field: str) -> dict[str, type[BaseModel]]:
-    """The configs of a field that are told apart by `kind`."""
+    """The configs of a field by their `kind`."""
     info = root.model_fields.get(field)
     configs = _configs(info.annotation) if info else []
     return {config.model_fields["kind"].default: config for config in configs if "kind" in config.model_fields}

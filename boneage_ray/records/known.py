@@ -1,4 +1,4 @@
-"""What is known of a radiograph besides its pixels: labels, metadata and options go before what its DICOM file says."""
+"""Sex and pixel spacing of a radiograph: labels, metadata and options take precedence over its DICOM file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from boneage_ray.decoding.radiograph import Radiograph
 
 @dataclass(frozen=True)
 class Known:
-    """Sex and pixel spacing (mm per pixel), None where unknown, each with where it comes from.
+    """Sex and pixel spacing (mm per pixel), None where unknown, each with its source.
 
     Sources of sex: metadata, option, dicom, unknown; of spacing: metadata, option, dicom:PixelSpacing and the like, None.
     """
@@ -23,12 +23,12 @@ class Known:
 
     @property
     def flags(self) -> list[str]:
-        """sex_unknown and spacing_unknown, where they are."""
+        """The flags sex_unknown and spacing_unknown, where they apply."""
         return ["sex_unknown"] * (self.sex is None) + ["spacing_unknown"] * (self.pixel_spacing_mm is None)
 
 
 def known_of(item: Input, file: Radiograph | None) -> Known:
-    """What the input was given with, else what its file says of itself, else unknown. `file`: None where it was not decoded.
+    """Values of the input, else of its file, else unknown. `file` is None if it was not decoded.
 
     >>> known_of(Input("a.png", "a", sex="F", sex_source="option"), None)
     Known(sex='F', sex_source='option', pixel_spacing_mm=None, pixel_spacing_source=None)

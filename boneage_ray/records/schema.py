@@ -1,9 +1,9 @@
 """The prepared record and the result row: columns, types, units.
 
-A prepared record, as it stands in `DATA/train/part-00000.parquet` (256 x 256 gray pixels, row-major)::
+A prepared record in `DATA/train/part-00000.parquet` (256 x 256 gray pixels, row-major)::
 
     record_id        "1377"                      file stem
-    input_uri        "s3://site/hands/1377.png"  where the bytes were read; "s3://site/a.zip!/1377.png" inside a zip
+    input_uri        "s3://site/hands/1377.png"  source of the bytes; "s3://site/a.zip!/1377.png" inside a zip
     input_sha256     "9f0c..."                   of those bytes
     pixel_sha256     "77aa..."                   of the decoded pixels: equal for copies in another file format
     study_uid, series_uid, sop_uid               from DICOM, else null; no patient name, id or birth date ever
@@ -11,7 +11,7 @@ A prepared record, as it stands in `DATA/train/part-00000.parquet` (256 x 256 gr
     sex, sex_source  "F" | "M" | null            null is unknown, never a silent "F"; metadata, dicom or unknown
     pixel_spacing_mm 0.143 | null                mm per pixel of the original image
     pixel_spacing_source  "metadata", "dicom:PixelSpacing", "dicom:ImagerPixelSpacing", ...
-    source           "site-a" | null             which set it belongs to, if the metadata say
+    source           "site-a" | null             data set it belongs to, from the metadata
     image            65536 bytes                 uint8, height x width below
     mask             65536 bytes | null          uint8, 1 on the hand, of the same geometry as `image`
     height, width    256, 256
@@ -20,7 +20,7 @@ A prepared record, as it stands in `DATA/train/part-00000.parquet` (256 x 256 gr
     vertebral, facial  [[x, y], ...] | null      landmarks, pixels of the original image, order of anatomy/cephalometry.py
     flags            ["sex_unknown"]
 
-A result row, as it stands in `OUT/results/part-00000.parquet`, one for every input file::
+A result row in `OUT/results/part-00000.parquet`, one for every input file::
 
     {"input_uri": "s3://site/hands/1377.png", "status": "scored", "age_months": 172.4, "sex": "F",
      "sex_source": "metadata", "stages": {"three": "adolescent"}, "flags": [], "model": "resnet18-multitask", ...}
@@ -75,16 +75,16 @@ def record_schema() -> pa.Schema:
 
 @cache
 def rejected_schema() -> pa.Schema:
-    """One row for every input or label that did not become a record; `thumbnail`: a small PNG of what the gate refused."""
+    """One row for every input or label without a record; `thumbnail`: a small PNG of a rejected image."""
     columns = ("input_uri", "record_id", "step", "reason", "message")
     return pa.schema([*((name, pa.string()) for name in columns), ("thumbnail", pa.binary())])
 
 
 @cache
 def case_schema() -> pa.Schema:
-    """One row for every input, while a preparation is under way: a record, or (`reason` is not null) why there is none.
+    """One row for every input during a preparation: a record, or (`reason` is not null) why there is none.
 
-    `patient`: a keyed hash that only tells images of one patient; `split`: where a published split puts the record.
+    `patient`: a keyed hash, equal for images of one patient; `split`: the published split of the record.
     """
     outcome = [field for field in rejected_schema() if field.name not in record_schema().names]
     return pa.schema([*record_schema(), *outcome, ("patient", pa.string()), ("split", pa.string())])
@@ -140,7 +140,7 @@ def empty_result() -> Row:
 
 
 def to_table(rows: list[Row], schema: pa.Schema) -> pa.Table:
-    """Rows as an Arrow table of exactly this schema; maps may be given as dicts. Unknown keys are an error."""
+    """Rows as an Arrow table of exactly this schema; maps may be dicts. Raises KeyError for unknown columns."""
     unknown = {key for row in rows for key in row} - set(schema.names)
     if unknown:
         raise KeyError(f"columns {sorted(unknown)} are not in the schema {schema.names}")

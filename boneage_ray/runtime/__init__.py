@@ -1,1 +1,1 @@
-"""How a command runs: what every command records and prints, Ray joined or started, and work committed part by part."""
+"""How a command runs: its record and output, its Ray cluster, and work committed part by part."""

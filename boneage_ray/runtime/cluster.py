@@ -1,9 +1,8 @@
-"""Ray, joined or started, and the one way in which this project runs a job over many parts.
+"""Joining or starting Ray, and running a job over many parts.
 
-A part is one small row that names its work (one block, one call). A task of a quarter of a core lists the parts, and one actor a
-core with `num_cpus=0.5` does a whole part (fetch, decode, predict, write) and returns one short line; nothing but such
-rows and lines travels through the object store, work starts with the first part that is listed, and a machine with a single
-core never starves.
+A part is one small row that describes its work (one block, one call). A task of a quarter of a core lists the parts. One actor
+per core with `num_cpus=0.5` does a whole part (fetch, decode, predict, write) and returns one short line. Only such rows and
+lines pass through the object store, work starts with the first part that is listed, and one core is enough.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _QUIET = {
 }
 
 
-# Yields the rows of the parts one by one; runs in a task. A row {"line": {...}} is no work: its line goes to the driver as it is.
+# Yields the rows of the parts one by one, in a task. The line of a row {"line": {...}} goes to the driver unchanged.
 RowSource = Callable[[], Iterator[dict[str, Any]]]
 
 # What runs in an actor: built once from keyword arguments, called once a part with its row; it does the part, commits it
@@ -51,7 +50,7 @@ PartWorker = Callable[[dict[str, Any]], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run chose: actors, CPUs an actor reserves, GPUs an actor holds, threads inside each."""
+    """The resources of a run: number of actors, and the CPUs, GPUs and threads of each."""
 
     actors: int
     gpus_per_actor: float
@@ -65,16 +64,16 @@ class Resources:
 
 
 def connect(num_cpus: int | None = None) -> float:
-    """Join the running cluster (RAY_ADDRESS, a job's own, or one of `ray start`), else start a local one.
+    """Join the running cluster (RAY_ADDRESS, that of a Ray job, or one of `ray start`), else start a local one.
 
-    Returns the CPU count. `num_cpus`, or BONEAGE_CPUS, forces a local Ray of that many CPUs.
+    Returns the CPU count. `num_cpus` or BONEAGE_CPUS forces a local Ray with that many CPUs.
     """
     cpus = num_cpus or _asked_cpus()
     joining = num_cpus is None and joins()
     quiet_environment()
     if not joining and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
-        # A token of this run's own, in its environment only: Ray's default would leave one in the home folder.
-        # Ray reads these when it is imported, not later.
+        # A token for this run, only in its environment: by default Ray would leave one in the home folder.
+        # Ray reads these variables when it is imported, not later.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     import ray
 
@@ -83,15 +82,15 @@ def connect(num_cpus: int | None = None) -> float:
         debug = "BONEAGE_DEBUG" in os.environ
         with _stderr_muted(not debug):
             ray.init(log_to_driver=debug, logging_level="INFO" if debug else "ERROR", **local)
-        quiet_environment()  # ray.init sets the levels of its loggers anew
+        quiet_environment()  # ray.init sets the levels of its loggers again
         if threading.current_thread() is threading.main_thread():
-            # Kubernetes and systemd stop a job by SIGTERM: like Ctrl-C, and not Ray's crash report.
+            # Kubernetes and systemd stop a job by SIGTERM: handled like Ctrl-C, without Ray's crash report.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
     return float(ray.cluster_resources().get("CPU", 1.0))
 
 
 def joins() -> bool:
-    """Whether `connect` will join a running cluster rather than start one."""
+    """Whether `connect` will join a running cluster."""
     return _asked_cpus() is None and ("RAY_ADDRESS" in os.environ or Path(_ADDRESS_FILE).exists())
 
 
@@ -101,7 +100,7 @@ def _asked_cpus() -> int | None:
 
 @contextmanager
 def _stderr_muted(muted: bool) -> Iterator[None]:
-    """Ray's C++ side announces its log level on file descriptor 2; failures still arrive as exceptions."""
+    """Mute file descriptor 2, where Ray's C++ side reports its log level; failures still raise exceptions."""
     if not muted:
         yield
         return
@@ -117,13 +116,13 @@ def _stderr_muted(muted: bool) -> Iterator[None]:
 
 
 def disconnect() -> None:
-    """Leave the cluster; a local one that this process started ends."""
+    """Leave the cluster; stop a local one that this process started."""
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()
 
 
 def quiet_environment() -> None:
-    """Nothing phones home and nothing draws over the progress line, unless the user set it so."""
+    """Turn off usage reports and output over the progress line, unless the user set them."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if "BONEAGE_DEBUG" not in os.environ:
@@ -148,13 +147,13 @@ def offered_cpus() -> int:
 
 
 def choose_resources(parts: int, gpu: bool = False) -> Resources:
-    """One actor a core (or a GPU, when asked for), never more than there are parts. Raises `UsageError` without a GPU."""
+    """One actor per core (with `gpu`, per GPU), at most one per part. Raises `UsageError` if there is no GPU."""
     import ray
 
     have = ray.cluster_resources()
     cpus, gpus = int(have.get("CPU", 1)), int(have.get("GPU", 0))
     if gpu and not gpus:
-        raise UsageError("--gpu: the cluster has no GPU; leave the flag out to compute on CPUs")
+        raise UsageError("--gpu: the cluster has no GPU; omit the flag to run on CPUs")
     if gpu:
         actors = max(1, min(gpus, parts))
         return Resources(actors, 1.0, max(1, cpus // gpus), cpus)
@@ -162,7 +161,7 @@ def choose_resources(parts: int, gpu: bool = False) -> Resources:
 
 
 def check_workers(workers: int, gpu: bool, cpus: float) -> None:
-    """Refuse what would wait for ever. Raises `UsageError`."""
+    """Raise `UsageError` for a request that the cluster can never satisfy."""
     import ray
 
     gpus = int(ray.cluster_resources().get("GPU", 0))
@@ -180,13 +179,13 @@ def run_parts(
     arguments: dict[str, Any],
     resources: Resources,
 ) -> Iterator[dict[str, Any]]:
-    """Run every part on a pool of actors and yield each part's line as soon as it was committed."""
+    """Run every part on a pool of actors and yield each part's line as soon as it is committed."""
     import ray.data
     from ray.data import ActorPoolStrategy
 
-    quiet_environment()  # importing ray.data set up its loggers anew
+    quiet_environment()  # importing ray.data set up its loggers again
     with _one_row_a_block():
-        # Not from_arrow: it asks for the size of each table in a task of a whole CPU, which a busy single core never grants.
+        # Not from_arrow: it requests the size of each table in a task of a whole CPU, which a busy single core never grants.
         dataset = (
             ray.data.from_items([{"list": True}], override_num_blocks=1)
             .map_batches(
@@ -211,7 +210,7 @@ def run_parts(
 
 @contextmanager
 def _one_row_a_block() -> Iterator[None]:
-    """Datasets made inside hand every row on at once: Ray Data would else gather 128 MB of them first."""
+    """Datasets made inside pass on every row at once; otherwise Ray Data collects 128 MB first."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
@@ -224,7 +223,7 @@ def _one_row_a_block() -> Iterator[None]:
 
 
 def _listed(_: pa.Table, rows: RowSource) -> Iterator[pa.Table]:
-    """The rows of a source as tables of one row, as they come."""
+    """The rows of a source as tables of one row each."""
     try:
         for row in rows():
             yield pa.table({"row": [json.dumps(row)]})
@@ -234,7 +233,7 @@ def _listed(_: pa.Table, rows: RowSource) -> Iterator[pa.Table]:
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception on its way from a worker to the driver, as plain values: Ray keeps only the text of a cause."""
+    """A worker's exception as plain values for the driver, because Ray keeps only the text of a cause."""
 
     kind: str
     message: str
@@ -243,12 +242,12 @@ class Failure:
 
     @staticmethod
     def of(error: BaseException) -> Failure:
-        """What a worker met."""
+        """The failure for a worker's exception."""
         code = error.exit_code if isinstance(error, BoneageError) else ExitCode.INTERNAL
         return Failure(type(error).__name__, str(error), int(code), "".join(traceback.format_exception(error)))
 
     def as_error(self) -> BoneageError:
-        """The same for the driver: its own message, and the worker's traceback under --debug."""
+        """The exception for the driver; prints the worker's traceback under --debug."""
         if "BONEAGE_DEBUG" in os.environ:
             print(self.trace, file=sys.stderr)  # noqa: T201
         known = self.exit_code != ExitCode.INTERNAL
@@ -265,7 +264,7 @@ class _PartActor:
         import cv2
 
         cv2.setNumThreads(threads)
-        # While the first part is still being listed; an error is told by the first call.
+        # While the first part is still being listed; the first call raises an error of this.
         self.run = ThreadPoolExecutor(1).submit(worker, **arguments)
 
     def __call__(self, part: pa.Table) -> pa.Table:
@@ -281,7 +280,7 @@ class _PartActor:
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """The error that a worker met, without Ray's wrapping: the one that a person can act on."""
+    """The original error of a worker, without Ray's wrapping."""
     seen: BaseException | None = error
     deepest = error
     while seen is not None:

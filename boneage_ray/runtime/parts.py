@@ -1,8 +1,7 @@
-"""Work cut into deterministic parts, each committed by one atomic write, so that a killed run continues where it stopped.
+"""Work in deterministic parts, each committed by one atomic write, so that a killed run continues where it stopped.
 
-A part's file holds its rows and, in the file's own metadata, the line of counts that the run adds up: what is committed is
-committed whole, and a resume reads footers only. Parts are cut while the archive is being listed, in a task of its own: neither
-the driver nor anything else ever holds the whole listing.
+A part's file holds its rows and, in the file's metadata, the line of counts that the run adds up, so a resume reads only
+footers. The listing is cut into parts while it runs, in a separate task; no process ever holds the whole listing.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from boneage_ray.runtime.runs import ProgressLine, say
 
 _META = b"boneage"
 PLAN = "plan.json"
-LEAD_PARTS = 8  # short ones, with which a run begins
+LEAD_PARTS = 8  # short parts at the start of a run
 INPUTS_AN_ACTOR = 32
 T = TypeVar("T")
 A = TypeVar("A")
@@ -36,7 +35,7 @@ B = TypeVar("B")
 
 @dataclass(frozen=True)
 class Part:
-    """Work that is done together: `target` is the file below OUT that it ends in, `body` what is to be done, as JSON."""
+    """Work that is committed together: `target` is its file below OUT, `body` describes the work as JSON."""
 
     target: str
     body: str
@@ -44,29 +43,29 @@ class Part:
 
     @property
     def mark(self) -> str:
-        """A hash by which a resume knows that the part is still the same."""
+        """A hash by which a resume recognises the same part."""
         return hashlib.sha256(f"{self.target}\n{self.body}".encode()).hexdigest()[:16]
 
 
 class Listing(Protocol):
-    """Yields the parts of a run, the same ones in the same order every time; travels to a worker, so it can be pickled."""
+    """Yields the parts of a run, always the same in the same order. It is pickled for a worker."""
 
     def __call__(self) -> Iterator[Part]:
-        """From the first part on."""
+        """All parts, from the first."""
 
 
 @dataclass(frozen=True)
 class Todo:
-    """The rows of a listing for `cluster.run_parts`: what is committed already is passed over, and at the end stands a count.
+    """The rows of a listing for `cluster.run_parts`, without the parts that are committed already, and a final count.
 
-    `done`: target -> mark of the committed parts. Raises `MismatchError` when the listing is not the one they were made from.
+    `done`: target -> mark of the committed parts. Raises `MismatchError` if these are from another listing.
     """
 
     listing: Listing
     done: Mapping[str, str]
 
     def __call__(self) -> Iterator[dict[str, Any]]:
-        """Rows to work on, then one row with the line {"listed": parts, "inputs": inputs, "marks": hash}."""
+        """Rows of work, then one row with the line {"listed": parts, "inputs": inputs, "marks": hash}."""
         digest = hashlib.sha256()
         parts = inputs = found = 0
         for part in self.listing():
@@ -78,16 +77,15 @@ class Todo:
             elif held == part.mark:
                 found += 1
             else:
-                raise _changed(part.target)
+                raise _changed(f"{part.target} is different")
         if found < len(self.done):
-            raise _changed(f"{len(self.done) - found} parts that are there already")
+            raise _changed(f"{len(self.done) - found} committed parts are not in the listing")
         yield {"line": {"listed": parts, "inputs": inputs, "marks": digest.hexdigest()[:16]}}
 
 
 def _changed(what: str) -> MismatchError:
     return MismatchError(
-        f"the archive has changed since this run began ({what} would be another): "
-        "give another --out, or --overwrite to start anew"
+        f"the archive has changed since this run began ({what}): give another --out, or --overwrite to start again"
     )
 
 
@@ -100,12 +98,12 @@ class Completed:
 
 
 def fingerprint(*settings: object) -> str:
-    """A hash of everything that decides a result."""
+    """A hash of the settings that decide a result."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def commit(out: str, part: Part, table: pa.Table, line: dict[str, Any], compression: str = "zstd") -> dict[str, Any]:
-    """Write one part's rows, with its line of counts inside, in a single atomic step; returns the whole line."""
+    """Write one part's rows and its line of counts atomically; returns the whole line."""
     whole = {"target": part.target, "mark": part.mark, "size": part.size, **line}
     buffer = io.BytesIO()
     with_line = table.replace_schema_metadata({_META: json.dumps(whole).encode()})
@@ -115,7 +113,7 @@ def commit(out: str, part: Part, table: pa.Table, line: dict[str, Any], compress
 
 
 def committed(out: str, folder: str) -> dict[str, dict[str, Any]]:
-    """Target -> line of every part of a folder that is already there."""
+    """Target -> line of every committed part of a folder."""
     where = storage.join(out, folder)
     names = [info.uri.rsplit("/", 1)[-1] for info in storage.list_folder(where)]
     targets = [f"{folder}/{name}" for name in names if name.startswith("part-") and name.endswith(".parquet")]
@@ -131,21 +129,21 @@ def read_line(uri: str) -> dict[str, Any]:
 
 
 def check_not_empty(listing: Listing, source: str) -> None:
-    """List the first part, so that a place that cannot be listed is told before OUT is touched. Raises `NoUsableInputError`."""
+    """List the first part, so that errors of the listing are raised before OUT is changed. Raises `NoUsableInputError`."""
     if next(iter(listing()), None) is None:
-        raise NoUsableInputError(f"{source}: there is nothing to work on")
+        raise NoUsableInputError(f"{source} holds no input")
 
 
 def check_unchanged(listing: Listing, marks: str) -> None:
-    """Raise `MismatchError` unless the listing is the one of which `Completed.marks` was taken; nothing is read but names."""
+    """Raise `MismatchError` unless the listing still has the hash `Completed.marks`; reads only names."""
     *_, end = Todo(listing, {})()
     if end["line"]["marks"] != marks:
-        raise _changed("its listing")
+        raise _changed("its listing is different")
 
 
 @dataclass(frozen=True)
 class PartsJob:
-    """What `complete` is to bring about: every part of `listing` committed below `folders` of OUT."""
+    """The task of `complete`: commit every part of `listing` below `folders` of OUT."""
 
     title: str
     out: str
@@ -155,11 +153,11 @@ class PartsJob:
 
 
 def complete(job: PartsJob, work: Callable[[Todo, Resources], Iterator[dict[str, Any]]]) -> Completed:
-    """Have `work` do the parts that are not committed yet, under a progress line. Raises when a part is not accounted for."""
+    """Have `work` do the parts that are not committed yet, with a progress line. Raises BoneageError if a part is missing."""
     title = job.title
     lines = {target: line for folder in job.folders for target, line in committed(job.out, folder).items()}
     if lines:
-        say(f"{title}: {len(lines)} parts are there already; continuing")
+        say(f"{title}: {len(lines)} parts are done already; continuing")
     todo = Todo(job.listing, {target: line["mark"] for target, line in lines.items()})
     ahead = [row["size"] for row in islice(todo(), LEAD_PARTS + offered_cpus()) if "line" not in row]
     waiting = len(ahead)
@@ -179,22 +177,22 @@ def complete(job: PartsJob, work: Callable[[Todo, Resources], Iterator[dict[str,
     if counted != (end.get("listed"), end.get("inputs")):
         raise BoneageError(
             f"{title}: {end.get('inputs')} inputs in {end.get('listed')} parts were listed, "
-            f"but {counted[1]} in {counted[0]} are there; "
-            "this is a fault of boneage, not of the inputs"
+            f"but {counted[1]} in {counted[0]} are committed; "
+            "this is a bug of boneage, not an error of the inputs"
         )
     return Completed([lines[target] for target in sorted(lines)], end["marks"])
 
 
 def claim(out: str, mark: str, overwrite: bool, what: str) -> bool:
-    """Make OUT this run's own; True if it continues an earlier run of the same fingerprint.
+    """Reserve OUT for this run; True if it continues an earlier run with the same fingerprint.
 
-    Raises `MismatchError` when OUT holds anything else and `overwrite` was not given.
+    Raises `MismatchError` if OUT holds another run and `overwrite` is not given, or files of no run.
     """
     storage.check_writable(out)
     plan = storage.join(out, PLAN)
     held = storage.read_json(plan) if storage.exists(plan) else None
     if held is None and not storage.is_empty(out):
-        raise MismatchError(f"{out} holds files of something else: give another --out (nothing of it is ever deleted)")
+        raise MismatchError(f"{out} holds files that are not from boneage: give another --out (they are never deleted)")
     if held is not None and not overwrite:
         if (held.get("what"), held.get("fingerprint")) == (what, mark):
             return True
@@ -209,12 +207,12 @@ def claim(out: str, mark: str, overwrite: bool, what: str) -> bool:
 
 
 def held_by_same_run(out: str) -> MismatchError:
-    """The refusal of a second training into the same OUT."""
-    return MismatchError(f"{out} holds this very run already: --resume continues it, --overwrite starts it anew")
+    """The error for a second training into the same OUT."""
+    return MismatchError(f"{out} holds the same run already: --resume continues it, --overwrite starts it again")
 
 
 def prefetched(work: Callable[[A], B], items: Iterable[A], threads: int, ahead: int) -> Iterator[B]:
-    """`map(work, items)` in threads, in order, never more than `ahead` results in memory."""
+    """`map(work, items)` in threads, in order, with at most `ahead` results in memory."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[B]] = deque()
         for item in items:

@@ -1,7 +1,7 @@
-"""What every command owes its user: exit codes, `run.json`, progress on stderr, the answer on stdout.
+"""Common behaviour of all commands: exit codes, `run.json`, progress on stderr, the answer on stdout.
 
-A command is a function that `execute` runs; it fills in counts and results and raises `BoneageError` for what a person can
-mend. Everything else (timing, versions, the record of the run, the exit code) happens here, once.
+A command is a function that `execute` runs. It fills in counts and results and raises `BoneageError` for errors that the user
+can fix. Timing, versions, the record of the run and the exit code are handled here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Run:
     answer: dict[str, Any] = field(default_factory=dict)
     closing: list[str] = field(default_factory=list)
     text: str = ""
-    to_continue: str = "give the command again"
+    to_continue: str = "run the command again"
     started: float = field(default_factory=time.time)
 
     def note(self, **facts: Any) -> None:  # noqa: ANN401  anything JSON can hold
@@ -50,7 +50,7 @@ class Run:
         self.facts.update(facts)
 
     def finish(self, answer: dict[str, Any], *closing: str) -> None:
-        """The answer (a short table, or JSON), then where the results are and the next command."""
+        """Set the answer (a short table, or JSON) and the closing lines: where the results are, and the next command."""
         self.answer, self.closing = answer, list(closing)
 
     def record(self, code: int, error: str | None) -> dict[str, Any]:
@@ -76,8 +76,8 @@ def execute(run: Run, body: Callable[[Run], None]) -> int:
     try:
         body(run)
     except KeyboardInterrupt:
-        code, message = int(ExitCode.INTERRUPTED), f"interrupted; what was committed is kept: {run.to_continue}"
-    except Exception as error:  # noqa: BLE001  the outermost place: becomes an exit code and one line, or a traceback on demand
+        code, message = int(ExitCode.INTERRUPTED), f"interrupted; finished work is kept: {run.to_continue}"
+    except Exception as error:  # noqa: BLE001  the outermost handler: an exit code and one line, or a traceback on demand
         cause = first_cause(error)
         code = int(cause.exit_code) if isinstance(cause, BoneageError) else int(ExitCode.INTERNAL)
         message = str(cause) if isinstance(cause, BoneageError) else f"internal error: {_summary(cause)}"
@@ -93,12 +93,12 @@ def execute(run: Run, body: Callable[[Run], None]) -> int:
 
 
 def _without_secrets(text: str) -> str:
-    """A URI may carry a user and password."""
+    """The text without users and passwords of URIs."""
     return re.sub(r"//[^/@\s]+@", "//***@", text)
 
 
 def _save_record(run: Run, code: int, message: str | None) -> None:
-    """Only into an OUT that this run may write to: a refused OUT belongs to another run."""
+    """Write run.json, but not into an OUT that was refused: that one belongs to another run."""
     if run.out is None:
         return
     try:
@@ -162,7 +162,7 @@ class ProgressLine:
         self._task = self._bar.add_task(title, total=total, text="") if self._bar else None
 
     def update(self, done: int, text: str = "") -> None:
-        """Set how much is done; `text` is shown behind it."""
+        """Set how much is done; `text` is shown after it."""
         self.done, self.text = done, text
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, text=text)
@@ -194,7 +194,7 @@ def timed(run: Run, name: str) -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what decides a result."""
+    """Installed versions of the packages that decide a result."""
     found = {"python": platform.python_version(), "boneage-ray": __version__}
     for name in VERSIONED[1:]:
         try:

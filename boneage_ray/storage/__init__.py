@@ -1,4 +1,4 @@
-"""Files in one way wherever they are: one URI in, one filesystem out."""
+"""Access to files on disk and in object storage under one interface."""
 
 from boneage_ray.storage.facade import (
     FileInfo,

@@ -1,4 +1,4 @@
-"""What went wrong with a storage, in words for a person: here alone foreign errors become StorageErrors."""
+"""Storage failures as readable messages; the only place where foreign errors become StorageErrors."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _REGION = "the bucket is in another region; set AWS_REGION to it"
 
 _Cause = tuple[Reason, str]
 
-# By the error code of the server's answer. A HEAD request has no body, so only a number for a code.
+# By the error code of the server's answer. The answer to a HEAD request has no body, so its code is only a number.
 _BY_CODE: dict[str, _Cause] = {
     "NoSuchBucket": ("not_found", "there is no such bucket; check its name"),
     "NoSuchKey": ("not_found", "there is no such object"),
     "404": ("not_found", "there is no such object or bucket"),
-    "InvalidAccessKeyId": ("permission_denied", f"the server does not know the access key; {_KEYS}"),
+    "InvalidAccessKeyId": ("permission_denied", f"the access key is unknown to the server; {_KEYS}"),
     "SignatureDoesNotMatch": ("permission_denied", f"the secret key is wrong; {_KEYS}"),
-    "AccessDenied": ("permission_denied", f"access denied; {_KEYS}, and what this key may do"),
-    "403": ("permission_denied", f"access denied; {_KEYS}, and what this key may do"),
+    "AccessDenied": ("permission_denied", f"access denied; {_KEYS}, and the permissions of this key"),
+    "403": ("permission_denied", f"access denied; {_KEYS}, and the permissions of this key"),
     "ExpiredToken": ("permission_denied", "the session token has expired; renew AWS_SESSION_TOKEN"),
     "InvalidToken": ("permission_denied", "the session token is not valid; renew or unset AWS_SESSION_TOKEN"),
     "RequestTimeTooSkewed": ("permission_denied", "this machine's clock is wrong; set it"),
@@ -38,10 +38,10 @@ _BY_CODE: dict[str, _Cause] = {
     "AuthorizationHeaderMalformed": ("unreadable", _REGION),
     "301": ("unreadable", _REGION),
 }
-# By the name of the error's class or of one above it: botocore is then not imported for local paths.
+# By the name of the error's class or of a base class, so that botocore is not imported for local paths.
 _BY_CLASS: dict[str, _Cause] = {
     "NoCredentialsError": ("permission_denied", f"no credentials were found; {_NO_KEYS}"),
-    "PartialCredentialsError": ("permission_denied", f"half of the credentials is missing; {_NO_KEYS}"),
+    "PartialCredentialsError": ("permission_denied", f"the credentials are incomplete; {_NO_KEYS}"),
     "ProfileNotFound": ("permission_denied", "there is no such profile; check AWS_PROFILE"),
     "EndpointConnectionError": (
         "unreadable",
@@ -55,23 +55,23 @@ _BY_CLASS: dict[str, _Cause] = {
     "ReadTimeoutError": ("unreadable", "the server did not answer in time; try again"),
     "FileNotFoundError": ("not_found", "there is no such file or folder"),
     "NotADirectoryError": ("not_found", "a part of this path is a file, not a folder"),
-    "FileExistsError": ("unreadable", "a file stands where a folder is needed"),
+    "FileExistsError": ("unreadable", "there is a file where a folder is needed"),
     "IsADirectoryError": ("unreadable", "this is a folder, not a file"),
-    "PermissionError": ("permission_denied", "access denied; check who may read and write here"),
+    "PermissionError": ("permission_denied", "access denied; check the permissions of this path"),
     "TimeoutError": ("unreadable", "the storage did not answer in time; try again"),
 }
-# Nothing can be where these errors are met.
+# A path with one of these errors does not exist.
 ABSENT = (errno.ELOOP, errno.ENAMETOOLONG)
 _BY_ERRNO: dict[int | None, _Cause] = {
     errno.ELOOP: ("not_found", "this link leads to itself"),
-    errno.ENAMETOOLONG: ("not_found", "this name is too long for a file to have"),
+    errno.ENAMETOOLONG: ("not_found", "this file name is too long"),
     errno.ENOSPC: ("unreadable", "no space is left on the device"),
     errno.EROFS: ("permission_denied", "the file system is read-only"),
 }
 
 
 def storage_exceptions() -> tuple[type[Exception], ...]:
-    """The errors that storage raises by itself; those of libraries that were never loaded cannot occur."""
+    """The errors of the storage libraries that are loaded; others cannot occur."""
     kinds: list[type[Exception]] = [OSError]
     if "s3fs" in sys.modules:
         from aiohttp import ClientError as TransferError
@@ -83,7 +83,7 @@ def storage_exceptions() -> tuple[type[Exception], ...]:
 
 @contextmanager
 def translated(uri: str) -> Iterator[None]:
-    """Turn what storage raises in the body into a StorageError that names `uri`."""
+    """Turn storage errors of the body into a StorageError that names `uri`."""
     try:
         yield
     except storage_exceptions() as error:
@@ -95,12 +95,12 @@ def _where(uri: str, error: Exception) -> str:
     if uri.startswith(("s3://", "s3a://")):
         return f"{uri} (endpoint {s3.endpoint_name()})"
     file = error.filename if isinstance(error, OSError) else None
-    # Of a whole folder, name the file in it that failed.
+    # For a folder, name the file in it that failed.
     return file if isinstance(file, str) and file.startswith(f"{uri}/") else uri
 
 
 def _explain(error: Exception) -> _Cause:
-    # s3fs raises an OSError; the server's own words are its cause, and say more.
+    # s3fs raises an OSError; its cause holds the server's own message, which is more precise.
     for link in [error.__cause__, error]:
         code = (getattr(link, "response", None) or {}).get("Error", {}).get("Code")
         if code in _BY_CODE:
@@ -114,7 +114,7 @@ def _explain(error: Exception) -> _Cause:
 
 
 class Guarded(io.RawIOBase):
-    """A file whose failures name `uri`. Whoever opened the file closes it."""
+    """A file whose errors name `uri`. The opener of the file closes it."""
 
     def __init__(self, file: BinaryIO, uri: str) -> None:
         self._file, self._uri = file, uri

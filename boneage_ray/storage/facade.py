@@ -1,12 +1,12 @@
-"""One URI in, one filesystem out: local paths, `s3://` and every other scheme that fsspec knows.
+"""The filesystem and path of a URI: local paths, `s3://` and every other scheme of fsspec.
 
     locate("s3://hands/2024").fs          an s3fs filesystem, set up from the usual AWS_* variables
-    locate("scans/a.png").uri             "/home/me/scans/a.png": absolute, so it means the same in a worker
-    write_bytes("s3://hands/a.png", b"")  a file is there whole or not at all, on every kind of storage
+    locate("scans/a.png").uri             "/home/me/scans/a.png": absolute, the same file in a worker
+    write_bytes("s3://hands/a.png", b"")  atomic on every kind of storage
 
-Nothing is decoded or escaped: `s3://hands/left hand/ä.png` is the object "left hand/ä.png". Listings are
-never cached, because other processes write too. All failures are `StorageError`s; each says which URI, which
-endpoint, and what mends it. Requests that fail for a passing reason are retried with growing pauses first.
+Names are not decoded or escaped: `s3://hands/left hand/ä.png` is the object "left hand/ä.png". Listings are
+never cached, because other processes write too. All failures are `StorageError`s that name the URI, the
+endpoint and the fix. Transient failures are retried first, with growing pauses.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _S3 = ("s3", "s3a")
 
 @dataclass(frozen=True)
 class Location:
-    """A URI and the filesystem that serves it; `path` is how that filesystem spells it (S3: bucket/key)."""
+    """A URI and its filesystem; `path` is the path on that filesystem (S3: bucket/key)."""
 
     fs: AbstractFileSystem
     path: str
@@ -47,7 +47,7 @@ class Location:
 
 
 class FileInfo(NamedTuple):
-    """One listed file; size in bytes. `problem`: (reason, message), when listing showed that it must not be opened."""
+    """One listed file; size in bytes. `problem`: (reason, message) of a file that must not be opened."""
 
     uri: str
     size: int
@@ -61,7 +61,7 @@ def _split(uri: str) -> tuple[str, str]:
 
 
 def locate(uri: str) -> Location:
-    """The filesystem and path of a URI; nothing is contacted. Raises StorageError for an unusable scheme."""
+    """The filesystem and path of a URI, without a request. Raises StorageError for an unusable scheme."""
     scheme, rest = _split(uri)
     if scheme == "file":
         from fsspec.implementations.local import LocalFileSystem
@@ -71,7 +71,7 @@ def locate(uri: str) -> Location:
     if scheme in _S3:
         rest = rest.rstrip("/")
         if not rest.partition("/")[0]:
-            raise StorageError("not_found", f"{uri}: no bucket is named; write s3://bucket/prefix")
+            raise StorageError("not_found", f"{uri}: the bucket is missing; write s3://bucket/prefix")
         return Location(s3.filesystem(), rest, f"{scheme}://{rest}", scheme)
     from fsspec.core import url_to_fs
 
@@ -86,19 +86,19 @@ def locate(uri: str) -> Location:
 
 
 def printable(text: str) -> str:
-    """Text as it can stand in a table, a page or a log: bytes of a file name that are not UTF-8 become \\xff and the like."""
+    """Text for a table, a page or a log: bytes of a file name that are not UTF-8 become \\xff and the like."""
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def absolute(uri: str) -> str:
-    """The same place as a worker in another folder sees it."""
+    """The URI with an absolute path, valid in a worker in another folder."""
     return locate(uri).uri
 
 
 def _locate_file(uri: str) -> Location:
     location = locate(uri)
     if location.scheme in _S3 and "/" not in location.path:
-        raise StorageError("not_found", f"{uri}: this names a bucket; add the name of an object")
+        raise StorageError("not_found", f"{uri}: this is a bucket; add the name of an object")
     return location
 
 
@@ -117,13 +117,13 @@ def read_bytes(uri: str) -> bytes:
         if scheme == "file":
             return local.absolute_path(rest).read_bytes()
         location = _locate_file(uri)
-        # Without this s3fs asks for the size first: a second round trip for each of a million small files.
+        # Without this s3fs requests the size first: a second round trip for each of a million small files.
         options = {"max_concurrency": 1} if scheme in _S3 else {}
         return cast(bytes, location.fs.cat_file(location.path, **options))
 
 
 def read_range(uri: str, start: int, length: int) -> bytes:
-    """`length` bytes from byte `start` on, in one request; fewer where the file ends before."""
+    """`length` bytes from byte `start` on, in one request; fewer if the file ends before."""
     scheme, rest = _split(uri)
     with translated(uri):
         if scheme == "file":
@@ -137,7 +137,7 @@ def read_range(uri: str, start: int, length: int) -> bytes:
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write a whole file over what was there; a reader sees the old or the new one, never a part."""
+    """Write or replace a whole file atomically: a reader sees the old or the new content."""
     if _split(uri)[0] not in _S3:
         with open_write(uri) as file:
             file.write(data)
@@ -175,7 +175,7 @@ def write_json(uri: str, value: object) -> None:
 
 @contextmanager
 def open_read(uri: str) -> Iterator[BinaryIO]:
-    """A seekable stream of bytes. Errors of the storage are StorageErrors; the body's own are left alone."""
+    """A seekable stream of bytes. Only errors of the storage become StorageErrors, not those of the body."""
     with translated(uri):
         location = _locate_file(uri)
         file = location.fs.open(location.path, "rb")
@@ -185,9 +185,9 @@ def open_read(uri: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def open_write(uri: str) -> Iterator[BinaryIO]:
-    """A stream to write to, front to back. The file appears when the body ends well, and else not at all.
+    """A sequential stream to write to. The file appears when the body succeeds, otherwise not at all.
 
-    On S3 the parts are uploaded as they fill, so the file need not fit in memory or on the disk.
+    On S3 the parts are uploaded as they fill, so the file need not fit in memory or on disk.
     """
     location = _locate_file(uri)
     with _upload(location) if location.scheme in _S3 else _replace(location) as stream:
@@ -203,7 +203,7 @@ def _upload(location: Location) -> Iterator[BinaryIO]:
         with translated(location.uri):
             file.close()
     except BaseException:
-        file.closed = True  # else its destructor would commit what was written so far
+        file.closed = True  # otherwise its destructor would commit what was written so far
         with suppress(*storage_exceptions()):
             file.discard()
         raise
@@ -211,7 +211,7 @@ def _upload(location: Location) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _replace(location: Location) -> Iterator[BinaryIO]:
-    """Write a temporary file: beside the local file that it then replaces, or to be uploaded."""
+    """Write a temporary file: in the folder of the local file that it then replaces, or for an upload."""
     local = Path(location.path) if location.scheme == "file" else Path(tempfile.gettempdir(), "upload")
     partial = local.with_name(f".{uuid.uuid4().hex}.part")
     try:
@@ -234,7 +234,7 @@ def _replace(location: Location) -> Iterator[BinaryIO]:
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or folder is there. A refused key or connection raises: it does not count as absent."""
+    """Whether a file or folder exists. Raises StorageError if a key or connection is refused."""
     scheme, rest = _split(uri)
     with translated(uri):
         try:
@@ -251,12 +251,12 @@ def exists(uri: str) -> bool:
 
 
 def list_files(uri: str) -> Iterator[FileInfo]:
-    """All files below a folder or prefix, in the order of their names' bytes; a file lists itself.
+    """All files below a folder or prefix, in the byte order of their names; a file lists itself.
 
     Lazy: folder by folder, or one request for each 1000 objects. Hidden files are listed. Links are followed,
-    but not back into a folder that is being listed; a link that leads nowhere is listed with size 0. Pipes,
-    sockets, devices and local folders that cannot be listed have a `problem`. Left out: other folders, and
-    the empty objects "folder/" by which S3 consoles mark them. Raises StorageError (not_found) if nothing is there.
+    but not back into a folder that is being listed; a dangling link is listed with size 0. Pipes, sockets,
+    devices and local folders that cannot be listed have a `problem`. Other folders and the empty "folder/"
+    objects of S3 consoles are left out. Raises StorageError (not_found) if nothing is there.
     """
     location = locate(uri)
     folder = location.uri if location.uri.endswith("/") else f"{location.uri}/"
@@ -281,7 +281,7 @@ def _find(fs: AbstractFileSystem, path: str) -> Iterator[tuple[str, int]]:
 
 
 def list_folder(uri: str) -> list[FileInfo]:
-    """The files directly in a folder or prefix, in the order of their names' bytes; an absent one has none."""
+    """The files directly in a folder or prefix, in the byte order of their names; none if it does not exist."""
     location = locate(uri)
     folder = location.path.rstrip("/") + "/"
     with translated(uri):
@@ -293,13 +293,13 @@ def list_folder(uri: str) -> list[FileInfo]:
                 below = {e["name"].removeprefix(folder): int(e["size"]) for e in entries if e["type"] == "file"}
         except (FileNotFoundError, NotADirectoryError):
             return []
-    # A file is listed as itself, and a console's mark of the folder as "": neither is in the folder.
+    # A file is listed as itself, and a console's folder object as "": neither is in the folder.
     names = sorted((name for name in below if name and "/" not in name), key=os.fsencode)
     return [FileInfo(join(location.uri, name), below[name]) for name in names]
 
 
 def is_empty(uri: str) -> bool:
-    """Whether there is no file below `uri`, which may be absent; looks for the first file only."""
+    """Whether there is no file below `uri`, which need not exist; the listing stops at the first file."""
     try:
         return next(list_files(uri), None) is None
     except StorageError as error:
@@ -309,11 +309,11 @@ def is_empty(uri: str) -> bool:
 
 
 def delete_tree(uri: str) -> None:
-    """Delete a file, or a folder or prefix with all below it; absent is fine. A bucket or root is refused."""
+    """Delete a file, or a folder or prefix with its content, if it exists. A bucket or root is refused."""
     location = locate(uri)
     inside = location.path.partition("/")[2] if location.scheme in _S3 else location.path.strip("/")
     if not inside:
-        raise StorageError("permission_denied", f"{uri}: a bucket or root is never deleted; name a folder in it")
+        raise StorageError("permission_denied", f"{uri}: a bucket or root is never deleted; give a folder in it")
     with translated(uri), suppress(FileNotFoundError):
         if location.scheme in _S3:
             s3.delete_objects(location.fs, location.path)
@@ -330,7 +330,7 @@ def sha256(uri: str) -> str:
 
 
 def check_writable(uri: str) -> None:
-    """Prove that files can be written to a folder or prefix: write and delete one. Creates a local folder."""
+    """Check that a folder or prefix is writable by writing and deleting a file. Creates a local folder."""
     probe = join(uri, f".write-check-{uuid.uuid4().hex}")
     try:
         write_bytes(probe, b"boneage")
@@ -340,9 +340,9 @@ def check_writable(uri: str) -> None:
 
 
 def arrow_filesystem(uri: str) -> tuple[FileSystem, str]:
-    """The same location for pyarrow. Its errors are raw: use it inside `translated(uri)`.
+    """The same location for pyarrow. Its errors are not translated: use it inside `translated(uri)`.
 
-    On S3 its create_dir() makes a bucket that is missing; `check_writable` first, and a misspelt one is told.
+    On S3 its create_dir() creates a missing bucket: call `check_writable` first to catch a misspelt name.
     """
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 

@@ -1,4 +1,4 @@
-"""Local paths, for storage.py only. Errors leave here as the operating system raises them."""
+"""Local paths, for facade.py only. Errors are those of the operating system."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISBLK, "a device"),
 )
 _DEEPEST = 200
-_DEEP: ListingProblem = "unreadable", f"this folder lies {_DEEPEST} folders deep and is not listed; move it further up"
-# Why one folder below the one that is listed cannot be, where the rest can; other errors end the listing.
-_DENIED: ListingProblem = "permission_denied", "this folder cannot be listed: access denied; check who may read here"
+_DEEP: ListingProblem = "unreadable", f"this folder is {_DEEPEST} folders deep and is not listed; move it further up"
+# Why a subfolder cannot be listed although the rest can; other errors end the listing.
+_DENIED: ListingProblem = "permission_denied", "this folder cannot be listed: access denied; check its permissions"
 _CLOSED: dict[int | None, ListingProblem] = {
     errno.EACCES: _DENIED,
     errno.EPERM: _DENIED,
-    errno.ENOENT: ("not_found", "this folder was there a moment ago, but is no more"),
+    errno.ENOENT: ("not_found", "this folder was removed during the listing"),
     errno.ENAMETOOLONG: ("unreadable", "this folder cannot be listed: its path is too long; move it further up"),
 }
 
 
 def absolute_path(path: str) -> Path:
-    """The absolute path, links kept as they are; "~/" is the home folder."""
+    """The absolute path with links unresolved; "~/" is the home folder."""
     found = Path(path)
     if found.parts[:1] == ("~",):
         found = found.expanduser()
@@ -41,9 +41,9 @@ def absolute_path(path: str) -> Path:
 
 
 def local_files(path: Path) -> Iterator[Listed]:
-    """(name, bytes, why it cannot be read) of what lies below a folder, or of `path` itself; names are relative to it.
+    """(name, bytes, why it cannot be read) of the files below a folder, or of `path` itself; names are relative to it.
 
-    A file whose state cannot be told, a link to itself among them, counts 0 bytes: reading it says why.
+    A file that cannot be examined, such as a link to itself, counts 0 bytes; reading it raises the reason.
     """
     if path.is_dir():
         return _walk(path, "", ())
@@ -51,7 +51,7 @@ def local_files(path: Path) -> Iterator[Listed]:
 
 
 def local_folder(path: Path) -> list[tuple[str, int]]:
-    """(name, bytes) of the files directly in a folder, and of links to files; no folders, pipes or links to nothing."""
+    """(name, bytes) of the files and links to files directly in a folder."""
     with os.scandir(path) as entries:
         return [(entry.name, entry.stat().st_size) for entry in entries if _is_file(entry)]
 
@@ -77,7 +77,7 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
 
 
 def _names(folder: Path) -> list[str]:
-    """In the order that S3 has: by the bytes of the whole name, so "a.png" stands before "a/b.png"."""
+    """Names in the order of S3: by the bytes of the whole name, so "a.png" comes before "a/b.png"."""
     with os.scandir(folder) as entries:
         return sorted((entry.name + "/" * _is_folder(entry) for entry in entries), key=os.fsencode)
 
@@ -85,7 +85,7 @@ def _names(folder: Path) -> list[str]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, or into a folder that is closed
+    except OSError:  # a link to itself, or into a folder without access
         return False
 
 
@@ -111,7 +111,7 @@ def _measured(status: os.stat_result) -> tuple[int, ListingProblem | None]:
 
 
 def delete(path: Path) -> None:
-    """Delete a file, a link, or a folder with all below it."""
+    """Delete a file, a link, or a folder with its content."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

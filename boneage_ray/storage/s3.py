@@ -1,6 +1,6 @@
-"""S3 and what speaks its protocol (Ceph, MinIO, rclone ...): connection from AWS_* variables, list, delete.
+"""S3 and compatible storage (Ceph, MinIO, rclone ...): connection from AWS_* variables, list, delete.
 
-For storage.py only. `path` is always "bucket/key", as s3fs spells it. Errors leave here as s3fs raises them.
+For facade.py only. `path` is always "bucket/key", as in s3fs. Errors are those of s3fs.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 PART_BYTES = 8 * 2**20  # one part of a multi-part upload, and the read-ahead of a stream
 
-_ATTEMPTS = 4  # for a request that found no server or a busy one: pauses of 7 s at most
-_TRANSFER_ATTEMPTS = 3  # around that, for a transfer that broke off or was throttled
+_ATTEMPTS = 4  # for a request to an unreachable or busy server: pauses of 7 s at most
+_TRANSFER_ATTEMPTS = 3  # around that, for a transfer that was interrupted or throttled
 _ENDPOINT = re.compile(r"https?://[^/@\s:]+(:\d+)?(/[^@\s]*)?|https?://\[[0-9a-fA-F:]+\](:\d+)?/?")
-# Many servers that are not AWS refuse the checksums that botocore adds by default. The variables serve pyarrow's
-# own client and child processes; the client's options, an instance that is unpickled elsewhere.
+# Many servers other than AWS refuse the checksums that botocore adds by default. The variables are for pyarrow's
+# own client and child processes, the client's options for an instance that is unpickled elsewhere.
 _CHECKSUMS = (
     ("request_checksum_calculation", "AWS_REQUEST_CHECKSUM_CALCULATION"),
     ("response_checksum_validation", "AWS_RESPONSE_CHECKSUM_VALIDATION"),
@@ -32,7 +32,7 @@ _CHECKSUMS = (
 
 @dataclass(frozen=True)
 class _Settings:
-    """What one connection is made from; the secrets stay out of tracebacks."""
+    """The settings of one connection; the secrets stay out of tracebacks."""
 
     endpoint: str | None
     region: str | None
@@ -45,7 +45,7 @@ class _Settings:
 
 
 def _variable(*names: str) -> str | None:
-    """The first of these environment variables that is set and not empty."""
+    """The value of the first of these environment variables that is set and not empty."""
     return next((value for name in names if (value := os.environ.get(name))), None)
 
 
@@ -55,7 +55,7 @@ def endpoint() -> str | None:
 
 
 def endpoint_name() -> str:
-    """The endpoint for a message; a password in its URL is left out."""
+    """The endpoint for a message, without a password."""
     url = endpoint()
     if url is None:
         return f"AWS S3, region {_variable('AWS_REGION', 'AWS_DEFAULT_REGION') or 'not set'}"
@@ -63,10 +63,10 @@ def endpoint_name() -> str:
 
 
 def filesystem() -> S3FileSystem:
-    """The s3fs filesystem for the environment as it is now; cheap, and nothing is contacted.
+    """The s3fs filesystem for the present environment; cheap, without a request.
 
-    With no key in the environment botocore looks further: AWS_PROFILE, shared files, web identity, the role
-    of the machine. Sets the two checksum variables if there is a custom endpoint and they are not set.
+    Without a key in the environment botocore searches AWS_PROFILE, shared files, web identity and the role of
+    the machine. Sets the two checksum variables if there is a custom endpoint and they are not set.
     """
     url = endpoint()
     if url is not None and not _ENDPOINT.fullmatch(url):
@@ -89,8 +89,8 @@ def filesystem() -> S3FileSystem:
 
 @cache
 def _connect(process: int, settings: _Settings) -> S3FileSystem:
-    # This cache, not that of s3fs: a forked child must make its own connections, but never let go of those it
-    # inherited. Closing them takes the sockets out of the epoll that it shares with its parent, which then hangs.
+    # This cache, not that of s3fs: a forked child must make its own connections, but never close those that it
+    # inherited. Closing takes the sockets out of the epoll that it shares with its parent, which then hangs.
     import s3fs
 
     config: dict[str, Any] = {
@@ -109,7 +109,7 @@ def _connect(process: int, settings: _Settings) -> S3FileSystem:
         client_kwargs={"region_name": settings.region} if settings.region else {},
         config_kwargs=config,
         default_block_size=PART_BYTES,
-        fixed_upload_size=True,  # some servers want all parts but the last of one size
+        fixed_upload_size=True,  # some servers require all parts but the last to have one size
         use_listings_cache=False,
         skip_instance_cache=True,
         **({"profile": settings.profile} if settings.profile else {}),
@@ -119,12 +119,12 @@ def _connect(process: int, settings: _Settings) -> S3FileSystem:
 
 
 def close_all() -> None:
-    """Forget all connections; each is closed once nobody uses it."""
+    """Forget all connections; each is closed when it is no longer used."""
     _connect.cache_clear()
 
 
 def _pages(fs: S3FileSystem, path: str) -> Iterator[list[dict[str, Any]]]:
-    """The objects below a prefix, page by page, in the order of their keys' bytes."""
+    """The objects below a prefix, page by page, in the byte order of their keys."""
     bucket, _, key = path.partition("/")
     request = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
     while True:
@@ -138,7 +138,7 @@ def _pages(fs: S3FileSystem, path: str) -> Iterator[list[dict[str, Any]]]:
 def list_objects(fs: S3FileSystem, path: str) -> Iterator[tuple[str, int]]:
     """(name, bytes) of the objects below a prefix, or of the one at `path`; the name is relative to `path`.
 
-    Empty folder marks are left out. Raises FileNotFoundError if nothing is there, not for an empty bucket.
+    Empty folder objects are left out. Raises FileNotFoundError if nothing is there, not for an empty bucket.
     """
     start = len(path.partition("/")[2]) + 1 if "/" in path else 0
     nothing = True
@@ -153,7 +153,7 @@ def list_objects(fs: S3FileSystem, path: str) -> Iterator[tuple[str, int]]:
 
 
 def read_object_range(fs: S3FileSystem, path: str, start: int, length: int) -> bytes:
-    """Bytes of one object in one request; none where it has ended before, which S3 calls an error."""
+    """Bytes of one object in one request; none beyond its end, where S3 returns an error."""
     if length == 0:
         return b""
     try:

@@ -1,1 +1,1 @@
-"""Training: the step, the loop over epochs, and the driver that runs them on Ray."""
+"""Training a recipe: the step, the loop over epochs, checkpoints, and the driver on Ray."""

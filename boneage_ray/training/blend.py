@@ -1,7 +1,7 @@
-"""After the training of a CNN: boosted trees on its features of the clean training images, for the blend of a recipe.
+"""Boosted trees on the features of a trained CNN, for the blend of a recipe.
 
-Every image of a split is taken once, as it was prepared and in the order of its shards: no augmentation, no shuffling, no
-batch left out; sex is what the record says, and unknown is unknown. Only cases with a label count.
+Every prepared image of a split is used once, in the order of its shards, without augmentation. Sex is that of the record,
+also if unknown. Records without a label are left out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NOTE = (
 
 
 def check_blend(recipe: Recipe) -> None:
-    """Raise `UsageError` before a long training if its trees could not be fitted at its end."""
+    """Raise `UsageError` before a training whose trees could not be fitted."""
     if recipe.blend is not None:
         check_installed()
 
@@ -46,9 +46,9 @@ def check_blend(recipe: Recipe) -> None:
 def fit_blend(
     recipe: Recipe, prepared: PreparedData, weights: dict[str, Tensor], gpu: bool = False
 ) -> tuple[bytes | None, dict[str, Any]]:
-    """(the trees for the bundle, what metrics.json says of them); (None, {}) for a recipe without a blend.
+    """(trees for the bundle, their metrics for metrics.json); (None, {}) for a recipe without a blend.
 
-    Raises `NoUsableInputError` when the training or the validation split has no labelled case.
+    Raises `NoUsableInputError` if the training or the validation split has no labelled case.
     """
     if recipe.blend is None:
         return None, {}
@@ -58,8 +58,8 @@ def fit_blend(
     say(f"fitting trees: {len(train.true_N)} cases, {train.features_NF.shape[1]} features")
     trees = fit_trees(recipe.blend, train, val, recipe.seed, torch.get_num_threads())
     figures = _figures(recipe, trees, train, val)
-    told = ", ".join(f"{name} {mae:.2f}" for name, mae in figures["val_mae_months"].items())
-    say(f"{trees.rounds} trees, CNN weight {trees.cnn_weight:g}; validation MAE in months (not independent): {told}")
+    errors = ", ".join(f"{name} {mae:.2f}" for name, mae in figures["val_mae_months"].items())
+    say(f"{trees.rounds} trees, CNN weight {trees.cnn_weight:g}; validation MAE in months (not independent): {errors}")
     return trees.to_bytes(), {"blend": figures}
 
 
@@ -100,7 +100,7 @@ def clean_batches(prepared: PreparedData, split: Split) -> Iterator[Batch]:
 
 def _whole(cases: Cases, split: Split) -> Cases:
     if not len(cases.true_N):
-        raise NoUsableInputError(f"the {split} split has no labelled case, and trees cannot be fitted without")
+        raise NoUsableInputError(f"the {split} split has no labelled case, which fitting trees needs")
     broken = len(cases.true_N) - int(np.isfinite(cases.features_NF).all(1).sum())
     if broken:
         raise BoneageError(f"the network's features of {broken} {split} images are not finite: it did not learn")

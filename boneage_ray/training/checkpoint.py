@@ -1,7 +1,7 @@
-"""Checkpoints: one file of tensors and one of plain values for each epoch, never a pickle.
+"""Checkpoints: one file of tensors and one of plain values for each epoch, without pickles.
 
-`<run>/epoch-0003.safetensors` is written first, then `<run>/epoch-0003.json` with its SHA-256: an epoch counts only once the
-second file stands, so a run killed anywhere continues from the last whole epoch.
+`<run>/epoch-0003.safetensors` is written first, then `<run>/epoch-0003.json` with its SHA-256. The second file commits the
+epoch, so a killed run continues from the last committed one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NAME = re.compile(r"epoch-(\d{4})\.json$")
 
 @dataclass
 class TrainingProgress:
-    """Where a run stands after `epoch` whole epochs."""
+    """The state of a run after `epoch` epochs."""
 
     epoch: int = 0
     stage: int = 0
@@ -50,7 +50,7 @@ def save_epoch(
     optimizer: Optimizer,
     average: dict[str, Tensor] | None = None,
 ) -> None:
-    """Commit one epoch, then drop all but the last `KEEP`. `average`: state of the running average, if there is one."""
+    """Commit one epoch and delete all but the last `KEEP`. `average`: state of the running average, if any."""
     tensors, progress.optimizer = _pack(optimizer)
     tensors |= {f"model.{name}": value for name, value in weights.items()}
     tensors |= {f"average.{name}": value for name, value in (average or {}).items()}
@@ -74,14 +74,14 @@ def epochs(run_uri: str) -> list[int]:
 
 
 def load_latest(run_uri: str, fingerprint: str) -> tuple[TrainingProgress, dict[str, Tensor]] | None:
-    """The last whole checkpoint, or None. A damaged one is skipped with a word; another run's raises `MismatchError`."""
+    """The last checkpoint, or None. A damaged one is reported and skipped; another run's raises `MismatchError`."""
     for epoch in reversed(epochs(run_uri)):
         stem = storage.join(run_uri, f"epoch-{epoch:04d}")
         values = storage.read_json(f"{stem}.json")
         if values.pop("fingerprint") != fingerprint:
             raise MismatchError(
                 f"{run_uri} was trained with another recipe, data or version; resume with the same ones, "
-                "or start anew with --overwrite"
+                "or start again with --overwrite"
             )
         data = storage.read_bytes(f"{stem}.safetensors") if storage.exists(f"{stem}.safetensors") else b""
         if hashlib.sha256(data).hexdigest() == values.pop("sha256"):
@@ -91,7 +91,7 @@ def load_latest(run_uri: str, fingerprint: str) -> tuple[TrainingProgress, dict[
 
 
 def restore_optimizer(optimizer: Optimizer, progress: TrainingProgress, tensors: dict[str, Tensor]) -> None:
-    """Put a saved optimizer state back."""
+    """Restore a saved optimizer state."""
     state: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in progress.optimizer["state"].items()}
     for name, value in tensors.items():
         if name.startswith("optimizer."):
@@ -102,12 +102,12 @@ def restore_optimizer(optimizer: Optimizer, progress: TrainingProgress, tensors:
 
 
 def model_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The model's part of a checkpoint."""
+    """The model's tensors of a checkpoint."""
     return _part(tensors, "model.")
 
 
 def average_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The part of a checkpoint that holds the running average."""
+    """The running average's tensors of a checkpoint."""
     return _part(tensors, "average.")
 
 
@@ -116,7 +116,7 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def save_weights(run_uri: str, name: str, weights: dict[str, Tensor]) -> None:
-    """Keep the best weights so far, or those after pretraining; written before the epoch that earned it is committed."""
+    """Save the best weights so far or those of pretraining; call it before the epoch is committed."""
     state = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     storage.write_bytes(storage.join(run_uri, name), save_safetensors(state))
 
@@ -127,12 +127,12 @@ def load_best(run_uri: str) -> dict[str, Tensor]:
 
 
 def fingerprint_of(*values: object) -> str:
-    """A hash of what a run was made from."""
+    """A hash of the inputs of a run."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _pack(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by name, and what is left as plain values."""
+    """The optimizer state as tensors by name, and the remaining plain values."""
     whole = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     plain: dict[int, dict[str, Any]] = {}

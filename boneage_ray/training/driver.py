@@ -1,4 +1,4 @@
-"""Training on Ray: a TorchTrainer whose workers run training/loop.py, and the line of progress that people watch."""
+"""Training on Ray: a TorchTrainer whose workers run training/loop.py, and the progress line."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from boneage_ray.training.step import NonFiniteLossError
 from boneage_ray.training.tracking import Tracker
 
 CHECKPOINTS = "checkpoints"
-# Ray Train runs the loop in a thread. glibc gives a thread an arena of its own that hands every large activation back to the
-# kernel: measured, a tenth of the training time on CPUs.
+# Ray Train runs the loop in a thread. glibc gives a thread its own arena, which returns every large activation to the
+# kernel: a tenth of the training time on CPUs, measured.
 _ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 
-_DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # cuBLAS asks for it, before its first use
+_DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # cuBLAS needs it before its first use
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What the command line says about a training."""
+    """The options of a training from the command line."""
 
     data: str
     out: str
@@ -56,30 +56,32 @@ class TrainOptions:
 
 
 def training_fingerprint(recipe: Recipe, prepared: PreparedData, options: TrainOptions) -> str:
-    """What must be equal for a resumed run to continue with the same losses."""
+    """A hash of the settings and data that a resumed run must share."""
     more = [open_prepared(options.pretrain).manifest["fingerprint"]] if options.pretrain else []
     values = (__version__, recipe.model_dump(mode="json"), prepared.manifest["fingerprint"], options.workers, *more)
     return checkpoint.fingerprint_of(*values)
 
 
 def check_pretraining(recipe: Recipe, prepared: PreparedData, pretrain: str | None) -> None:
-    """Raise unless pretraining data were given exactly if a stage learns from them, and are alike but of other images."""
+    """Raise unless pretraining data are given exactly if a stage needs them, prepared alike, without images of val and test."""
     wanted = any(stage.data == "pretrain" for stage in recipe.stages)
     if wanted and pretrain is None:
         raise UsageError(
             f"recipe {recipe.name} starts with pretraining: give --pretrain-data DATA2 (prepared with --recipe {recipe.name}; "
-            "`boneage phantoms` makes an archive for it)"
+            "`boneage phantoms` writes an archive for it)"
         )
     if pretrain is not None and not wanted:
         raise UsageError(f"--pretrain-data {pretrain}: recipe {recipe.name} has no stage with data = pretrain")
     if pretrain is not None:
-        lessons = open_prepared(pretrain)
-        lessons.check_image(recipe.image)
-        check_labels(recipe, lessons, ("train",))
-        if shared := shared_pixels(lessons.shards("train"), [*prepared.shards("val"), *prepared.all_shards("test")]):
+        pretraining = open_prepared(pretrain)
+        pretraining.check_image(recipe.image)
+        check_labels(recipe, pretraining, ("train",))
+        if shared := shared_pixels(
+            pretraining.shards("train"), [*prepared.shards("val"), *prepared.all_shards("test")]
+        ):
             raise UsageError(
                 f"--pretrain-data {pretrain} holds {shared} images of the val or test split of {prepared.uri}: the model would "
-                "be judged on what it has seen; prepare it without them"
+                "be evaluated on images that it was trained on; prepare it without them"
             )
 
 
@@ -100,7 +102,7 @@ def run_training(
     total = sum(stage.epochs for stage in recipe.stages)
     storage.delete_tree(storage.join(run_uri, NONFINITE))  # of an earlier try, which this one continues
     if not checkpoint.epochs(run_uri):
-        # Here first: a wrong name, file, hash or number of blocks, or a hub out of reach, is told before any worker starts.
+        # Built here first: a wrong name, file, hash or number of blocks, or an unreachable hub, fails before workers start.
         for warning in build_task(recipe.task).label_warnings(recipe.model, prepared.shards("train")):
             say(warning)
         say(f"building {recipe.model.describe()}")
@@ -113,7 +115,7 @@ def run_training(
         _fit(recipe, options, mark, board)
     found = checkpoint.load_latest(run_uri, mark)
     if found is None:
-        raise MismatchError(f"{run_uri} holds no whole checkpoint after training; its storage lost files")
+        raise MismatchError(f"{run_uri} holds no checkpoint after training; its storage lost files")
     progress = found[0]
     metrics = {key: value for key, value in progress.history[progress.best_epoch - 1].items() if value is not None}
     best = checkpoint.load_best(run_uri)
@@ -123,7 +125,7 @@ def run_training(
 
 
 def resources_per_worker(cluster_cpus: float, workers: int, gpu: bool) -> dict[str, float]:
-    """Leave room for Ray Data's reads: workers together take at most three quarters of the CPUs."""
+    """Resources of a worker. All workers take at most three quarters of the CPUs, the rest is for Ray Data's reads."""
     cpus = min(1.0, 0.75 * cluster_cpus / workers)
     return {"CPU": cpus, "GPU": 1.0} if gpu else {"CPU": cpus}
 
@@ -144,7 +146,7 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None: 
         "mark": mark,
         "wandb": options.wandb,
         "board": board,
-        "threads": max(1, int(cpus) // options.workers),  # at most; a node may have fewer cores than the cluster
+        "threads": max(1, int(cpus) // options.workers),  # an upper limit: a node may have fewer cores than the cluster
     }
     filesystem, path = storage.arrow_filesystem(storage.join(options.out, CHECKPOINTS))
     trainer = TorchTrainer(
@@ -153,7 +155,7 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None: 
         torch_config=TorchConfig(backend="nccl" if options.gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=options.workers, use_gpu=options.gpu, resources_per_worker=each),
         run_config=RunConfig(
-            name=f"ray-{int(time.time())}",  # Ray's own notes; what a resume needs is in our checkpoints
+            name=f"ray-{int(time.time())}",  # Ray's own state; a resume only needs our checkpoints
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(1),
@@ -168,7 +170,7 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None: 
 
 
 def _worker_main(config: dict[str, Any]) -> None:
-    """What runs in every Train worker."""
+    """The main function of a Train worker."""
     import ray.train
 
     here = ray.train.get_context().get_local_world_size()
@@ -183,14 +185,14 @@ def _worker_main(config: dict[str, Any]) -> None:
 
 
 def _stop_again(run_uri: str) -> None:
-    """Ray tries every failed training once more; a loss that is not finite would only come again."""
+    """Raise the earlier NonFiniteLossError again: Ray retries every failed training, and a retry gives the same loss."""
     uri = storage.join(run_uri, NONFINITE)
     if storage.exists(uri):
         raise NonFiniteLossError(tuple(storage.read_json(uri)["ids"]))
 
 
 class _RayWorld:
-    """The loop's surroundings inside a Ray Train worker."""
+    """The loop's `World` in a Ray Train worker."""
 
     tracker: Tracker
     size: int
@@ -212,7 +214,7 @@ class _RayWorld:
         if self.size == 1:
             return model
         ids = [self.device] if self.device.type == "cuda" else None
-        # Batch-norm statistics are made equal once an epoch (same_buffers), not at every step, where workers would wait.
+        # Batch-norm statistics are synchronised once an epoch (same_buffers): workers would wait if at every step.
         return nn.parallel.DistributedDataParallel(
             model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
         )
@@ -257,14 +259,14 @@ class _RayWorld:
             self._said, self._cases = now, 0
 
     def on_epoch(self, line: dict[str, Any]) -> None:
-        # Not ray.train.report: it waits for the controller's next look (2 s), and looking more often costs a tenth of a core.
+        # Not ray.train.report: it waits for the controller's next poll (2 s), and faster polling costs a tenth of a core.
         if self.rank == 0:
             self.tracker.log(line)
             self.board.epoch.remote(line)
 
 
 class _Board:
-    """A tiny actor between the workers and the terminal."""
+    """An actor that passes progress from the workers to the terminal."""
 
     def __init__(self) -> None:
         self.text, self.lines = "", list[dict[str, Any]]()
@@ -304,7 +306,7 @@ def _watch(board: Any, done: threading.Event, total: int, figure: ValidationFigu
         finished, text, asked = False, "starting workers", board.read.remote()
         while not finished:
             finished = done.wait(0.5)
-            try:  # a board that is slow to start must not end the watching
+            try:  # a board that is slow to start must not end this thread
                 text, lines = ray.get(asked, timeout=10 if finished else 1)
                 asked = board.read.remote()
             except ray.exceptions.GetTimeoutError:

@@ -1,7 +1,7 @@
-"""The members of a deep ensemble: the same recipe from other seeds, one training after the other.
+"""The members of a deep ensemble: the same recipe with other seeds, trained one after the other.
 
-`OUT/members/0`, `/1` ... are whole bundles, each with checkpoints of its own. Killed anywhere, the same training continues: a
-member that is finished is kept, one that was under way goes on from its last epoch.
+`OUT/members/0`, `/1` ... are bundles with their own checkpoints. A killed training keeps finished members and continues the
+current one from its last epoch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Train = Callable[[Recipe, PreparedData, TrainOptions], Any]
 
 @dataclass(frozen=True)
 class TrainedMember:
-    """A finished member: where it stands below OUT, its seed, and what its bundle says of the best epoch."""
+    """A finished member: its path below OUT, its seed, and the metrics of its best epoch."""
 
     folder: str
     seed: int
@@ -30,7 +30,7 @@ class TrainedMember:
 
 
 def member_recipe(recipe: Recipe, number: int) -> Recipe:
-    """What member `number` is trained by: the recipe with a seed and a name of its own."""
+    """The recipe of member `number`, with its own seed and name."""
     seed = recipe.seed + number
     return recipe.derive(name=f"{recipe.name}-seed{seed}", members=1, seed=seed)
 
@@ -38,13 +38,13 @@ def member_recipe(recipe: Recipe, number: int) -> Recipe:
 def train_members(
     recipe: Recipe, prepared: PreparedData, options: TrainOptions, train: Train = run_training
 ) -> list[TrainedMember]:
-    """Train what is not finished yet, by `train`.
+    """Train the members that are not finished, by calling `train`.
 
-    Raises `MismatchError` where a member's folder holds another recipe, `UsageError` for what has no mean age.
+    Raises `MismatchError` if a member's folder holds another recipe, `UsageError` for a recipe without an age.
     """
     if not recipe.task_kind.joins:
         raise UsageError(
-            f"recipe {recipe.name} is a {recipe.model.kind}: only age regressors are scored together; members=1"
+            f"recipe {recipe.name} is a {recipe.model.kind}: only age regressors form an ensemble; give members=1"
         )
     trained = []
     for number in range(recipe.members):
@@ -66,5 +66,5 @@ def _finished(out: str, recipe: Recipe) -> bool:
         return False
     place = storage.join(out, bundle.RECIPE)
     if build_recipe(storage.read_json(place), place) != recipe:
-        raise MismatchError(f"{out} holds a member of another recipe or seed; start anew with --overwrite")
+        raise MismatchError(f"{out} holds a member of another recipe or seed; start again with --overwrite")
     return True

@@ -1,4 +1,4 @@
-"""A picture of what augmentation makes of some images, to be looked at before a long training.
+"""A picture of augmented training images, for a check before a long training.
 
 Axis letters: B batch, H height, W width, K points. Points are (x, y) in pixels, pixel centres at integers.
 """
@@ -28,7 +28,7 @@ IMAGES, DRAWS, TILE = 3, 5, 224
 
 
 def show_augmentation(recipe: Recipe, prepared: PreparedData, out: str) -> None:
-    """Write OUT/augmentation.png of some training images; nothing for a recipe that does not augment."""
+    """Write OUT/augmentation.png of some training images, unless the recipe has no augmentation."""
     augment = Augment(recipe.augment)
     if augment.pipeline is None:
         return
@@ -36,13 +36,13 @@ def show_augmentation(recipe: Recipe, prepared: PreparedData, out: str) -> None:
     some = collate(read_slice(Slice(shard.uri, 0, min(IMAGES, shard.rows))).to_pydict())
     uri = storage.join(out, AUGMENTED)
     storage.write_bytes(uri, augmentation_gallery(augment, some, recipe.seed))
-    say(f"what augmentation makes of some training images: {uri}")
+    say(f"augmented training images: {uri}")
 
 
 def augmentation_gallery(augment: Augment, batch: Batch, seed: int) -> bytes:
-    """A PNG with a row for each image of the batch: as it was prepared, then five draws; points and mask edges follow.
+    """A PNG with a row for each image of the batch: the prepared image and five draws, with points and mask outlines.
 
-    The global random state is left as it was.
+    The global random state is not changed.
     """
     masks = None if batch.mask_B1HW is None else batch.mask_B1HW.float()
     columns = [_column(as_float(batch.image_B1HW), masks, batch.points_BK2)]

@@ -1,4 +1,4 @@
-"""The loop over epochs and stages. It knows no Ray and no objective: batches, a gather and reports are handed in."""
+"""The loop over epochs and stages, independent of Ray and of the task: a `World` supplies batches, gather and reports."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ NONFINITE = "nonfinite-loss.json"
 
 
 class World(Protocol):
-    """What the loop needs of its surroundings; training/driver.py gives it on Ray, tests give a plain one."""
+    """The interface between the loop and its environment: Ray in training/driver.py, a plain one in tests."""
 
     rank: int
     size: int
     device: torch.device
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model, made to average gradients over the workers."""
+        """The model, wrapped to average gradients over the workers."""
 
     def same_buffers(self, raw: nn.Module) -> None:
-        """Give every worker the batch-norm statistics of the first, so that all validate the same model."""
+        """Copy the batch-norm statistics of the first worker to all, so that they validate the same model."""
 
     def train_batches(self, epoch: int, data: Data) -> Iterable[Batch]:
         """This worker's batches of an epoch; the same for the same epoch, also after a resume."""
@@ -65,12 +65,12 @@ class World(Protocol):
         """Called after every step."""
 
     def on_epoch(self, line: dict[str, Any]) -> None:
-        """Called on every worker after an epoch was committed."""
+        """Called on every worker after each committed epoch."""
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One training: what to run, and where its checkpoints go. Batches are counted a worker and an epoch."""
+    """One training: its recipe, and where its checkpoints go. Batches are counted per worker and epoch."""
 
     recipe: Recipe
     run_uri: str
@@ -85,7 +85,7 @@ class TrainingRun:
 
 
 def train_stages(job: TrainingRun, world: World) -> checkpoint.TrainingProgress:
-    """Train from the last whole checkpoint of `job.run_uri`, or from the start, to the end of the last stage."""
+    """Train from the last checkpoint of `job.run_uri`, or from the start, to the end of the last stage."""
     with _determinism(job.recipe.deterministic):
         return _train(job, world)
 
@@ -103,12 +103,12 @@ def _train(job: TrainingRun, world: World) -> checkpoint.TrainingProgress:
         _one_epoch(job, world, learner, progress)
         over = _stage_is_over(job.recipe.stages[progress.stage], progress)
         if over:
-            _keep_lessons(job, world, learner, progress)
+            _keep_pretrained(job, world, learner, progress)
             progress.stage, progress.epoch_in_stage, progress.since_best = progress.stage + 1, 0, 0
             if progress.stage < len(job.recipe.stages):
-                _forget_lessons(job, progress)
-                # A stage starts from what the one before was judged by.
-                raw.load_state_dict(learner.judged.state_dict())
+                _forget_pretraining_score(job, progress)
+                # A stage starts from the weights that were validated in the one before.
+                raw.load_state_dict(learner.validated.state_dict())
                 learner = _learner(job, world, raw, progress, None)
         _commit(job, world, learner, progress)
         world.on_epoch(progress.history[-1])
@@ -117,7 +117,7 @@ def _train(job: TrainingRun, world: World) -> checkpoint.TrainingProgress:
 
 @contextmanager
 def _determinism(wanted: bool) -> Iterator[None]:
-    """Only algorithms that give the same bits each time; on a GPU an operation that has none raises."""
+    """Use only deterministic algorithms; on a GPU, operations without one raise an error."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(wanted or before)
     try:
@@ -129,7 +129,7 @@ def _determinism(wanted: bool) -> Iterator[None]:
 def _learner(
     job: TrainingRun, world: World, raw: Model, progress: checkpoint.TrainingProgress, tensors: dict[str, Tensor] | None
 ) -> Learner:
-    """The optimizer, schedule and averaged weights of the present stage, with their saved state if there is one."""
+    """The optimizer, schedule and averaged weights of the current stage, with their saved state if any."""
     number = min(progress.stage, len(job.recipe.stages) - 1)
     stage = job.recipe.stages[number]
     groups = parameter_groups(stage, raw.head_parameters(), raw.blocks())
@@ -139,7 +139,7 @@ def _learner(
     average = averaged(raw, stage.ema) if stage.ema else None
     if tensors is not None:
         checkpoint.restore_optimizer(optimizer, progress, tensors)
-        schedule.last_epoch = progress.steps_in_stage  # the rates themselves came back with the optimizer
+        schedule.last_epoch = progress.steps_in_stage  # the rates themselves are restored with the optimizer
         if average is not None:
             average.load_state_dict(checkpoint.average_weights(tensors))
         torch.set_rng_state(tensors["rng"])
@@ -163,7 +163,7 @@ def _learner(
 
 
 def _plateau(stage: Stage, number: int, progress: checkpoint.TrainingProgress) -> Callable[[], float]:
-    """What a plateau has left of the rate, worked out once an epoch from the scores of the stage."""
+    """The plateau's factor on the rate, computed once an epoch from the scores of the stage."""
     known: dict[int, float] = {}
 
     def reduced() -> float:
@@ -178,7 +178,7 @@ def _plateau(stage: Stage, number: int, progress: checkpoint.TrainingProgress) -
 def _one_epoch(job: TrainingRun, world: World, learner: Learner, progress: checkpoint.TrainingProgress) -> None:
     """Train, validate over all workers, and extend the history by one line."""
     started = time.monotonic()
-    # Reseeded from (seed, epoch, rank): a resumed epoch draws what the unbroken one drew, on any worker.
+    # Reseeded from (seed, epoch, rank), so that a resumed epoch has the same draws on every worker.
     torch.manual_seed((job.recipe.seed * 1_000_003 + progress.epoch) * 1_009 + world.rank)
     data = job.recipe.stages[progress.stage].data
     try:
@@ -223,7 +223,7 @@ def _validation(learner: Learner, parts: list[Any]) -> dict[str, float | None]:
 
 
 def _note_best(job: TrainingRun, world: World, learner: Learner, progress: checkpoint.TrainingProgress) -> None:
-    """A score that is not finite (None) is never better than one that is."""
+    """Save the weights if the score is the best so far; one that is not finite (None) is never better."""
     score = progress.history[-1]["score"]
     progress.since_best += 1
     first = progress.best_epoch == 0
@@ -231,11 +231,11 @@ def _note_best(job: TrainingRun, world: World, learner: Learner, progress: check
     if first or better:
         progress.best_score, progress.best_epoch, progress.since_best = score, progress.epoch, 0
         if world.rank == 0:
-            checkpoint.save_weights(job.run_uri, checkpoint.BEST, learner.judged.state_dict())
+            checkpoint.save_weights(job.run_uri, checkpoint.BEST, learner.validated.state_dict())
 
 
-def _forget_lessons(job: TrainingRun, progress: checkpoint.TrainingProgress) -> None:
-    """Where training proper begins, the best of the pretraining no longer counts."""
+def _forget_pretraining_score(job: TrainingRun, progress: checkpoint.TrainingProgress) -> None:
+    """Reset the best score when pretraining ends: it does not count for the following stages."""
     before, now = (job.recipe.stages[progress.stage - k].data for k in (1, 0))
     if before == "pretrain" and now == "train":
         progress.best_score, progress.best_epoch = None, 0
@@ -246,10 +246,10 @@ def _stage_is_over(stage: Stage, progress: checkpoint.TrainingProgress) -> bool:
     return progress.epoch_in_stage >= stage.epochs or not patient
 
 
-def _keep_lessons(job: TrainingRun, world: World, learner: Learner, progress: checkpoint.TrainingProgress) -> None:
-    """What a pretraining stage taught stays beside the checkpoints, for other trainings to start from."""
+def _keep_pretrained(job: TrainingRun, world: World, learner: Learner, progress: checkpoint.TrainingProgress) -> None:
+    """Save the weights of a pretraining stage next to the checkpoints, as a start for other trainings."""
     if world.rank == 0 and job.recipe.stages[progress.stage].data == "pretrain":
-        checkpoint.save_weights(job.run_uri, checkpoint.PRETRAINED, learner.judged.state_dict())
+        checkpoint.save_weights(job.run_uri, checkpoint.PRETRAINED, learner.validated.state_dict())
 
 
 def _commit(job: TrainingRun, world: World, learner: Learner, progress: checkpoint.TrainingProgress) -> None:
@@ -267,6 +267,6 @@ def _set_trainable(raw: Model, groups: list[dict[str, Any]]) -> None:
 
 
 def _frozen(backbone: nn.Module) -> tuple[nn.Module, ...]:
-    """Layers of the encoder of which nothing is trained: their batch-norm statistics stay as they are too."""
+    """Layers of the encoder without trainable parameters; their batch-norm statistics are frozen too."""
     layers = [layer for layer in backbone.modules() if list(layer.parameters(recurse=False))]
     return tuple(layer for layer in layers if not any(p.requires_grad for p in layer.parameters(recurse=False)))

@@ -1,4 +1,4 @@
-"""From a stage to its optimizer, parameter groups and schedule."""
+"""The optimizer, parameter groups and learning rate schedule of a stage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def build_optimizer(stage: Stage, parameters: Iterable[nn.Parameter | dict[str, Any]]) -> Optimizer:
-    """The stage's optimizer over parameters that require gradients, or over groups of them with rates of their own."""
+    """The stage's optimizer over parameters that require gradients, or over groups with their own rates."""
     import torch
 
     groups: Any = [given for given in parameters if isinstance(given, dict) or given.requires_grad]
@@ -32,14 +32,14 @@ def build_optimizer(stage: Stage, parameters: Iterable[nn.Parameter | dict[str, 
 def parameter_groups(
     stage: Stage, head: Sequence[nn.Parameter], blocks: Sequence[Sequence[nn.Parameter]]
 ) -> list[dict[str, Any]]:
-    """The head and the trainable blocks (given from the stem to the top) as groups with their rates, for an optimizer.
+    """Groups of the head and the trainable blocks (given from the stem to the top) with their rates.
 
-    Raises `UsageError` when the stage wants more blocks than there are.
+    Raises `UsageError` if the stage trains more blocks than there are.
     """
     if isinstance(stage.trainable, int) and stage.trainable > len(blocks):
         raise UsageError(
-            f"trainable={stage.trainable}, but the number of blocks of this encoder is {len(blocks)}: "
-            f"give a number up to it, all or head"
+            f"trainable={stage.trainable}, but this encoder has {len(blocks)} blocks: "
+            f"give a number up to that, all or head"
         )
     depth = {"all": len(blocks), "head": 0}.get(str(stage.trainable), stage.trainable)
     groups: list[dict[str, Any]] = [{"params": list(head), "lr": stage.lr}]
@@ -53,7 +53,7 @@ def parameter_groups(
 def build_schedule(
     stage: Stage, optimizer: Optimizer, steps_per_epoch: int, reduced: Callable[[], float] = lambda: 1.0
 ) -> LambdaLR:
-    """A schedule to be stepped once after every optimizer step; `reduced` tells what a plateau has left of the rate."""
+    """A schedule, stepped after every optimizer step; `reduced` returns the plateau's factor on the rate."""
     from torch.optim.lr_scheduler import LambdaLR
 
     total = max(1, stage.epochs * steps_per_epoch)
@@ -78,16 +78,16 @@ def build_schedule(
 
 
 def _since_restart(epochs: float, first: int) -> float:
-    """How much of the present cycle is done, 0 to 1; cycles are `first`, 2 `first`, 4 `first` ... epochs long."""
+    """The fraction of the current cycle that is done; cycles are `first`, 2 `first`, 4 `first` ... epochs long."""
     cycle = int(math.log2(epochs / first + 1))
     begun, length = first * ((1 << cycle) - 1), first << cycle
     return (epochs - begun) / length
 
 
 def plateau_factor(stage: Stage, scores: Sequence[float | None]) -> float:
-    """What PyTorch's ReduceLROnPlateau leaves of the rate after an epoch with each of these scores (None: not finite).
+    """The factor of PyTorch's ReduceLROnPlateau on the rate after epochs with these scores (None: not finite).
 
-    Replayed from the scores, so that a resumed run needs no further state.
+    Computed from the scores, so that a resumed run needs no further state.
     """
     import torch
 

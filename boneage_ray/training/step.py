@@ -1,4 +1,4 @@
-"""One training step and one validation pass, with no knowledge of Ray, epochs or objectives."""
+"""One training step and one validation pass, independent of Ray, epochs and the task."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ OnStep = Callable[[int, float], None]
 
 @dataclass
 class Learner:
-    """What a step needs. `model` is trained and may be wrapped for DDP; `raw` is the same network unwrapped, for
-    validation, where workers take unequal numbers of steps. `precision` is the autocast type or None for float32."""
+    """Model, optimizer and settings of a step; `precision` is the autocast type or None for float32.
+
+    `model` is trained and may be wrapped for DDP; `raw` is the same network without the wrapper, for validation, where
+    workers take unequal numbers of steps.
+    """
 
     model: nn.Module
     raw: nn.Module
@@ -37,19 +40,19 @@ class Learner:
     schedule: LambdaLR
     clip_norm: float = 0.0
     accumulate: int = 1
-    cases: int = 0  # seen in the present epoch
-    average: AveragedModel | None = None  # the weights that are validated and kept, if the stage asks for them
-    cut: Callable[[Batch], Batch] | None = None  # patches of an augmented batch, if the network learns from those
-    frozen: tuple[nn.Module, ...] = ()  # not trained in this stage; their batch-norm statistics stay as they are
+    cases: int = 0  # in the current epoch so far
+    average: AveragedModel | None = None  # the weights that are validated and saved, if the stage averages weights
+    cut: Callable[[Batch], Batch] | None = None  # cuts patches from an augmented batch, for networks trained on patches
+    frozen: tuple[nn.Module, ...] = ()  # not trained in this stage, their batch-norm statistics included
     losses: tuple[str, ...] = ()  # the task's losses that count in this stage; none named: all
 
     @property
-    def judged(self) -> nn.Module:
-        """The network that is validated and kept."""
+    def validated(self) -> nn.Module:
+        """The network that is validated and saved."""
         return self.raw if self.average is None else self.average.module
 
     def autocast(self) -> torch.autocast:
-        """Mixed precision where it was chosen."""
+        """The autocast context for `precision`."""
         return torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None)
 
 
@@ -62,13 +65,13 @@ class NonFiniteLossError(BoneageError):
 
     def __str__(self) -> str:
         return (
-            f"the loss is not finite for the batch {', '.join(self.ids)}; the checkpoint before it is kept. "
+            f"the loss is not finite for the batch {', '.join(self.ids)}; the last checkpoint is kept. "
             "Give a lower --set stage.lr or --set precision=float32"
         )
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """A running mean of a model's weights and batch-norm statistics; it forgets faster at the start, as decay warms up."""
+    """An exponential moving average of a model's weights and batch-norm statistics, with a warm-up of the decay."""
 
     def update(averages: Any, values: Any, count: Any) -> None:  # noqa: ANN401  lists of tensors by torch
         seen = float(count)
@@ -79,9 +82,9 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
 
 
 def train_step(learner: Learner, *batches: Batch) -> Tensor:
-    """Augment on the device, forward, backward, clip, step; returns the mean loss a case as a device scalar.
+    """Augment on the device, forward, backward, clip, step; returns the mean loss per case as a device scalar.
 
-    Several batches are one step of the size of all of them together, in the memory of one.
+    Several batches are accumulated to one step, in the memory of one.
     """
     learner.optimizer.zero_grad(set_to_none=True)
     cases = sum(map(len, batches))
@@ -122,12 +125,12 @@ def _summed(losses: dict[str, Tensor], counting: tuple[str, ...]) -> Tensor:
 
 
 def _no_sync(model: nn.Module) -> AbstractContextManager[None]:
-    """DDP need not average gradients that wait for more."""
+    """Skip DDP's gradient averaging while gradients accumulate."""
     return model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else nullcontext()
 
 
 def train_epoch(learner: Learner, batches: Iterable[Batch], on_step: OnStep) -> float:
-    """Mean loss a case over an epoch. Raises `NonFiniteLossError`, checked a step late so that the device never waits."""
+    """Mean loss per case over an epoch. Raises `NonFiniteLossError`, one step late so that the device never waits."""
     learner.model.train()
     for module in learner.frozen:
         module.eval()
@@ -156,15 +159,15 @@ def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 
 @torch.inference_mode()
 def predict_epoch(learner: Learner, batches: Iterable[Batch]) -> tuple[Columns, Columns, tuple[float, int]]:
-    """Predicted and true columns as the task sums them up for its metrics, and (summed loss, cases), over a split."""
-    learner.judged.eval()
+    """Predicted and true columns that the task needs for its metrics, and (summed loss, cases), over a split."""
+    learner.validated.eval()
     predicted: dict[str, list[Any]] = {}
     truth: dict[str, list[Any]] = {}
     total, cases = 0.0, 0
     for batch in batches:
         on_device = batch.to(learner.device)
         with learner.autocast():
-            outputs = learner.judged(as_float(on_device.image_B1HW), on_device.sex_B)
+            outputs = learner.validated(as_float(on_device.image_B1HW), on_device.sex_B)
         loss = torch.stack(list(learner.task.losses(outputs, on_device).values())).sum()
         total += float(loss) * len(batch)
         cases += len(batch)

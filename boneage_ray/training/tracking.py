@@ -32,7 +32,7 @@ class Tracker:
         )
 
     def log(self, line: dict[str, Any]) -> None:
-        """One epoch's figures."""
+        """Log the figures of one epoch."""
         if self._run is not None:
             self._run.log({key: value for key, value in line.items() if value is not None}, step=line["epoch"])
 

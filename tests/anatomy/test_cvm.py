@@ -17,8 +17,8 @@ from boneage_ray.anatomy.cvm import (
     CvmConfig,
     MeasurementError,
     SpacingError,
-    judge,
-    judge_all,
+    assess,
+    assess_all,
     measure,
     probabilities,
     stage,
@@ -81,8 +81,8 @@ def test_truth_cases(c3, c4, ours, theirs, spacing, facing):
 def test_the_callers_array_is_never_changed():
     points = mirrored(spine("S", "RH"))
     before = points.copy()
-    stage(points, 0.1), judge(points, 4.0, 0.1), measure(points, 0.1)
-    judge_all(points[None], np.full((1, 13), 4.0), [0.1])
+    stage(points, 0.1), assess(points, 4.0, 0.1), measure(points, 0.1)
+    assess_all(points[None], np.full((1, 13), 4.0), [0.1])
     assert np.array_equal(points, before)
     points.setflags(write=False)
     assert stage(points, 0.1).stage == "CS5"
@@ -113,7 +113,7 @@ def test_every_case_gets_a_stage_and_only_those_of_the_table_are_typical():
         for pair in itertools.product(SIZES, repeat=2):
             found = stage(spine(*pair, concave), 0.1, CvmConfig(cascade=False))
             as_used = pair
-            if all(concave):  # tapered bodies are judged by width and height: these are horizontal
+            if all(concave):  # tapered bodies are classified by width and height: these are horizontal
                 as_used = tuple("RH" if shape == "T" else shape for shape in pair)
             assert found.stage in STAGES
             assert found.typical == ((concave, as_used) in cases), (concave, pair)
@@ -123,7 +123,7 @@ def test_every_case_gets_a_stage_and_only_those_of_the_table_are_typical():
     ("concave", "plain", "cascaded"),
     [((0, 1, 0), "CS2", "CS3"), ((0, 0, 1), "CS2", "CS4"), ((0, 1, 1), "CS3", "CS4"), ((1, 0, 1), "CS3", "CS4")],
 )
-def test_a_border_passed_over_is_atypical_unless_the_cascade_mends_it(concave, plain, cascaded):
+def test_a_skipped_border_is_atypical_unless_the_cascade_corrects_it(concave, plain, cascaded):
     points = spine("RH", "RH", concave)
     found = stage(points, 0.1, CvmConfig(cascade=False))
     assert (found.stage, found.typical, "cvm_cascaded" in found.flags) == (plain, False, False)
@@ -228,19 +228,19 @@ def test_tilted_and_mirrored_heads_measure_the_same():
                 assert ("cvm_left_facing" in found.flags) == (facing is mirrored)
 
 
-def test_phantoms_of_every_stage_are_told_in_millimetres_and_without():
+def test_phantoms_of_every_stage_are_recognised_with_and_without_millimetres():
     points, truth = [], []
     for seed, name in itertools.product(range(60), range(1, 7)):
         points.append(build_spine(np.random.default_rng(seed), name, np.zeros(2)).points / 0.1 + 900)
         truth.append(f"CS{name}")
     sigma = np.full((len(points), 13), 0.5)
     for spacing in (0.1, None):
-        found = judge_all(np.array(points), sigma, [spacing] * len(points), samples=8)
+        found = assess_all(np.array(points), sigma, [spacing] * len(points), samples=8)
         assert [result.cvm_stage for result in found] == truth
         assert all(result.cvm_typical for result in found)
 
 
-# --- what makes no sense -----------------------------------------------------------------------------------------------
+# --- implausible points ------------------------------------------------------------------------------------------------
 
 
 def broken(change):
@@ -267,33 +267,36 @@ BROKEN = {
     "nan": (put((5, 0), np.nan), "numbers on an image"),
     "infinite": (put((5, 0), np.inf), "numbers on an image"),
     "huge": (put((5, 0), 1e300), "numbers on an image"),
-    "all one point": (put(slice(None), 3.0), "lie one below"),
+    "all one point": (put(slice(None), 3.0), "below the one before"),
     "no side": (lambda p: p.__setitem__(3, p[4]), "shorter than a tenth"),
-    "C3's front and back swapped": (lambda p: p.__setitem__(slice(3, 8), p[[7, 6, 5, 4, 3]]), "one below"),
-    "crossing sides": (swap(4, 6), "one below|crossing"),
-    "a hollow corner": (put(7, (730.0, 1030.0)), "crossing|shorter|one below"),
-    "C4 above C3": (lambda p: p.__setitem__(slice(3, 13), p[[8, 9, 10, 11, 12, 3, 4, 5, 6, 7]]), "one below"),
-    "middle beside the border": (lambda p: p.__setitem__((5, 0), 900.0), "middle lies by"),
-    "middle above the upper border": (lambda p: p.__setitem__((5, 1), 900.0), "middle lies by|keeps clear"),
+    "C3's front and back swapped": (lambda p: p.__setitem__(slice(3, 8), p[[7, 6, 5, 4, 3]]), "below the one before"),
+    "crossing sides": (swap(4, 6), "below the one before|crossing"),
+    "a hollow corner": (put(7, (730.0, 1030.0)), "crossing|shorter|below the one before"),
+    "C4 above C3": (
+        lambda p: p.__setitem__(slice(3, 13), p[[8, 9, 10, 11, 12, 3, 4, 5, 6, 7]]),
+        "below the one before",
+    ),
+    "middle beside the border": (lambda p: p.__setitem__((5, 0), 900.0), "middle is between"),
+    "middle above the upper border": (lambda p: p.__setitem__((5, 1), 900.0), "middle is between|keeps clear"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_points_that_are_no_vertebrae_are_refused_with_what_does_not_hold(case):
-    change, told = BROKEN[case]
+def test_points_that_are_no_vertebrae_are_refused_with_the_failed_check(case):
+    change, message = BROKEN[case]
     points = broken(change)
-    with pytest.raises(MeasurementError, match=told):
+    with pytest.raises(MeasurementError, match=message):
         stage(points, 0.1)
-    with pytest.raises(MeasurementError, match=told):
-        judge(points, 4.0, 0.1)
-    good, bad = judge_all(np.array([spine("S", "S"), points]), np.full((2, 13), 4.0), [0.1, 0.1])
+    with pytest.raises(MeasurementError, match=message):
+        assess(points, 4.0, 0.1)
+    good, bad = assess_all(np.array([spine("S", "S"), points]), np.full((2, 13), 4.0), [0.1, 0.1])
     assert (good.cvm_stage, good.problem) == ("CS5", None)
     assert bad.problem is not None
     assert set(bad.columns().values()) == {None}
 
 
 @pytest.mark.parametrize("spacing", [0, 0.0, -0.1, np.nan, np.inf])
-def test_a_spacing_that_is_none_is_refused(spacing):
+def test_an_invalid_spacing_is_refused(spacing):
     with pytest.raises(SpacingError, match="pixel spacing is a positive number"):
         stage(spine("S", "S"), spacing)
     two = np.array([spine("S", "S")] * 2)
@@ -305,7 +308,7 @@ def test_millimetres_cannot_be_asked_for_without_a_spacing():
     assert stage(spine("S", "S"), 0.1, config).stage == "CS5"
     with pytest.raises(SpacingError, match="give a pixel spacing"):
         stage(spine("S", "S"), None, config)
-    (result,) = judge_all(spine("S", "S")[None], np.full((1, 13), 1.0), [None], config)
+    (result,) = assess_all(spine("S", "S")[None], np.full((1, 13), 1.0), [None], config)
     assert "give a pixel spacing" in (result.problem or "")
 
 
@@ -345,38 +348,38 @@ def test_sharp_points_leave_no_doubt_and_one_at_the_limit_leaves_half():
 def test_a_head_gets_the_same_result_alone_and_among_others():
     points = np.array([spine("S", "RH"), mirrored(spine("T", "T", (True, False, False))), spine("RV", "S")])
     sigma = np.full((3, 13), 4.0)
-    many = judge_all(np.tile(points, (40, 1, 1)), np.tile(sigma, (40, 1)), [0.1, None, 0.08] * 40)
+    many = assess_all(np.tile(points, (40, 1, 1)), np.tile(sigma, (40, 1)), [0.1, None, 0.08] * 40)
     for k, spacing in enumerate((0.1, None, 0.08)):
-        assert judge(points[k], sigma[k], spacing) == many[k] == many[117 + k]
-    assert judge_all(points[:0], sigma[:0], []) == []
+        assert assess(points[k], sigma[k], spacing) == many[k] == many[117 + k]
+    assert assess_all(points[:0], sigma[:0], []) == []
 
 
 def test_points_lost_in_noise_have_a_stage_but_no_probabilities():
-    result = judge(spine("S", "S"), 400.0, 0.1)
+    result = assess(spine("S", "S"), 400.0, 0.1)
     assert (result.cvm_stage, result.cvm_probabilities) == ("CS5", None)
     assert result.flags == ("cvm_no_probabilities",)
     assert probabilities(spine("S", "S"), 400.0, 0.1) is None
 
 
 @pytest.mark.parametrize("sigma", [-1.0, np.nan, np.inf])
-def test_a_sigma_that_is_none_is_refused(sigma):
+def test_an_invalid_sigma_is_refused(sigma):
     with pytest.raises(MeasurementError, match="sigma"):
-        judge(spine("S", "S"), sigma, 0.1)
-    (result,) = judge_all(spine("S", "S")[None], np.full((1, 13), sigma), [0.1])
+        assess(spine("S", "S"), sigma, 0.1)
+    (result,) = assess_all(spine("S", "S")[None], np.full((1, 13), sigma), [0.1])
     assert (result.cvm_stage, result.cvm_probabilities) == ("CS5", None)
 
 
 def test_the_row_has_four_columns_that_agree_with_the_stage():
     points = spine("S", "RH")
-    result, told = judge(points, 3.0), stage(points)
+    result, staging = assess(points, 3.0), stage(points)
     assert list(result.columns()) == ["cvm_stage", "cvm_typical", "cvm_probabilities", "cvm_measurements"]
-    assert (result.cvm_stage, result.cvm_typical) == (told.stage, told.typical)
-    assert result.cvm_measurements == told.measurements
-    assert result.flags == told.flags == ("cvm_scale_free",)
-    assert "undefined" in judge(points, 3.0, None, CVMT).cvm_probabilities
+    assert (result.cvm_stage, result.cvm_typical) == (staging.stage, staging.typical)
+    assert result.cvm_measurements == staging.measurements
+    assert result.flags == staging.flags == ("cvm_scale_free",)
+    assert "undefined" in assess(points, 3.0, None, CVMT).cvm_probabilities
 
 
-def test_the_trace_tells_each_measurement_threshold_and_decision_in_order():
+def test_the_trace_shows_each_measurement_threshold_and_decision_in_order():
     steps = stage(spine("S", "RH"), 0.1).trace
     assert [step.name for step in steps] == [
         "head faces",
@@ -401,6 +404,6 @@ def test_the_trace_tells_each_measurement_threshold_and_decision_in_order():
 def test_real_annotations_are_all_measurable_and_one_in_seven_is_atypical():
     files = sorted((REAL / "vertebral").glob("*.json"))
     points = np.array([read_labelme(path.read_bytes()) for path in files])
-    found = judge_all(points, np.full(points.shape[:2], 3.0), [0.1] * len(points), samples=16)
+    found = assess_all(points, np.full(points.shape[:2], 3.0), [0.1] * len(points), samples=16)
     assert [result.problem for result in found] == [None] * len(files)
     assert sum(not result.cvm_typical for result in found) / len(files) == pytest.approx(1 / 7, abs=0.05)

@@ -71,7 +71,7 @@ def test_unknown_sex_is_never_female(text):
 @pytest.mark.parametrize(
     ("months", "said"), [(99.4, "8 y 3 m"), (99.6, "8 y 4 m"), (0, "0 y 0 m"), (11.7, "1 y 0 m"), (228, "19 y 0 m")]
 )
-def test_months_are_told_as_years_and_months(months, said):
+def test_months_are_printed_as_years_and_months(months, said):
     assert years_and_months(months) == said
 
 

@@ -1,4 +1,4 @@
-"""Masks beside images: which belongs to which, and what becomes of the others."""
+"""Masks of an archive: which image each belongs to, and how the others are reported."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_masks_meet_their_images_and_the_rest_is_listed(folder):
     assert rest == [("7", "no_image")]
 
 
-def test_the_path_goes_before_the_name_and_a_mask_serves_one_image(folder):
+def test_the_path_takes_precedence_over_the_name_and_a_mask_serves_one_image(folder):
     root = folder("1.png", "a/1.png", "b/1.dcm", "b/1.png", "c/1.png")
     folder("masks/1.png", "masks/b/1.png", "masks/b/1.dcm.png")
     met, rest = pairs(FilesArchive(str(root), masks=True), root)
@@ -57,7 +57,7 @@ def test_the_path_goes_before_the_name_and_a_mask_serves_one_image(folder):
     assert rest == []
 
 
-def test_two_masks_of_one_name_are_told(folder):
+def test_two_masks_of_one_name_are_reported(folder):
     root = folder("1.png", "masks/1.bmp", "masks/1.png")
     met, rest = pairs(FilesArchive(str(root), masks=True), root)
     assert met == [("1.png", "1.bmp")]
@@ -75,10 +75,10 @@ def test_a_mask_that_several_images_fit_belongs_to_none(folder):
     assert [mask for _, mask in met] == [None, None, None, None, "9.png"]
     assert rest == [("7", "duplicate_id"), ("c/8", "duplicate_id")]
     said = [item.problem[1] for item in FilesArchive(str(root), masks=True).inputs() if not item.uri]
-    assert all("2 images fit this name" in text for text in said)
+    assert all("2 images match this name" in text for text in said)
 
 
-def test_ids_that_repeat_in_a_labelled_archive_are_told(folder):
+def test_repeated_ids_of_a_labelled_archive_are_reported(folder):
     root = folder("a/x1.png", "b/x1.png", "masks/x1.png")
     (root / "labels.csv").write_text("id,boneage,male\nx1,12,True\n")
     met, rest = pairs(open_archive(str(root)), root)
@@ -86,7 +86,7 @@ def test_ids_that_repeat_in_a_labelled_archive_are_told(folder):
     assert rest == [("x1", "duplicate_id")]
 
 
-def test_what_is_no_image_by_its_name_takes_no_mask_from_one(folder):
+def test_a_file_without_an_image_extension_takes_no_mask_from_an_image(folder):
     root = folder("a/7.json", "a/7.png", "b/8", "b/8.txt", "masks/7.png", "masks/b/8.png")
     met, rest = pairs(FilesArchive(str(root), masks=True), root)
     assert met == [("a/7.json", None), ("a/7.png", "7.png"), ("b/8", "b/8.png"), ("b/8.txt", None)]
@@ -101,14 +101,14 @@ def test_images_are_listed_twice_only_where_there_are_masks(folder):
     assert listed == []
 
 
-def test_without_masks_asked_for_they_are_told_from_radiographs(folder):
+def test_masks_are_not_scored_as_radiographs(folder):
     root = folder("1.png", "masks/1.png", "masks/2.png", "masked/1.png")
     archive = FilesArchive(str(root))
     assert [mask for _, mask in pairs(archive, root)[0]] == [None] * 4
     problems = {item.uri.removeprefix(f"{root}/"): item.problem for item in archive.inputs()}
     assert {name for name, problem in problems.items() if problem} == {"masks/1.png", "masks/2.png"}
     assert problems["masks/2.png"][0] == "unsupported_format"
-    assert "a hand mask, not a radiograph" in problems["masks/2.png"][1]
+    assert "a hand mask in masks/, not a radiograph" in problems["masks/2.png"][1]
 
 
 def test_a_mask_takes_no_metadata_from_an_image(folder):

@@ -22,14 +22,14 @@ DATA = Path(os.environ.get("BONEAGE_TEST_DATA", Path(__file__).parents[3] / "sha
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A small phantom archive and its answer sheet; not to be changed."""
+    """A small phantom archive and its truth; tests must not change it."""
     root = tmp_path_factory.mktemp("heads")
     return root, write_cephalogram_archive(str(root), 3, seed=5, size=256)
 
 
 @pytest.fixture
 def archive(written, tmp_path):
-    """A copy that a test may spoil."""
+    """A copy that a test may change."""
     for info in storage.list_files(str(written[0])):
         storage.write_bytes(f"{tmp_path}/{info.uri.removeprefix(f'{written[0]}/')}", storage.read_bytes(info.uri))
     return tmp_path
@@ -81,7 +81,7 @@ def test_tables_that_contradict_each_other_are_not_used(archive):
     assert [(i.record_id, i.problem[0]) for i in items[3:]] == [("001", "duplicate_id")]
 
 
-def test_a_table_whose_id_column_is_misspelt_is_told(archive):
+def test_a_table_with_a_misspelt_id_column_is_reported(archive):
     (archive / "ages.csv").write_text("imgae;age\n001.png;12,5\n")
     (archive / "other.csv").write_text("a;b\n1;2\n")
     assert notes(archive) == [("ages.csv", "bad_label")]
@@ -110,7 +110,7 @@ def test_annotations_that_are_absent_bad_or_alone(archive):
     assert rest[-1].problem[1] == f"{archive}/facial/002.txt: 19 lines x,y are needed, 1 were found"
 
 
-def test_the_second_image_of_a_name_and_one_beside_the_folders_are_accounted_for(archive):
+def test_the_second_image_of_a_name_and_one_outside_the_folders_are_accounted_for(archive):
     (archive / "images" / "001.jpg").write_bytes(b"pixels")
     (archive / "extra.png").write_bytes(b"pixels")
     items = [(Path(i.uri).name, i.problem and i.problem[0]) for i in CephalogramArchive(str(archive)).inputs()]
@@ -123,7 +123,7 @@ def test_the_second_image_of_a_name_and_one_beside_the_folders_are_accounted_for
     ]
 
 
-def test_a_file_that_is_of_no_use_leaves_its_id_to_the_next(archive):
+def test_an_unusable_file_leaves_its_id_to_the_next(archive):
     os.mkfifo(archive / "images" / "001.jpg")
     one, two, *_ = CephalogramArchive(str(archive)).inputs()
     assert (Path(one.uri).name, one.problem[0], one.vertebral) == ("001.jpg", "unsupported_format", None)
@@ -156,7 +156,7 @@ def test_no_file_vanishes_without_a_row(archive):
         ("pipe.csv", "unsupported_format"),
         ("test.zip!/deeper/005.png", None),
     ]
-    assert items[5].problem[1] == "lies in old/, which is not read; images belong into images/, and tables beside it"
+    assert items[5].problem[1] == "old/ is not read; put images into images/, and tables next to that folder"
     assert (items[5].vertebral, items[5].pixel_spacing_mm, items[0].vertebral is None) == (None, None, False)
     assert read_input(items[3]).reason == "not_found"
 

@@ -1,4 +1,4 @@
-"""A DICOMDIR leads to its files, and nowhere else."""
+"""A DICOMDIR leads to its files and nowhere else."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def dicomdir(references):
 
 @pytest.fixture
 def disc(tmp_path):
-    """A folder with two films and something beside that no DICOMDIR may reach."""
+    """A folder with two films, and a file outside that no DICOMDIR may reach."""
     root = tmp_path / "disc"
     (root / "DICOM" / "ST1").mkdir(parents=True)
     (root / "DICOM" / "ST1" / "IM1").write_bytes(b"one")
@@ -69,7 +69,7 @@ def test_the_files_it_references_are_the_inputs_in_its_order(disc):
         (f"{disc}/DICOM/ST1/IM1", "IM1", 3),
     ]
     assert [read_input(item) for item in items[:2]] == [b"two", b"one"]
-    assert items[2].problem == ("not_found", "the DICOMDIR references this file, but it is not there")
+    assert items[2].problem == ("not_found", "the DICOMDIR references this file, but it does not exist")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_the_files_it_references_are_the_inputs_in_its_order(disc):
 def test_nothing_outside_its_folder_is_reached(disc, reference):
     (disc / "DICOMDIR").write_bytes(dicomdir([reference]))
     (item,) = FilesArchive(str(disc / "DICOMDIR")).inputs()
-    assert item.problem == ("permission_denied", "this entry of the DICOMDIR leads out of the archive")
+    assert item.problem == ("permission_denied", "the DICOMDIR references a path outside the archive")
     assert read_input(item).reason == "permission_denied"
 
 
@@ -109,7 +109,7 @@ def test_names_may_differ_in_case_and_the_exact_one_is_preferred(disc):
     assert listed(disc) == [("dicom/im9", None), ("DICOM/IM8", None)]
 
 
-def test_a_file_is_listed_once_and_a_second_reference_is_told(disc):
+def test_a_file_is_listed_once_and_a_second_reference_is_reported(disc):
     (disc / "DICOMDIR").write_bytes(dicomdir([["DICOM", "ST1", "IM1"]] * 2))
     assert [problem for _, problem in listed(disc)] == [None, "duplicate_id"]
 
@@ -125,7 +125,7 @@ def test_one_without_files_says_so(disc):
     assert listed(disc) == [("DICOMDIR", "no_pixels")]
 
 
-def test_its_content_tells_a_dicomdir_of_another_name_and_in_a_folder_it_is_a_file(disc):
+def test_its_content_identifies_a_dicomdir_of_another_name_and_in_a_folder_it_is_a_file(disc):
     (disc / "INDEX").write_bytes(dicomdir([["DICOM", "ST1", "IM1"]]))
     assert listed(disc, "INDEX") == [("DICOM/ST1/IM1", None)]
     assert not is_dicomdir(str(disc / "unreferenced"))

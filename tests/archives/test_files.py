@@ -1,4 +1,4 @@
-"""A bare folder: every file is an input, whatever it is."""
+"""A bare folder: every file is an input."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def names(archive):
 
 
 def notes(archive):
-    """(id, reason) of what leads to no file; it comes last."""
+    """(id, reason) of the notes, which come last."""
     items = list(archive.inputs())
     last = [item for item in items if not item.uri]
     assert items[len(items) - len(last) :] == last
@@ -75,7 +75,7 @@ def test_rows_that_contradict_each_other_leave_the_sex_unknown(folder, tmp_path)
     assert notes(archive) == [("1", "duplicate_id")]
 
 
-def test_options_stand_over_metadata_and_say_so(folder, tmp_path):
+def test_options_take_precedence_over_metadata(folder, tmp_path):
     table = tmp_path / "metadata.csv"
     table.write_text("id,sex,spacing\n1,M,0.1\n")
     item = next(iter(FilesArchive(str(folder), str(table), sex="F", spacing_mm=0.3).inputs()))
@@ -88,7 +88,7 @@ def test_one_file_is_an_archive_of_one(folder):
 
 
 def test_an_empty_folder_and_an_absent_one_are_refused(tmp_path):
-    with pytest.raises(NoUsableInputError, match="holds no file"):
+    with pytest.raises(NoUsableInputError, match="holds no input file"):
         list(FilesArchive(str(tmp_path)).inputs())
     with pytest.raises(StorageError, match="absent"):
         list(FilesArchive(str(tmp_path / "absent")).inputs())
@@ -104,7 +104,7 @@ def test_sizes_are_those_of_the_listing_and_too_large_is_a_problem(folder, monke
     assert large.problem[1] == "1048577 bytes; at most 1048576 are read (BONEAGE_MAX_INPUT_MB changes that)"
 
 
-def test_a_name_serves_the_first_folder_only_and_the_rest_is_told(folder, tmp_path):
+def test_a_name_applies_to_the_first_folder_only_and_the_rest_is_reported(folder, tmp_path):
     (folder / "right").mkdir()
     for name in ("left/3.dcm", "right/3.jpg", "right/3.png"):
         (folder / name).write_bytes(b"bytes")
@@ -119,7 +119,7 @@ def test_a_name_serves_the_first_folder_only_and_the_rest_is_told(folder, tmp_pa
         "3",
         (
             "duplicate_id",
-            f"2 more files of this name lie in other folders than {folder}/left and got no metadata; name files by their path",
+            f"2 more files with this name, in other folders than {folder}/left, got no metadata; give paths as ids",
         ),
     )
 
@@ -132,7 +132,7 @@ def test_a_path_is_more_exact_than_a_name_and_may_be_written_as_on_windows(folde
     assert notes(archive) == [("3", "no_image")]
 
 
-def test_cells_that_cannot_be_read_are_told_and_the_file_is_still_there(folder, tmp_path):
+def test_cells_that_cannot_be_read_are_reported_and_the_file_is_still_there(folder, tmp_path):
     table = tmp_path / "metadata.csv"
     table.write_text("id,sex,spacing\n1,xyz,abc\n")
     items = list(FilesArchive(str(folder), str(table)).inputs())
@@ -141,7 +141,7 @@ def test_cells_that_cannot_be_read_are_told_and_the_file_is_still_there(folder, 
     assert items[-1].problem == ("bad_label", f"{table}: 'xyz', 'abc' cannot be read and counts as unknown")
 
 
-def test_ages_in_months_stand_before_years_and_bad_ones_are_told(folder, tmp_path):
+def test_ages_in_months_take_precedence_and_bad_ones_are_reported(folder, tmp_path):
     table = tmp_path / "metadata.csv"
     table.write_text("id,age,age_months\n1,10,121\n2,10,\n3,150,\nnotes,,300\n")
     items = list(FilesArchive(str(folder), str(table)).inputs())
@@ -158,10 +158,10 @@ def test_ages_in_months_stand_before_years_and_bad_ones_are_told(folder, tmp_pat
     ]
 
 
-def test_litter_is_no_input(folder):
+def test_system_files_are_no_input(folder):
     for name in (".DS_Store", "Thumbs.db", "left/desktop.ini", "._1.png", "__MACOSX/1.png", "._scans.zip"):
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(b"litter")
+        (folder / name).write_bytes(b"system")
     assert names(FilesArchive(str(folder))) == ["1.png", "2.png", "left/3.jpg", "notes.txt"]
     assert names(FilesArchive(str(folder / "Thumbs.db"))) == ["Thumbs.db"], "named, it is what is meant"
 

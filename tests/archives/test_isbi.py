@@ -40,7 +40,7 @@ def test_the_first_19_lines_are_points(text):
         ("\n".join(["1,2,3", *LINES]), "line 1 is not x,y"),
     ],
 )
-def test_what_cannot_be_used_is_explained(text, message):
+def test_an_unusable_annotation_is_explained(text, message):
     with pytest.raises(InputProblem) as caught:
         read_isbi(text.encode())
     assert (caught.value.step, caught.value.reason, caught.value.message) == ("list", "bad_label", message)
@@ -54,6 +54,6 @@ def test_all_real_annotations_are_read():
     assert all(0 <= x < 1935 and 0 <= y < 2400 for one in points.values() for x, y in one)
 
 
-def test_points_on_one_spot_are_no_annotation():
+def test_points_on_one_spot_are_not_an_annotation():
     with pytest.raises(InputProblem, match="only 1 of the 19 points are at different places"):
         read_isbi(b"100,200\n" * 19)

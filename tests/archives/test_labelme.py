@@ -99,7 +99,7 @@ def test_of_too_many_points_the_later_of_the_closest_pair_goes():
         (b"[]", "not a labelme JSON file with shapes"),
     ],
 )
-def test_what_cannot_be_used_is_explained(data, message):
+def test_an_unusable_annotation_is_explained(data, message):
     assert refused(data) == message
 
 
@@ -118,8 +118,8 @@ def test_all_real_annotations_are_read_and_their_order_is_found_again():
 
 def test_points_on_one_line_are_no_vertebra():
     line = [(480.0 + 20 * k, 1660.0 + 20 * k) for k in range(5)]
-    assert "these points are no vertebrae" in refused(annotation(c3=line))
+    assert "the points are not vertebrae" in refused(annotation(c3=line))
 
 
 def test_c4_above_c3_is_no_neck():
-    assert "these points are no vertebrae" in refused(annotation(c3=C4, c4=C3))
+    assert "the points are not vertebrae" in refused(annotation(c3=C4, c4=C3))

@@ -1,4 +1,4 @@
-"""Which archive a layout is taken for, and from an input to its bytes."""
+"""Recognising an archive by its layout, and reading the bytes of an input."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def folder(tmp_path):
     return root
 
 
-def test_labels_inside_or_beside_or_given_make_it_rsna(folder, tmp_path):
+def test_labels_inside_or_next_to_it_or_given_make_it_rsna(folder, tmp_path):
     (folder / "labels.csv").write_text(LABELS)
     assert isinstance(open_archive(str(folder)), RsnaArchive)
     (folder / "labels.csv").rename(tmp_path / "scans.csv")
@@ -68,19 +68,19 @@ def test_a_table_without_bone_ages_is_metadata(folder, tmp_path, header, cells, 
 
 
 @pytest.mark.parametrize("header", ["id,bonage,male", "id,bone_months,male", "id,note"])
-def test_a_table_that_seems_to_tell_bone_ages_or_nothing_is_refused(folder, tmp_path, header):
+def test_a_table_that_seems_to_hold_bone_ages_or_nothing_is_refused(folder, tmp_path, header):
     (tmp_path / "md.csv").write_text(f"{header}\n1,12,0\n")
     with pytest.raises(UsageError, match=rf"no bone age column \(found: {', '.join(header.split(','))}\)"):
         open_archive(str(folder), str(tmp_path / "md.csv"))
 
 
-def test_nothing_there_is_said(tmp_path):
+def test_an_absent_archive_is_reported(tmp_path):
     for labels in (None, "labels.csv"):
         with pytest.raises(StorageError, match=r"absent: there is no such file or folder"):
             open_archive(str(tmp_path / "absent"), labels)
 
 
-def test_the_layout_is_told_on_s3_too(s3_bucket):
+def test_the_layout_is_recognised_on_s3_too(s3_bucket):
     storage.write_bytes(f"{s3_bucket}/hands/1.png", b"pixels")
     assert isinstance(open_archive(f"{s3_bucket}/hands"), FilesArchive)
     storage.write_bytes(f"{s3_bucket}/hands.csv", LABELS.encode())
@@ -105,12 +105,12 @@ def test_stems(uri, stem):
     assert stem_of(uri) == stem
 
 
-def test_a_problem_of_the_listing_is_told_without_reading():
+def test_a_problem_of_the_listing_is_returned_without_reading():
     answer = read_input(Input("s3://nowhere/1.png", "1", problem=("no_label", "why")))
     assert (answer.step, answer.reason, answer.message, answer.status) == ("list", "no_label", "why", "failed")
 
 
-def test_a_file_that_is_gone_or_has_grown_too_large_is_told_at_reading(folder, monkeypatch):
+def test_a_file_that_is_gone_or_has_grown_too_large_is_reported_at_reading(folder, monkeypatch):
     assert read_input(Input(f"{folder}/2.png", "2")).reason == "not_found"
     assert read_input(Input(f"{folder}/1.png", "1")) == b"pixels"
     monkeypatch.setattr("boneage_ray.archives.entry.MEBIBYTE", 1)
@@ -120,7 +120,7 @@ def test_a_file_that_is_gone_or_has_grown_too_large_is_told_at_reading(folder, m
         assert (answer.step, answer.reason) == ("read", "too_large")
 
 
-def test_a_path_with_a_mark_like_that_of_members_is_a_path(tmp_path):
+def test_a_path_with_a_mark_like_that_of_entries_is_a_path(tmp_path):
     (tmp_path / "wow!").mkdir()
     (tmp_path / "wow!" / "1.png").write_bytes(b"pixels")
     (item,) = FilesArchive(str(tmp_path)).inputs()
@@ -128,6 +128,6 @@ def test_a_path_with_a_mark_like_that_of_members_is_a_path(tmp_path):
 
 
 def test_opening_needs_neither_pydicom_nor_numpy():
-    told = "import sys, boneage_ray.archives.open, boneage_ray.archives.read\n"
-    code = f"{told}print({{'pydicom', 'pydantic', 'numpy', 'cv2', 'ray', 'torch'}} & set(sys.modules))"
+    imports = "import sys, boneage_ray.archives.open, boneage_ray.archives.read\n"
+    code = f"{imports}print({{'pydicom', 'pydantic', 'numpy', 'cv2', 'ray', 'torch'}} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

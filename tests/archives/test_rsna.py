@@ -1,4 +1,4 @@
-"""RSNA layout: images joined with labels, and an account of whatever does not join."""
+"""RSNA layout: images joined with labels, and a report of whatever does not join."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_images_meet_their_labels(archive, nested):
     assert missed == []
 
 
-def test_labels_and_images_that_stand_alone_are_listed(archive):
+def test_labels_without_images_and_images_without_labels_are_listed(archive):
     made = archive(TABLE, images=("2", "9"))
     assert read(made) == ([("2", 130.5, "F")], [("1", "no_image"), ("3", "no_image"), ("9", "no_label")])
     assert read(made) == read(made), "a second reading must not double the list"
@@ -65,7 +65,7 @@ def test_ids_may_be_written_with_the_extension(archive):
     assert (found, missed) == ([("1", 12.0, "M"), ("2", 24.0, "M")], [])
 
 
-def test_a_repeated_row_of_equal_content_is_used_once_and_told(archive):
+def test_a_repeated_row_of_equal_content_is_used_once_and_reported(archive):
     found, missed = read(archive(TABLE + "1,12,True\n"))
     assert [record_id for record_id, _, _ in found] == ["1", "2", "3"]
     assert missed == [("1", "duplicate_id")]
@@ -85,12 +85,12 @@ def test_the_second_image_of_an_id_is_not_used(archive):
 
 
 @pytest.mark.parametrize("age", ["NaN", "-1", "300", "ten years", ""])
-def test_a_label_that_is_no_age_is_told_with_what_is_needed(archive, age):
+def test_a_label_that_is_no_age_is_reported_with_the_expected_range(archive, age):
     made = archive(f"id,boneage,male\n1,{age},True\n2,24,True\n", images=("1", "2"))
     assert read(made) == ([("2", 24.0, "M")], [("1", "bad_label")])
     shown = repr(age) if age else "None"
     bad, _ = made.inputs()
-    assert (bad.record_id, bad.problem[1]) == ("1", f"bone age {shown}; months in 0..240 are needed")
+    assert (bad.record_id, bad.problem[1]) == ("1", f"bone age {shown}: months in 0..240 are needed")
     assert bad.uri.endswith("/1.png"), "the image is accounted for once, with its label's problem"
 
 
@@ -121,7 +121,7 @@ def test_the_table_says_the_split_and_else_the_top_folder(tmp_path):
     assert items == {"1": ("train", "a"), "2": ("test", "b"), "3": (None, None), "4": ("test", None)}
 
 
-def test_images_may_come_in_a_zip_file_beside_their_table(tmp_path):
+def test_images_may_come_in_a_zip_file_next_to_their_table(tmp_path):
     (tmp_path / f"{NAME}.csv").write_text(TABLE)
     with zipfile.ZipFile(tmp_path / f"{NAME}.zip", "w") as made:
         for name in (f"{NAME}/1.png", f"{NAME}/2.png", "__MACOSX/._1.png"):
@@ -239,7 +239,7 @@ def test_the_order_is_that_of_the_uris_every_time(archive):
     assert len(uris) == 30
 
 
-def test_a_mask_that_is_no_file_is_told_and_never_opened(archive, tmp_path):
+def test_a_mask_that_is_no_file_is_reported_and_never_opened(archive, tmp_path):
     made = archive(TABLE)
     (tmp_path / "rsna" / "masks").mkdir()
     os.mkfifo(tmp_path / "rsna" / "masks" / "1.png")

@@ -1,4 +1,4 @@
-"""CSV tables: headers, cells, and what cannot be read."""
+"""CSV tables: headers, cells, and errors."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_ages_are_needed_only_where_asked_for(table):
 @pytest.mark.parametrize(
     "text", [b"", b"\n", b"PK\x03\x04\xff\xfe", "id,boneage\n1,2".encode("utf-16"), "id,boneage".encode("utf-16-le")]
 )
-def test_what_is_no_table_is_refused_for_the_person(table, text):
+def test_a_file_that_is_no_table_is_refused(table, text):
     with pytest.raises(UsageError):
         list(read_table(table(text), needs_age=True))
 
@@ -138,7 +138,7 @@ def test_patient_split_and_source_go_along(table, patient, split, cell, name):
     assert (made.patient, made.split, made.source, row.unusable) == ("p7", name, "north", ())
 
 
-def test_a_number_of_a_fold_is_no_split_and_a_wrong_word_is_told(table):
+def test_a_number_of_a_fold_is_no_split_and_a_wrong_word_is_reported(table):
     rows = list(read_table(table("id,fold,sex,spacing\n1,3,M,0.1\n2,holdout,xyz,abc\n"), needs_age=False))
     assert [(row.split, row.unusable) for row in rows] == [(None, ()), (None, ("xyz", "abc", "holdout"))]
 
@@ -231,11 +231,13 @@ def test_a_spacing_that_no_pixel_has_is_none(text, value):
     ],
 )
 def test_two_columns_of_one_meaning_are_refused(table, header, both):
-    with pytest.raises(UsageError, match=f"says the same in the columns {re.escape(both)}; keep one of them"):
+    with pytest.raises(
+        UsageError, match=f"has several columns for the same value: {re.escape(both)}; keep one of them"
+    ):
         check_table(table(f"{header}\n1,2,3,4\n"), needs_age=True)
 
 
-def test_columns_of_other_meaning_or_none_may_stand_together(table):
+def test_columns_of_other_meaning_or_none_may_occur_together(table):
     (row,) = read_table(table("id,image,boneage,age,note,note\n1,x.png,100,8,a,b\n"), needs_age=True)
     assert (row.record_id, row.age_text, row.years_text) == ("1", "100", "8")
 
@@ -253,7 +255,7 @@ def test_columns_of_other_meaning_or_none_may_stand_together(table):
     ],
     ids=["to the end", "to another", "text after", "multi-line note before", "long cell", "header", "long header"],
 )
-def test_what_is_no_csv_is_told_with_its_line(table, text, line):
+def test_text_that_is_not_csv_is_reported_with_its_line(table, text, line):
     uri = table(text)
     with pytest.raises(UsageError, match=rf"labels\.csv, line {line}: .*is a quote missing\?"):
         check_table(uri, needs_age=True)

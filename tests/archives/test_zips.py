@@ -79,7 +79,7 @@ def test_metadata_names_members(packed, tmp_path):
     assert [i.sex for i in FilesArchive(str(path), str(table)).inputs()] == ["F", "M", "F"]
 
 
-def test_folders_and_litter_are_left_out_and_links_told(packed, tmp_path):
+def test_folders_and_system_files_are_left_out_and_links_reported(packed, tmp_path):
     path = packed(
         {
             "a/": b"",
@@ -344,4 +344,4 @@ def test_an_absent_zip_file_is_not_found(tmp_path):
 def test_a_member_that_is_not_there_is_not_found(packed):
     path = packed({"1.png": b"1"})
     answer = read_input(Input(f"{path}!/2.png", "2"))
-    assert (answer.reason, answer.message) == ("not_found", f"{path} holds no member of this name")
+    assert (answer.reason, answer.message) == ("not_found", f"{path} has no entry with this name")

@@ -30,7 +30,7 @@ def test_a_mask_is_bent_like_its_image_and_stays_a_mask():
     assert (out.mask_B1HW - (out.image_B1HW > 0.5).float()).abs().mean() < 0.002
 
 
-def test_an_unknown_point_stays_unknown_and_the_others_do_not_care():
+def test_an_unknown_point_stays_unknown_and_the_others_are_unaffected():
     points = torch.full((3, 2, 2), torch.nan)
     points[:, :1] = POINTS
     out = Augment(AugmentConfig(bend=0.02))(torch.rand(3, 1, 128, 128), points_BK2=points)
@@ -39,7 +39,7 @@ def test_an_unknown_point_stays_unknown_and_the_others_do_not_care():
 
 
 def test_no_field_folds_over_itself():
-    """Neighbours keep their order even where all displacements are the greatest that can be asked for."""
+    """Neighbours keep their order also at the largest displacements."""
     torch.manual_seed(0)
     ramp = torch.linspace(0.2, 0.8, 128).expand(64, 1, 128, 128)
     out = Augment(AugmentConfig(bend=0.05))(ramp).image_B1HW[:, 0, 20:-20, 20:-20]

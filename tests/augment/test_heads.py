@@ -119,7 +119,7 @@ def test_the_published_blur_hardly_changes_a_pixel_and_a_wider_one_does():
 
 
 def test_a_crop_cuts_the_face_of_a_mirrored_head_too():
-    """The head faces right; whatever way it looks at last, its spine (left of the crop) is there."""
+    """The head faces right when it is cropped, so that its spine is kept, mirrored or not."""
     image = torch.zeros(CASES, 1, HEIGHT, WIDTH)
     image[..., 10] = 1.0
     out = run({"crop_right": 1.0, "flip_last": 0.5}, image)

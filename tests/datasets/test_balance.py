@@ -46,7 +46,7 @@ def test_chosen_rows_are_read_as_often_as_they_were_drawn(tmp_path):
     assert read_slice(Slice(uri, 0, 4, (3, 0, 0))).column("image").to_pylist() == [b"d", b"a", b"a"]
 
 
-def test_nothing_to_balance_by_is_said(tmp_path):
+def test_nothing_to_balance_by_is_reported(tmp_path):
     path = tmp_path / "part.parquet"
     pq.write_table(pa.table({"age_months": pa.array([None, None], pa.float64()), "sex": ["F", "M"]}), path)
     with pytest.raises(NoUsableInputError, match="no training case has an age, so balance=four"):

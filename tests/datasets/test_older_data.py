@@ -1,4 +1,4 @@
-"""Data that were prepared before there were masks."""
+"""Data of versions without masks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ RECORD = {"record_id": "1", "image": b"1234", "height": 2, "width": 2, "age_mont
 
 
 def older(config):
-    """What a manifest said of a config before it could have a mask."""
+    """The image settings in a manifest of a version without masks."""
     return {name: value for name, value in config.model_dump(mode="json").items() if not name.startswith("mask")}
 
 
-def test_what_they_do_not_say_is_the_default():
+def test_missing_settings_have_their_defaults():
     prepared = PreparedData("data", {"image": older(ImageConfig(size=128))})
     prepared.check_image(ImageConfig(size=128))
     with pytest.raises(MismatchError, match="mask none instead of hand"):

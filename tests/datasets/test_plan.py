@@ -32,7 +32,7 @@ def test_validation_reads_every_row_exactly_once_and_in_order(world):
     assert [row for share in shares for row in share] == rows([Slice(s.uri, 0, s.rows) for s in SHARDS])
 
 
-def test_the_order_is_drawn_anew_each_epoch_and_the_same_for_the_same_epoch():
+def test_the_order_is_drawn_again_each_epoch_and_the_same_for_the_same_epoch():
     orders = [tuple(s.uri for s in training_slices(SHARDS, 0, epoch, 0, 1)) for epoch in range(12)]
     assert orders == [tuple(s.uri for s in training_slices(SHARDS, 0, epoch, 0, 1)) for epoch in range(12)]
     assert len(set(orders)) > 4

@@ -159,11 +159,11 @@ def test_an_archive_in_s3_equals_one_in_a_folder(tmp_path, s3_bucket):
 def test_bad_arguments_are_refused(write, tmp_path):
     with pytest.raises(UsageError, match="at least one"):
         write(str(tmp_path), 0, 1, 64)
-    with pytest.raises(UsageError, match="from 0 up"):
+    with pytest.raises(UsageError, match="must be 0 or more"):
         write(str(tmp_path), 1, -1, 64)
 
 
-def test_masks_lie_beside_the_images_and_fit_them(tmp_path):
+def test_masks_are_next_to_the_images_and_fit_them(tmp_path):
     entries = write_hand_archive(str(tmp_path), count=2, seed=9, size=64, bad=True)
     before = contents(tmp_path)
     write_hand_masks(str(tmp_path), entries, seed=9, size=64)

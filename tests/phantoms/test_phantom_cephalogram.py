@@ -1,4 +1,4 @@
-"""Cephalogram phantoms: the points say the stage, the drawing goes through the points."""
+"""Cephalogram phantoms: the points show the stage, the drawing goes through the points."""
 
 from __future__ import annotations
 

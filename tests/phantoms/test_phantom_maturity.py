@@ -1,4 +1,4 @@
-"""What age and sex show: monotone signs, girls ahead of boys, textbook order of the carpals."""
+"""Signs of age and sex: monotone signs, girls ahead of boys, textbook order of the carpals."""
 
 from __future__ import annotations
 

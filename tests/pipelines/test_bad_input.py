@@ -1,4 +1,4 @@
-"""What must not go quietly: every planted defect has its row or its error, and none stops the others."""
+"""Bad inputs: every planted defect has its row or its error, and none stops the others."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_prepare_accounts_for_every_defect(bad_archive, local_ray, tmp_path):
 def test_score_gives_every_defect_a_row(bad_archive, model, tmp_path, result_rows):
     out = str(tmp_path / "scores")
     source = str(bad_archive / HAND_FOLDER)
-    # A name that is no UTF-8, as old scanners write them: read under its own name, told in escaped form.
+    # A name that is no UTF-8, as old scanners write them: read under its own name, reported in escaped form.
     (bad_archive / HAND_FOLDER / os.fsdecode(b"name-\xff.png")).write_bytes(b"not an image")
     with pytest.raises(StrictError, match="6 of 31 inputs"):
         run(pipeline.score, pipeline.ScoreArguments(source, model, out, strict=True))
@@ -92,9 +92,9 @@ def test_errors_for_a_person(archive, model, prepared, local_ray, tmp_path):
     empty.mkdir()
     (tmp_path / "file").write_text("")
     out = str(tmp_path / "out")
-    with pytest.raises(NoUsableInputError, match="holds no file to work on"):
+    with pytest.raises(NoUsableInputError, match="holds no input file"):
         run(pipeline.prepare, pipeline.PrepareArguments(str(empty), "demo", out))
-    with pytest.raises(NoUsableInputError, match="holds no file to work on"):
+    with pytest.raises(NoUsableInputError, match="holds no input file"):
         run(pipeline.score, pipeline.ScoreArguments(str(empty), model, out))
     with pytest.raises(StorageError, match="nowhere"):
         run(pipeline.score, pipeline.ScoreArguments(str(tmp_path / "nowhere"), model, out))
@@ -120,7 +120,7 @@ def test_missing_column_names_what_was_found(archive, local_ray, tmp_path):
         run(pipeline.prepare, pipeline.PrepareArguments(archive, "demo", str(tmp_path / "d"), labels=str(table)))
 
 
-def test_metadata_that_cannot_be_used_is_told(archive, model, tmp_path, capsys):
+def test_unusable_metadata_is_reported(archive, model, tmp_path, capsys):
     table = tmp_path / "sexes.csv"
     names = sorted(path.stem for path in Path(archive, HAND_FOLDER).iterdir())
     lines = ["stem;sex;spacing", f"{names[0]};F;0,14", f"{names[1]};X;abc", "ghost;M;0.2"]
@@ -134,7 +134,7 @@ def test_metadata_that_cannot_be_used_is_told(archive, model, tmp_path, capsys):
     assert "ghost: " in err
 
 
-def test_damaged_manifest_is_told(prepared, model, tmp_path):
+def test_damaged_manifest_is_reported(prepared, model, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     (data / "manifest.json").write_text('{"parts": {}}')

@@ -42,7 +42,7 @@ def free_ports(count):
 
 
 def wait_until(holds, what):
-    """Ask until it holds; connection errors count as not yet."""
+    """Wait until a condition holds; connection errors count as false."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         try:
@@ -93,7 +93,7 @@ def places(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def submit(dashboard, places):
-    """submit(name, flags, follow) hands in the entrypoint jobs/NAME.py by a spec; returns the command's answer."""
+    """submit(name, flags, follow) submits the entrypoint jobs/NAME.py by a spec; returns the command's answer."""
 
     def hand_in(name, flags, follow=True):
         spec = {
@@ -161,12 +161,12 @@ def test_a_job_that_fails_ends_the_follower_with_its_own_code_and_last_line(subm
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_entrypoint_has_the_flags_of_its_command(name):
-    told = [
+    shown = [
         subprocess.run([sys.executable, *command, "--help"], capture_output=True, text=True, check=True).stdout
         for command in ([str(JOBS / f"{name}.py")], ["-c", "from boneage_ray.cli import main; main()", name])
     ]
-    assert "--model" in told[0] or "--recipe" in told[0]
-    assert options(told[0]) == options(told[1])
+    assert "--model" in shown[0] or "--recipe" in shown[0]
+    assert options(shown[0]) == options(shown[1])
 
 
 def options(text):

@@ -1,4 +1,4 @@
-"""Steps on prepared images, with the coordinates that lead back to the original."""
+"""Steps on prepared images, with the coordinates that map back to the original."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_picture_is_centred_on_zeros_with_its_aspect_kept(shape):
     assert inside.min() == 200
 
 
-def test_the_size_itself_is_left_as_it_is():
+def test_an_image_of_the_right_size_is_unchanged():
     image = picture(96, 96)
     prepared, to_original = enhance.square(image, 96)
     assert np.array_equal(prepared, image)

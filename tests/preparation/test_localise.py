@@ -65,7 +65,7 @@ def test_the_box_does_not_depend_on_the_size_of_the_picture():
     assert np.abs(np.array(find_hand(image)) - 2 * np.array(find_hand(small))).max() <= 10
 
 
-def test_what_is_no_hand_is_not_found():
+def test_other_pictures_have_no_hand():
     rng = np.random.default_rng(0)
     assert find_hand(np.full((200, 150), 80, np.uint8)) is None
     assert find_hand(rng.integers(90, 110, (300, 250)).astype(np.uint8)) is None
@@ -74,12 +74,12 @@ def test_what_is_no_hand_is_not_found():
     assert find_hand(letters) is None
 
 
-def test_two_separate_hands_are_not_decided_between():
+def test_two_separate_hands_are_not_found():
     image = hand(6, size=256).image
     assert find_hand(np.hstack([image[:, ::-1], np.full((256, 20), 8, np.uint8), image])) is None
 
 
-def test_the_margin_is_a_part_of_the_longer_side_and_ends_at_the_border():
+def test_the_margin_is_a_fraction_of_the_longer_side_and_ends_at_the_border():
     assert widen(Box(100, 50, 200, 250), 0.05, 400, 300) == (90, 40, 210, 260)
     assert widen(Box(3, 50, 200, 398), 0.05, 400, 210) == (0, 33, 210, 400)
     assert widen(Box(3, 50, 200, 398), 0.0, 400, 210) == (3, 50, 200, 398)

@@ -1,4 +1,4 @@
-"""Hand masks: found, read, filled, dilated, laid over; and that nothing is ever used unmasked in their place."""
+"""Hand masks: found, read, filled, dilated, applied; and no image is used unmasked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def dice(one, other):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_phantom_hand_is_told_from_its_background(seed):
+def test_a_phantom_hand_is_separated_from_its_background(seed):
     phantom = hand_phantom(seed, 20 + 12 * seed, "MF"[seed % 2], 384)
     found = masking.hand_mask(phantom.image)
     assert found.shape == phantom.mask.shape
@@ -75,7 +75,7 @@ def problem_of(mask_data, config=None):
 
 
 @pytest.mark.parametrize(
-    ("mask_data", "told", "status"),
+    ("mask_data", "message", "status"),
     [
         (None, "no mask file", "rejected"),
         (b"", "cannot be read: truncated", "failed"),
@@ -84,10 +84,10 @@ def problem_of(mask_data, config=None):
         (encoded(np.zeros_like(HAND.mask)), "covers 0.00%", "rejected"),
     ],
 )
-def test_a_mask_that_cannot_be_used_is_a_problem_with_its_reason(mask_data, told, status):
+def test_a_mask_that_cannot_be_used_is_a_problem_with_its_reason(mask_data, message, status):
     problem = problem_of(mask_data)
     assert (problem.step, problem.reason, problem.status) == ("mask", "no_mask", status)
-    assert told in problem.message
+    assert message in problem.message
     assert problem.thumbnail.startswith(b"\x89PNG")
 
 

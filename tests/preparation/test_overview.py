@@ -1,4 +1,4 @@
-"""What an archive holds, counted and told."""
+"""The overview of an archive: counts and text."""
 
 import json
 from typing import get_args
@@ -59,7 +59,7 @@ ROWS = [
 ]
 
 
-def test_the_balance_and_the_reasons_with_their_steps():
+def test_the_totals_and_the_reasons_with_their_steps():
     found = seen(*ROWS)
     assert (found["inputs"], found["records"], found["rejected"]) == (8, 5, 3)
     assert found["rejected_by_reason"] == {"too_large": 2, "truncated": 1}
@@ -86,7 +86,7 @@ def test_ages_fall_into_the_bins_of_the_rest_of_the_package(age):
     assert age_bin(age) in AGE_BINS
 
 
-def test_what_is_not_a_number_is_unknown_and_the_overview_stays_json():
+def test_values_that_are_not_numbers_are_unknown_and_the_overview_stays_json():
     found = seen(
         record("a", age_months=float("nan"), pixel_spacing_mm=float("inf"), pixel_spacing_source="metadata"),
         record("b", split=None),
@@ -169,9 +169,9 @@ def test_triage_in_words():
         "8 inputs: 5 records, 3 not used; 1 duplicate; 1 without sex; 1 unreadable",
         "Not used: 2 too_large, 1 truncated",
         "Split: 3 train, 1 val, 1 test",
-        "Patients: 2 told apart",
+        "Patients: 2",
         "Duplicates: 2 records with the pixels of another, in 1 group",
-        "Ages: 30 to 100 months, half of them below 100",
+        "Ages: 30 to 100 months, median 100",
         "Without an age: 1",
         "Sex: 2 F, 2 M, 1 unknown (source: 3 metadata, 1 dicom, 1 unknown)",
         "Pixel spacing: 2 dicom:PixelSpacing, 1 dicom:ImagerPixelSpacing, 2 none",

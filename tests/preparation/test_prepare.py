@@ -1,4 +1,4 @@
-"""One file to one prepared image, synthetic and real."""
+"""Preparing one file, synthetic and real."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_the_size_limit_of_the_config_counts():
         prepare_image(png_of(20_000, 20_000, b""), ImageConfig())
 
 
-def test_what_nobody_foresaw_is_a_problem_of_this_file_only(monkeypatch):
+def test_an_unexpected_error_is_a_problem_of_this_file_only(monkeypatch):
     def surprise(pixels, size):
         raise ZeroDivisionError("a surprise")
 

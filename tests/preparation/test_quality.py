@@ -1,4 +1,4 @@
-"""The gate: reasons and thresholds."""
+"""The quality gate: reasons and thresholds."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def test_gray_levels_have_to_span_a_part_of_the_scale(span, reason):
 
 @pytest.mark.parametrize("times", [1, 4, 16, 256, 257])
 @pytest.mark.parametrize(("span", "reason"), [(0, "blank"), (16, "low_contrast"), (18, None), (200, None)])
-def test_an_8_bit_picture_stored_in_16_bits_is_judged_the_same(span, reason, times):
+def test_an_8_bit_picture_stored_in_16_bits_has_the_same_result(span, reason, times):
     assert verdict(spread(span).astype(np.uint16) * np.uint16(times)) == reason
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
-def test_other_depths_are_judged_by_their_own_scale(bits):
+def test_other_bit_depths_have_their_own_scale(bits):
     assert verdict(spread(0.9 * 2**bits, np.uint16, low=0)) is None
     assert verdict(spread(0.04 * 2**bits, np.uint16, low=0.6 * 2**bits)) == "low_contrast"
     assert verdict(spread(0, np.uint16, low=2**bits - 1)) == "blank"
@@ -75,9 +75,9 @@ def test_size_and_aspect(shape, reason):
 
 
 def test_the_message_says_what_was_found_and_what_is_needed():
-    with pytest.raises(InputProblem, match="50 x 90 pixels; the shorter side needs 64"):
+    with pytest.raises(InputProblem, match="50 x 90 pixels; the shorter side must have at least 64"):
         check_quality(picture(90, 50), QualityConfig())
-    with pytest.raises(InputProblem, match=r"sides differ 5\.0 times; at most 3"):
+    with pytest.raises(InputProblem, match=r"the aspect ratio is 5\.0; at most 3 is allowed"):
         check_quality(picture(400, 80), QualityConfig())
 
 
@@ -136,7 +136,7 @@ def test_inversion_of_16_bits_keeps_type_and_steps():
     assert np.array_equal(corrected - corrected.min(), deep - deep.min())
 
 
-def test_what_becomes_of_inverted_images_is_the_configs_choice():
+def test_the_config_decides_how_inverted_images_are_handled():
     image = 255 - radiograph("hand", 2)
     assert verdict(image, inverted="reject") == "inverted"
     kept, flags = check_quality(image, QualityConfig(inverted="keep"))

@@ -51,7 +51,7 @@ def test_shares_are_70_15_15():
     assert Counter(split_records(cases(1000), 0)) == {"train": 700, "val": 150, "test": 150}
 
 
-def test_every_stratum_is_divided_alike():
+def test_every_stratum_has_the_same_shares():
     given = cases(3000)
     strata = {}
     for (_, age, sex), split in zip(given, split_records(given, 3), strict=True):
@@ -82,7 +82,7 @@ def test_shares_can_be_60_20_20():
 
 
 @pytest.mark.parametrize("stratify", [("source",), ("three",), ("four", "sex"), ("source", "age")])
-def test_every_stratum_asked_for_is_divided_alike(stratify):
+def test_every_stratum_asked_for_has_the_same_shares(stratify):
     rng = random.Random(5)
     given = [
         Case(str(k), float(rng.randint(1, 228)), rng.choice(["F", "M"]), rng.choice(["site-a", "site-b", None]))
@@ -100,7 +100,7 @@ def test_every_stratum_asked_for_is_divided_alike(stratify):
         assert abs(counts["test"] - 0.15 * counts.total()) <= 1.5
 
 
-def test_a_patient_and_an_exact_copy_are_on_one_side_also_through_each_other():
+def test_a_patient_and_an_exact_copy_are_in_one_split_also_through_each_other():
     given = [Case(str(k), 100.0, "F", same=(f"patient {k // 3}", f"pixels {k}")) for k in range(300)]
     given += [Case("copy", 100.0, "F", same=("pixels 7",)), Case("again", 50.0, "M", same=("pixels 7", "patient 40"))]
     found = split_cases(given, SplitConfig())
@@ -128,7 +128,7 @@ def test_the_published_split_is_kept_and_its_leaks_are_counted():
         split_cases([*given, Case("d")], SplitConfig(shares="published"))
 
 
-def test_a_split_that_was_written_can_be_given_back():
+def test_a_written_split_can_be_reused():
     given = [Case(str(k), float(k), "F", input_uri=f"s3://a/{k}.png") for k in range(40)]
     given.append(Case("7", 7.0, "M", input_uri="s3://b/7.png"))  # the same stem in another folder
     first = split_cases(given, SplitConfig(seed=3))
@@ -136,7 +136,7 @@ def test_a_split_that_was_written_can_be_given_back():
     assert text.splitlines()[0] == "record_id,split,group,input_uri"
     again = split_cases(given, SplitConfig(seed=99), read_splits(text, "splits.csv"))
     assert again.splits == first.splits
-    with pytest.raises(UsageError, match="does not name 1 of 42 records"):
+    with pytest.raises(UsageError, match="the split table lacks 1 of 42 records"):
         split_cases([*given, Case("new")], SplitConfig(), read_splits(text, "splits.csv"))
 
 
@@ -145,7 +145,7 @@ def test_a_split_table_may_come_from_a_spreadsheet():
     assert read_splits(text, "splits.csv").splits == {"1": "train", "2": "val", "3": "test"}
 
 
-def test_rows_of_a_split_table_that_decide_about_no_record_are_counted():
+def test_rows_of_a_split_table_that_match_no_record_are_counted():
     given = [Case(str(k), 1.0, "F", input_uri=f"s3://a/{k}.png") for k in range(3)]
     text = write_splits(given, split_cases(given, SplitConfig()))
     assert read_splits(text, "splits.csv").idle(given) == []
@@ -157,24 +157,24 @@ def test_rows_of_a_split_table_that_decide_about_no_record_are_counted():
     assert read_splits("record_id,split\ns3://a/1.png,test\n7,val\n", "splits.csv").idle(given) == ["7"]
 
 
-def test_one_id_for_all_patients_is_noticed():
+def test_one_id_for_all_patients_is_reported():
     given = [Case(str(k), 100.0, "F", same=("patient 0",)) for k in range(30)]
     found = split_warnings(split_cases(given, SplitConfig()))
     assert found == [
         "30 of 30 records count as one patient or as copies; is one patient id shared by many?",
-        "no record is in val and test",
+        "there is no record in val and test",
     ]
     assert split_warnings(split_cases([Case(str(k)) for k in range(30)], SplitConfig())) == []
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("id,split\n1,train\n", "record_id and split"),
         ("record_id,split\n1,exam\n", "'exam'"),
         ("record_id,split\n1\n", "''"),
     ],
 )
-def test_a_table_that_is_no_split_is_refused(text, told):
-    with pytest.raises(UsageError, match=told):
+def test_a_table_that_is_no_split_is_refused(text, message):
+    with pytest.raises(UsageError, match=message):
         read_splits(text, "splits.csv")

@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 
 
 def small(recipe):
-    """The recipe with patches or a second look, if it has any, as small as the pictures of this test."""
+    """The recipe with patches or a second pass, if any, as small as the pictures of this test."""
     if recipe.model.kind == "hand-mask":
         return recipe.derive(model={"patch": SIDE, "stride": SIDE // 2, "patches": 1})
     if recipe.model.kind == "cephalogram" and recipe.model.neck:
@@ -44,7 +44,7 @@ every_recipe = pytest.mark.parametrize("recipe", [small(r) for r in RECIPES], id
 
 
 def pictures():
-    """Images whose brightness tells the age; the hand is what is bright, and landmarks lie where they lie in every head."""
+    """Images whose brightness encodes the age; the hand is what is bright, and landmarks lie where they lie in every head."""
     generator = torch.Generator().manual_seed(0)
     ages = torch.linspace(40, 200, CASES)
     images = (torch.rand(CASES, 1, SIDE, SIDE, generator=generator) * ages.view(-1, 1, 1, 1) * 1.2).byte()
@@ -60,7 +60,7 @@ def landmarks():
 
 
 def learner(recipe, stage, model=None):
-    """What the loop makes of a recipe, in float32."""
+    """A learner for a recipe, in float32."""
     torch.manual_seed(recipe.seed)
     model = model or build_model(recipe.model, with_weights=False, size=SIDE)
     optimizer = build_optimizer(stage, parameter_groups(stage, model.head_parameters(), model.blocks()))
@@ -113,7 +113,7 @@ def expected(recipe):
 
 
 @every_recipe
-def test_a_recipe_learns_what_it_is_shown(recipe):
+def test_a_recipe_learns_its_images(recipe):
     alike = {
         "epochs": 1,
         "lr": 1e-3,
@@ -149,7 +149,7 @@ def test_a_recipe_answers_alike_after_saving_and_in_the_columns_of_a_result(reci
 
 
 def golden(name, losses):
-    """The curve of a recipe as it was when it was written down; BONEAGE_WRITE_GOLDEN=1 writes it anew."""
+    """The curve of a recipe as it was when it was written down; BONEAGE_WRITE_GOLDEN=1 writes it again."""
     known = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     if os.environ.get("BONEAGE_WRITE_GOLDEN"):
         known[name] = [round(loss, 4) for loss in losses]
@@ -159,7 +159,7 @@ def golden(name, losses):
 
 
 class Picturebook:
-    """The loop's surroundings: the same few pictures as training, pretraining and validation data."""
+    """A `World` with the same few pictures as training, pretraining and validation data."""
 
     rank, size, device = 0, 1, CPU
 

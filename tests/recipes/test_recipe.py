@@ -1,4 +1,4 @@
-"""Recipes: round trips, derivation, --set, TOML files, and words for what is wrong."""
+"""Recipes: round trips, derivation, --set, TOML files, and messages for errors."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_stage_means_all_stages_and_stages_k_means_one():
         ("", "give key=value"),
     ],
 )
-def test_wrong_settings_name_the_key_and_what_mends_it(setting, said):
+def test_wrong_settings_name_the_key_and_the_fix(setting, said):
     assert said in refusal(override, BASE, [setting])
 
 
@@ -163,7 +163,7 @@ def test_what_recipes_prints_is_a_recipe_file(tmp_path):
     assert find_recipe(str(path)) == BASE
 
 
-def test_what_is_wrong_with_a_recipe_file_is_told(tmp_path):
+def test_errors_of_a_recipe_file_are_reported(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("name = \n")
     assert f"{path} is not TOML" in refusal(find_recipe, str(path))

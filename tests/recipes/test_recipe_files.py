@@ -1,4 +1,4 @@
-"""Recipes in TOML files that name each other."""
+"""Recipes in TOML files with other files as bases."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def test_a_file_may_build_on_a_file(tmp_path):
     assert (recipe.batch_size, recipe.seed, recipe.image.size) == (8, 5, find_recipe("demo").image.size)
 
 
-def test_a_circle_of_files_is_told(tmp_path):
+def test_a_circle_of_files_is_refused(tmp_path):
     path = tmp_path / "a.toml"
     path.write_text(f'base = "{path}"\n')
-    with pytest.raises(UsageError, match="name each other as base"):
+    with pytest.raises(UsageError, match="circular bases"):
         find_recipe(str(path))
 
 

@@ -1,4 +1,4 @@
-"""What a recipe refuses because its parts do not go together, and the words for it."""
+"""Recipes whose parts do not go together are refused with a message."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DIGEST = "0123456789abcdef" * 4
 
 
 def refusal(recipe, *settings):
-    """What is said of the settings, without the recipe's name in front."""
+    """The message for the settings, without the recipe's name in front."""
     with pytest.raises(UsageError) as caught:
         override(recipe, settings)
     return str(caught.value).removeprefix(f"recipe {recipe.name}: ")
@@ -55,7 +55,7 @@ def test_a_hand_mask_is_not_shown_the_answer():
     assert said in refusal(find_recipe("hand-mask"), "image.mask_overlay=true")
 
 
-def test_settings_are_judged_together_in_any_order():
+def test_settings_are_validated_together_in_any_order():
     for settings in (TO_MASKS, TO_MASKS[::-1]):
         made = override(AGE, settings)
         assert (made.model.kind, made.task.kind, made.best_by, made.image.mask) == (
@@ -68,7 +68,7 @@ def test_settings_are_judged_together_in_any_order():
     assert override(AGE, ["stage.final_lr=1e-3", "stage.lr=1e-2"]).stages[0].final_lr == 1e-3
 
 
-def test_a_table_given_anew_can_be_filled_by_further_settings():
+def test_a_new_table_can_be_filled_by_further_settings():
     made = override(AGE, ["model={}", "model.backbone.name=resnet10t", "stages=[{}]", "stages.0.epochs=2"])
     assert (made.model.backbone.name, made.stages[0].epochs) == ("resnet10t", 2)
 
@@ -90,11 +90,11 @@ def test_a_table_given_anew_can_be_filled_by_further_settings():
         (AGE, "augment=none", "augment = 'none': a table of fields is needed"),
     ],
 )
-def test_kinds_are_told_in_words(recipe, setting, said):
+def test_wrong_kinds_are_explained(recipe, setting, said):
     assert refusal(recipe, setting).startswith(said)
 
 
-def test_what_is_told_to_change_a_kind_is_what_changes_it():
+def test_the_suggested_change_of_a_kind_works():
     said = refusal(AGE, "model.kind=hand-mask")
     assert said.endswith("or --set 'model={kind = \"hand-mask\", ...}' with the whole table")
 
@@ -142,14 +142,14 @@ def test_a_hash_may_be_written_in_capitals():
     assert made.model.backbone.weights_sha256 == DIGEST
 
 
-def test_a_file_with_a_key_called_self_is_answered_like_any_other(tmp_path):
+def test_a_file_with_a_key_called_self_is_handled_like_any_other(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('base = "timm-regressor"\nself = 1\n')
     with pytest.raises(UsageError, match="unknown key self"):
         find_recipe(str(path))
 
 
-def test_a_missing_name_is_told_without_the_whole_recipe():
+def test_a_missing_name_is_reported_without_the_whole_recipe():
     with pytest.raises(UsageError, match=r"^recipe mine.toml: name: Field required$"):
         build_recipe({"summary": "y"}, "mine.toml")
 

@@ -1,4 +1,4 @@
-"""Sex and spacing: what was given goes before what the file says, and what nobody says is unknown."""
+"""Sex and spacing: given values take precedence over the file; missing ones are unknown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FILE = Radiograph(PIXELS, sex="M", pixel_spacing_mm=0.2, pixel_spacing_source="d
         (BARE, None, Known(None, "unknown", None, None), ["sex_unknown", "spacing_unknown"]),
     ],
 )
-def test_what_is_given_goes_before_the_file(item, file, known, flags):
+def test_given_values_take_precedence_over_the_file(item, file, known, flags):
     found = known_of(item, file)
     assert found == known
     assert found.flags == flags

@@ -1,4 +1,4 @@
-"""What is decided before Ray is asked; the rest is tested end to end in pipelines/."""
+"""Decisions that need no Ray, and failures of workers; the rest is tested end to end in pipelines/."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from boneage_ray.training.driver import resources_per_worker
 
 
 @pytest.mark.parametrize("text", ["abc", "0", "-2", "1.5"])
-def test_a_wrong_number_of_cpus_is_told(text, monkeypatch):
+def test_a_wrong_number_of_cpus_is_refused(text, monkeypatch):
     monkeypatch.setenv("BONEAGE_CPUS", text)
     with pytest.raises(UsageError, match=f"BONEAGE_CPUS={text}"):
         connect()
@@ -57,7 +57,7 @@ def test_storage_errors_survive_the_way_back_from_a_worker():
 
 
 def rows_of(folder, count, fail_at=None):
-    """A source of rows that notes in `folder` how far it was asked."""
+    """A source of rows that notes in `folder` how many rows it has yielded."""
     for k in range(count):
         if k == fail_at:
             raise MismatchError("the listing broke off")
@@ -67,7 +67,7 @@ def rows_of(folder, count, fail_at=None):
 
 
 class Doubler:
-    """Doubles a number, and notes how far the listing was when the first came."""
+    """Doubles a number, and notes how far the listing was at the first one."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -103,11 +103,11 @@ def test_work_starts_before_the_listing_ends(local_ray, tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    ("count", "fail_at", "told"), [(20, None, "ZeroDivisionError: thirteen"), (9, 5, "the listing broke off")]
+    ("count", "fail_at", "message"), [(20, None, "ZeroDivisionError: thirteen"), (9, 5, "the listing broke off")]
 )
-def test_what_fails_in_a_worker_or_in_the_listing_ends_the_run_with_its_own_words(
-    local_ray, tmp_path, count, fail_at, told
+def test_what_fails_in_a_worker_or_in_the_listing_ends_the_run_with_its_own_message(
+    local_ray, tmp_path, count, fail_at, message
 ):
     rows = partial(rows_of, tmp_path, count, fail_at)
-    with pytest.raises(BoneageError, match=told):
+    with pytest.raises(BoneageError, match=message):
         list(run_parts(rows, Doubler, {"folder": tmp_path}, Resources(1, 0.0, 1, 8)))

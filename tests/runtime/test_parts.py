@@ -53,7 +53,7 @@ def work(out, todo):
 
 @pytest.fixture
 def complete(tmp_path, monkeypatch):
-    """complete(inputs, stop_after) runs a job over them in this process; stops like a killed run when told so."""
+    """complete(inputs, stop_after) runs a job over them in this process; stops like a killed run on request."""
     monkeypatch.setattr(parts, "offered_cpus", lambda: 2)
     monkeypatch.setattr(parts, "choose_resources", lambda waiting, gpu: Resources(1, 0.0, 1, 2))
 
@@ -120,14 +120,14 @@ def test_a_killed_run_continues_and_does_nothing_twice(complete, tmp_path, capsy
     first = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()}
     assert len(first) == 6
     again = complete(inputs)
-    assert "6 parts are there already; continuing" in capsys.readouterr().err
+    assert "6 parts are done already; continuing" in capsys.readouterr().err
     assert sum(line["size"] for line in again.lines) == 400
     assert {name: (tmp_path / "results" / name).stat().st_mtime_ns for name in first} == first
     assert complete(inputs) == again
 
 
 @pytest.mark.parametrize("changed", [MANY[1:400], MANY[:399], MANY[:401], MANY[:10]])
-def test_an_archive_that_changed_is_told(complete, changed):
+def test_a_changed_archive_is_reported(complete, changed):
     complete(MANY[:400])
     with pytest.raises(MismatchError, match="the archive has changed since this run began"):
         complete(changed)
@@ -139,8 +139,8 @@ def test_an_archive_that_only_grew_new_parts_continues(complete):
     assert [line["size"] for line in complete(MANY[: sum(whole) + 3]).lines] == [*whole, 3]
 
 
-def test_a_part_that_vanished_is_a_fault_that_is_told(complete):
-    with pytest.raises(BoneageError, match="70 inputs in 9 parts were listed, but 62 in 8 are there"):
+def test_a_part_that_vanished_is_reported_as_a_bug(complete):
+    with pytest.raises(BoneageError, match="70 inputs in 9 parts were listed, but 62 in 8 are committed"):
         complete(MANY[:70], drop=3)
 
 
@@ -151,7 +151,7 @@ def test_a_finished_run_knows_whether_its_archive_changed(complete):
         parts.check_unchanged(listing(INPUTS[1:]), marks)
 
 
-def test_nothing_to_work_on_is_told_before_anything_is_written():
+def test_an_empty_archive_is_reported_before_anything_is_written():
     parts.check_not_empty(listing(INPUTS), "s3://site")
     with pytest.raises(NoUsableInputError, match="s3://site"):
         parts.check_not_empty(listing([]), "s3://site")
@@ -210,7 +210,7 @@ def test_overwrite_deletes_the_earlier_run_but_nothing_else(tmp_path):
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(MismatchError, match="holds files of something else"):
+        with pytest.raises(MismatchError, match="holds files that are not from boneage"):
             parts.claim(str(foreign), "abc", overwrite=overwrite, what="score")
     assert (foreign / "thesis.txt").read_text() == "years of work"
 

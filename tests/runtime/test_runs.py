@@ -1,4 +1,4 @@
-"""The rules that all commands share: exit codes, streams, run.json."""
+"""The common behaviour of all commands: exit codes, streams, run.json."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_error_has_its_exit_code(error, code, tmp_path, capsys):
     assert "Traceback" not in err
 
 
-def test_the_cause_is_told_not_its_wrapping(capsys):
+def test_the_cause_is_reported_without_its_wrapping(capsys):
     def body(run):
         try:
             raise errors.UsageError("the true cause")

@@ -1,4 +1,4 @@
-"""storage.py: what holds on every kind of storage (local, memory://, a real S3 server), and local folders."""
+"""The storage room on every kind of storage (local, memory://, a real S3 server), and local folders."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_arrow_reads_and_writes_parquet(folder):
     assert storage.read_bytes(f"{folder}/p/part-0.parquet")[:4] == b"PAR1"
 
 
-def test_text_and_json_that_are_none(folder, refusal):
+def test_invalid_text_and_json(folder, refusal):
     storage.write_bytes(f"{folder}/t", b"ab\xff")
     assert refusal(storage.read_text, f"{folder}/t") == ("unreadable", f"{folder}/t: not UTF-8 text (byte 2)")
     storage.write_bytes(f"{folder}/j", b"{1}")
@@ -224,7 +224,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     assert (tmp_path / "elsewhere" / "f").exists()
 
 
-def test_a_link_to_itself_and_a_name_too_long_are_absent(tmp_path, refusal):
+def test_a_link_to_itself_and_too_long_a_name_are_absent(tmp_path, refusal):
     link = tmp_path / "self"
     link.symlink_to(link)
     assert not storage.exists(str(link))
@@ -233,7 +233,7 @@ def test_a_link_to_itself_and_a_name_too_long_are_absent(tmp_path, refusal):
     assert not storage.exists(f"{tmp_path}/{'n' * 256}")
     assert storage.is_empty(f"{tmp_path}/{'n' * 256}")
     said = refusal(storage.read_bytes, f"{tmp_path}/{'n' * 256}")
-    assert (said[0], said[1].rpartition(": ")[2]) == ("not_found", "this name is too long for a file to have")
+    assert (said[0], said[1].rpartition(": ")[2]) == ("not_found", "this file name is too long")
 
 
 def test_what_is_no_file_has_a_problem(tmp_path, monkeypatch):
@@ -302,7 +302,7 @@ def test_folders_nested_without_end_are_listed_to_a_depth(tmp_path):
     assert first == (
         f"{tmp_path}{'/d' * 200}",
         0,
-        ("unreadable", "this folder lies 200 folders deep and is not listed; move it further up"),
+        ("unreadable", "this folder is 200 folders deep and is not listed; move it further up"),
     )
     assert second.uri == f"{tmp_path}/z"
 
@@ -317,7 +317,7 @@ def test_local_refusals(tmp_path, refusal):
     (tmp_path / "file").touch()
     below = str(tmp_path / "file" / "x")
     assert not storage.exists(below)
-    reason = "a file stands where a folder is needed"
+    reason = "there is a file where a folder is needed"
     assert refusal(storage.check_writable, str(tmp_path / "file")) == (
         "unreadable",
         f"cannot write: {tmp_path}/file: {reason}",
@@ -336,7 +336,7 @@ def test_local_refusals(tmp_path, refusal):
         (
             PermissionError(13, "no", "/a/b/c"),
             "permission_denied",
-            "/a/b/c: access denied; check who",
+            "/a/b/c: access denied; check the permissions",
         ),
         (OSError(28, "full"), "unreadable", "/a: no space is left on the device"),
         (OSError(30, "ro"), "permission_denied", "/a: the file system is read-only"),

@@ -1,4 +1,4 @@
-"""storage.py and S3: requests, credentials, endpoints and failures, against a real server (rclone)."""
+"""S3: requests, credentials, endpoints and failures, against a real server (rclone)."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_wrong_keys(action, s3_bucket, s3_server, monkeypatch, refusal):
     assert "another-secret" not in message
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
     reason, message = refusal(ACTIONS[action], uri)
-    assert message.startswith(where + ("access denied" if silent else "the server does not know the access key"))
+    assert message.startswith(where + ("access denied" if silent else "the access key is unknown to the server"))
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -141,7 +141,7 @@ def test_no_keys(action, s3_environment, monkeypatch, refusal):
     reason, message = refusal(ACTIONS[action], "s3://bucket/a")
     assert reason == "permission_denied"
     assert message.endswith(
-        "half of the credentials is missing; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE)"
+        "the credentials are incomplete; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE)"
     )
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     assert refusal(ACTIONS[action], "s3://bucket/a") == (
@@ -165,11 +165,11 @@ def test_missing_object_and_missing_name(s3_bucket, s3_server, refusal):
         "not_found",
         f"{s3_bucket}/a (endpoint {s3_server.endpoint}): there is no such object",
     )
-    assert refusal(storage.write_bytes, s3_bucket, b"")[1].endswith("names a bucket; add the name of an object")
-    assert refusal(storage.locate, "s3://")[1] == "s3://: no bucket is named; write s3://bucket/prefix"
+    assert refusal(storage.write_bytes, s3_bucket, b"")[1].endswith("is a bucket; add the name of an object")
+    assert refusal(storage.locate, "s3://")[1] == "s3://: the bucket is missing; write s3://bucket/prefix"
 
 
-def test_refused_connection_is_told_soon(s3_environment, monkeypatch, refusal):
+def test_refused_connection_is_reported_soon(s3_environment, monkeypatch, refusal):
     endpoint = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     start = time.monotonic()
@@ -212,7 +212,7 @@ class UnsteadyServer(BaseHTTPRequestHandler):
         pass
 
 
-def test_passing_failures_are_retried_and_half_a_transfer_is_no_file(s3_environment, monkeypatch, refusal):
+def test_transient_failures_are_retried_and_half_a_transfer_is_no_file(s3_environment, monkeypatch, refusal):
     with ThreadingHTTPServer(("127.0.0.1", 0), UnsteadyServer) as server:
         server.failures = ["busy", "broken", "busy"]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

@@ -1,4 +1,4 @@
-"""The loop's surroundings without Ray: one worker, batches from memory, and a kill at a chosen epoch."""
+"""The loop without Ray: one worker, batches from memory, and a kill at a chosen epoch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tiny_recipe(*settings):
 
 
 def cases(count=CASES, seed=0):
-    """Images whose brightness tells the age, so that there is something to learn."""
+    """Images whose brightness encodes the age."""
     rng = np.random.default_rng(seed)
     ages = rng.uniform(12, 216, count)
     images = rng.integers(0, 40, (count, 1, SIDE, SIDE)) + ages[:, None, None, None].astype(int)
@@ -92,5 +92,5 @@ def job(recipe, folder, mark="mark"):
 
 
 def figures(progress):
-    """The history without what the clock says."""
+    """The history without times."""
     return [{k: v for k, v in line.items() if not k.endswith("_seconds")} for line in progress.history]

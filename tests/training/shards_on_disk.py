@@ -14,8 +14,8 @@ def record(name, image, sex, age_months):
     """A row as `prepare` would have written it, as far as training reads it."""
     empty = dict.fromkeys(record_schema().names)
     height, width = image.shape
-    told = {"record_id": name, "image": image.tobytes(), "height": height, "width": width}
-    return empty | told | {"sex": sex, "age_months": age_months, "flags": []}
+    known = {"record_id": name, "image": image.tobytes(), "height": height, "width": width}
+    return empty | known | {"sex": sex, "age_months": age_months, "flags": []}
 
 
 def write_prepared(folder, splits, rows_per_shard=5) -> PreparedData:

@@ -1,4 +1,4 @@
-"""Trees on features of clean images: which cases, in which order, of what sex; and what is said of the figures."""
+"""Trees on features of clean images: cases, order and sex, and the note on the figures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RECIPE = tiny_recipe(
 
 
 def records(count, seed, prefix):
-    """Brightness tells the age; every seventh has no label, every third no sex."""
+    """Brightness encodes the age; every seventh has no label, every third no sex."""
     rng = np.random.default_rng(seed)
     rows = []
     for k in range(count):
@@ -74,7 +74,7 @@ def model(weights):
 
 @pytest.fixture(scope="module")
 def fitted(prepared, weights):
-    """(trees as bytes, what metrics.json says)."""
+    """(trees as bytes, their metrics)."""
     return fit_blend(RECIPE, prepared, weights)
 
 
@@ -89,9 +89,9 @@ def by_hand(model, rows):
 
 
 def test_every_record_comes_once_in_the_order_of_the_shards(prepared):
-    told = list(clean_batches(prepared, "train"))
-    assert [name for batch in told for name in batch.ids] == [row["record_id"] for row in TRAIN]
-    assert [len(batch) for batch in told] == [16, 5, 16, 1]
+    batches = list(clean_batches(prepared, "train"))
+    assert [name for batch in batches for name in batch.ids] == [row["record_id"] for row in TRAIN]
+    assert [len(batch) for batch in batches] == [16, 5, 16, 1]
 
 
 def test_features_are_those_of_the_clean_labelled_images_in_order(prepared, model):
@@ -119,7 +119,7 @@ def test_unknown_sex_is_not_taken_for_female(prepared, model, weights):
     assert not np.allclose(embedding[0], embedding[2])
 
 
-def test_the_age_of_the_network_stands_beside_its_features(prepared, model):
+def test_the_age_of_the_network_comes_with_its_features(prepared, model):
     cases = features_of(model, RECIPE, prepared, "val")
     with torch.inference_mode():
         heads = model.heads(torch.from_numpy(cases.features_NF))["age_years"]
@@ -128,46 +128,46 @@ def test_the_age_of_the_network_stands_beside_its_features(prepared, model):
 
 def test_the_same_data_and_seed_give_the_same_trees(prepared, weights, fitted):
     torch.manual_seed(5)
-    trees, told = fit_blend(RECIPE, prepared, weights)
-    assert (trees, told) == fitted
+    trees, metrics = fit_blend(RECIPE, prepared, weights)
+    assert (trees, metrics) == fitted
     assert fit_blend(RECIPE.derive(seed=1), prepared, weights)[0] != trees
 
 
 def test_the_labels_of_unlabelled_cases_do_not_matter(tmp_path, prepared, weights, fitted):
     only = {"train": labelled(TRAIN), "val": labelled(VAL)}
     few = write_prepared(tmp_path, only, rows_per_shard=16)
-    told = fit_blend(RECIPE, few, weights)[1]["blend"]
-    assert (told["train_cases"], told["val_cases"]) == (33, 15)
-    assert told["val_mae_months"]["cnn"] == pytest.approx(fitted[1]["blend"]["val_mae_months"]["cnn"], abs=1e-3)
+    metrics = fit_blend(RECIPE, few, weights)[1]["blend"]
+    assert (metrics["train_cases"], metrics["val_cases"]) == (33, 15)
+    assert metrics["val_mae_months"]["cnn"] == pytest.approx(fitted[1]["blend"]["val_mae_months"]["cnn"], abs=1e-3)
 
 
 def test_the_metrics_say_what_was_blended_and_that_validation_does_not_count(fitted):
-    told = fitted[1]["blend"]
-    assert (told["cnn_weight"], told["cnn_weight_from"], told["features"]) == (0.7, "recipe", 100)
-    assert (told["train_cases"], told["val_cases"]) == (33, 15)
-    assert 1 <= told["rounds"] <= 20
-    assert set(told["val_mae_months"]) == set(told["train_mae_months"]) == {"cnn", "trees", "blend"}
-    assert "Only figures on the test split count" in told["note"]
-    assert "stopped the trees early" in told["note"]
-    assert json.loads(json.dumps(told)) == told
+    metrics = fitted[1]["blend"]
+    assert (metrics["cnn_weight"], metrics["cnn_weight_from"], metrics["features"]) == (0.7, "recipe", 100)
+    assert (metrics["train_cases"], metrics["val_cases"]) == (33, 15)
+    assert 1 <= metrics["rounds"] <= 20
+    assert set(metrics["val_mae_months"]) == set(metrics["train_mae_months"]) == {"cnn", "trees", "blend"}
+    assert "Only figures on the test split count" in metrics["note"]
+    assert "stopped the trees early" in metrics["note"]
+    assert json.loads(json.dumps(metrics)) == metrics
 
 
 def test_the_weight_may_be_chosen_on_validation_and_the_metrics_say_so(prepared, weights, fitted):
-    told = fit_blend(RECIPE.derive(blend={"cnn_weight": "validation"}), prepared, weights)[1]["blend"]
-    assert told["cnn_weight_from"] == "validation"
-    assert told["cnn_weight"] == told["best_cnn_weight_on_val"] == fitted[1]["blend"]["best_cnn_weight_on_val"]
-    assert told["val_mae_months"]["blend"] <= min(fitted[1]["blend"]["val_mae_months"].values())
+    metrics = fit_blend(RECIPE.derive(blend={"cnn_weight": "validation"}), prepared, weights)[1]["blend"]
+    assert metrics["cnn_weight_from"] == "validation"
+    assert metrics["cnn_weight"] == metrics["best_cnn_weight_on_val"] == fitted[1]["blend"]["best_cnn_weight_on_val"]
+    assert metrics["val_mae_months"]["blend"] <= min(fitted[1]["blend"]["val_mae_months"].values())
 
 
 def test_the_bundle_predicts_what_the_metrics_say(tmp_path, prepared, weights, fitted):
-    trees, told = fitted
-    bundle.save(str(tmp_path), RECIPE, weights, told, trees)
+    trees, metrics = fitted
+    bundle.save(str(tmp_path), RECIPE, weights, metrics, trees)
     predictor = Predictor(bundle.load(str(tmp_path)), "cpu")
     rows = labelled(VAL)
     images = [np.frombuffer(row["image"], np.uint8).reshape(SIDE, SIDE) for row in rows]
     columns = predictor({"image": images, "sex": [row["sex"] for row in rows]})
     true = np.array([row["age_months"] for row in rows])
-    for name, expected in told["blend"]["val_mae_months"].items():
+    for name, expected in metrics["blend"]["val_mae_months"].items():
         given = columns["age_months"] if name == "blend" else [part[name] for part in columns["age_parts"]]
         assert np.abs(np.array(given) - true).mean() == pytest.approx(expected, abs=0.05)
 
@@ -179,21 +179,21 @@ def test_a_recipe_without_a_blend_fits_nothing(prepared, weights, monkeypatch):
     assert fit_blend(plain, prepared, weights) == (None, {})
 
 
-def test_without_xgboost_it_is_told_before_the_training(monkeypatch):
+def test_a_missing_xgboost_is_reported_before_the_training(monkeypatch):
     monkeypatch.setitem(sys.modules, "xgboost", None)
     with pytest.raises(UsageError, match=r"pip install 'boneage-ray\[blend\]'"):
         check_blend(RECIPE)
 
 
 @pytest.mark.parametrize("empty", ["train", "val"])
-def test_a_split_without_labels_is_told(tmp_path, weights, empty):
+def test_a_split_without_labels_is_refused(tmp_path, weights, empty):
     rows = {"train": TRAIN[:8], "val": VAL[:8]}
     rows[empty] = [row | {"age_months": None} for row in rows[empty]]
     with pytest.raises(NoUsableInputError, match=f"the {empty} split has no labelled case"):
         fit_blend(RECIPE, write_prepared(tmp_path, rows), weights)
 
 
-def test_a_network_that_did_not_learn_is_told(prepared, weights):
+def test_a_network_that_did_not_learn_is_reported(prepared, weights):
     broken = {name: value.clone() for name, value in weights.items()}
     broken["sex.weight"][1] = float("nan")
     with pytest.raises(BoneageError, match=r"the network's features of 11 train images are not finite"):

@@ -1,4 +1,4 @@
-"""Members by seed, one after the other; what is finished is kept."""
+"""Members by seed, one after the other; finished ones are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DATA = PreparedData("data", {})
 
 
 class Trainer:
-    """Saves random weights instead of training; breaks off at the seed that it is told."""
+    """Saves random weights instead of training; stops at a given seed."""
 
     def __init__(self, breaks_at=None):
         self.seeds, self.breaks_at = [], breaks_at
@@ -93,7 +93,7 @@ def test_a_member_of_another_recipe_is_never_taken(tmp_path):
         trained(tmp_path, Trainer())
 
 
-def test_what_has_no_mean_age_is_refused_before_anything_is_trained(tmp_path):
+def test_a_recipe_without_an_age_is_refused_before_anything_is_trained(tmp_path):
     trainer = Trainer()
     with pytest.raises(UsageError, match="is a hand-mask: only age regressors"):
         trained(tmp_path, trainer, find_recipe("hand-mask"))

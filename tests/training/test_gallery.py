@@ -1,4 +1,4 @@
-"""The picture of what augmentation makes of images."""
+"""The picture of augmented images."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_a_killed_run_continues_with_the_same_losses_and_weights(tmp_path, optim
     broken = job(recipe, tmp_path / "broken")
     with pytest.raises(Killed):
         train_stages(broken, PlainWorld(dies_after=1))
-    with pytest.raises(Killed):  # in the middle of epoch 3: what it did of it is lost, and done again
+    with pytest.raises(Killed):  # in the middle of epoch 3, which is then repeated
         train_stages(broken, PlainWorld(dies_at_step=STEPS + 2))
     last = PlainWorld()
     torch.manual_seed(99)
@@ -90,7 +90,7 @@ def test_a_damaged_checkpoint_costs_one_epoch_and_nothing_else(tmp_path, capsys)
     assert "epoch-0002.safetensors is damaged or lost; trying the one before it" in capsys.readouterr().err
 
 
-def test_the_history_tells_each_epoch(tmp_path):
+def test_the_history_describes_each_epoch(tmp_path):
     world = PlainWorld()
     progress = train_stages(job(tiny_recipe("stage.epochs=2"), tmp_path), world)
     assert [line["epoch"] for line in progress.history] == [1, 2]
@@ -279,7 +279,7 @@ def test_a_pretraining_stage_learns_from_its_own_data_and_is_never_the_best(tmp_
     assert work.steps_per_epoch(recipe.stages[1]) == STEPS
 
 
-def test_only_the_topmost_block_and_the_head_learn_when_told_so(tmp_path):
+def test_only_the_topmost_block_and_the_head_learn_on_request(tmp_path):
     recipe = tiny_recipe(
         "stage.epochs=1", "stage.trainable=1", "stage.optimizer=sgd", "stage.lr=1e-2", "stage.warmup=0"
     )

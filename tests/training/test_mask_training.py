@@ -1,4 +1,4 @@
-"""The loop on hand masks: it learns from patches, is judged on whole images by its loss, and masks follow augmentation."""
+"""The loop on hand masks: it learns from patches, is validated on whole images by its loss, and masks follow augmentation."""
 
 from __future__ import annotations
 

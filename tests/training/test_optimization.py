@@ -88,7 +88,7 @@ def test_only_what_is_trainable_is_optimised():
         {"lr": 1e-4, "final_lr": 2e-4},
     ],
 )
-def test_settings_that_make_no_sense_are_refused(wrong):
+def test_implausible_settings_are_refused(wrong):
     with pytest.raises(ValidationError):
         Stage(**wrong)
 
@@ -111,11 +111,11 @@ def test_a_plateau_lowers_the_rate_after_its_patience():
     assert plateau_factor(stage, [1.0] * 20) == pytest.approx(0.2), "not below final_lr"
 
 
-def test_a_plateau_schedule_multiplies_by_what_it_is_told():
-    stage, told = Stage(lr=0.1, schedule="plateau"), [1.0]
+def test_a_plateau_schedule_multiplies_by_the_given_factor():
+    stage, reduced = Stage(lr=0.1, schedule="plateau"), [1.0]
     optimizer = build_optimizer(stage, [torch.nn.Parameter(torch.zeros(1))])
-    schedule = build_schedule(stage, optimizer, 2, lambda: told[0])
-    told[0] = 0.25
+    schedule = build_schedule(stage, optimizer, 2, lambda: reduced[0])
+    reduced[0] = 0.25
     optimizer.step()
     schedule.step()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.025)
@@ -147,7 +147,7 @@ def test_blocks_from_the_top_learn_at_falling_rates(trainable, expected):
 
 
 def test_more_blocks_than_the_encoder_has_are_refused_with_their_number():
-    with pytest.raises(UsageError, match="trainable=4, but the number of blocks of this encoder is 3"):
+    with pytest.raises(UsageError, match="trainable=4, but this encoder has 3 blocks"):
         parameter_groups(Stage(trainable=4), parameters(1), [parameters(1) for _ in range(3)])
 
 

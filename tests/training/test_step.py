@@ -170,7 +170,7 @@ def test_an_epoch_takes_as_many_steps_as_groups_of_batches():
     assert made.schedule.last_epoch == 3
 
 
-def test_averaged_weights_follow_the_trained_ones_and_are_what_is_judged():
+def test_averaged_weights_follow_the_trained_ones_and_are_validated():
     made = learner(Mean(), Stage(optimizer="sgd", lr=0.5, momentum=0.0, weight_decay=0.0))
     made.average = averaged(made.raw, 0.9)
     biases, expected = [], 0.0
@@ -179,7 +179,7 @@ def test_averaged_weights_follow_the_trained_ones_and_are_what_is_judged():
         biases.append(made.raw.bias.item())
         decay = min(0.9, (1 + step) / (10 + step))
         expected = biases[0] if step == 0 else decay * expected + (1 - decay) * biases[-1]
-        assert made.judged.bias.item() == pytest.approx(expected)
+        assert made.validated.bias.item() == pytest.approx(expected)
     assert biases == pytest.approx([0.5, 1.0, 1.5, 2.0])
     columns, _, _ = predict_epoch(made, [gray([51], [60.0])])
     assert columns["age_months"] == [pytest.approx(12 * (4 + expected), abs=1e-3)]

@@ -84,4 +84,4 @@ def staged(points_K4: Floats, spacing_mm: float | None, config: CephalogramTaskC
     vertebral = points_K4[: len(VERTEBRAL)]
     if np.isnan(vertebral[:, 3]).all():
         return None
-    return cvm.judge_all(vertebral[None, :, :2], vertebral[None, :, 2], [spacing_mm], config.cvm)[0]
+    return cvm.assess_all(vertebral[None, :, :2], vertebral[None, :, 2], [spacing_mm], config.cvm)[0]

@@ -1,4 +1,4 @@
-"""Pretraining data: asked for when needed, and never what the model is judged on."""
+"""Pretraining data: required by stages that need them, and never images of val or test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from boneage_ray.errors import NoUsableInputError, UsageError
 from boneage_ray.training.driver import check_labels, check_pretraining
 
 IMAGE = np.zeros((8, 8), np.uint8)
-TAUGHT = tiny_recipe().derive(stages=[{"data": "pretrain"}, {}])
+PRETRAINED = tiny_recipe().derive(stages=[{"data": "pretrain"}, {}])
 
 
 def cases(*hashes, age=100.0):
@@ -23,19 +23,19 @@ def places(tmp_path, monkeypatch):
     """(prepared data, a maker of pretraining data from the hashes of its images)."""
     monkeypatch.setattr("boneage_ray.datasets.load.PreparedData.check_image", lambda self, config: None)
     data = write_prepared(tmp_path / "data", {"train": cases("a"), "val": cases("b"), "test": cases("c")})
-    return data, lambda *hashes: write_prepared(tmp_path / "lessons", {"train": cases(*hashes)}).uri
+    return data, lambda *hashes: write_prepared(tmp_path / "pretraining", {"train": cases(*hashes)}).uri
 
 
 @pytest.mark.parametrize("seen", ["b", "c"])
-def test_what_judges_the_model_may_not_teach_it(places, seen):
-    data, lessons = places
+def test_images_of_val_and_test_are_refused(places, seen):
+    data, pretraining = places
     with pytest.raises(UsageError, match="holds 1 images of the val or test split"):
-        check_pretraining(TAUGHT, data, lessons("x", seen))
+        check_pretraining(PRETRAINED, data, pretraining("x", seen))
 
 
-def test_other_images_and_those_of_the_training_split_may_teach(places):
-    data, lessons = places
-    check_pretraining(TAUGHT, data, lessons("x", "a"))
+def test_other_images_and_those_of_the_training_split_are_accepted(places):
+    data, pretraining = places
+    check_pretraining(PRETRAINED, data, pretraining("x", "a"))
     check_pretraining(tiny_recipe(), data, None)
 
 

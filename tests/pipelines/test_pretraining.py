@@ -1,4 +1,4 @@
-"""Pretraining on other data, balanced drawing, and the rest that a training command takes before it starts."""
+"""Pretraining on other data, balanced drawing, and what a training command checks before it starts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def arguments(prepared, out, settings, pretrain=None):
     return pipeline.TrainArguments("demo", prepared, str(out), pretrain, settings=settings)
 
 
-def test_lessons_come_first_and_their_encoder_serves_another_training(prepared, tmp_path, capsys):
+def test_pretraining_comes_first_and_its_encoder_starts_another_training(prepared, tmp_path, capsys):
     run(pipeline.train, arguments(prepared, tmp_path / "taught", LESSONS, pretrain=prepared))
     metrics = json.loads((tmp_path / "taught" / "metrics.json").read_text())
     assert [line["stage"] for line in metrics["history"]] == [0, 1, 1]
@@ -48,7 +48,7 @@ def test_pretraining_data_are_asked_for_and_refused_in_words(prepared, tmp_path)
     assert not list(Path(tmp_path).iterdir())
 
 
-def test_the_reader_rests_while_its_batches_wait(prepared, local_ray, monkeypatch):
+def test_the_reader_pauses_while_its_batches_wait(prepared, local_ray, monkeypatch):
     turns = []
 
     class Counting(load.Pause):
