@@ -181,7 +181,8 @@ def flags_in_code() -> set[str]:
             found |= {
                 word for word in words if isinstance(word, str) and re.fullmatch(r"[a-z]+(_[a-z]+)+|inverted", word)
             }
-    return found - set(result_schema().names)
+    figures = {word for word in found if word.startswith("val_")}  # of training, named in a tuple of their own
+    return found - figures - set(result_schema().names)
 
 
 @pytest.fixture(params=PAGES, ids=lambda path: str(path.relative_to(ROOT)))

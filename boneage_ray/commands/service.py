@@ -34,7 +34,7 @@ def serve(run: Run, arguments: ServeArguments) -> None:
     service = ServiceArguments(models=[storage.absolute(uri) for uri in arguments.models])
     guarded = bool(api_tokens())
     check_exposure(arguments.host, guarded)
-    service.web_config()  # a limit that is no use is told before Ray starts
+    service.web_config()  # a limit that has no use is refused before Ray starts
     check_port(arguments.host, arguments.port)
     places = inspect_models(service.models)
     cluster.connect()
