@@ -1,4 +1,4 @@
-"""A timm encoder, with weights from timm's hub, a local file or an object store."""
+"""A timm encoder, with weights from timm's hub, an installed package, a local file or an object store."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from boneage_ray import storage
 from boneage_ray.errors import MismatchError, StorageError, UsageError
 from boneage_ray.models.config import BackboneConfig
+from boneage_ray.models.packaged import package_of, read_packaged
 from boneage_ray.runtime.runs import say
 
 
@@ -28,6 +29,8 @@ def build_backbone(config: BackboneConfig, channels: int, with_weights: bool, si
     model = _create(config, channels, size)
     if with_weights and config.weights == "timm":
         _load_from_hub(model, config, size)
+    elif with_weights and (package := package_of(config.weights, config.name)):
+        _load_state(model, read_packaged(package), config, config.weights)
     elif with_weights and config.weights != "none":
         _load_file(model, config)
     return model
@@ -79,6 +82,12 @@ def _has_one_size(name: str) -> bool:
     return bool(told and told.fixed_input_size)
 
 
+def own_normalisation(model: nn.Module) -> tuple[list[float], list[float]]:
+    """(mean, spread) of each of 3 channels that timm states for the weights of an encoder."""
+    told: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    return list(told["mean"]), list(told["std"])
+
+
 def fixed_size(model: nn.Module) -> tuple[int, int] | None:
     """(height, width) of the only images an encoder takes, as most transformers do; None for any size."""
     told: dict[str, Any] = getattr(model, "pretrained_cfg", {})
@@ -118,7 +127,7 @@ def _load_file(model: nn.Module, config: BackboneConfig) -> None:
         raise StorageError(
             error.reason, f"{error}; for weights of timm's hub give model.backbone.weights=timm"
         ) from None
-    _load_state(model, _encoder_of(state), config, config.weights)
+    _load_state(model, encoder_of(state), config, config.weights)
 
 
 def read_state(uri: str, sha256: str | None = None) -> dict[str, Tensor]:
@@ -136,10 +145,12 @@ def read_state(uri: str, sha256: str | None = None) -> dict[str, Tensor]:
         raise UsageError(f"{uri} is not a safetensors file: {error}") from None
 
 
-def _encoder_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's part of a model bundle's weights; an encoder's own weights as they are."""
-    part = {name.removeprefix("backbone."): v for name, v in state.items() if name.startswith("backbone.")}
-    return part or state
+def encoder_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The encoder's part of a model bundle's weights (of two U-Nets, the first's); an encoder's own weights as they are."""
+    for prefix in ("backbone.", "0.", "model."):
+        if part := {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}:
+            state = part
+    return state
 
 
 def _load_state(model: nn.Module, state: dict[str, Tensor], config: BackboneConfig, origin: str) -> None:
@@ -180,8 +191,12 @@ def adapt_first_convolution(model: nn.Module, state: dict[str, Tensor]) -> dict[
 
 
 def load_checked(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:
-    """Load a state dict whole. Raises `UsageError` naming what is missing, unexpected or of another shape."""
+    """Load a state dict whole. Raises `UsageError` naming what is missing, unexpected or of another shape.
+
+    Only counters of batches may be missing: old versions of torch and other frameworks have none, and no result hangs on them.
+    """
     own = model.state_dict()
+    state = _with_counters(own, state)
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     wrong = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
     if missing or extra or wrong:
@@ -193,3 +208,11 @@ def load_checked(model: nn.Module, state: dict[str, Tensor], origin: str) -> Non
         raise UsageError(f"{origin} does not fit the model: {told}")
     with torch.no_grad():
         model.load_state_dict(state)
+
+
+def _with_counters(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with a zero for each batch norm's counter that it lacks, of those whose statistics it has."""
+    ending = ".num_batches_tracked"
+    lacking = [name for name in own if name.endswith(ending) and name not in state]
+    known = [name for name in lacking if name.removesuffix(ending) + ".running_mean" in state]
+    return state | {name: torch.zeros_like(own[name]) for name in known}

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from boneage_ray.anatomy.cephalometry import FACIAL, VERTEBRAL
 from boneage_ray.errors import UsageError
-from boneage_ray.models.backbone import load_checked, read_state
 from boneage_ray.models.config import CephalogramConfig, MapName
 from boneage_ray.models.heatmap import decode_heatmaps
 from boneage_ray.models.model import Model
-from boneage_ray.models.unet import STEP, unet
+from boneage_ray.models.unet import STEP, start_from, unet
 
 CHANNELS: dict[MapName, int] = {"reconstruction": 1, "edges": 1, "vertebral": len(VERTEBRAL), "facial": len(FACIAL)}
 # Of the image's side: a neck is never narrower or wider, whatever an untrained network says.
@@ -43,14 +42,14 @@ class Cephalogram(Model):
     def __init__(self, config: CephalogramConfig, with_weights: bool = True, size: int | None = None) -> None:
         super().__init__()
         self.config = config
-        weights = "imagenet" if with_weights and config.weights == "imagenet" else "none"
         maps = [sum(CHANNELS[name] for name in config.maps), *([CHANNELS["vertebral"]] if config.neck else [])]
-        nets = [unet(config.encoder, weights, count, config.stride) for count in maps]
-        self.backbone = nn.ModuleList(net.encoder for net in nets)
+        nets = [unet(config, count, with_weights, config.stride) for count in maps]
+        encoders = [net.encoder for net in nets]
+        self.backbone = nn.ModuleList(encoders)
         self.decoders = nn.ModuleList(net.decoder for net in nets)
         self.heads = nn.ModuleList(net.segmentation_head for net in nets)
-        if with_weights and config.weights not in ("none", "imagenet"):
-            load_checked(self, read_state(config.weights), config.weights)
+        if with_weights:
+            start_from(self, encoders, config)
 
     def forward(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> dict[str, Tensor]:
         """Logits of all maps; sex is no input. Raises `UsageError` for a side that is no multiple of 32.

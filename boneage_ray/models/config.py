@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from boneage_ray.anatomy.growth import SchemeName
+from boneage_ray.models.packaged import PREFIX, package_of
 
 Positive = Annotated[int, Field(ge=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -28,11 +29,12 @@ class ModelSettings(BaseModel):
 class BackboneConfig(BaseModel):
     """Which encoder and where its first weights come from.
 
-    `weights`: "none" (random), "timm" (timm's pretrained ones, needs the network), or the URI of a safetensors file: an
-    encoder's, with its own parameter names, or the `weights.safetensors` of a model bundle, of which the encoder is taken.
-    `weights_sha256` is then checked. `attention="cbam"`: a channel and spatial attention module in every block (Woo et al.
-    2018; channel reduction 16, 7 x 7 spatial kernel), for encoders of ResNet blocks. `residual_start`: the scale of each
-    residual branch before training, timm's zero or one, for the same encoders; from scratch and in few steps, one learns faster.
+    `weights`: "none" (random), "timm" (timm's pretrained ones, needs the network), "package:NAME" (those of an installed Python
+    distribution, see models/packaged.py), or the URI of a safetensors file: an encoder's, with its own parameter names, or the
+    `weights.safetensors` of a model bundle, of which the encoder is taken. `weights_sha256` is then checked.
+    `attention="cbam"`: a channel and spatial attention module in every block (Woo et al. 2018; channel reduction 16, 7 x 7
+    spatial kernel), for encoders of ResNet blocks. `residual_start`: the scale of each residual branch before training, timm's
+    zero or one, for the same encoders; from scratch and in few steps, one learns faster.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -52,7 +54,8 @@ class BackboneConfig(BaseModel):
 
     @model_validator(mode="after")
     def _a_hash_is_of_a_file(self) -> BackboneConfig:
-        if self.weights_sha256 is not None and self.weights in ("none", "timm"):
+        package = package_of(self.weights, self.name)
+        if self.weights_sha256 is not None and (package or self.weights in ("none", "timm")):
             raise ValueError(
                 f"weights_sha256 is checked of a file, but weights={self.weights}: name the file, or leave the hash out"
             )
@@ -64,8 +67,10 @@ class RegressorConfig(ModelSettings):
 
     kind: Literal["regressor"] = "regressor"
     backbone: BackboneConfig = BackboneConfig()
-    channels: Literal[1, 3] = Field(
-        default=3, description="3: gray repeated, ImageNet normalisation; 1: gray in [0, 1]"
+    channels: Literal[1, 3] = Field(default=3, description="3: gray repeated and normalised; 1: gray in [0, 1]")
+    normalisation: Literal["imagenet", "encoder"] = Field(
+        default="imagenet",
+        description="mean and spread that 3 channels are brought to: ImageNet's, or what timm states of the encoder's weights",
     )
     stage_heads: tuple[SchemeName, ...] = ()
     sex_features: int = Field(default=0, ge=0, description="width of the sex embedding; 0: sex is not an input")
@@ -86,26 +91,49 @@ class RegressorConfig(ModelSettings):
             raise ValueError("sex_hidden needs sex_features above 0")
         return self
 
+    @property
+    def starts_pretrained(self) -> bool:
+        """Its first weights are published ones, of which timm states what they were trained on."""
+        return self.backbone.weights == "timm" or self.backbone.weights.startswith(PREFIX)
+
     def describe(self) -> str:
         """Encoder and first weights, for people."""
         attention = "" if self.backbone.attention == "none" else f" with {self.backbone.attention}"
         return f"{self.backbone.name}{attention}, weights: {self.backbone.weights}"
 
 
+# The first weights of a U-Net's encoder: "none" (random), "imagenet" (the library's, needs the network), "package:NAME" (those of
+# an installed Python distribution, see models/packaged.py), or the URI of a safetensors file: an encoder's as timm or the library
+# names it, or the `weights.safetensors` of a model bundle, of which the encoder is taken.
+EncoderWeights = Literal["none", "imagenet"] | str
+
+
 class HandMaskConfig(ModelSettings):
     """A U-Net that tells hand from background on square patches; larger images are stitched from overlapping ones.
 
     Patches lie on a grid of `stride`; in training `patches` of each image are drawn at a time, a part `foreground` of them from
-    those with hand.
+    those with hand. `weights`: "none", or the URI of the `weights.safetensors` of a bundle of the same network;
+    `encoder_weights`: see `EncoderWeights`.
     """
 
     kind: Literal["hand-mask"] = "hand-mask"
     encoder: str = Field(default="resnet34", description="an encoder of segmentation-models-pytorch")
-    weights: Literal["none", "imagenet"] = "none"
+    encoder_weights: EncoderWeights = "none"
+    weights: Literal["none"] | str = "none"
     patch: int = Field(default=256, ge=32, le=1024, multiple_of=32)
     stride: int = Field(default=128, ge=16)
     patches: int = Field(default=4, ge=1)
     foreground: float = Field(default=0.5, ge=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was_said_before(cls, given: Any) -> Any:  # noqa: ANN401
+        return _moved_imagenet(given)
+
+    @model_validator(mode="after")
+    def _one_start(self) -> HandMaskConfig:
+        _check_start(self.encoder, self.encoder_weights, self.weights)
+        return self
 
     @model_validator(mode="after")
     def _no_gaps(self) -> HandMaskConfig:
@@ -117,7 +145,7 @@ class HandMaskConfig(ModelSettings):
 
     def describe(self) -> str:
         """Encoder and first weights, for people."""
-        return f"a U-Net on {self.encoder} with weights: {self.weights}"
+        return f"a U-Net on {self.encoder} with {_start_in_words(self.encoder_weights, self.weights)}"
 
 
 MapName = Literal["reconstruction", "edges", "vertebral", "facial"]
@@ -131,13 +159,14 @@ class CephalogramConfig(ModelSettings):
     vertebral points. That region is `neck_margin` of the points' extent larger on each side. One pixel of a map is `stride`
     pixels of what the network looks at: 2 leaves the last step of the decoder out, a third of all work.
 
-    `weights`: "none" (random), "imagenet" (the encoders', needs the network), or the URI of the `weights.safetensors` of a model
-    bundle of the same network.
+    `weights`: "none", or the URI of the `weights.safetensors` of a bundle of the same network; `encoder_weights`: those of both
+    U-Nets' encoders, see `EncoderWeights`.
     """
 
     kind: Literal["cephalogram"] = "cephalogram"
     encoder: str = Field(default="efficientnet-b2", description="an encoder of segmentation-models-pytorch")
-    weights: Literal["none", "imagenet"] | str = "none"
+    encoder_weights: EncoderWeights = "none"
+    weights: Literal["none"] | str = "none"
     maps: tuple[MapName, ...] = ("reconstruction", "edges", "vertebral", "facial")
     side: int = Field(default=0, ge=0, multiple_of=32)
     neck: int = Field(default=0, ge=0, le=1024, multiple_of=32)
@@ -147,6 +176,16 @@ class CephalogramConfig(ModelSettings):
         default=False, description="look at the mirror image of what is hardly seen: heads facing left"
     )
     dropout: Dropout = Field(default=0.0, description="chance that a channel of the encoder's deepest maps is left out")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was_said_before(cls, given: Any) -> Any:  # noqa: ANN401
+        return _moved_imagenet(given)
+
+    @model_validator(mode="after")
+    def _one_start(self) -> CephalogramConfig:
+        _check_start(self.encoder, self.encoder_weights, self.weights)
+        return self
 
     @model_validator(mode="after")
     def _something_to_look_for(self) -> CephalogramConfig:
@@ -159,7 +198,27 @@ class CephalogramConfig(ModelSettings):
     def describe(self) -> str:
         """Encoder, first weights and maps, for people."""
         again = f", and again at the neck with {self.neck} px" if self.neck else ""
-        return f"a U-Net on {self.encoder} with weights: {self.weights}; maps: {', '.join(self.maps)}{again}"
+        start = _start_in_words(self.encoder_weights, self.weights)
+        return f"a U-Net on {self.encoder} with {start}; maps: {', '.join(self.maps)}{again}"
+
+
+def _moved_imagenet(given: Any) -> Any:  # noqa: ANN401  what pydantic is given
+    """`weights="imagenet"` always meant the encoder's: recipes and bundles from before `encoder_weights` say so."""
+    if isinstance(given, dict) and given.get("weights") == "imagenet":
+        return {"encoder_weights": "imagenet"} | given | {"weights": "none"}
+    return given
+
+
+def _check_start(encoder: str, encoder_weights: str, weights: str) -> None:
+    package_of(encoder_weights, encoder)
+    if weights != "none" and encoder_weights != "none":
+        raise ValueError(
+            f"weights={weights} brings the encoder's as well, but encoder_weights={encoder_weights}: give one of them"
+        )
+
+
+def _start_in_words(encoder_weights: str, weights: str) -> str:
+    return f"weights: {weights}" if weights != "none" else f"encoder weights: {encoder_weights}"
 
 
 class BlendConfig(BaseModel):

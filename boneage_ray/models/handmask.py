@@ -15,7 +15,7 @@ from boneage_ray.errors import UsageError
 from boneage_ray.models import patches
 from boneage_ray.models.config import HandMaskConfig
 from boneage_ray.models.model import Model
-from boneage_ray.models.unet import STEP, unet
+from boneage_ray.models.unet import STEP, start_from, unet
 
 
 @final
@@ -28,8 +28,10 @@ class HandMask(Model):
     def __init__(self, config: HandMaskConfig, with_weights: bool = True, size: int | None = None) -> None:
         super().__init__()
         self.config = config
-        net = unet(config.encoder, config.weights if with_weights else "none", classes=1)
+        net = unet(config, 1, with_weights)
         self.backbone, self.decoder, self.head = net.encoder, net.decoder, net.segmentation_head
+        if with_weights:
+            start_from(self, [self.backbone], config)
 
     def forward(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> dict[str, Tensor]:
         """Logits of the image's size; sex is no input."""

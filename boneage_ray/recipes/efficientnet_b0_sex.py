@@ -28,6 +28,7 @@ EFFICIENTNET_B0_SEX = Recipe(
     model=RegressorConfig(
         backbone=BackboneConfig(name="efficientnet_b0", weights="timm"),
         channels=3,
+        normalisation="encoder",
         stage_heads=("four",),
         sex_features=32,
         hidden=(256, 128),

@@ -11,7 +11,9 @@ RESNET18_MULTITASK = Recipe(
     name="resnet18-multitask",
     summary="ResNet18, ImageNet weights, age and three stages together, 256 px",
     augment=AugmentConfig(flip=0.5, rotation_deg=10),
-    model=RegressorConfig(backbone=BackboneConfig(name="resnet18", weights="timm"), stage_heads=("three",)),
+    model=RegressorConfig(
+        backbone=BackboneConfig(name="resnet18", weights="timm"), normalisation="encoder", stage_heads=("three",)
+    ),
     stages=(Stage(epochs=10, optimizer="adam", lr=1e-4, weight_decay=1e-5, clip_norm=5.0),),
     batch_size=32,
     best_by="val_loss",

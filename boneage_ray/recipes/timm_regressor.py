@@ -11,7 +11,13 @@ TIMM_REGRESSOR = Recipe(
     name="timm-regressor",
     summary="any timm encoder with a sex input, from scratch, 256 px; name it with --set model.backbone.name=NAME",
     augment=AugmentConfig(flip=0.5, rotation_deg=15, zoom=0.1, brightness=0.15, contrast=0.15),
-    model=RegressorConfig(backbone=BackboneConfig(name="resnet34"), sex_features=32, hidden=(256,), dropout=0.2),
+    model=RegressorConfig(
+        backbone=BackboneConfig(name="resnet34"),
+        normalisation="encoder",
+        sex_features=32,
+        hidden=(256,),
+        dropout=0.2,
+    ),
     stages=(
         Stage(epochs=40, optimizer="adamw", lr=1e-3, weight_decay=1e-2, schedule="cosine", warmup=0.2, clip_norm=1.0),
     ),

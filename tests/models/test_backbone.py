@@ -210,3 +210,20 @@ def test_the_hub_out_of_reach_is_a_clear_error(monkeypatch):
 def test_residual_branches_start_at_the_recipes_scale(start, scale):
     model = build_backbone(BackboneConfig(name="resnet10t", residual_start=start), 1, with_weights=False)
     assert model.layer4[0].bn2.weight.unique().tolist() == [scale]
+
+
+def test_files_without_counters_of_batches_load(tmp_path):
+    """As old versions of torch wrote them, and as files of other frameworks are converted."""
+    state = timm.create_model(TINY, num_classes=0).state_dict()
+    path = tmp_path / "old.safetensors"
+    path.write_bytes(save({name: value for name, value in state.items() if "num_batches_tracked" not in name}))
+    model = built(3, weights=str(path))
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert model.state_dict()["bn1.num_batches_tracked"].item() == 0
+
+
+def test_a_batch_norm_that_is_missing_whole_is_still_missing(tmp_path, weights):
+    path = tmp_path / "part.safetensors"
+    path.write_bytes(save({name: value for name, value in weights.items() if not name.startswith("bn1.")}))
+    with pytest.raises(UsageError, match=r"missing 5 \(bn1\.bias, bn1\.num_batches_tracked, bn1\.running_mean\)"):
+        built(3, weights=str(path))
