@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from boneage_ray import __version__, storage
+from boneage_ray import __version__, builtin, storage
 from boneage_ray.errors import MismatchError, StorageError, UsageError
 
 if TYPE_CHECKING:  # torch is imported with the weights: a driver that only compares hashes starts four seconds sooner
@@ -47,9 +47,17 @@ class Bundle:
 
 
 def save(
-    uri: str, recipe: Recipe, weights: dict[str, Tensor], metrics: dict[str, Any], trees: bytes | None = None
+    uri: str,
+    recipe: Recipe,
+    weights: dict[str, Tensor],
+    metrics: dict[str, Any],
+    trees: bytes | None = None,
+    card: str | None = None,
 ) -> str:
-    """Write a bundle and return its `model_sha256`. Raises `UsageError` unless `trees` and the recipe's blend go together."""
+    """Write a bundle and return its `model_sha256`. Raises `UsageError` unless `trees` and the recipe's blend go together.
+
+    `card`: the whole text of the model card, in place of the one that a training writes.
+    """
     from safetensors.torch import save as save_safetensors
 
     if recipe.blend is None and trees is not None:
@@ -62,7 +70,7 @@ def save(
         RECIPE: _json(recipe.model_dump(mode="json")),
         CALIBRATION: _json({"calibrated": False}),
         METRICS: _json(metrics),
-        CARD: _card(recipe, metrics).encode(),
+        CARD: (card or _card(recipe, metrics)).encode(),
     }
     if trees is not None:
         contents[TREES] = trees
@@ -95,7 +103,14 @@ def load(uri: str) -> Bundle:
     values = {name: read_object(uri, name, contents[name]) for name in (RECIPE, METRICS, CALIBRATION)}
     recipe = build_recipe(values[RECIPE], f"{uri}/{RECIPE}")
     trees = _trees(uri, manifest["sha256"]) if recipe.blend is not None else None
-    return Bundle(recipe, weights, values[METRICS], values[CALIBRATION], sha256, trees)
+    return Bundle(recipe, _whole_precision(weights), values[METRICS], values[CALIBRATION], sha256, trees)
+
+
+def _whole_precision(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights that are stored in half precision, as built-in models' are, in single precision; all others as they are."""
+    import torch
+
+    return {name: value.float() if value.dtype == torch.float16 else value for name, value in weights.items()}
 
 
 def read_manifest(uri: str) -> tuple[dict[str, Any], str]:
@@ -104,7 +119,7 @@ def read_manifest(uri: str) -> tuple[dict[str, Any], str]:
     Raises `UsageError` if it is not a manifest, `MismatchError` unless it lists exactly the files of a bundle with their hashes.
     """
     try:
-        data = storage.read_bytes(storage.join(uri, MANIFEST))
+        data = storage.read_bytes(storage.join(builtin.folder_of(uri), MANIFEST))
     except StorageError as error:
         if error.reason != "not_found":
             raise
@@ -142,7 +157,7 @@ def _trees(uri: str, hashes: dict[str, str]) -> bytes:
 
 def verified(uri: str, name: str, expected: str) -> bytes:
     """The bytes of a bundle's file. Raises `MismatchError` unless they have the SHA-256 of the manifest."""
-    data = storage.read_bytes(storage.join(uri, name))
+    data = storage.read_bytes(storage.join(builtin.folder_of(uri), name))
     digest = hashlib.sha256(data).hexdigest()
     if digest != expected:
         raise MismatchError(

@@ -25,7 +25,7 @@ RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe name (see `b
 OutOption = Annotated[str, typer.Option("--out", help="Where the results go: a folder or s3://bucket/prefix.")]
 ModelsOption = Annotated[
     list[str],
-    typer.Option("--model", help="Model bundle: a folder or s3://bucket/prefix; several form one ensemble."),
+    typer.Option("--model", help="Built-in model (see `boneage models`), or bundle (folder or s3://); several: ensemble."),
 ]
 DatasOption = Annotated[
     list[str], typer.Option("--data", help="Prepared data; repeat if the models need different images.")
@@ -77,6 +77,18 @@ def recipes(
     from boneage_ray.commands import tools
 
     _execute("recipes", tools.recipes, name, json, debug)
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="Tell all of this one.")] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """The built-in models, one line each; with NAME, its errors with their commands, size, terms and hash."""
+    from boneage_ray.commands import models as command
+
+    _execute("models", command.models, name, json, debug)
 
 
 @app.command()
@@ -174,7 +186,7 @@ def score(
 @app.command()
 def explain(
     image: Annotated[str, typer.Argument(help="One radiograph: a file or s3:// object.")],
-    model: Annotated[str, typer.Option("--model", help="Model bundle: a folder or s3://bucket/prefix.")],
+    model: Annotated[str, typer.Option("--model", help="Built-in model, or a bundle: folder or s3://.")],
     out: Annotated[str, typer.Option("--out", help="The picture: a name that ends in .png.")],
     sex: Annotated[str | None, typer.Option("--sex", help="F or M.")] = None,
     pixel_spacing_mm: Annotated[
@@ -207,7 +219,7 @@ def ensemble(
 
 @app.command()
 def serve(
-    model: Annotated[list[str], typer.Option("--model", help="Model bundle; repeat for several.")],
+    model: Annotated[list[str], typer.Option("--model", help="Built-in model, or a bundle; repeat for several.")],
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
     debug: DebugOption = False,

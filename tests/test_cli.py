@@ -23,6 +23,7 @@ def keep_ray(monkeypatch):
 PROMISED = {
     "demo": ["--out"],
     "recipes": ["--json"],
+    "models": ["--json"],
     "prepare": ["--recipe", "--out", "--labels", "--set", "--overwrite", "--strict"],
     "train": ["--recipe", "--data", "--out", "--workers", "--gpu", "--set", "--resume", "--wandb"],
     "evaluate": ["--model", "--data", "--split", "--out", "--max-mae", "--open-test"],

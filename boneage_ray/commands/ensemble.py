@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from boneage_ray import storage
-from boneage_ray.commands.words import absolute_places, refuse_overlap
+from boneage_ray.commands.words import model_places, refuse_overlap
 from boneage_ray.errors import UsageError
 from boneage_ray.prediction import members
 from boneage_ray.runtime import parts
@@ -66,7 +66,7 @@ def join_models(run: Run, arguments: EnsembleArguments) -> None:
     """Bundles that are there -> one bundle with a copy of each; it needs them no longer."""
     if not arguments.name.strip():
         raise UsageError("--name: a name is needed, it stands in every result row")
-    places, out = absolute_places(arguments.models), storage.absolute(arguments.out)
+    places, out = model_places(arguments.models), storage.absolute(arguments.out)
     refuse_overlap(out, "--model", places)
     found = members.resolve(places)
     if len(found.members) < 2:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from boneage_ray import storage
 from boneage_ray.archives.archive import asked
 from boneage_ray.archives.read import read_input
-from boneage_ray.commands.words import known_sex
+from boneage_ray.commands.words import known_sex, model_places
 from boneage_ray.errors import InputProblem, NoUsableInputError, UsageError
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime.runs import Run, say
@@ -36,7 +36,7 @@ def explain(run: Run, arguments: ExplainArguments) -> None:
     from boneage_ray.prediction.rows import load_input
     from boneage_ray.preparation.isolated import DecoderPool
 
-    models = resolve([storage.absolute(arguments.model)])
+    models = resolve(model_places(arguments.model))
     if len(models.members) > 1:
         names = ", ".join(member.uri for member in models.members[:2])
         raise UsageError(f"--model {arguments.model} is an ensemble; explain one of its members, such as {names}")

@@ -12,6 +12,7 @@ from boneage_ray.commands.words import (
     line,
     model_facts,
     model_notes,
+    model_places,
     quoted,
     refuse_overlap,
 )
@@ -171,7 +172,7 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     from boneage_ray.prediction.members import resolve
 
     split = _split(arguments.split)
-    model, data = absolute_places(arguments.model), absolute_places(arguments.data)
+    model, data = model_places(arguments.model), absolute_places(arguments.data)
     out = storage.absolute(arguments.out)
     refuse_overlap(out, "--model", model)
     refuse_overlap(out, "--data", data)
@@ -236,7 +237,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     sex = known_sex(arguments.sex)
     source, model, out = (
         storage.absolute(arguments.source),
-        absolute_places(arguments.model),
+        model_places(arguments.model),
         storage.absolute(arguments.out),
     )
     metadata = storage.absolute(arguments.metadata) if arguments.metadata else None

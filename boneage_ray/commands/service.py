@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from boneage_ray import storage
+from boneage_ray.commands.words import model_places
 from boneage_ray.errors import UsageError
 from boneage_ray.runtime import cluster
 from boneage_ray.runtime.runs import Run, say
@@ -31,7 +32,7 @@ def serve(run: Run, arguments: ServeArguments) -> None:
     """Answer requests until SIGINT or SIGTERM."""
     from boneage_ray.serving.placement import inspect_models
 
-    service = ServiceArguments(models=[storage.absolute(uri) for uri in arguments.models])
+    service = ServiceArguments(models=model_places(arguments.models))
     guarded = bool(api_tokens())
     check_exposure(arguments.host, guarded)
     service.web_config()  # a limit that has no use is refused before Ray starts

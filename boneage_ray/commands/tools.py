@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from boneage_ray import bundle, storage
+from boneage_ray.commands.words import model_places
 from boneage_ray.errors import BoneageError, UsageError
 from boneage_ray.prediction.members import resolve
 from boneage_ray.runtime import cluster
@@ -89,7 +90,7 @@ def doctor(run: Run, arguments: DoctorArguments) -> None:
     if arguments.storage:
         checks["storage"] = lambda: _storage(storage.absolute(str(arguments.storage)))
     if arguments.model:
-        checks["model"] = lambda: _model(storage.absolute(str(arguments.model)))
+        checks["model"] = lambda: _model(str(arguments.model))
     for name, check in checks.items():
         try:
             found[name] = check()
@@ -123,7 +124,7 @@ def _storage(uri: str) -> str:
 
 
 def _model(uri: str) -> str:
-    models = resolve([uri])
+    models = resolve(model_places(uri))
     tensors = sum(len(bundle.load(member.uri).weights) for member in models.members)
     count = f", {len(models.members)} members" if len(models.members) > 1 else ""
     return f"{models.name} {models.sha256[:12]}{count}, hashes verified, {tensors} tensors"

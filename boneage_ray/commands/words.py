@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
-from boneage_ray import storage
+from boneage_ray import builtin, storage
 from boneage_ray.anatomy.growth import Sex
 from boneage_ray.errors import UsageError
 
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 def absolute_places(places: str | list[str]) -> list[str]:
     """One place or several, as they are meant from anywhere."""
     return [storage.absolute(place) for place in ([places] if isinstance(places, str) else places)]
+
+
+def model_places(models: str | list[str]) -> list[str]:
+    """Where one model or several are: built-in ones by their names, others as they are meant from anywhere."""
+    return [builtin.place_of(model) for model in ([models] if isinstance(models, str) else models)]
 
 
 def known_sex(text: str | None) -> Sex | None:
@@ -32,7 +37,7 @@ def refuse_overlap(out: str, flag: str, places: Iterable[str]) -> None:
     """Raise `UsageError` unless OUT stands apart: what a run writes is never its own input, and --overwrite deletes OUT."""
     own = _folder(out)
     for place in places:
-        other = _folder(place)
+        other = _folder(builtin.folder_of(place))
         if own.startswith(other) or other.startswith(own):
             raise UsageError(
                 f"--out {out} and {flag} {place} are one place, or one lies inside the other: give --out a place of its own"
@@ -51,13 +56,13 @@ def line(*words: str, **flags: object) -> str:
     for name, values in flags.items():
         for value in values if isinstance(values, list) else [values]:
             if value is not None:
-                given += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+                given += [f"--{name.replace('_', '-')}"] + ([] if value is True else [builtin.as_typed(str(value))])
     return " ".join([words[0], shlex.join(given)])
 
 
 def quoted(text: str) -> str:
     """One word of a command."""
-    return shlex.quote(text)
+    return shlex.quote(builtin.as_typed(text))
 
 
 def model_facts(models: Models) -> dict[str, str]:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from boneage_ray import __version__, bundle, storage
+from boneage_ray import __version__, builtin, bundle, storage
 from boneage_ray.errors import MismatchError, StorageError, UsageError
 from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.recipes.recipe import Recipe, build_recipe
@@ -75,6 +75,11 @@ def resolve(uris: Sequence[str], expected: str | None = None) -> Models:
     """
     found = _resolve(uris)
     if expected not in (None, found.sha256):
+        if any(uri.startswith(builtin.SCHEME) for uri in uris):
+            raise MismatchError(
+                f"the built-in model {' '.join(map(builtin.as_typed, uris))} of this node (boneage-ray {__version__}) is another "
+                "than the one that the command began with: install the same version on every node"
+            )
         raise MismatchError(f"{' '.join(uris)} was exchanged while it was in use; give the command again")
     return found
 
@@ -183,7 +188,7 @@ def _check(members: Sequence[Member]) -> None:
 def _ensemble_manifest(uri: str) -> dict[str, Any] | None:
     """The manifest of an ensemble bundle; None where there is another one or none, which bundle.read_manifest reports."""
     try:
-        manifest = json.loads(storage.read_bytes(storage.join(uri, bundle.MANIFEST)))
+        manifest = json.loads(storage.read_bytes(storage.join(builtin.folder_of(uri), bundle.MANIFEST)))
     except (StorageError, ValueError, RecursionError):
         return None
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:

@@ -20,7 +20,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from boneage_ray import storage
+from boneage_ray import builtin
 from boneage_ray.archives.archive import Input
 from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.errors import BoneageError, UsageError
@@ -157,7 +157,7 @@ def application(args: dict[str, Any]) -> serve.Application:
     """The application that serve.yaml names; `args` are those of `ServiceArguments`, and unknown ones are refused."""
     # Not typed as the model itself: Serve looks at the annotation, which is text here, and would hand over the bare dict.
     arguments = read_arguments(args)
-    models = [storage.absolute(uri) for uri in arguments.models]
+    models = [builtin.place_of(uri) for uri in arguments.models]
     return build_application(arguments, inspect_models(models), ray.cluster_resources())
 
 

@@ -1,0 +1,33 @@
+"""A trained bundle -> a model that comes with the package, below boneage_ray/builtin/.
+
+python jobs/make_builtin.py MODEL --facts FACTS.json --set model.backbone.weights=package:NAME
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from boneage_ray.commands.make_builtin import default_root, make_builtin
+from boneage_ray.errors import BoneageError
+from boneage_ray.runtime.runs import say
+
+
+def main() -> int:
+    """Exit codes as of every command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="A bundle, or an ensemble bundle.")
+    parser.add_argument("--facts", required=True, help="JSON: see boneage_ray/commands/make_builtin.py.")
+    parser.add_argument("--root", default=default_root(), help="Where NAME/ is written.")
+    parser.add_argument("--set", action="append", default=[], help="Say anew where first weights came from.")
+    given = parser.parse_args()
+    try:
+        say(f"written: {make_builtin(given.model, given.facts, given.root, given.set)}")
+    except BoneageError as error:
+        say(str(error))
+        return int(error.exit_code)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
