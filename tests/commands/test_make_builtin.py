@@ -20,7 +20,17 @@ from boneage_ray.prediction import members
 JOB = Path(__file__).parents[2] / "jobs" / "make_builtin.py"
 
 
-def test_matrices_and_kernels_are_halved_and_come_back_in_single_precision(tmp_path):
+def test_what_is_large_is_halved_and_what_is_small_stays():
+    weights = {
+        "pointwise": torch.full((320, 80), 0.1),
+        "stem": torch.full((32, 1, 3, 3), 0.1),
+        "bias": torch.ones(50_000),
+    }
+    assert [value.dtype for value in halved(weights).values()] == [torch.float16, torch.float32, torch.float32]
+
+
+def test_matrices_and_kernels_are_halved_and_come_back_in_single_precision(tmp_path, monkeypatch):
+    monkeypatch.setattr(tool, "SMALL", 0)
     folder = install(tmp_path) / "hand"
     before, after = bundle.load(str(tmp_path / "hand-trained")), bundle.load(str(folder))
     assert (folder / "weights.safetensors").stat().st_size < 0.56 * (
@@ -34,7 +44,8 @@ def test_matrices_and_kernels_are_halved_and_come_back_in_single_precision(tmp_p
     assert largest_change(before, after) < 0.05
 
 
-def test_half_precision_of_heads_is_measured_in_pixels(tmp_path):
+def test_half_precision_of_heads_is_measured_in_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr(tool, "SMALL", 0)
     before = bundle.load(trained(tmp_path / "head", HEAD))
     same = largest_change(before, before)
     assert same == 0.0
@@ -45,7 +56,7 @@ def test_half_precision_of_heads_is_measured_in_pixels(tmp_path):
 
 def test_a_weight_that_half_precision_cannot_hold_is_refused():
     with pytest.raises(BoneageError, match=r"age\.weight holds a weight that half precision cannot hold"):
-        halved({"age.weight": torch.full((1, 2), 1e6)})
+        halved({"age.weight": torch.full((200, 200), 1e6)})
 
 
 def test_a_result_that_changes_is_refused(tmp_path, monkeypatch):
