@@ -25,7 +25,9 @@ RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe name (see `b
 OutOption = Annotated[str, typer.Option("--out", help="Where the results go: a folder or s3://bucket/prefix.")]
 ModelsOption = Annotated[
     list[str],
-    typer.Option("--model", help="Built-in model (see `boneage models`), or bundle (folder or s3://); several: ensemble."),
+    typer.Option(
+        "--model", help="Built-in model (see `boneage models`), or bundle (folder or s3://); several: ensemble."
+    ),
 ]
 DatasOption = Annotated[
     list[str], typer.Option("--data", help="Prepared data; repeat if the models need different images.")

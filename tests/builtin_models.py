@@ -8,9 +8,9 @@ import torch
 
 from boneage_ray import bundle
 from boneage_ray.commands.make_builtin import make_builtin
-from boneage_ray.models.build import build_model
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
+from boneage_ray.tasks.build import build_model
 
 HAND = override(find_recipe("demo"), ["image.size=64", "model.backbone.name=test_resnet"])
 HEAD = override(

@@ -77,7 +77,7 @@ def test_another_file_in_the_place_of_a_weights_file_is_refused(installed):
     data = bytearray((installed / "hand" / "weights.safetensors").read_bytes())
     data[-1] ^= 1
     (installed / "hand" / "weights.safetensors").write_bytes(data)
-    with pytest.raises(MismatchError, match=r"builtin:hand/weights\.safetensors has SHA-256 .*damaged or exchanged"):
+    with pytest.raises(MismatchError, match=r"builtin:hand/weights\.safetensors has SHA-256 .*damaged or replaced"):
         bundle.load("builtin:hand")
 
 

@@ -112,7 +112,7 @@ def about(name: str) -> About:
     if digest != told.manifest_sha256:
         raise MismatchError(
             f"{MANIFEST} of the built-in model {name} has SHA-256 {digest[:12]}..., its {ABOUT} says "
-            f"{told.manifest_sha256[:12]}...: damaged or exchanged; {_MEND}"
+            f"{told.manifest_sha256[:12]}...: damaged or replaced; {_MEND}"
         )
     return told
 
