@@ -56,7 +56,7 @@ def save(
 ) -> str:
     """Write a bundle and return its `model_sha256`. Raises `UsageError` unless `trees` and the recipe's blend go together.
 
-    `card`: the whole text of the model card, in place of the one that a training writes.
+    `card` replaces the text of the model card that a training writes.
     """
     from safetensors.torch import save as save_safetensors
 

@@ -87,11 +87,11 @@ def test_another_manifest_is_refused_though_it_is_whole(installed, tmp_path):
         if path.name != builtin.ABOUT:
             shutil.copy(path, installed / "hand")
     with pytest.raises(
-        MismatchError, match=r"manifest\.json of the built-in model hand has SHA-256 .*install it anew: pip"
+        MismatchError, match=r"manifest\.json of the built-in model hand has SHA-256 .*install it again: pip"
     ):
         builtin.place_of("hand")
     (installed / "hand" / "manifest.json").unlink()
-    with pytest.raises(MismatchError, match=r"the built-in model hand has lost its manifest\.json: install it anew"):
+    with pytest.raises(MismatchError, match=r"the built-in model hand has lost its manifest\.json: install it again"):
         bundle.load("builtin:hand")
 
 

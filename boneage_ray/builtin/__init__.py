@@ -25,7 +25,7 @@ SCHEME = "builtin:"
 FORMAT = 1
 ABOUT, TERMS, MANIFEST = "about.json", "LICENCE.md", "manifest.json"
 ROOT = Path(__file__).parent
-_MEND = "install it anew: pip install --force-reinstall boneage-ray"
+_REINSTALL = "install it again: pip install --force-reinstall boneage-ray"
 
 
 class Figure(BaseModel):
@@ -100,21 +100,21 @@ def folder_of(uri: str) -> str:
 def about(name: str) -> About:
     """What is said of a built-in model, once its manifest is verified. Raises as `folder_of` does."""
     try:
-        told = About.model_validate_json((ROOT / name / ABOUT).read_bytes())
+        found = About.model_validate_json((ROOT / name / ABOUT).read_bytes())
     except (FileNotFoundError, ValidationError) as error:
         raise _of_another_format(name, _format_in(name)) from error
-    if told.format != FORMAT:
-        raise _of_another_format(name, told.format)
+    if found.format != FORMAT:
+        raise _of_another_format(name, found.format)
     try:
         digest = hashlib.sha256((ROOT / name / MANIFEST).read_bytes()).hexdigest()
     except FileNotFoundError:
-        raise MismatchError(f"the built-in model {name} has lost its {MANIFEST}: {_MEND}") from None
-    if digest != told.manifest_sha256:
+        raise MismatchError(f"the built-in model {name} has lost its {MANIFEST}: {_REINSTALL}") from None
+    if digest != found.manifest_sha256:
         raise MismatchError(
             f"{MANIFEST} of the built-in model {name} has SHA-256 {digest[:12]}..., its {ABOUT} says "
-            f"{told.manifest_sha256[:12]}...: damaged or replaced; {_MEND}"
+            f"{found.manifest_sha256[:12]}...: damaged or replaced; {_REINSTALL}"
         )
-    return told
+    return found
 
 
 def find(name: str) -> About:
@@ -139,14 +139,14 @@ def _unknown(shown: str, name: str, what: str) -> UsageError:
 def _of_another_format(name: str, found: object) -> UsageError:
     return UsageError(
         f"the built-in model {name} is of format {found}, boneage-ray {__version__} reads format {FORMAT}: "
-        "files of two versions are mixed; " + _MEND
+        "files of two versions are mixed; " + _REINSTALL
     )
 
 
 def _format_in(name: str) -> object:
     """The format that an about.json says that is none of this version's."""
     try:
-        told = storage.read_json(str(ROOT / name / ABOUT))
+        found = storage.read_json(str(ROOT / name / ABOUT))
     except (UsageError, ValueError):
         return "unknown"
-    return told.get("format", "unknown") if isinstance(told, dict) else "unknown"
+    return found.get("format", "unknown") if isinstance(found, dict) else "unknown"

@@ -179,18 +179,16 @@ def largest_change(full: bundle.Bundle, half: bundle.Bundle) -> float:
 
 
 def _phantoms(recipe: Recipe) -> list[object]:
-    """Four prepared images of the kind that the recipe learns from."""
+    """Four prepared images of the kind that the recipe learns from: a phantom, mirrored, darker and of less contrast."""
     from boneage_ray.decoding.radiograph import Radiograph
-    from boneage_ray.phantoms.cephalogram import cephalogram_phantom
-    from boneage_ray.phantoms.hand import hand_phantom
+    from boneage_ray.findings.task_findings import findings_of
     from boneage_ray.preparation.prepare import prepare_radiograph
 
     image = recipe.image.model_copy(update={"mask": "none"})
-    if recipe.model.kind == "cephalogram":
-        drawn = [cephalogram_phantom(seed, stage, 512).image for seed, stage in enumerate((1, 3, 4, 6))]
-    else:
-        drawn = [hand_phantom(seed, age, "F", 512).image for seed, age in enumerate((40, 90, 140, 190))]
-    return [prepare_radiograph(Radiograph(pixels), image).pixels for pixels in drawn]
+    drawn = findings_of(recipe).warm_up_image()
+    darker, flatter = (drawn * 0.8).astype(drawn.dtype), (drawn * 0.7 + 30).astype(drawn.dtype)
+    shown = (drawn, drawn[:, ::-1].copy(), darker, flatter)
+    return [prepare_radiograph(Radiograph(pixels), image).pixels for pixels in shown]
 
 
 def _write_about(facts: Facts, out: str) -> None:

@@ -17,24 +17,24 @@ def models(run: Run, name: str | None) -> None:
     if not known and not run.json_output:
         run.text = "This installation has no built-in model: --model takes a folder or s3://bucket/prefix.\n"
         return
-    told = {each: _details(each) for each in known}
+    details = {each: _details(each) for each in known}
     if run.json_output:
-        run.finish({"models": told})
+        run.finish({"models": details})
         return
-    lines = {each: f"{value['purpose']}; {_errors(value)}; {_megabytes(value)}" for each, value in told.items()}
+    lines = {each: f"{value['purpose']}; {_errors(value)}; {_megabytes(value)}" for each, value in details.items()}
     run.finish(lines, "Next: boneage models NAME, or boneage score FOLDER --model NAME --out SCORES")
 
 
 def _one(run: Run, name: str) -> None:
     builtin.find(name)
-    told = _details(name)
+    details = _details(name)
     if not run.json_output:
-        measured = {f"error: {f['what']}": f"{f['value']}  (by: {f['command']})" for f in told.pop("figures")}
-        told = told | measured | {"size": _megabytes(told)}
-        del told["size_bytes"]
+        measured = {f"error: {f['what']}": f"{f['value']}  (by: {f['command']})" for f in details.pop("figures")}
+        details = details | measured | {"size": _megabytes(details)}
+        del details["size_bytes"]
     folder = builtin.folder_of(builtin.SCHEME + name)
     run.finish(
-        told,
+        details,
         f"Card: {folder}/MODEL_CARD.md  Terms: {storage.join(folder, builtin.TERMS)}",
         f"Next: boneage score FOLDER --model {name} --out SCORES",
     )
@@ -58,9 +58,9 @@ def _details(name: str) -> dict[str, Any]:
     }
 
 
-def _errors(told: dict[str, Any]) -> str:
-    return ", ".join(f"{figure['what']} {figure['value']}" for figure in told["figures"]) or "error not measured"
+def _errors(details: dict[str, Any]) -> str:
+    return ", ".join(f"{figure['what']} {figure['value']}" for figure in details["figures"]) or "error not measured"
 
 
-def _megabytes(told: dict[str, Any]) -> str:
-    return f"{told['size_bytes'] / 1e6:.1f} MB"
+def _megabytes(details: dict[str, Any]) -> str:
+    return f"{details['size_bytes'] / 1e6:.1f} MB"

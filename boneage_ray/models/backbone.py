@@ -200,12 +200,12 @@ def load_checked(model: nn.Module, state: dict[str, Tensor], origin: str) -> Non
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     wrong = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
     if missing or extra or wrong:
-        told = "; ".join(
+        described = "; ".join(
             f"{word} {len(keys)} ({', '.join(keys[:3])})"
             for word, keys in (("missing", missing), ("unexpected", extra), ("other shape", wrong))
             if keys
         )
-        raise UsageError(f"{origin} does not fit the model: {told}")
+        raise UsageError(f"{origin} does not fit the model: {described}")
     with torch.no_grad():
         model.load_state_dict(state)
 

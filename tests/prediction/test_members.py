@@ -106,7 +106,7 @@ def test_a_name_that_leads_out_of_a_bundle_is_refused_and_never_copied(three, tm
     copied = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert copied == {*bundle.FILES, bundle.MANIFEST}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(MismatchError, match=r"payload.txt', which is no file of a bundle"):
+    with pytest.raises(MismatchError, match=r"payload.txt', which is not a file of a bundle"):
         members.resolve([three[1], str(folder)])
 
 
