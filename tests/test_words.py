@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import re
 import tokenize
@@ -10,9 +11,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "boneage_ray"
-# Not clean yet; both become empty.
-ROOMS_LEFT_OUT: set[str] = set()
-FILES_LEFT_OUT: set[str] = set()
 
 INSTEAD = {
     r"lessons?": "pretraining",
@@ -23,33 +21,29 @@ INSTEAD = {
     r"judg\w*": "evaluated on, validated, decided",
 }
 BANNED = re.compile(rf"(?<![a-z])(?:{'|'.join(INSTEAD)})(?![a-z])", re.IGNORECASE)
-TEXT = {
-    getattr(tokenize, name)
-    for name in ("COMMENT", "STRING", "FSTRING_MIDDLE")  # f-strings are tokens of their own from Python 3.12 on
-    if hasattr(tokenize, name)
-}
 
 
 def banned_words(source: str) -> list[tuple[int, str]]:
-    """(line, word) of every banned word in comments and string literals, docstrings among them."""
-    return [
-        (token.start[0] + token.string[: word.start()].count("\n"), word.group().lower())
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type in TEXT
-        for word in BANNED.finditer(token.string)
+    """(line, word) of every banned word in comments and string literals, docstrings among them; names are free."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    texts = [(token.start[0], token.string) for token in tokens if token.type == tokenize.COMMENT]
+    # Strings by ast: before Python 3.12 the token of an f-string holds the names between its braces.
+    texts += [
+        (node.lineno, node.value)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
-
-
-def left_out(path: Path) -> bool:
-    name = path.relative_to(ROOT).as_posix()
-    return name in FILES_LEFT_OUT or name.split("/")[0] in ROOMS_LEFT_OUT
+    return sorted(
+        (line + text[: word.start()].count("\n"), word.group().lower())
+        for line, text in texts
+        for word in BANNED.finditer(text)
+    )
 
 
 def test_the_package_uses_plain_words():
     found = {
         f"{path.relative_to(ROOT)}:{line}": word
         for path in sorted(ROOT.rglob("*.py"))
-        if not left_out(path)
         for line, word in banned_words(path.read_text("utf-8"))
     }
     assert found == {}, f"use other words: {INSTEAD}"
@@ -63,6 +57,7 @@ def test_the_package_uses_plain_words():
         ('f"{x} does not vouch for {y}"', [(1, "vouch")]),
         ('say("Lessons first")', [(1, "lessons")]),
         ("told = is_litter", []),
+        ('f"does not fit: {told}"', []),
         ('"supramentale, recommended, untold, a glitter"', []),
         ('"judge_all"', [(1, "judge_all")]),
     ],

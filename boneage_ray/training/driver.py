@@ -86,7 +86,7 @@ def check_pretraining(recipe: Recipe, prepared: PreparedData, pretrain: str | No
 
 
 def check_labels(recipe: Recipe, prepared: PreparedData, splits: Sequence[Split] = ("train", "val")) -> None:
-    """Raise `NoUsableInputError` for a split without a record, or without the labels that the task cannot do without."""
+    """Raise `NoUsableInputError` for a split without a record, or without the labels that the task needs."""
     task = build_task(recipe.task)
     for split in splits:
         if missing := task.missing_labels(prepared.shards(split)):
