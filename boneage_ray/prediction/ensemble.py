@@ -47,7 +47,7 @@ def load_predictor(models: Models, device: str | None = None) -> Scorer:
 def _predictor(member: Member, device: str | None) -> Predictor:
     loaded = bundle.load(member.uri)
     if loaded.sha256 != member.sha256:
-        raise MismatchError(f"{member.uri} was exchanged while it was in use; give the command again")
+        raise MismatchError(f"{member.uri} was replaced while it was in use; give the command again")
     return Predictor(loaded, device)
 
 

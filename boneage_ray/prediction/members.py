@@ -80,7 +80,7 @@ def resolve(uris: Sequence[str], expected: str | None = None) -> Models:
                 f"the built-in model {' '.join(map(builtin.as_typed, uris))} of this node (boneage-ray {__version__}) is another "
                 "than the one that the command began with: install the same version on every node"
             )
-        raise MismatchError(f"{' '.join(uris)} was exchanged while it was in use; give the command again")
+        raise MismatchError(f"{' '.join(uris)} was replaced while it was in use; give the command again")
     return found
 
 
@@ -165,7 +165,7 @@ def _listed(uri: str, entry: dict[str, str]) -> Member:
     if member.sha256 != entry["model_sha256"]:
         raise MismatchError(
             f"{member.uri} is model {member.sha256[:12]}..., the manifest of the ensemble {uri} says "
-            f"{entry['model_sha256'][:12]}...: damaged or exchanged"
+            f"{entry['model_sha256'][:12]}...: damaged or replaced"
         )
     return member
 

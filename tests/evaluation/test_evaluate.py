@@ -122,7 +122,7 @@ def predicted(models, work):
 
 
 def test_an_exchanged_model_is_refused_by_the_worker(models):
-    with pytest.raises(MismatchError, match="exchanged"):
+    with pytest.raises(MismatchError, match="replaced"):
         AgeWorker(models, resolve(models[:1]).sha256, 1, False)
 
 

@@ -100,7 +100,7 @@ def test_a_member_that_was_exchanged_meanwhile_is_refused(saved, tmp_path):
     bundle.save(uri, RECIPE, model, {})
     models = members.resolve([uri, saved["cropped"]])
     bundle.save(uri, RECIPE, model, {"val_mae_months": 1.0})
-    with pytest.raises(MismatchError, match="was exchanged while it was in use"):
+    with pytest.raises(MismatchError, match="was replaced while it was in use"):
         ensemble.load_predictor(models, "cpu")
 
 

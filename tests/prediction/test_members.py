@@ -139,7 +139,7 @@ def test_an_exchanged_member_is_refused(joined, three):
     shutil.rmtree(place)
     taken = next(uri for uri in three if bundle.read_manifest(uri)[1] == members.resolve(three).members[0].sha256)
     shutil.copytree(taken, place)
-    with pytest.raises(MismatchError, match=r"members/1 is model .* the manifest of the ensemble .*exchanged"):
+    with pytest.raises(MismatchError, match=r"members/1 is model .* the manifest of the ensemble .*replaced"):
         members.resolve([joined])
 
 
