@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -46,8 +47,14 @@ def required():
     return {normal(re.match(r"[\w.-]+", one)[0]) for one in (*project["dependencies"], *extras)}
 
 
+@cache
+def installed():
+    """Module -> distributions; reads the file lists of everything that is installed."""
+    return packages_distributions()
+
+
 def distributions(module):
-    return {normal(name) for name in packages_distributions().get(module, ())}
+    return {normal(name) for name in installed().get(module, ())}
 
 
 def test_every_dependency_is_imported():
