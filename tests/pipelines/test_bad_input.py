@@ -82,7 +82,7 @@ def test_out_of_another_run_is_refused(archive, model, prepared, tmp_path):
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("years of work")
-    with pytest.raises(MismatchError, match="nothing of it is ever deleted"):
+    with pytest.raises(MismatchError, match="they are never deleted"):
         run(pipeline.score, pipeline.ScoreArguments(source, model, str(foreign), overwrite=True))
     assert (foreign / "thesis.txt").read_text() == "years of work"
 
