@@ -1,4 +1,4 @@
-"""Damaged radiographs, made the same way every time: what `fuzz.py` and tests/records/test_fuzz.py feed to the decoders.
+"""Damaged radiographs, made the same way every time: what `fuzz.py` and tests/decoding/test_fuzz.py feed to the decoders.
 
 File k of a run depends on the seed files, the run's seed and k alone, so one file can be made again by its number.
 """
