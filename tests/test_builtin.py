@@ -46,8 +46,7 @@ def test_a_folder_of_that_name_is_told_how_it_is_named(installed, tmp_path, caps
     (tmp_path / "here" / "hand").mkdir()
     assert builtin.place_of("hand") == "builtin:hand"
     assert (
-        capsys.readouterr().err
-        == "--model hand is the built-in model; the folder hand that lies here is --model ./hand\n"
+        capsys.readouterr().err == "--model hand is the built-in model; to use the folder hand, give --model ./hand\n"
     )
     assert builtin.place_of("./hand") == str(tmp_path / "here" / "hand")
     assert capsys.readouterr().err == ""
@@ -64,7 +63,9 @@ def test_a_bare_name_of_a_folder_here_is_that_folder(installed, tmp_path):
 def test_an_unknown_bare_name_is_answered_with_the_nearest(installed, name, hint):
     with pytest.raises(UsageError) as caught:
         builtin.place_of(name)
-    assert str(caught.value) == f"--model {name} is neither a folder here nor a built-in model; {hint}"
+    assert str(caught.value) == (
+        f"--model {name} is neither a folder here nor a built-in model; {hint}; `boneage train` writes a bundle"
+    )
 
 
 def test_without_any_built_in_model_that_is_said(tmp_path, monkeypatch):

@@ -69,7 +69,7 @@ def place_of(text: str) -> str:
     bare = text and "/" not in text
     if bare and text in names():
         if Path(text).exists():
-            say(f"--model {text} is the built-in model; the folder {text} that lies here is --model ./{text}")
+            say(f"--model {text} is the built-in model; to use the folder {text}, give --model ./{text}")
         folder_of(SCHEME + text)
         return SCHEME + text
     if bare and not Path(text).exists():
@@ -133,7 +133,7 @@ def _unknown(shown: str, name: str, what: str) -> UsageError:
     known = names()
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"built in: {', '.join(known) or 'none'}"
-    return UsageError(f"{shown} is {what}; {hint}")
+    return UsageError(f"{shown} is {what}; {hint}; `boneage train` writes a bundle")
 
 
 def _of_another_format(name: str, found: object) -> UsageError:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from boneage_ray.prediction.members import Models
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import Add, Loaded
+    from boneage_ray.tasks.task import Columns
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,10 @@ class TaskFindings(ABC):
     @abstractmethod
     def warm_up_image(self) -> NDArray[np.uint8]:
         """A synthetic radiograph (H, W) of the kind that the model is for."""
+
+    @abstractmethod
+    def largest_difference(self, before: Columns, after: Columns) -> float:
+        """How far two predictions of the same images are apart at most, in the task's unit; NaN if that cannot be decided."""
 
     @abstractmethod
     def explain(self, predictor: Predictor, case: Loaded, data: bytes) -> Explanation:

@@ -204,9 +204,12 @@ class CephalogramConfig(ModelSettings):
 
 def _moved_imagenet(given: Any) -> Any:  # noqa: ANN401  what pydantic is given
     """`weights="imagenet"` always meant the encoder's: recipes and bundles from before `encoder_weights` say so."""
-    if isinstance(given, dict) and given.get("weights") == "imagenet":
-        return {"encoder_weights": "imagenet"} | given | {"weights": "none"}
-    return given
+    if not isinstance(given, dict) or given.get("weights") != "imagenet":
+        return given
+    # An override of a whole recipe also brings its `encoder_weights`, as a rule "none", which must not win: training would start
+    # from random weights without a word.
+    named = given.get("encoder_weights", "none")
+    return given | {"weights": "none", "encoder_weights": "imagenet" if named == "none" else named}
 
 
 def _check_start(encoder: str, encoder_weights: str, weights: str) -> None:

@@ -58,7 +58,8 @@ class TrainOptions:
 def training_fingerprint(recipe: Recipe, prepared: PreparedData, options: TrainOptions) -> str:
     """A hash of the settings and data that a resumed run must share."""
     more = [open_prepared(options.pretrain).manifest["fingerprint"]] if options.pretrain else []
-    values = (__version__, recipe.model_dump(mode="json"), prepared.manifest["fingerprint"], options.workers, *more)
+    decisive = recipe.model_dump(mode="json", exclude={"summary"})
+    values = (__version__, decisive, prepared.manifest["fingerprint"], options.workers, *more)
     return checkpoint.fingerprint_of(*values)
 
 

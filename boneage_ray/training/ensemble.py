@@ -65,6 +65,7 @@ def _finished(out: str, recipe: Recipe) -> bool:
     if not storage.exists(storage.join(out, bundle.MANIFEST)):
         return False
     place = storage.join(out, bundle.RECIPE)
-    if build_recipe(storage.read_json(place), place) != recipe:
+    held = build_recipe(storage.read_json(place), place)
+    if held.model_copy(update={"summary": recipe.summary}) != recipe:
         raise MismatchError(f"{out} holds a member of another recipe or seed; start again with --overwrite")
     return True

@@ -135,6 +135,15 @@ def test_nothing_is_loaded_when_a_bundle_will_bring_the_weights():
     )
 
 
+@pytest.mark.parametrize("recipe", ["hand-mask", "cephalogram"])
+def test_the_old_way_counts_on_the_command_line_and_in_a_recipe_file(recipe, tmp_path):
+    # Both change a recipe that already says encoder_weights="none", which must not win: no silent random start.
+    file = tmp_path / "mine.toml"
+    file.write_text(f'base = "{recipe}"\n[model]\nweights = "imagenet"\n')
+    for model in (override(find_recipe(recipe), ["model.weights=imagenet"]).model, find_recipe(str(file)).model):
+        assert (model.encoder_weights, model.weights) == ("imagenet", "none")
+
+
 @pytest.mark.parametrize("recipe", ["hand-mask", "cephalogram-light"])
 def test_recipes_that_say_it_in_the_old_way_are_read(recipe):
     values = find_recipe(recipe).model_dump(mode="json")

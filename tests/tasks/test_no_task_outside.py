@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2] / "boneage_ray"
 NAMES = {name for kind in TASKS for name in (kind.name, kind.model_name)}
 CONFIGS = {config.__name__ for kind in TASKS for config in (kind.config, kind.model)}
 CLASSES = {place.partition(":")[2] for kind in TASKS for place in (kind.task, kind.findings)}
+KINDS = {"AGE_TASK", "MASK_TASK", "CEPHALOGRAM_TASK"}
 # Properties that used to ask which task a model has.
 ASKED = {"predicts_masks", "landmarks"}
 
@@ -29,8 +30,11 @@ def questions(text: str) -> list[str]:
             words = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
             if about_kind and words & NAMES:
                 found.append(f"{node.lineno}: compares a kind with {', '.join(sorted(words & NAMES))}")
+        elif isinstance(node, ast.Name) and node.id in KINDS:
+            found.append(f"{node.lineno}: names {node.id}")
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
-            asked = {n.id for n in ast.walk(node.args[1]) if isinstance(n, ast.Name)} & (CONFIGS | CLASSES)
+            named = {getattr(n, "id", getattr(n, "attr", "")) for n in ast.walk(node.args[1])}
+            asked = named & (CONFIGS | CLASSES)
             found += [f"{node.lineno}: isinstance of {name}" for name in sorted(asked)]
         elif isinstance(node, ast.Attribute) and node.attr in ASKED:
             found.append(f"{node.lineno}: asks for .{node.attr}")
@@ -39,9 +43,17 @@ def questions(text: str) -> list[str]:
 
 def _is_kind(node: ast.AST) -> bool:
     """A task's or model's kind; the flag --kind of `boneage phantoms` is another one."""
+    if isinstance(node, ast.Name):
+        return node.id in ("kind", "task_kind")
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
+        return any(getattr(argument, "value", "") == "kind" for argument in node.args)
     if not isinstance(node, ast.Attribute) or node.attr not in ("kind", "task_kind"):
         return False
-    return not (isinstance(node.value, ast.Name) and node.value.id == "arguments")
+    return not _is_flag(node)
+
+
+def _is_flag(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "arguments"
 
 
 def test_nothing_outside_of_tasks_asks_for_a_task():
@@ -59,6 +71,10 @@ def test_nothing_outside_of_tasks_asks_for_a_task():
         ('x = {"mask": 1}[recipe.task.kind]', ["1: compares a kind with mask"]),
         ("x = recipe.kind and isinstance(task, (AgeTask, int))", ["1: isinstance of AgeTask"]),
         ("isinstance(recipe.task, CephalogramTaskConfig)", ["1: isinstance of CephalogramTaskConfig"]),
+        ('kind = recipe.task.kind\nif kind == "age": pass', ["2: compares a kind with age"]),
+        ('getattr(recipe.task, "kind") == "age"', ["1: compares a kind with age"]),
+        ("recipe.task_kind is AGE_TASK", ["1: names AGE_TASK"]),
+        ("isinstance(recipe.task, config.AgeTaskConfig)", ["1: isinstance of AgeTaskConfig"]),
         ("if models.predicts_masks: pass", ["1: asks for .predicts_masks"]),
         ('if arguments.kind == "hand": pass', []),
         ("if recipe.task_kind.joins: pass", []),

@@ -30,6 +30,9 @@ class KeypointFindings(TaskFindings):
     def warm_up_image(self):
         return np.tile(np.arange(64, dtype=np.uint8) * 3, (64, 1))
 
+    def largest_difference(self, before, after):
+        return max(float(np.abs(a - b).max()) for a, b in zip(before["fingertips"], after["fingertips"], strict=True))
+
     def explain(self, predictor, case, data):
         (row,) = score_rows([case], predictor, self.adder())
         picture = cv2.cvtColor(prepared_image(case).pixels, cv2.COLOR_GRAY2BGR)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from boneage_ray.findings.explanation import Explanation
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import Add, Loaded
+    from boneage_ray.tasks.task import Columns
 
 
 @final
@@ -35,6 +36,12 @@ class AgeFindings(TaskFindings):
         from boneage_ray.phantoms.hand import hand_phantom
 
         return hand_phantom(0, 120, "F", 128).image
+
+    def largest_difference(self, before: Columns, after: Columns) -> float:
+        """Months."""
+        import numpy as np
+
+        return float(np.abs(np.subtract(before["age_months"], after["age_months"])).max())
 
     def explain(self, predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
         """The age, and a heat map over the prepared image."""

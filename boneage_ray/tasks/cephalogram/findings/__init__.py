@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from boneage_ray.findings.explanation import Explanation
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import Add, Loaded
+    from boneage_ray.tasks.task import Columns
 
 
 @final
@@ -42,6 +43,16 @@ class CephalogramFindings(TaskFindings):
         from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 
         return cephalogram_phantom(0, 3, 256).image
+
+    def largest_difference(self, before: Columns, after: Columns) -> float:
+        """Pixels of the prepared image, over the points that are surely seen, or over all where none is."""
+        import numpy as np
+
+        one, other = np.array(before["points"]), np.array(after["points"])
+        found = np.isfinite(one[..., :2]).all(-1)
+        sure = found & (np.nan_to_num(one[..., 3]) >= self.config.min_confidence)
+        seen = sure if sure.any() else found
+        return float(np.abs(one - other)[seen][:, :2].max()) if seen.any() else float("nan")
 
     def explain(self, predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
         """Landmarks and measured lines on the original image, and the trace of the stage."""

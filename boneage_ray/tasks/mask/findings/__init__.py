@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from boneage_ray.findings.explanation import Explanation
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import Add, Loaded
+    from boneage_ray.tasks.task import Columns
 
 
 @final
@@ -36,6 +37,12 @@ class MaskFindings(TaskFindings):
         from boneage_ray.phantoms.hand import hand_phantom
 
         return hand_phantom(0, 120, "F", 128).image
+
+    def largest_difference(self, before: Columns, after: Columns) -> float:
+        """The share of an image's pixels that change sides."""
+        import numpy as np
+
+        return max(float(np.mean(a != b)) for a, b in zip(before["mask"], after["mask"], strict=True))
 
     def explain(self, predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
         """The outline of the mask on the prepared image."""
