@@ -56,21 +56,21 @@ def entries(uri: str) -> Iterator[tuple[str, ArchiveEntry]]:
     times: dict[str, int] = {}
     listed = zip_entries(uri) if uri.lower().endswith(".zip") else tar_entries(uri)
     with closing(listed):  # type: ignore[type-var]  # a generator
-        for member in listed:
-            name = member.name
+        for entry in listed:
+            name = entry.name
             while name in times:
-                times[member.name] += 1
-                name = f"{member.name}#{times[member.name]}"
+                times[entry.name] += 1
+                name = f"{entry.name}#{times[entry.name]}"
             times[name] = 1
-            yield name, member
+            yield name, entry
 
 
 def _opened(info: storage.FileInfo, path: str) -> Iterator[Found]:
     before = f"{path}!/" if path else ""
     try:
-        for name, member in entries(info.uri):
-            stem, size = stem_of(member.name), member.size_bytes
-            yield Found(f"{info.uri}!/{name}", before + name, stem, size, member.problem, member.position)
+        for name, entry in entries(info.uri):
+            stem, size = stem_of(entry.name), entry.size_bytes
+            yield Found(f"{info.uri}!/{name}", before + name, stem, size, entry.problem, entry.position)
     except InputProblem as problem:
         yield _as_a_whole(info, path, problem.reason, problem.message)
     except StorageError as error:
@@ -83,4 +83,4 @@ def _as_a_whole(info: storage.FileInfo, path: str, reason: Reason, message: str)
 
 def find_entry(archive: str, name: str) -> ArchiveEntry | None:
     """The entry that `files_below` lists as `ARCHIVE!/NAME`; reads the zip or tar file up to it."""
-    return next((member for listed, member in entries(archive) if listed == name), None)
+    return next((entry for listed, entry in entries(archive) if listed == name), None)

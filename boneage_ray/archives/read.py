@@ -22,7 +22,7 @@ def read_input(item: Input) -> bytes | InputProblem:
         return InputProblem("read", *known)
     try:
         split = split_entry(item.uri)
-        return _file(item) if split is None else _member(*split, item.position)
+        return _file(item) if split is None else _entry(*split, item.position)
     except StorageError as error:
         return InputProblem("read", error.reason, str(error))
     except InputProblem as problem:
@@ -39,7 +39,7 @@ def _file(item: Input) -> bytes:
     return data
 
 
-def _member(archive: str, name: str, position: str | None) -> bytes:
+def _entry(archive: str, name: str, position: str | None) -> bytes:
     position = position or _position(archive, name)
     if position.startswith("zip "):
         return read_zip_entry(archive, position)

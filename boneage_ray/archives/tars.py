@@ -1,7 +1,7 @@
-"""List the members of a tar file, plain or compressed, in one pass, and read each of them by the position of its bytes.
+"""List the entries of a tar file, plain or compressed, in one pass, and read each of them by the position of its bytes.
 
-A plain tar file is read with one ranged request a member. A compressed one can only be read front to back: a process unpacks
-it once, as far as needed, into an unnamed temporary file (spool.py), so that members can be read in any order. Member names
+A plain tar file is read with one ranged request an entry. A compressed one can only be read front to back: a process unpacks
+it once, as far as needed, into an unnamed temporary file (spool.py), so that entries can be read in any order. Entry names
 never become paths. Headers beyond a sensible size are refused, and unpacking stops at a limit.
 """
 
@@ -54,10 +54,10 @@ def tar_entries(uri: str) -> Iterator[ArchiveEntry]:
         before: dict[str, ArchiveEntry] = {}
         for info in _walk(forward):
             nothing = False
-            member = _member(info, kind, before)
-            if info.type not in _NO_FILES and not is_system_file(member.name):
-                before[member.name] = member
-                yield member
+            entry = _entry(info, kind, before)
+            if info.type not in _NO_FILES and not is_system_file(entry.name):
+                before[entry.name] = entry
+                yield entry
         if nothing:
             raise InputProblem("list", "unreadable", "the tar file is empty")
 
@@ -124,7 +124,7 @@ class _Forward:
 
     def skip_to(self, offset: int) -> None:
         if offset < self._at:
-            raise ValueError("a member of an impossible size")
+            raise ValueError("an entry of an impossible size")
         if self._limit is not None and offset > self._limit:
             need = "raise BONEAGE_MAX_UNPACKED_GB, or unpack the file"
             raise InputProblem("list", "too_large", f"unpacks to more than {self._limit} bytes; {need}")
@@ -148,7 +148,7 @@ class _Walk(tarfile.TarFile):
                 return None
             raise
         if info.size < 0:
-            raise ValueError("a member of negative size")
+            raise ValueError("an entry of negative size")
         return info
 
 
@@ -163,14 +163,14 @@ def _walk(forward: _Forward) -> Iterator[tarfile.TarInfo]:
             info = archive.next()
         # As in tar files that were joined end to end: nothing behind the first end mark is listed.
         if forward.read(MEBIBYTE).strip(b"\0"):
-            message = f"more data follow the end mark of the tar file, after {found} members; pack it again"
+            message = f"more data follow the end mark of the tar file, after {found} entries; pack it again"
             raise InputProblem("list", "unreadable", message)
     except (tarfile.TarError, *UNPACK_ERRORS, IndexError, KeyError, RecursionError) as error:
         raise _broken(forward, found, error) from error
 
 
 def _broken(forward: _Forward, found: int, error: Exception) -> InputProblem:
-    after = f"after {found} members"
+    after = f"after {found} entries"
     if not found and forward.short and forward.tell() == 0:
         return InputProblem("list", "unreadable", "the file is empty (0 bytes)")
     if forward.short or isinstance(error, EOFError):
@@ -180,7 +180,7 @@ def _broken(forward: _Forward, found: int, error: Exception) -> InputProblem:
     return InputProblem("list", "unreadable", f"the tar file is damaged {after} ({error})")
 
 
-def _member(info: tarfile.TarInfo, kind: str, before: dict[str, ArchiveEntry]) -> ArchiveEntry:
+def _entry(info: tarfile.TarInfo, kind: str, before: dict[str, ArchiveEntry]) -> ArchiveEntry:
     name = printable_name(info.name)
     if info.isreg():
         return ArchiveEntry(name, info.size, f"{kind} {info.offset_data} {info.size}", _problem(info))
@@ -198,7 +198,7 @@ def _problem(info: tarfile.TarInfo) -> tuple[Reason, str] | None:
     if problem := _problem_of_name(info.name):
         return problem
     if info.issparse():
-        return "unsupported_format", "a sparse member of a tar file is not read; unpack the tar file"
+        return "unsupported_format", "a sparse entry of a tar file is not read; unpack the tar file"
     return too_large(info.size)
 
 

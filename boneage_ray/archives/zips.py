@@ -1,9 +1,9 @@
-"""List the members of a zip file from its directory one by one, and read each of them with one ranged request.
+"""List the entries of a zip file from its directory one by one, and read each of them with one ranged request.
 
-Nothing is extracted to a disk, so a member's name can do no harm. A member is decompressed to its declared size and one byte,
+Nothing is extracted to a disk, so an entry's name can do no harm. An entry is decompressed to its declared size and one byte,
 never further, and its checksum must match. Layout: PKWARE APPNOTE 6.3.10, section 4.3. The directory is read here and not by
-zipfile, which lists no member at all where one entry is damaged (BadZipFile), accepts a directory of 5 members that declares 7
-and one part of a zip file in several parts, and holds all entries in memory (303 MiB for 500,000 members, where this takes 7).
+zipfile, which lists no entry at all where one entry is damaged (BadZipFile), accepts a directory of 5 entries that declares 7
+and one part of a zip file in several parts, and holds all entries in memory (303 MiB for 500,000 entries, where this takes 7).
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 93: "zstandard", 95: "xz"
 
 
 class _Directory(NamedTuple):
-    """Where the list of members lies; `shift`: the bytes before the zip file, such as a self-extractor."""
+    """Where the list of entries lies; `shift`: the bytes before the zip file, such as a self-extractor."""
 
     start: int
     size: int
-    members: int
+    entries: int
     shift: int
 
 
@@ -76,24 +76,24 @@ def zip_entries(uri: str) -> Iterator[ArchiveEntry]:
 
 
 def read_zip_entry(uri: str, position: str) -> bytes:
-    """The bytes of a member. Raises `InputProblem` for errors in the zip file, `StorageError` for the storage."""
+    """The bytes of an entry. Raises `InputProblem` for errors in the zip file, `StorageError` for the storage."""
     offset, packed, size, method, crc = map(int, position.split()[1:])
     if problem := _too_large(packed, size):
         raise InputProblem("read", *problem)
     head = storage.read_range(uri, offset, _LOCAL_BYTES + _SLACK + packed)
     if len(head) < _LOCAL_BYTES:
-        raise InputProblem("read", "truncated", "the zip file ends before this member")
+        raise InputProblem("read", "truncated", "the zip file ends before this entry")
     if not head.startswith(b"PK\3\4"):
-        raise InputProblem("read", "unreadable", "the zip file holds no member at the place that its directory gives")
+        raise InputProblem("read", "unreadable", "the zip file holds no entry at the place that its directory gives")
     start = _LOCAL_BYTES + sum(struct.unpack_from("<2H", head, 26))
     body = head[start : start + packed]
     if len(body) < packed:
         body += storage.read_range(uri, offset + start + len(body), packed - len(body))
     if len(body) < packed:
-        raise InputProblem("read", "truncated", "the zip file ends within this member")
+        raise InputProblem("read", "truncated", "the zip file ends within this entry")
     data = _inflate(method, body, size)
     if zlib.crc32(data) != crc:
-        raise InputProblem("read", "unreadable", "the checksum of this member of a zip file is wrong")
+        raise InputProblem("read", "unreadable", "the checksum of this entry of a zip file is wrong")
     return data
 
 
@@ -101,7 +101,7 @@ def _problem(entry: _Entry, name: str) -> tuple[Reason, str] | None:
     if stat.S_ISLNK(entry.mode):
         return "unsupported_format", "a symbolic link in a zip file, not a file"
     if entry.flags & 1:
-        return "unreadable", "this member of a zip file is encrypted; unpack it with its password"
+        return "unreadable", "this entry of a zip file is encrypted; unpack it with its password"
     if is_packed(name):
         return "unsupported_format", "an archive inside an archive is not opened; unpack the outer one"
     if entry.method not in (_STORED, _DEFLATED, _BZIP2, _LZMA):
@@ -160,8 +160,8 @@ def _entries(file: BinaryIO, directory: _Directory) -> Iterator[_Entry]:
         found += 1
         yield _entry(fields, name, extra, directory.shift)
     # Some writers count modulo 65536 only.
-    if found % 0x10000 != directory.members % 0x10000:
-        message = f"the directory of the zip file is damaged: {found} of {directory.members} members could be listed"
+    if found % 0x10000 != directory.entries % 0x10000:
+        message = f"the directory of the zip file is damaged: {found} of {directory.entries} entries could be listed"
         raise InputProblem("list", "unreadable", message)
 
 
@@ -199,11 +199,11 @@ def _inflate(method: int, body: bytes, size: int) -> bytes:
     try:
         data = _unpack(method, body, size + 1)
     except (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError, struct.error) as error:
-        raise InputProblem("read", "unreadable", f"this member of a zip file cannot be unpacked: {error}") from error
+        raise InputProblem("read", "unreadable", f"this entry of a zip file cannot be unpacked: {error}") from error
     if len(data) != size:
         less = "less" if len(data) < size else "more"
         raise InputProblem(
-            "read", "unreadable", f"this member of a zip file unpacks to {less} than the {size} bytes declared"
+            "read", "unreadable", f"this entry of a zip file unpacks to {less} than the {size} bytes declared"
         )
     return data
 

@@ -1,4 +1,4 @@
-"""Figures of a preparation, in the style of evaluation/figures.py, from the numbers of records/overview.py.
+"""Figures of a preparation, in the style of evaluation/figures.py, from the numbers of preparation/overview.py.
 
 What differs by colour differs by hatching too. The contact sheet is an SVG of its own making: thumbnails with their captions.
 """

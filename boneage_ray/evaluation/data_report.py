@@ -63,7 +63,7 @@ def data_page(
 ) -> str:
     """The page of `boneage prepare`.
 
-    `manifest`: overview (records/overview.py), counts (train, val, test, rejected), split (its settings), leaks (groups of a
+    `manifest`: overview (preparation/overview.py), counts (train, val, test, rejected), split (its settings), leaks (groups of a
     patient or of equal pixels that are on several sides). `excluded`: rows of rejected.parquet, all or as `pick_excluded`
     gives them. `duplicates`: rows of `overview.copies`.
     """

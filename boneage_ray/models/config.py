@@ -154,10 +154,10 @@ MapName = Literal["reconstruction", "edges", "vertebral", "facial"]
 class CephalogramConfig(ModelSettings):
     """A U-Net with a map for each of `maps` (19 for the facial landmarks, 13 for the vertebral).
 
-    It looks at the whole image with a side of `side` pixels (0: as it was prepared). With `neck` it looks again, at the neck
+    It sees the whole image with a side of `side` pixels (0: as it was prepared). With `neck` it also sees the neck
     that it found there, from the prepared image's full detail and with a side of `neck` pixels: a second U-Net for the 13
     vertebral points. That region is `neck_margin` of the points' extent larger on each side. One pixel of a map is `stride`
-    pixels of what the network looks at: 2 leaves the last step of the decoder out, a third of all work.
+    pixels of the network's image: 2 leaves the last step of the decoder out, a third of all work.
 
     `weights`: "none", or the URI of the `weights.safetensors` of a bundle of the same network; `encoder_weights`: those of both
     U-Nets' encoders, see `EncoderWeights`.

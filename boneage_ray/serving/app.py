@@ -155,7 +155,7 @@ class Ingress:
 
 def application(args: dict[str, Any]) -> serve.Application:
     """The application that serve.yaml names; `args` are those of `ServiceArguments`, and unknown ones are refused."""
-    # Not typed as the model itself: Serve looks at the annotation, which is text here, and would hand over the bare dict.
+    # Not typed as the model itself: Serve reads the annotation, which is text here, and would hand over the bare dict.
     arguments = read_arguments(args)
     models = [builtin.place_of(uri) for uri in arguments.models]
     return build_application(arguments, inspect_models(models), ray.cluster_resources())

@@ -155,7 +155,7 @@ def test_what_follows_the_end_mark_is_told(packed, ending):
     path.write_bytes(one + packed({"2.png": PIXELS}, ending).read_bytes())
     assert listed(path) == [("1.png", None), ("", "unreadable")]
     *_, item = FilesArchive(str(path)).inputs()
-    assert item.problem[1].startswith("more data follow the end mark of the tar file, after 1 members")
+    assert item.problem[1].startswith("more data follow the end mark of the tar file, after 1 entries")
 
 
 def test_a_tar_file_without_its_end_may_have_lost_members(packed):
@@ -163,7 +163,7 @@ def test_a_tar_file_without_its_end_may_have_lost_members(packed):
     path.write_bytes(path.read_bytes()[: 512 + len(PIXELS)])
     assert listed(path) == [("1.png", None), ("", "truncated")]
     (_, end) = FilesArchive(str(path)).inputs()
-    assert end.problem[1] == "the tar file ends early after 1 members; copy it again"
+    assert end.problem[1] == "the tar file ends early after 1 entries; copy it again"
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_tar_file_without_its_end_may_have_lost_members(packed):
         ("a.tar", b"", "unreadable", "empty (0 bytes)"),
         ("a.tar", bytes(10240), "unreadable", "the tar file is empty"),
         ("a.tar", b"\x89PNG" * 1000, "unreadable", "has the name of a tar file, but is none, or is damaged"),
-        ("a.tar", b"\x89PNG", "truncated", "ends early after 0 members"),
+        ("a.tar", b"\x89PNG", "truncated", "ends early after 0 entries"),
         ("a.tgz", b"\x1f\x8b" + b"\xff" * 1000, "unreadable", "none, or is damaged"),
         ("a.tgz", gzip.compress(bytes(10240))[:20], "truncated", "ends early"),
         ("a.tar.xz", lzma.compress(b"text" * 1000), "unreadable", "none, or is damaged"),

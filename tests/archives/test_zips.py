@@ -268,7 +268,7 @@ def test_a_damaged_directory_keeps_the_members_before(packed):
     path = packed({"1.png": PIXELS, "2.png": PIXELS})
     patched(path, CENTRAL, 0, "<L", 0, which=1)
     assert listed(path) == [("1.png", None), ("", "unreadable")]
-    assert "1 of 2 members could be listed" in whole_problem(path)[1]
+    assert "1 of 2 entries could be listed" in whole_problem(path)[1]
 
 
 def test_something_put_before_a_zip_file_does_no_harm(packed):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import final
+from typing import assert_never, final
 
 import torch
 from torch import Tensor
@@ -32,10 +32,13 @@ class AgeTask(Task):
         """`age` and one `stage_<scheme>` a head."""
         years_B = batch.age_B / MONTHS_PER_YEAR
         predicted_B = outputs["age_years"].float()
-        if self.config.loss == "l1":
-            age = absolute_error(predicted_B, years_B)
-        else:
-            age = huber(predicted_B, years_B, self.config.huber_delta_years)
+        match self.config.loss:
+            case "l1":
+                age = absolute_error(predicted_B, years_B)
+            case "huber":
+                age = huber(predicted_B, years_B, self.config.huber_delta_years)
+            case other:
+                assert_never(other)
         losses = {"age": self.config.age_weight * age}
         for name in _heads(outputs):
             target_B = _classes(batch.age_B, name)

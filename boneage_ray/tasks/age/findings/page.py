@@ -1,4 +1,4 @@
-"""The page of `boneage evaluate`: what evaluation/analysis.py found, in words, tables and figures."""
+"""The page of `boneage evaluate`: what analysis.py found, in words, tables and figures."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class AgeWorker:
 
 
 def as_age_predictions(rows: list[dict[str, Any]], direct: Iterable[str]) -> Predictions:
-    """Rows as the columns that evaluation/analysis.py reads."""
+    """Rows as the columns that analysis.py reads."""
     return Predictions(
         record_id=[row["record_id"] for row in rows],
         input_uri=[row["input_uri"] for row in rows],

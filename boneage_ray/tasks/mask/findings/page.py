@@ -29,7 +29,7 @@ def mask_page(
     facts: Mapping[str, str],
     command: str,
 ) -> str:
-    """`analysis`, `groups` (`shown_groups`) and `overlays` (record id -> PNG) as evaluation/masks.py makes them."""
+    """`analysis`, `groups` (`shown_groups`) and `overlays` (record id -> PNG) as predictions.py makes them."""
     pictures = [_overlays(name, rows, overlays) for name, rows in groups.items()]
     page = Page(
         title="Evaluation of hand masks",
