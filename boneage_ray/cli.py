@@ -37,6 +37,9 @@ SetOption = Annotated[list[str], typer.Option("--set", help="Override a recipe f
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete the earlier run that OUT holds.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 if any input was rejected or failed.")]
 GpuOption = Annotated[bool, typer.Option("--gpu", help="Use the cluster's GPUs.")]
+RuntimeOption = Annotated[
+    str, typer.Option("--runtime", help="What computes the network on CPUs: torch, or onnx (faster, extra `onnx`).")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -173,6 +176,7 @@ def score(
         typer.Option("--pixel-spacing-mm", min=SPACINGS_MM[0], max=SPACINGS_MM[1], help="For every input."),
     ] = None,
     gpu: GpuOption = False,
+    runtime: RuntimeOption = "torch",
     overwrite: OverwriteOption = False,
     strict: StrictOption = False,
     json: JsonOption = False,
@@ -181,7 +185,9 @@ def score(
     """Archive -> one result row for every file; repeat the command to continue a killed run."""
     from boneage_ray.commands import pipeline
 
-    arguments = pipeline.ScoreArguments(source, model, out, metadata, sex, pixel_spacing_mm, gpu, overwrite, strict)
+    arguments = pipeline.ScoreArguments(
+        source, model, out, metadata, sex, pixel_spacing_mm, gpu, overwrite, strict, runtime
+    )
     _execute("score", pipeline.score, arguments, json, debug)
 
 
@@ -224,12 +230,13 @@ def serve(
     model: Annotated[list[str], typer.Option("--model", help="Built-in model, or a bundle; repeat for several.")],
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
+    runtime: RuntimeOption = "torch",
     debug: DebugOption = False,
 ) -> None:
     """Answer single requests over HTTP: POST /v1/predict."""
     from boneage_ray.commands import service
 
-    _execute("serve", service.serve, service.ServeArguments(model, host, port), False, debug)
+    _execute("serve", service.serve, service.ServeArguments(model, host, port, runtime), False, debug)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from boneage_ray.commands.words import (
     refuse_overlap,
 )
 from boneage_ray.errors import GateMissedError, StrictError, UsageError
+from boneage_ray.prediction.runtimes import TORCH, check_runtime
 from boneage_ray.preparation.split import SPLITS, Split
 from boneage_ray.runtime import cluster, parts
 from boneage_ray.runtime.runs import Run, say, timed
@@ -225,6 +226,7 @@ class ScoreArguments:
     gpu: bool = False
     overwrite: bool = False
     strict: bool = False
+    runtime: str = TORCH
 
 
 def score(run: Run, arguments: ScoreArguments) -> None:
@@ -234,7 +236,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     from boneage_ray.scoring.report import score_page
     from boneage_ray.scoring.score import ScoreOptions, problems, score_archive
 
-    sex = known_sex(arguments.sex)
+    sex, runtime = known_sex(arguments.sex), check_runtime(arguments.runtime, arguments.gpu)
     source, model, out = (
         storage.absolute(arguments.source),
         model_places(arguments.model),
@@ -246,7 +248,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     models = resolve(model)
     mask_files = any(image.mask == "file" for image in models.scored_images)
     archive = FilesArchive(source, metadata, sex, arguments.pixel_spacing_mm, mask_files)
-    options = ScoreOptions(source, model, out, arguments.overwrite, arguments.gpu)
+    options = ScoreOptions(source, model, out, arguments.overwrite, arguments.gpu, runtime)
     _connect(run)
     with timed(run, "score"):
         summary = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
@@ -262,12 +264,13 @@ def score(run: Run, arguments: ScoreArguments) -> None:
         sex=arguments.sex,
         pixel_spacing_mm=arguments.pixel_spacing_mm,
         gpu=arguments.gpu or None,
+        runtime=None if runtime == TORCH else runtime,
     )
     facts = {"Archive": source, "Place": " ".join(model), **model_facts(models)}
     findings = findings_of(models.recipe)
     page = score_page(summary, problems(out), facts, command, findings)
     storage.write_text(storage.join(out, "report.html"), page)
-    run.note(counts=summary, source=source, model=model[0] if len(model) == 1 else model)
+    run.note(counts=summary, source=source, model=model[0] if len(model) == 1 else model, runtime=runtime)
     run.note(inputs_fingerprint=summary["fingerprint"], **model_notes(models))
     run.finish(
         {name: summary[name] for name in ("inputs", "scored", "rejected", "failed", "reasons")},

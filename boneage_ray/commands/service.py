@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from boneage_ray import storage
 from boneage_ray.commands.words import model_places
 from boneage_ray.errors import UsageError
+from boneage_ray.prediction.runtimes import TORCH
 from boneage_ray.runtime import cluster
 from boneage_ray.runtime.runs import Run, say
 from boneage_ray.serving.arguments import TOKENS, ServiceArguments, api_tokens
@@ -26,13 +27,14 @@ class ServeArguments:
     models: list[str]
     host: str = "127.0.0.1"
     port: int = 8000
+    runtime: str = TORCH
 
 
 def serve(run: Run, arguments: ServeArguments) -> None:
     """Answer requests until SIGINT or SIGTERM."""
     from boneage_ray.serving.placement import inspect_models
 
-    service = ServiceArguments(models=model_places(arguments.models))
+    service = ServiceArguments(models=model_places(arguments.models), runtime=arguments.runtime)
     guarded = bool(api_tokens())
     check_exposure(arguments.host, guarded)
     service.web_config()  # a limit that has no use is refused before Ray starts

@@ -22,6 +22,7 @@ from boneage_ray.models.model import Model
 from boneage_ray.models.unet import STEP, start_from, unet
 
 CHANNELS: dict[MapName, int] = {"reconstruction": 1, "edges": 1, "vertebral": len(VERTEBRAL), "facial": len(FACIAL)}
+_NETWORKS = ("whole", "neck")
 # Of the image's side: a neck is never narrower or wider, whatever an untrained network says.
 _NARROWEST, _WIDEST = 0.15, 0.6
 _DEEP = 3  # of an encoder's maps: an eighth of the side and less, where a network can memorise single heads
@@ -74,7 +75,7 @@ class Cephalogram(Model):
 
     def _look(self, image_B1HW: Tensor) -> dict[str, Tensor]:
         whole_B1hw, scale = self._whole(image_B1HW)
-        logits = self._logits(0, whole_B1hw)
+        logits = self.compute("whole", whole_B1hw)
         parts = torch.split(logits, [CHANNELS[name] for name in self.config.maps], dim=1)
         outputs: dict[str, Tensor] = dict(zip(map(str, self.config.maps), parts, strict=True))
         frame = torch.tensor([0.0, 0.0, 1.0], device=logits.device).expand(len(image_B1HW), 3)
@@ -82,7 +83,7 @@ class Cephalogram(Model):
         if self.config.neck:
             neck_frame = self._neck(outputs, max(image_B1HW.shape[-2:]))
             outputs["neck_frame"] = coarser(neck_frame, self.config.stride)
-            outputs["neck"] = self._logits(1, cut_neck(image_B1HW, neck_frame, self.config.neck))
+            outputs["neck"] = self.compute("neck", cut_neck(image_B1HW, neck_frame, self.config.neck))
         return outputs
 
     def _whole(self, image_B1HW: Tensor) -> tuple[Tensor, float]:
@@ -98,8 +99,10 @@ class Cephalogram(Model):
         small = F.interpolate(image_B1HW, (wanted, wanted), mode="bilinear", align_corners=False, antialias=True)
         return small, side / wanted
 
-    def _logits(self, number: int, image_B1HW: Tensor) -> Tensor:
-        features = cast(nn.ModuleList, self.backbone)[number](image_B1HW.contiguous(memory_format=torch.channels_last))
+    def network(self, name: str, image_BCHW: Tensor) -> Tensor:
+        """The U-Net of the whole image or of the neck (B, 1, H, W): logits of all its maps."""
+        number = _NETWORKS.index(name)
+        features = cast(nn.ModuleList, self.backbone)[number](image_BCHW.contiguous(memory_format=torch.channels_last))
         deep = [F.dropout2d(maps, self.config.dropout, self.training) for maps in features[-_DEEP:]]
         features = [*features[:-_DEEP], *deep]
         logits: Tensor = self.heads[number](self.decoders[number](features))

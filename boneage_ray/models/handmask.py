@@ -58,6 +58,10 @@ class HandMask(Model):
     def _logits(self, image_B1HW: Tensor) -> Tensor:
         height, width = image_B1HW.shape[-2:]
         image = patches.enlarged(image_B1HW, STEP, STEP)
-        features = self.backbone(image.contiguous(memory_format=torch.channels_last))
+        return self.compute("mask", image)[:, :, :height, :width]
+
+    def network(self, name: str, image_BCHW: Tensor) -> Tensor:
+        """The U-Net: (B, 1, H, W) to logits of that size."""
+        features = self.backbone(image_BCHW.contiguous(memory_format=torch.channels_last))
         logits: Tensor = self.head(self.decoder(features))
-        return logits[:, :, :height, :width]
+        return logits

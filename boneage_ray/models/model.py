@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
 from boneage_ray.datasets.batch import Batch
+
+# What computes (a network of a model, by its name, of an image) in place of torch: models/onnx.py.
+Runtime = Callable[["Model", str, Tensor], Tensor]
 
 
 class Model(nn.Module, ABC):
@@ -16,10 +21,28 @@ class Model(nn.Module, ABC):
     """
 
     backbone: nn.Module
+    runtime: Runtime | None = None
 
     @abstractmethod
     def forward(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> dict[str, Tensor]:
         """image_B1HW float in [0, 1], sex_B int64 (0 F, 1 M, 2 unknown); never sees a batch."""
+
+    @abstractmethod
+    def network(self, name: str, image_BCHW: Tensor) -> Tensor:
+        """One of the networks that `forward` is built from: an image in, one tensor out, equal steps for every image."""
+
+    def compute(self, name: str, image_BCHW: Tensor) -> Tensor:
+        """`network`, by the runtime that is in use."""
+        return self.network(name, image_BCHW) if self.runtime is None else self.runtime(self, name, image_BCHW)
+
+    @contextmanager
+    def computed_by(self, runtime: Runtime | None) -> Iterator[None]:
+        """Within, `runtime` computes the networks; explanations, which need gradients, stay outside of it."""
+        self.runtime = runtime
+        try:
+            yield
+        finally:
+            self.runtime = None
 
     def training_batch(self, batch: Batch) -> Batch:
         """What the network is trained on, of an augmented batch: the batch itself, or patches of it."""

@@ -82,11 +82,16 @@ class Regressor(Model):
             )
         if self.channels == 3:
             image = (image.expand(-1, 3, -1, -1) - self.mean) / self.std
-        features_BF: Tensor = self.backbone(image.contiguous(memory_format=torch.channels_last))
+        features_BF = self.compute("encoder", image)
         if self.sex is None:
             return features_BF
         index_B = sex_B if sex_B is not None else torch.full((len(image),), 2, device=image.device)
         return torch.cat([features_BF, self.sex(index_B).to(features_BF.dtype)], dim=1)
+
+    def network(self, name: str, image_BCHW: Tensor) -> Tensor:
+        """The encoder: images as it expects them to pooled features (B, F)."""
+        features_BF: Tensor = self.backbone(image_BCHW.contiguous(memory_format=torch.channels_last))
+        return features_BF
 
 
 def _note_other_normalisation(config: RegressorConfig, mean: list[float], std: list[float]) -> None:

@@ -14,9 +14,10 @@ from boneage_ray.datasets.batch import Batch, as_float, make_batch
 from boneage_ray.errors import UsageError
 from boneage_ray.models.backbone import load_checked
 from boneage_ray.models.boosted_trees import Trees, read_trees
-from boneage_ray.models.model import Model
+from boneage_ray.models.model import Model, Runtime
 from boneage_ray.models.precision import choose_precision
 from boneage_ray.models.regressor import Regressor
+from boneage_ray.prediction.runtimes import TORCH, check_runtime
 from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.tasks.task import Columns, extend
 
@@ -27,7 +28,7 @@ CPU_BATCH, GPU_BATCH = 4, 128
 class Predictor:
     """A verified bundle on a device, ready to predict."""
 
-    def __init__(self, bundle: Bundle, device: str | None = None) -> None:
+    def __init__(self, bundle: Bundle, device: str | None = None, runtime: str = TORCH) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.name, self.recipe, self.sha256 = bundle.recipe.name, bundle.recipe, bundle.sha256
         model = build_model(self.recipe.model, with_weights=False, size=self.recipe.image.size)
@@ -36,7 +37,8 @@ class Predictor:
         self.blended = _blended(bundle, model)
         self.task = build_task(self.recipe.task)
         self.task.calibrate(bundle.metrics)
-        self.precision = choose_precision(self.recipe.precision, self.device)
+        self.runtime = _runtime(runtime)
+        self.precision = choose_precision(self.recipe.precision, self.device) if runtime == TORCH else None
         self.batch_size = GPU_BATCH if self.device.type == "cuda" else CPU_BATCH
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> Columns:
@@ -54,7 +56,8 @@ class Predictor:
     @torch.inference_mode()
     def _predict(self, batch: Batch) -> Columns:
         batch = batch.to(self.device)
-        with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
+        autocast = torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None)
+        with autocast, self.model.computed_by(self.runtime):
             if self.blended is None:
                 outputs = self.model(as_float(batch.image_B1HW), batch.sex_B)
                 return self.task.predict(outputs)
@@ -62,6 +65,15 @@ class Predictor:
             features_BF, outputs = regressor.with_features(as_float(batch.image_B1HW), batch.sex_B)
         outputs, parts = trees.blend(features_BF, outputs)
         return self.task.predict(outputs) | {"age_parts": _months(parts)}
+
+
+def _runtime(name: str) -> Runtime | None:
+    """What computes the networks in place of torch. Raises `UsageError` where it is not installed."""
+    if check_runtime(name) == TORCH:
+        return None
+    from boneage_ray.models.onnx import OnnxRuntime
+
+    return OnnxRuntime()
 
 
 def _blended(bundle: Bundle, model: Model) -> tuple[Regressor, Trees] | None:

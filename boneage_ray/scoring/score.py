@@ -22,6 +22,7 @@ from boneage_ray.archives.read import read_input
 from boneage_ray.errors import NoUsableInputError
 from boneage_ray.findings.task_findings import ScoredFiles, findings_of
 from boneage_ray.prediction import members
+from boneage_ray.prediction.runtimes import TORCH, Compute
 from boneage_ray.preparation.isolated import DecoderPool
 from boneage_ray.preparation.prepare import PreparedImage
 from boneage_ray.records.schema import Row, from_table, result_schema, to_table
@@ -46,6 +47,7 @@ class ScoreOptions:
     out: str
     overwrite: bool = False
     gpu: bool = False
+    runtime: str = TORCH
 
 
 def score_archive(
@@ -56,7 +58,8 @@ def score_archive(
     `on_claimed` is called once OUT is this run's own.
     """
     sha256 = members.resolve(options.models).sha256
-    mark = parts.fingerprint(options.source, sha256, __version__)
+    other = [] if options.runtime == TORCH else [options.runtime]
+    mark = parts.fingerprint(options.source, sha256, __version__, *other)
     listing = ArchiveParts(archive, RESULTS)
     parts.check_not_empty(listing, options.source)
     parts.claim(options.out, mark, options.overwrite, "score")
@@ -86,8 +89,7 @@ def _run(rows: parts.Todo, resources: Resources, options: ScoreOptions, sha256: 
         "sha256": sha256,
         "source": options.source,
         "out": options.out,
-        "threads": resources.threads,
-        "gpu": resources.gpus_per_actor > 0,
+        "compute": Compute(resources.threads, "cuda" if resources.gpus_per_actor else "cpu", options.runtime),
     }
     return run_parts(rows, ScoreWorker, arguments, resources)
 
@@ -95,18 +97,18 @@ def _run(rows: parts.Todo, resources: Resources, options: ScoreOptions, sha256: 
 class ScoreWorker:
     """Fetches, decodes, predicts and writes one part."""
 
-    def __init__(self, models: list[str], sha256: str, source: str, out: str, threads: int, gpu: bool) -> None:
+    def __init__(self, models: list[str], sha256: str, source: str, out: str, compute: Compute) -> None:
         # torch is imported here, in the actor; the driver does without.
         import torch
 
         from boneage_ray.prediction import ensemble, rows
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(compute.threads)
         self.out, self.rows = out, rows
         found = members.resolve(models, sha256)
-        self.predictor = ensemble.load_predictor(found, "cuda" if gpu else "cpu")
+        self.predictor = ensemble.load_predictor(found, compute.device, compute.runtime)
         self.add = findings_of(found.recipe).adder(ScoredFiles(source, self._write))
-        self.pools = [DecoderPool(image, processes=threads) for image in found.scored_images]
+        self.pools = [DecoderPool(image, processes=compute.threads) for image in found.scored_images]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Commit the part's rows and return their counts; what is no file (metadata that lead to none) is counted apart."""

@@ -28,6 +28,7 @@ from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.prediction.predictor import CPU_BATCH, Predictor
 from boneage_ray.prediction.rows import Loaded, load_input, score_rows
+from boneage_ray.prediction.runtimes import TORCH, check_runtime
 from boneage_ray.preparation.isolated import DecoderPool
 from boneage_ray.preparation.prepare import prepare_radiograph
 from boneage_ray.records.schema import Row
@@ -46,7 +47,7 @@ _POLL_S = 0.2
 class ModelReplica:
     """One model in one process: decodes in threads, predicts in batches. Ready once it has predicted."""
 
-    def __init__(self, uri: str, sha256: str, placement: Placement) -> None:
+    def __init__(self, uri: str, sha256: str, placement: Placement, runtime: str = TORCH) -> None:
         import cv2
         import torch
 
@@ -54,7 +55,7 @@ class ModelReplica:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
         models = members.resolve([uri], sha256)
-        self.predictor = ensemble.load_predictor(models, "cuda" if placement.gpus else "cpu")
+        self.predictor = ensemble.load_predictor(models, "cuda" if placement.gpus else "cpu", runtime)
         self.findings = findings_of(models.recipe)
         self.add = self.findings.adder()
         self.images = models.images
@@ -167,7 +168,8 @@ def build_application(
     """An ingress over one deployment a model: for `application`, and for `boneage serve` with what it has inspected."""
     config = arguments.web_config()
     placement = asked_place(place(len(places), cluster), arguments.cpus_per_model, arguments.gpus_per_model)
-    bound = [_model_deployment(model, placement, arguments.replicas) for model in places]
+    check_runtime(arguments.runtime, placement.gpus > 0)
+    bound = [_model_deployment(model, placement, arguments) for model in places]
     ingress = serve.deployment(
         serve.ingress()(Ingress),
         name="ingress",
@@ -177,19 +179,19 @@ def build_application(
     return ingress.bind([model.info for model in places], config, *bound)
 
 
-def _model_deployment(model: ModelPlace, placement: Placement, replicas: int) -> serve.Application:
+def _model_deployment(model: ModelPlace, placement: Placement, arguments: ServiceArguments) -> serve.Application:
     # Two batches at once: one is predicted while the next is decoded. What waits beyond that is bounded.
     ongoing = 2 * placement.batch_size
     deployment = serve.deployment(
         ModelReplica,
         name=f"model-{model.info.name}",
-        num_replicas=replicas,
+        num_replicas=arguments.replicas,
         max_ongoing_requests=ongoing,
         max_queued_requests=16 * ongoing,
         ray_actor_options={"num_cpus": placement.cpus, "num_gpus": placement.gpus},
         max_constructor_retry_count=1,
     )
-    return deployment.bind(model.uri, model.info.model_sha256, placement)
+    return deployment.bind(model.uri, model.info.model_sha256, placement, arguments.runtime)
 
 
 def start(application: serve.Application, host: str, port: int, stopped: Callable[[], bool] = lambda: False) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from boneage_ray.environment import real_number
 from boneage_ray.errors import UsageError
+from boneage_ray.prediction.runtimes import TORCH
 
 if TYPE_CHECKING:
     from boneage_ray.serving.web import WebConfig
@@ -21,6 +22,7 @@ class ServiceArguments(BaseModel):
     """Models to serve, how many replicas of each, and what a replica gets. Tokens are a secret: see `api_tokens`.
 
     `cpus_per_model` and `gpus_per_model` are for clusters that grow: what is there when the service starts says little then.
+    `runtime`: torch or onnx.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,6 +33,7 @@ class ServiceArguments(BaseModel):
     gpus_per_model: float | None = Field(default=None, ge=0, le=1)
     max_upload_mb: float | None = Field(default=None, gt=0, le=2048)
     without_tokens: bool = False
+    runtime: str = TORCH
 
     def web_config(self) -> WebConfig:
         """Tokens and the upload limit for the web app. Raises `UsageError` for a limit that is no use."""

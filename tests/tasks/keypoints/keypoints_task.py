@@ -24,7 +24,10 @@ class FingertipNet(Model):
         self.head = nn.Conv2d(width, COUNT, 5, padding=2)
 
     def forward(self, image_B1HW, sex_B=None):
-        return {"fingertips": self.head(self.backbone(image_B1HW).relu())}
+        return {"fingertips": self.compute("maps", image_B1HW)}
+
+    def network(self, name, image_BCHW):
+        return self.head(self.backbone(image_BCHW).relu())
 
 
 class KeypointTask(Task):
