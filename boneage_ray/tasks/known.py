@@ -21,6 +21,10 @@ TASKS: tuple[TaskKind, ...] = (
 )
 
 
+# What a recipe may go by that no validation split decides: a whole schedule and averaged weights, as cross-validation needs.
+LAST_EPOCH = "last_epoch"
+
+
 def kind_of_task(config: TaskSettings) -> TaskKind:
     """The task that a recipe's task config belongs to."""
     return next(kind for kind in TASKS if kind.name == config.kind)
@@ -55,4 +59,4 @@ if TYPE_CHECKING:
 else:
     TaskConfig = _one_of({kind.name: kind.config for kind in TASKS})
     ModelConfig = _one_of({kind.model_name: kind.model for kind in TASKS})
-    BestBy = Literal[(*(kind.figure.key for kind in TASKS if kind.figure_chooses), "val_loss")]
+    BestBy = Literal[(*(kind.figure.key for kind in TASKS if kind.figure_chooses), "val_loss", LAST_EPOCH)]

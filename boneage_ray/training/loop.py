@@ -20,6 +20,7 @@ from boneage_ray.models.precision import choose_precision
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.recipes.stage import Data, Stage
 from boneage_ray.tasks.build import build_model, build_task
+from boneage_ray.tasks.known import LAST_EPOCH
 from boneage_ray.tasks.task import extend
 from boneage_ray.training import checkpoint
 from boneage_ray.training.optimization import (
@@ -205,7 +206,8 @@ def _one_epoch(job: TrainingRun, world: World, learner: Learner, progress: check
         "val_seconds": round(time.monotonic() - trained, 3),
         **_validation(learner, parts),
     }
-    line["score"] = line[job.recipe.best_by]
+    # Less is better, and the last epoch is to be the best.
+    line["score"] = -progress.epoch if job.recipe.best_by == LAST_EPOCH else line[job.recipe.best_by]
     progress.history.append(line)
     _note_best(job, world, learner, progress)
 

@@ -119,11 +119,11 @@ def test_training_learns(tmp_path):
 
 
 def test_the_best_epoch_is_kept_and_counted_by_the_recipes_score(tmp_path):
-    for best_by in ("val_loss", "val_mae_months"):
+    for best_by in ("val_loss", "val_mae_months", "last_epoch"):
         folder = tmp_path / best_by
         recipe = tiny_recipe("stage.epochs=3", "stage.lr=5e-3", f"best_by={best_by}")
         progress = train_stages(job(recipe, folder), PlainWorld())
-        scores = [line[best_by] for line in progress.history]
+        scores = [-line["epoch"] if best_by == "last_epoch" else line[best_by] for line in progress.history]
         assert progress.best_score == min(scores)
         assert progress.best_epoch == scores.index(min(scores)) + 1
         if progress.best_epoch == 3:

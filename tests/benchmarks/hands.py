@@ -1,0 +1,116 @@
+"""Bone age by cross-validation: `python tests/benchmarks/hands.py SOURCE --work DIR [--recipe NAME] [--set K=V ...] [--all]`.
+
+SOURCE is a folder of hands, its label CSV SOURCE.csv beside it. Every hand is predicted once, by a model that has seen neither
+it nor an exact copy: five parts, equal in sex and age, copies in one. Each is prepared, trained and evaluated by the commands;
+what is done is not done again. Ten hands of the others are only watched, and choose nothing. `--all` trains the model of all
+hands afterwards, but for ten that are watched. Predictions go to DIR/out-of-fold.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import random
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+from common import machine
+
+from boneage_ray.evaluation.bootstrap import bootstrap_interval
+
+FOLDS, WATCHED = 5, 10
+
+
+def groups_of(source):
+    """Lists of hands (stem, sex, age) of equal pixels, in an order by sex, age and seeded chance."""
+    table = source.with_name(source.name + ".csv")
+    chance, found = random.Random(12), defaultdict(list)
+    files = {path.stem: path for path in sorted(source.rglob("*.png"))}
+    for row in csv.DictReader(table.open()):
+        digest = hashlib.sha256(cv2.imread(str(files[row["id"]]), cv2.IMREAD_GRAYSCALE).tobytes()).hexdigest()
+        found[digest].append((row["id"], row["male"], float(row["boneage"])))
+    return sorted(found.values(), key=lambda group: (group[0][1:], chance.random()))
+
+
+def folds_of(groups):
+    """Stem -> fold: of every five neighbours of one sex one goes into each."""
+    chance, found = random.Random(12), {}
+    for sex in sorted({group[0][1] for group in groups}):
+        of_sex = [group for group in groups if group[0][1] == sex]
+        for at in range(0, len(of_sex), FOLDS):
+            order = chance.sample(range(FOLDS), FOLDS)
+            for group, fold in zip(of_sex[at : at + FOLDS], order, strict=False):
+                found |= {stem: fold for stem, *_ in group}
+    return found
+
+
+def write_split(path, groups, folds, tested):
+    """Which hand is for training, validation and test; `tested`: a fold, or None for the model of all hands."""
+    rest = [group for group in groups if folds[group[0][0]] != tested]
+    step = len(rest) // WATCHED
+    watched = {stem for group in rest[step // 2 :: step] for stem, *_ in group}
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["record_id", "split"])
+        for stem, fold in folds.items():
+            rows.writerow([stem, "test" if fold == tested else "val" if stem in watched else "train"])
+
+
+def boneage(*words):
+    subprocess.run([sys.executable, "-m", "boneage_ray", *map(str, words)], check=True)
+
+
+def trained(options, groups, folds, tested):
+    """The folder of one model and of its data."""
+    work = options.work / ("all" if tested is None else f"fold-{tested}")
+    work.mkdir(parents=True, exist_ok=True)
+    split, data, model = work / "split.csv", work / "data", work / "model"
+    write_split(split, groups, folds, tested)
+    recipe = ["--recipe", options.recipe, *[word for setting in options.set for word in ("--set", setting)]]
+    if not (data / "manifest.json").exists():
+        boneage("prepare", options.source, *recipe, "--split", split, "--out", data)
+    if not (model / "manifest.json").exists():
+        boneage("train", *recipe, "--data", data, "--out", model, "--resume")
+    return model, data
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--recipe", default="efficientnet-lite-hand")
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--all", action="store_true", help="train the model of all hands too")
+    options = parser.parse_args()
+    groups = groups_of(options.source)
+    folds = folds_of(groups)
+    rows = []
+    for fold in range(FOLDS):
+        model, data = trained(options, groups, folds, fold)
+        out = model.parent / "evaluation"
+        if not (out / "metrics.json").exists():
+            boneage("evaluate", "--model", model, "--data", data, "--split", "test", "--open-test", "--out", out)
+        rows += [row | {"fold": fold} for row in pq.read_table(out / "predictions.parquet").to_pylist()]
+    if options.all:
+        trained(options, groups, folds, None)
+    names = ("record_id", "sex", "true_months", "predicted_months", "fold")
+    with (options.work / "out-of-fold.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([names, *[[row[name] for name in names] for row in rows]])
+    print(f"{options.recipe} {' '.join(options.set)}: {len(rows)} hands, {machine()}\n")
+    print("| hands | n | MAE in months (95 %) | bias | within 12 months |\n|---|---|---|---|---|")
+    parts = {"all": lambda row: True, "girls": lambda row: row["sex"] == "F", "boys": lambda row: row["sex"] == "M"}
+    for name, belongs in parts.items():
+        errors = np.array([row["predicted_months"] - row["true_months"] for row in rows if belongs(row)])
+        low, high = bootstrap_interval(np.abs(errors), np.random.default_rng(0))
+        mean, near = np.abs(errors).mean(), (np.abs(errors) <= 12).mean()
+        print(f"| {name} | {len(errors)} | {mean:.2f} ({low:.2f} to {high:.2f}) | {errors.mean():+.2f} | {near:.1%} |")
+
+
+if __name__ == "__main__":
+    main()
