@@ -4,7 +4,7 @@ SOURCE is a folder with images/, vertebral/ and facial/, and stage_by_model.csv 
 truth). Every image is predicted once, by a model that has seen neither it nor
 a copy of it: `--folds` parts by image, shared out so that each has as many annotated spines, copies (equal pixels, or
 `--same 038=283`) in one part. Each fold is prepared, trained and evaluated by the commands; what is done is not done again.
-The table is made of all predictions together.
+The table is made of all predictions together. `--all` trains the model of all heads afterwards, but for a few that are watched.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def write_split(path, groups, fold, folds):
     """Which image is for training, validation and test in one fold; copies go together."""
     rest = [group for k, group in enumerate(groups) if k % folds != fold]
     every = max(2, round(1 / VALIDATION))
-    validation = {name for k, group in enumerate(rest) if k % every == fold % every for name in group}
+    validation = {name for k, group in enumerate(rest) if k % every == (fold or 0) % every for name in group}
     with path.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["record_id", "split"])
@@ -71,8 +71,8 @@ def boneage(*words):
 
 
 def run_fold(options, groups, fold):
-    """The rows of one fold's test images."""
-    work = options.work / f"fold-{fold}"
+    """The rows of one fold's test images; None: the model of all heads, and no row."""
+    work = options.work / ("all" if fold is None else f"fold-{fold}")
     work.mkdir(parents=True, exist_ok=True)
     split, data, model, out = work / "split.csv", work / "data", work / "model", work / "evaluation"
     write_split(split, groups, fold, options.folds)
@@ -84,6 +84,8 @@ def run_fold(options, groups, fold):
         )
     if not (model / "manifest.json").exists():
         boneage("train", "--recipe", options.recipe, *settings, "--data", data, "--out", model, "--resume")
+    if fold is None:
+        return []
     if not (out / "metrics.json").exists():
         boneage(
             "evaluate", "--model", model, "--data", data, "--split", "test", "--open-test", "--out", out, "--overwrite"
@@ -98,6 +100,7 @@ def main():
     parser.add_argument("--recipe", required=True)
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--all", action="store_true", help="train the model of all heads too")
     parser.add_argument("--only", type=int, nargs="*", help="these folds alone")
     parser.add_argument("--spacing", type=float, default=0.1, help="mm a pixel of every image; 0: what the files say")
     parser.add_argument("--same", nargs="*", default=["038=283", "144=173"], help="images that are the same, by stem")
@@ -110,6 +113,8 @@ def main():
             csv.writer(file).writerows([["image", "spacing"], *([name, options.spacing] for name in names)])
     folds = range(options.folds) if options.only is None else options.only
     rows = [row for fold in folds for row in run_fold(options, groups, fold)]
+    if options.all:
+        run_fold(options, groups, None)
     analysis = analyse_landmarks(as_landmark_predictions(rows))
     (options.work / "metrics.json").write_text(json.dumps(analysis, indent=1))
     print(f"{options.recipe} {' '.join(options.set)}: {len(rows)} images in {len(folds)} folds, {machine()}")
