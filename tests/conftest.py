@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import uuid
+from collections import Counter
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 # Before anything imports Ray, which reads these once.
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "90", "WANDB_MODE": "offline"}
@@ -123,6 +125,30 @@ def refusal():
     return catch
 
 
+@pytest.fixture
+def recorded(monkeypatch):
+    """What metrics record, without a Ray: (name, value, *values of the labels) in order; a sum of counters by name and labels."""
+    from boneage_ray.runtime import metrics
+
+    class Records(list):
+        def totals(self):
+            sums = Counter()
+            for name, value, *labels in self:
+                sums[name, *labels] += value
+            return dict(sums)
+
+    records = Records()
+
+    def instrument(metric):
+        def record(value, tags):
+            records.append((metric.name, value, *tags.values()))
+
+        return SimpleNamespace(inc=record, set=record, observe=record)
+
+    monkeypatch.setattr(metrics.Metric, "_instrument", instrument)
+    return records
+
+
 @pytest.fixture(scope="session")
 def local_ray(s3_server):
     """One Ray for the whole session: four logical CPUs on however many there are. Its workers reach the S3 server."""
@@ -133,6 +159,7 @@ def local_ray(s3_server):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment.items():
             patch.setenv(name, value)
+        patch.setenv("RAY_metrics_report_interval_ms", "2000")  # tests that scrape the metrics ports wait for it
         # Ray's workers find what tests hand to them, also where the driver is a worker of pytest-xdist.
         ours = [path for path in sys.path if path.startswith(str(Path(__file__).parent))]
         patch.setenv("PYTHONPATH", os.pathsep.join([*ours, os.environ.get("PYTHONPATH", "")]))

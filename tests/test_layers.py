@@ -23,6 +23,7 @@ LAYERS = (
 )
 RAY_MODULES = {
     "runtime.cluster",
+    "runtime.metrics",
     "datasets.load",
     "training.driver",
     "serving.app",

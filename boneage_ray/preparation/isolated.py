@@ -65,10 +65,11 @@ class Limits:
 
 @dataclass
 class DecoderCounts:
-    """Counts of a pool: `files` answered, `deaths` of children at work (those past the time limit too), children `replaced`
-    because they kept too much memory, and the largest resident memory that any child reported, in MiB."""
+    """Counts of a pool: `files` answered, `seconds` and `deaths` of children at work (those past the time limit too), children
+    `replaced` because they kept too much memory, and the largest resident memory that any child reported, in MiB."""
 
     files: int = 0
+    seconds: float = 0.0
     deaths: int = 0
     replaced: int = 0
     peak_mb: float = 0.0
@@ -134,7 +135,7 @@ class DecoderPool:
 
     def _ask(self, files: tuple[bytes, ...]) -> PreparedImage:
         one = self._idle.get()
-        keep = died = False
+        keep, died, started = False, False, time.monotonic()
         try:
             answer, body = one.ask(files, self.limits)
             keep = not answer.worn
@@ -144,6 +145,7 @@ class DecoderPool:
         finally:  # also after Ctrl-C in the midst of an answer, when what comes next belongs to no file
             self._idle.put(one if keep else self._replace(one))
             with self._lock:
+                self.counts.seconds += time.monotonic() - started
                 self.counts.deaths += died
                 self.counts.replaced += not keep and not died
         with self._lock:

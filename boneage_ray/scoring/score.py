@@ -29,6 +29,7 @@ from boneage_ray.records.schema import Row, from_table, result_schema, to_table
 from boneage_ray.runtime import parts
 from boneage_ray.runtime.cluster import Resources, run_parts
 from boneage_ray.runtime.runs import say
+from boneage_ray.scoring.metering import ScoreMeter
 from boneage_ray.scoring.summary import add_up, part_counts
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class ScoreWorker:
         self.predictor = ensemble.load_predictor(found, compute.device, compute.runtime)
         self.add = findings_of(found.recipe).adder(ScoredFiles(source, self._write))
         self.pools = [DecoderPool(image, processes=compute.threads) for image in found.scored_images]
+        self.meter = ScoreMeter([pool.counts for pool in self.pools])
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Commit the part's rows and return their counts; what is no file (metadata that lead to none) is counted apart."""
@@ -116,13 +118,17 @@ class ScoreWorker:
         inputs = inputs_of(part)
         files = [item for item in inputs if item.uri]
         loaded = parts.prefetched(self._load, files, self.pools[0].readers, ahead=2 * self.predictor.batch_size)
-        rows = list(self.rows.score_rows(loaded, self.predictor, self.add))
+        with self.meter.predicting():
+            rows = list(self.rows.score_rows(self.meter.waiting(loaded), self.predictor, self.add))
         notes = Counter(item.problem[0] for item in inputs if item.problem and not item.uri)
         first = [f"{item.record_id}: {item.problem[1]}" for item in inputs if item.problem and not item.uri][
             :SHOWN_NOTES
         ]
         line = part_counts(rows) | {"metadata_notes": dict(notes), "metadata_first": first}
-        return parts.commit(self.out, part, to_table(rows, result_schema()), line)
+        with self.meter.writing():
+            committed = parts.commit(self.out, part, to_table(rows, result_schema()), line)
+        self.meter.record(rows)
+        return committed
 
     def _write(self, name: str, data: bytes) -> None:
         storage.write_bytes(storage.join(self.out, name), data)
@@ -131,7 +137,8 @@ class ScoreWorker:
         def prepared(pool: DecoderPool, data: bytes) -> PreparedImage:
             return pool.prepare(data, mask_data(item))
 
-        return self.rows.load_input(item, read_input(item), *(partial(prepared, pool) for pool in self.pools))
+        data = self.meter.read(read_input, item)
+        return self.rows.load_input(item, data, *(partial(prepared, pool) for pool in self.pools))
 
 
 def results(out: str, columns: list[str] | None = None) -> Iterator[pa.Table]:

@@ -32,6 +32,7 @@ from boneage_ray.prediction.runtimes import TORCH, check_runtime
 from boneage_ray.preparation.isolated import DecoderPool
 from boneage_ray.preparation.prepare import prepare_radiograph
 from boneage_ray.records.schema import Row
+from boneage_ray.runtime import metrics
 from boneage_ray.serving.arguments import ServiceArguments, read_arguments
 from boneage_ray.serving.placement import INGRESS_CPUS, ModelPlace, Placement, asked_place, inspect_models, place
 from boneage_ray.serving.problems import OverloadedError, UnavailableError
@@ -83,6 +84,7 @@ class ModelReplica:
     @serve.batch(max_batch_size=CPU_BATCH, batch_wait_timeout_s=BATCH_WAIT_S)  # type: ignore[untyped-decorator]
     async def _score(self, loaded: list[Loaded]) -> list[Row]:
         self.batch_sizes = [*self.batch_sizes[-99:], len(loaded)]
+        metrics.SERVE_BATCH_IMAGES.observe(len(loaded))
         return await asyncio.to_thread(self._rows, loaded)
 
     def _rows(self, loaded: list[Loaded]) -> list[Row]:

@@ -17,7 +17,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from boneage_ray import __version__
 from boneage_ray.archives.archive import Input, asked
 from boneage_ray.records.schema import Row
+from boneage_ray.runtime import metrics
 from boneage_ray.serving import uploads
+from boneage_ray.serving.metering import RequestMeter
 from boneage_ray.serving.problems import OverloadedError, ProblemError, UnavailableError, add_handlers, unusable
 from boneage_ray.serving.schema import ModelInfo, ModelList, PredictQuery, Problem, ResultRow, ResultRows, State
 from boneage_ray.serving.uploads import Upload
@@ -68,6 +70,7 @@ def create_app(served: list[Served], config: WebConfig) -> FastAPI:
     """The app; the first model is the default."""
     app = FastAPI(title="boneage-ray", version=__version__, description="For research, not a medical device.")
     add_handlers(app)
+    app.add_middleware(RequestMeter)
     service = _Service(served, config)
     guard = [Depends(_bearer(config))]
 
@@ -125,14 +128,14 @@ class _Service:
 
     async def predict(self, request: Request, query: PredictQuery) -> ResultRow | ResultRows:
         """Raises `ProblemError`; an unusable file among several is a row of its own."""
-        backend = self._choose(query.model).backend
+        model = self._choose(query.model)
         kind = uploads.content_type(request)
         with self._counted():
             if kind == uploads.FORM:
                 files = await uploads.read_form(request, self.config.max_upload_bytes)
-                return ResultRows(rows=[ResultRow(**row) for row in await self._all(backend, files, query)])
+                return ResultRows(rows=[ResultRow(**row) for row in await self._all(model, files, query)])
             upload = await uploads.read_body(request, self.config.max_upload_bytes)
-            row = await self._one(backend, upload, query)
+            row = await self._one(model, upload, query)
         if row["status"] != "scored":
             raise unusable(row)
         return ResultRow(**row)
@@ -181,18 +184,22 @@ class _Service:
         """Refuse before a body is read: bodies that wait are what fills memory."""
         if self.busy >= self.config.max_requests:
             raise OverloadedError
-        self.busy += 1
+        self._set_busy(self.busy + 1)
         try:
             yield
         finally:
-            self.busy -= 1
+            self._set_busy(self.busy - 1)
 
-    async def _all(self, backend: Backend, files: list[Upload], query: PredictQuery) -> list[Row]:
+    def _set_busy(self, requests: int) -> None:
+        self.busy = requests
+        metrics.SERVE_OPEN_REQUESTS.set(requests)
+
+    async def _all(self, model: Served, files: list[Upload], query: PredictQuery) -> list[Row]:
         slots = asyncio.Semaphore(FILES_AT_ONCE)
 
         async def one(upload: Upload) -> Row:
             async with slots:
-                return await self._one(backend, upload, query)
+                return await self._one(model, upload, query)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -201,8 +208,11 @@ class _Service:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _one(self, backend: Backend, upload: Upload, query: PredictQuery) -> Row:
-        return await self._in_time(backend.predict(upload.data, asked(upload.name, query.sex, query.pixel_spacing_mm)))
+    async def _one(self, model: Served, upload: Upload, query: PredictQuery) -> Row:
+        item = asked(upload.name, query.sex, query.pixel_spacing_mm)
+        row = await self._in_time(model.backend.predict(upload.data, item))
+        metrics.SERVE_IMAGES.add(model=model.info.name, status=row["status"], reason=row["reason"] or "none")
+        return row
 
     async def _in_time(self, answer: Awaitable[T]) -> T:
         try:

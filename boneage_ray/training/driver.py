@@ -31,6 +31,7 @@ from boneage_ray.training import checkpoint
 from boneage_ray.training.blend import check_blend, fit_blend
 from boneage_ray.training.gallery import show_augmentation
 from boneage_ray.training.loop import NONFINITE, TrainingRun, train_stages
+from boneage_ray.training.metering import TrainingMeter
 from boneage_ray.training.optimization import parameter_groups
 from boneage_ray.training.step import NonFiniteLossError
 from boneage_ray.training.tracking import Tracker
@@ -206,6 +207,7 @@ class _RayWorld:
         self.rank, self.size = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
         self.recipe, self.board = recipe, board
+        self.meter = TrainingMeter(self.rank)
         self.sources = {data: open_prepared(uri) for data, uri in uris.items() if uri is not None}
         self._categories: dict[Data, list[str | None]] = {}
         self.batch_size = max(1, recipe.batch_size // self.size)
@@ -239,7 +241,8 @@ class _RayWorld:
             if data not in self._categories:
                 self._categories[data] = categories(shards, self.recipe.balance)
             slices = balanced_slices(shards, self._categories[data], f"{seed}:{epoch}", self.rank, self.size)
-        return batches(slices, self.batch_size, seed * 100_003 + epoch, source.shuffle_rows())
+        found = batches(slices, self.batch_size, seed * 100_003 + epoch, source.shuffle_rows())
+        return self.meter.waiting(found)
 
     def val_batches(self) -> Iterable[Batch]:
         return batches(ordered_slices(self.sources["train"].shards("val"), self.rank, self.size), self.batch_size)
@@ -252,6 +255,7 @@ class _RayWorld:
         return gathered
 
     def on_step(self, cases: int, loss: float) -> None:
+        self.meter.step(cases, loss)
         self._cases += cases
         now = time.monotonic()
         if self.rank == 0 and now - self._said >= 1.0:
@@ -261,6 +265,7 @@ class _RayWorld:
 
     def on_epoch(self, line: dict[str, Any]) -> None:
         # Not ray.train.report: it waits for the controller's next poll (2 s), and faster polling costs a tenth of a core.
+        self.meter.epoch(line)
         if self.rank == 0:
             self.tracker.log(line)
             self.board.epoch.remote(line)

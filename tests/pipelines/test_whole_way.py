@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from functools import partial
 
 import pyarrow.parquet as pq
 import pytest
 from pipelines.steps import SMALL, run
+from scrape import scraped, wait_for
 
 from boneage_ray import bundle, storage
 from boneage_ray.anatomy.growth import stage_of
@@ -18,6 +20,7 @@ from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.prediction.rows import load_input, score_rows
 from boneage_ray.preparation.prepare import prepare_image
+from boneage_ray.runtime.metrics import SCORE_STEPS
 from boneage_ray.tasks.age.findings.rows import add_age
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -31,6 +34,7 @@ def places(s3_bucket, local_ray):
 
 
 def test_whole_way_on_s3(places, result_rows):
+    before = scraped()
     arguments = pipeline.PrepareArguments(places["hands"], "demo", places["data"], settings=SMALL)
     answer = run(pipeline.prepare, arguments).answer
     rejected = pq.read_table(*arrow(places["data"] + "/rejected.parquet")).to_pylist()
@@ -64,6 +68,24 @@ def test_whole_way_on_s3(places, result_rows):
     assert answer["inputs"] == len(files) == answer["scored"] + answer["rejected"] + answer["failed"]
     assert {row["sex"] for row in rows.values()} == {"F"}
     check_rows_against_predictor(rows, loaded)
+    check_metrics(before, rows.values(), loaded.metrics["history"])
+
+
+def check_metrics(before, rows, history):
+    """Prometheus finds what the rows and the history say."""
+    files = Counter((row["status"], row["reason"] or "none") for row in rows)
+    assert len(files) > 3
+    expected = {("ray_boneage_score_files_total", *key): count for key, count in files.items()}
+    expected["ray_boneage_score_bytes_total",] = sum(row["input_bytes"] for row in rows)
+    expected["ray_boneage_score_read_seconds_count",] = len(rows)
+    expected["ray_boneage_train_images_total",] = sum(line["train_cases"] for line in history)
+    now = wait_for(expected, before)
+    seconds = {key: now[key] - before[key] for key in now if key[0].endswith("_seconds_total")}
+    train = "ray_boneage_train_seconds_total"
+    trained = sum(line["train_seconds"] for line in history)
+    assert seconds[train, "data"] + seconds[train, "step"] == pytest.approx(2 * trained, rel=0.05)  # two workers
+    assert seconds[train, "validation"] == pytest.approx(2 * sum(line["val_seconds"] for line in history), rel=0.05)
+    assert all(seconds["ray_boneage_score_seconds_total", step] > 0 for step in SCORE_STEPS)
 
 
 def check_rows_against_predictor(rows, loaded):

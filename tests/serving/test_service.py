@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from scrape import scraped, wait_for
 
 from boneage_ray import __version__
 from boneage_ray.archives.files import FilesArchive
@@ -123,3 +124,24 @@ def test_a_picture_of_what_a_result_rests_on(service, hands):
     assert (response.status_code, response.json()["code"]) == (422, "truncated")
     response = service.post("/v1/explain?model=both", content=b"1", headers=PNG)
     assert (response.status_code, response.json()["code"]) == (422, "not_explainable")
+
+
+def test_prometheus_finds_what_was_served(service, hands):
+    good, damaged = (hands[1][kind].read_bytes() for kind in ("good", "truncated"))
+    before = scraped()
+    for body in (good, good, damaged):
+        service.post("/v1/predict?model=demo", content=body, headers=PNG)
+    service.get("/no/such/place")
+    now = wait_for(
+        {
+            ("ray_boneage_serve_requests_total", "/v1/predict", "200"): 2,
+            ("ray_boneage_serve_requests_total", "/v1/predict", "422"): 1,
+            ("ray_boneage_serve_requests_total", "other", "404"): 1,
+            ("ray_boneage_serve_request_seconds_count", "/v1/predict"): 3,
+            ("ray_boneage_serve_images_total", "demo", "scored", "none"): 2,
+            ("ray_boneage_serve_images_total", "demo", "failed", "truncated"): 1,
+            ("ray_boneage_serve_batch_images_bucket", "1.0"): 3,
+        },
+        before,
+    )
+    assert now["ray_boneage_serve_open_requests",] == 0
