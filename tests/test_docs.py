@@ -19,6 +19,7 @@ from boneage_ray.recipes import RECIPES
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.recipes.wording import known_keys
 from boneage_ray.records.schema import result_schema
+from boneage_ray.runtime.metrics import METRICS, SCORE_STEPS, TRAIN_PHASES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "boneage_ray"
@@ -267,6 +268,20 @@ def test_the_columns_of_label_tables_are_those_that_are_read():
 def test_the_environment_variables_are_those_of_the_code():
     read = {name for path in PACKAGE.rglob("*.py") for name in re.findall(r"BONEAGE_[A-Z_]+", path.read_text("utf-8"))}
     assert set(first_column("running.md", "Environment variables")) == read - INTERNAL_VARIABLES
+
+
+def test_the_metrics_and_the_alerts_are_those_of_the_code():
+    rows = table((ROOT / "docs" / "monitoring.md").read_text("utf-8"), "Metrics")
+    named = {coded(row[:1])[0]: (row[1], coded(row[2:3])) for row in rows}
+    assert named == {m.name: (type(m).__name__.lower(), list(m.labels)) for m in METRICS}
+    meanings = {coded(row[:1])[0]: coded(row[3:]) for row in rows}
+    assert meanings["boneage_score_seconds"] == list(SCORE_STEPS)
+    assert meanings["boneage_train_seconds"] == list(TRAIN_PHASES)
+    rules = (ROOT / "cluster" / "dashboards" / "rules.yaml").read_text("utf-8")
+    assert set(first_column("monitoring.md", "Prometheus, Grafana and alerts")) == {
+        *re.findall(r"alert: (\w+)", rules),
+        *(str(path.relative_to(ROOT)) for path in (ROOT / "cluster" / "dashboards").iterdir()),
+    }
 
 
 def test_every_recipe_and_every_command_has_its_line():

@@ -162,12 +162,13 @@ TRAIN_SECONDS = Counter(
     "boneage_train_seconds", "Seconds of training by phase, over all workers", {"phase": TRAIN_PHASES}
 )
 TRAIN_LOSS = Gauge("boneage_train_loss", "Last loss", {"split": SPLITS})
+TRAIN_WORKERS = Gauge("boneage_train_workers", "Workers that train at the moment")
 TRAIN_EPOCH = Gauge("boneage_train_epoch", "Epochs that are committed")
 
 METRICS: tuple[Metric, ...] = (
     *(SCORE_FILES, SCORE_BYTES, SCORE_SECONDS, SCORE_READ_SECONDS, SCORE_ACTORS),
     *(SERVE_REQUESTS, SERVE_REQUEST_SECONDS, SERVE_OPEN_REQUESTS, SERVE_IMAGES, SERVE_BATCH_IMAGES),
-    *(TRAIN_IMAGES, TRAIN_SECONDS, TRAIN_LOSS, TRAIN_EPOCH),
+    *(TRAIN_IMAGES, TRAIN_SECONDS, TRAIN_LOSS, TRAIN_WORKERS, TRAIN_EPOCH),
 )
 
 

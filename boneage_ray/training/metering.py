@@ -19,6 +19,7 @@ class TrainingMeter:
         self._rank = rank
         self._clock = metrics.StepClock()
         self._cases, self._since = 0, time.perf_counter()
+        metrics.TRAIN_WORKERS.set(1)
 
     def waiting(self, batches: Iterable[T]) -> Iterator[T]:
         """The batches of an epoch, with the time for which the loop waits for them."""

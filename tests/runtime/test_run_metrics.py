@@ -13,7 +13,7 @@ from boneage_ray.runtime import metrics
 
 def test_names_are_unique_and_as_prometheus_wants_them():
     names = [metric.name for metric in metrics.METRICS]
-    assert len(names) == len(set(names)) == 14
+    assert len(names) == len(set(names)) == 15
     assert all(re.fullmatch(r"boneage_(score|serve|train)_[a-z_]+", name) for name in names)
     assert not any(name.endswith("_total") for name in names), "Ray adds it"
     assert metrics.SCORE_FILES.series == ("ray_boneage_score_files_total",)

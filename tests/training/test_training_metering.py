@@ -57,4 +57,4 @@ def test_other_workers_count_images_and_seconds_and_no_loss(clock, recorded):
     clock[0] += 2
     meter.step(8, 1.5)
     meter.epoch(line())
-    assert {name for name, *_ in recorded} == {"boneage_train_images", "boneage_train_seconds"}
+    assert {name for name, *_ in recorded} == {"boneage_train_workers", "boneage_train_images", "boneage_train_seconds"}
