@@ -51,7 +51,7 @@ def demo(run: Run, arguments: DemoArguments) -> None:
     )
     for name, body in stations:
         say(f"--- boneage {name}")
-        inner = Run(name)
+        inner = Run(name, id=run.id)
         with timed(run, name):
             body(inner)
         run.answer[name] = inner.answer

@@ -55,7 +55,7 @@ def explain(run: Run, arguments: ExplainArguments) -> None:
         raise NoUsableInputError(f"{item.uri}: {row['status']} ({row['step']}: {row['reason']}): {row['message']}")
     storage.write_bytes(storage.absolute(arguments.out), found.png)
     for line in found.trace:
-        say(line)
+        say("", line)
     run.note(model_sha256=models.sha256)
     run.finish(_shown(row), f"Picture: {arguments.out}")
 

@@ -253,7 +253,8 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     with timed(run, "score"):
         summary = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
     for warning in summary["metadata_warnings"]:
-        say(warning)
+        counted = warning.startswith("metadata: ")  # the others name single rows
+        say(warning if counted else "", "" if counted else warning)
     storage.write_json(storage.join(out, "summary.json"), summary)
     command = line(
         "boneage score",

@@ -144,7 +144,7 @@ def _divide(
     idle = given.idle(known) if given else []
     if idle:
         named = f"{', '.join(idle[:3])}{', ...' if idle[3:] else ''}"
-        say(f"prepare: {len(idle)} rows of {options.splits} match no record and were not used ({named})")
+        say(f"prepare: {len(idle)} rows of {options.splits} match no record and were not used", f" ({named})")
     targets = [line["target"] for line in completed.lines]
     shards = _write_shards(records, assignment, targets, options.out)
     _write_rejected(options.out, completed.lines)

@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from boneage_ray.environment import whole_number
 from boneage_ray.errors import BoneageError, ExitCode, UsageError
+from boneage_ray.runtime import log
 
 ACTOR_CPUS, LISTING_CPUS = 0.5, 0.25
 _ADDRESS_FILE = "/tmp/ray/ray_current_cluster"  # written by `ray start`, removed by `ray stop`
@@ -249,7 +250,7 @@ class Failure:
     def as_error(self) -> BoneageError:
         """The exception for the driver; prints the worker's traceback under --debug."""
         if "BONEAGE_DEBUG" in os.environ:
-            print(self.trace, file=sys.stderr)  # noqa: T201
+            log.write_line("", detail=self.trace)
         known = self.exit_code != ExitCode.INTERNAL
         error = BoneageError(self.message if known else f"internal error in a worker: {self.kind}: {self.message}")
         error.exit_code = ExitCode(self.exit_code)

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import secrets
 import subprocess
 import sys
 import time
@@ -23,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from boneage_ray import __version__, storage
-from boneage_ray.errors import BoneageError, ExitCode
+from boneage_ray.errors import BoneageError, ExitCode, UsageError
+from boneage_ray.runtime import log
 from boneage_ray.runtime.cluster import disconnect, first_cause
 
 PLAIN_PROGRESS_SECONDS = 30.0
@@ -44,6 +46,7 @@ class Run:
     text: str = ""
     to_continue: str = "run the command again"
     started: float = field(default_factory=time.time)
+    id: str = field(default_factory=lambda: secrets.token_hex(6))
 
     def note(self, **facts: Any) -> None:  # noqa: ANN401  anything JSON can hold
         """Add to the record: recipe, seeds, counts, hashes, devices."""
@@ -57,6 +60,7 @@ class Run:
         """The content of run.json."""
         return {
             "command": self.command,
+            "run": self.id,
             "arguments": [_without_secrets(text) for text in sys.argv[1:]],
             "exit_code": code,
             "error": error,
@@ -72,7 +76,18 @@ class Run:
 
 def execute(run: Run, body: Callable[[Run], None]) -> int:
     """Run a command's body, print its answer or its error, leave run.json, and return the exit code."""
-    code, message = int(ExitCode.OK), None
+    try:
+        with log.run_lines(run.id, run.command):
+            return _execute(run, body)
+    except UsageError as error:  # of the format of these very lines
+        print(f"boneage {run.command}: {error}", file=sys.stderr)  # noqa: T201
+        return int(error.exit_code)
+
+
+def _execute(run: Run, body: Callable[[Run], None]) -> int:
+    code, message, cause = int(ExitCode.OK), None, None
+    if log.as_json():
+        log.write_line("started", version=__version__)
     try:
         body(run)
     except KeyboardInterrupt:
@@ -82,14 +97,26 @@ def execute(run: Run, body: Callable[[Run], None]) -> int:
         code = int(cause.exit_code) if isinstance(cause, BoneageError) else int(ExitCode.INTERNAL)
         message = str(cause) if isinstance(cause, BoneageError) else f"internal error: {_summary(cause)}"
         if run.debug:
-            traceback.print_exception(error)
+            log.write_line("", detail="".join(traceback.format_exception(error)).rstrip())
     if run.answer or run.text:
         _print_answer(run)
     if message:
-        say(f"boneage {run.command}: {message}")
+        _say_error(run, code, message, cause)
     _save_record(run, code, message)
+    if log.as_json():
+        log.write_line("finished", exit_code=code, seconds=round(time.time() - run.started, 2))
     disconnect()
     return code
+
+
+def _say_error(run: Run, code: int, message: str, cause: BaseException | None) -> None:
+    """The error for a person; a JSON line of an internal error gives only its kind and place, for its text may quote an input."""
+    if code == ExitCode.INTERNAL and cause is not None and log.as_json():
+        frames = traceback.extract_tb(cause.__traceback__)
+        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else None
+        log.write_line("internal error; its text is in run.json", "error", kind=type(cause).__name__, where=where)
+    else:
+        log.write_line(f"boneage {run.command}: {message}", "warning" if code == ExitCode.INTERRUPTED else "error")
 
 
 def _without_secrets(text: str) -> str:
@@ -117,9 +144,11 @@ def _print_answer(run: Run) -> None:
         width = max(len(str(key)) for key in run.answer)
         for key, value in run.answer.items():
             print(f"{key:<{width}}  {_shown(value)}")  # noqa: T201
-    stream = sys.stderr if run.json_output else sys.stdout
     for line in run.closing:
-        print(storage.printable(line), file=stream)
+        if run.json_output:
+            say(line)
+        else:
+            print(storage.printable(line))  # noqa: T201
 
 
 def _shown(value: object) -> str:
@@ -135,9 +164,9 @@ def _summary(error: BaseException) -> str:
     return f"{type(error).__name__}: {text} (--debug shows where)"
 
 
-def say(message: str) -> None:
-    """One line of log on stderr."""
-    print(storage.printable(message), file=sys.stderr, flush=True)  # noqa: T201
+def say(message: str, detail: str = "", **fields: Any) -> None:  # noqa: ANN401  anything JSON can hold
+    """One line of log on stderr; `detail` is what names or describes single inputs (see log.py)."""
+    log.write_line(message, detail=detail, **fields)
 
 
 class ProgressLine:
@@ -158,7 +187,11 @@ class ProgressLine:
             TimeRemainingColumn(),
             TextColumn("{task.fields[text]}"),
         )
-        self._bar = RichProgress(*columns, console=console, transient=True) if console.is_terminal else None
+        self._bar = (
+            RichProgress(*columns, console=console, transient=True)
+            if console.is_terminal and not log.as_json()
+            else None
+        )
         self._task = self._bar.add_task(title, total=total, text="") if self._bar else None
 
     def update(self, done: int, text: str = "") -> None:
@@ -168,7 +201,7 @@ class ProgressLine:
             self._bar.update(self._task, completed=done, text=text)
         elif time.monotonic() - self.last >= PLAIN_PROGRESS_SECONDS:
             self.last = time.monotonic()
-            say(self._line())
+            say(self._line(), done=self.done, total=self.total)
 
     def _line(self) -> str:
         of = f"/{self.total}" if self.total is not None else ""

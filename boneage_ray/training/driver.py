@@ -319,7 +319,7 @@ def _watch(board: Any, done: threading.Event, total: int, figure: ValidationFigu
                 lines = []
             for line in lines:
                 rate = line["train_cases"] / max(line["train_seconds"], 1e-9)
-                say(_epoch_text(line, total, rate, figure))
+                say(_epoch_text(line, total, rate, figure), **line)
             bar.update(max([bar.done, *(int(line["epoch"]) for line in lines)]), text)
 
 
