@@ -23,6 +23,7 @@ from s3server import SECRET_KEY, serve_s3
 
 from boneage_ray import storage
 from boneage_ray.errors import ExitCode, StorageError
+from boneage_ray.runtime import lease
 from boneage_ray.storage import s3
 
 
@@ -56,6 +57,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group("ray"))
 
 
+@pytest.fixture(autouse=True)
+def no_lease_is_left():
+    """A test that claims a place without the console around it ends like a command: without a lease."""
+    yield
+    lease.release_all()
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory):
     """A running S3 server: `endpoint`, and `environment`, the AWS_* variables that reach it."""
@@ -79,6 +87,7 @@ def s3_environment(s3_server, monkeypatch):
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     yield s3_server
+    lease.release_all()
     s3.close_all()
 
 

@@ -24,6 +24,8 @@ LAYERS = (
 RAY_MODULES = {
     "runtime.cluster",
     "runtime.metrics",
+    "runtime.nodes",
+    "runtime.resources",
     "datasets.load",
     "training.driver",
     "serving.app",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from boneage_ray import storage
 from boneage_ray.archives.files import FilesArchive
@@ -19,7 +19,7 @@ from boneage_ray.commands.words import (
 from boneage_ray.errors import GateMissedError, StrictError, UsageError
 from boneage_ray.prediction.runtimes import TORCH, check_runtime
 from boneage_ray.preparation.split import SPLITS, Split
-from boneage_ray.runtime import cluster, parts
+from boneage_ray.runtime import cluster, lease, nodes, parts, resources
 from boneage_ray.runtime.runs import Run, say, timed
 
 
@@ -127,7 +127,13 @@ def train(run: Run, arguments: TrainArguments) -> None:
         raise parts.held_by_same_run(out)
     run.out = out
     cpus = _connect(run)
-    cluster.check_workers(arguments.workers, arguments.gpu, cpus)
+    resources.check_workers(arguments.workers, arguments.gpu, cpus)
+    if arguments.gpu:
+        nodes.wait_for("GPU", arguments.workers, f"--gpu --workers {arguments.workers}")
+    hold, compute = lease.holding(out), nodes.device_of_run(out, arguments.gpu)
+    nodes.check_places(hold, [("--data", data), *([("--pretrain-data", pretrain)] if pretrain else [])])
+    options = replace(options, hold=hold, compute=compute)
+    run.note(compute=compute.as_json())
     if recipe.members > 1:
         ensemble.train_ensemble(run, recipe, prepared, options)
         return
@@ -170,14 +176,14 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     from boneage_ray.datasets.load import open_prepared
     from boneage_ray.evaluation.match import check_same_cases, match_data
     from boneage_ray.findings.task_findings import EvaluationOrder, findings_of
-    from boneage_ray.prediction.members import resolve
+    from boneage_ray.prediction import members
 
     split = _split(arguments.split)
     model, data = model_places(arguments.model), absolute_places(arguments.data)
     out = storage.absolute(arguments.out)
     refuse_overlap(out, "--model", model)
     refuse_overlap(out, "--data", data)
-    models, datasets = resolve(model), [open_prepared(uri) for uri in dict.fromkeys(data)]
+    models, datasets = members.resolve(model), [open_prepared(uri) for uri in dict.fromkeys(data)]
     datasets = match_data(models, datasets)
     for prepared in datasets:
         prepared.shards(split)
@@ -196,7 +202,6 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
         out,
         command,
         facts,
-        gpu=arguments.gpu,
         open_test=arguments.open_test,
         max_mae=arguments.max_mae,
     )
@@ -205,7 +210,10 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     parts.claim(out, parts.fingerprint([], models.sha256, prints, split), arguments.overwrite, "evaluate")
     run.out = out
     _connect(run)
-    evaluated = findings.evaluate(run, order)
+    compute = nodes.device_of_run(out, arguments.gpu)
+    run.note(compute=compute.as_json())
+    nodes.check_places(lease.holding(out), [*(("--data", uri) for uri in data), *members.read_places(models)])
+    evaluated = findings.evaluate(run, replace(order, compute=compute))
     run.note(data_fingerprint=prints[0] if len(prints) == 1 else prints, split=split, **model_notes(models))
     following = "Next: " + line("boneage score", "ARCHIVE", model=model, out="SCORES")
     run.finish(evaluated.figures, f"Report: {out}/report.html", following)
@@ -271,7 +279,8 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     findings = findings_of(models.recipe)
     page = score_page(summary, problems(out), facts, command, findings)
     storage.write_text(storage.join(out, "report.html"), page)
-    run.note(counts=summary, source=source, model=model[0] if len(model) == 1 else model, runtime=runtime)
+    run.note(counts=summary, compute=summary["compute"], runtime=runtime)
+    run.note(source=source, model=model[0] if len(model) == 1 else model)
     run.note(inputs_fingerprint=summary["fingerprint"], **model_notes(models))
     run.finish(
         {name: summary[name] for name in ("inputs", "scored", "rejected", "failed", "reasons")},
@@ -293,7 +302,7 @@ def _after_score(model: list[str]) -> str:
 def _connect(run: Run) -> float:
     """Join or start Ray, and note in run.json what it offers."""
     cpus = cluster.connect()
-    run.note(cluster=cluster.offers())
+    run.note(cluster=resources.offers())
     return cpus
 
 

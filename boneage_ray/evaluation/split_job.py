@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from boneage_ray import storage
 from boneage_ray.records.schema import Row, to_table
-from boneage_ray.runtime.cluster import choose_resources, run_parts
+from boneage_ray.runtime.cluster import run_parts
+from boneage_ray.runtime.devices import RunDevice
+from boneage_ray.runtime.resources import choose_resources
 from boneage_ray.runtime.runs import ProgressLine, say
 
 Worker = Callable[..., Callable[[Row], Row]]
@@ -22,23 +24,23 @@ Worker = Callable[..., Callable[[Row], Row]]
 
 @dataclass(frozen=True)
 class SplitJob:
-    """Models (places, and the hash that they must have together) over `records` records; `gpu`: on GPUs."""
+    """Models (places, and the hash that they must have together) over `records` records, on one device in one precision."""
 
     models: Sequence[str]
     sha256: str
     records: int
-    gpu: bool = False
+    compute: RunDevice
 
 
 def predict_parts(job: SplitJob, work: Sequence[Row], worker: Worker, **more: object) -> list[Row]:
     """The rows of all parts, in the order of `work`; `worker` answers a part with {"rows": [...]}."""
-    resources = choose_resources(len(work), job.gpu)
+    resources = choose_resources(len(work), job.compute.device == "cuda")
     say(f"evaluating {job.records} records in {len(work)} parts: {resources.describe()}")
     arguments = {
         "models": list(job.models),
         "sha256": job.sha256,
         "threads": resources.threads,
-        "gpu": resources.gpus_per_actor > 0,
+        "compute": job.compute,
         **more,
     }
     found: dict[int, list[Row]] = {}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from boneage_ray.errors import UsageError
 from boneage_ray.preparation.split import Split
 from boneage_ray.recipes.recipe import Recipe
+from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.runtime.runs import Run
 from boneage_ray.tasks.kind import named_class
 
@@ -41,7 +42,7 @@ class ScoredFiles:
 class EvaluationOrder:
     """What `boneage evaluate` was asked for: models, the prepared data of each of their images, and the flags.
 
-    `facts` and `command` stand on the page.
+    `facts` and `command` stand on the page. `compute`: device and precision, once the cluster is known.
     """
 
     models: Models
@@ -50,7 +51,7 @@ class EvaluationOrder:
     out: str
     command: str
     facts: Mapping[str, str]
-    gpu: bool = False
+    compute: RunDevice = RunDevice()  # noqa: RUF009  immutable
     open_test: bool = False
     max_mae: float | None = None
 

@@ -15,6 +15,7 @@ from boneage_ray.errors import MismatchError
 from boneage_ray.prediction.members import Member, Models
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.prediction.runtimes import TORCH
+from boneage_ray.runtime.devices import Precision
 from boneage_ray.tasks.build import build_task
 from boneage_ray.tasks.task import Columns
 
@@ -39,17 +40,22 @@ def image_column(number: int) -> str:
     return f"image_{number}" if number else "image"
 
 
-def load_predictor(models: Models, device: str | None = None, runtime: str = TORCH) -> Scorer:
-    """All members on a device. Raises `MismatchError` if one is not what it was when `models` were resolved."""
-    predictors = [_predictor(member, device, runtime) for member in models.members]
+def load_predictor(
+    models: Models, device: str | None = None, runtime: str = TORCH, auto: Precision | None = None
+) -> Scorer:
+    """All members on a device; `auto` as for `choose_precision`.
+
+    Raises `MismatchError` if one is not what it was when `models` were resolved.
+    """
+    predictors = [Predictor(_loaded(member), device, runtime, auto) for member in models.members]
     return Ensemble(models, predictors) if len(predictors) > 1 else predictors[0]
 
 
-def _predictor(member: Member, device: str | None, runtime: str) -> Predictor:
+def _loaded(member: Member) -> bundle.Bundle:
     loaded = bundle.load(member.uri)
     if loaded.sha256 != member.sha256:
         raise MismatchError(f"{member.uri} was replaced while it was in use; give the command again")
-    return Predictor(loaded, device, runtime)
+    return loaded
 
 
 class Ensemble:

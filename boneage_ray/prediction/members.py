@@ -115,6 +115,11 @@ def several(members: Sequence[Member], name: str = "", summary: str = "") -> Mod
     return Models(name or names, summary or f"the mean of {names}", digest, tuple(named))
 
 
+def read_places(models: Models) -> list[tuple[str, str]]:
+    """(flag, URI) of the members that every node reads from storage; built-in ones come with its installation."""
+    return [("--model", member.uri) for member in models.members if not member.uri.startswith(builtin.SCHEME)]
+
+
 def save_ensemble(out: str, name: str, summary: str, folders: Sequence[str]) -> Models:
     """Write OUT/manifest.json over members that stand below OUT already. Raises as `resolve` does."""
     members = [_member(storage.join(out, folder)) for folder in folders]

@@ -18,6 +18,7 @@ from boneage_ray.models.model import Model, Runtime
 from boneage_ray.models.precision import choose_precision
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction.runtimes import TORCH, check_runtime
+from boneage_ray.runtime.devices import Precision
 from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.tasks.task import Columns, extend
 
@@ -26,9 +27,11 @@ CPU_BATCH, GPU_BATCH = 4, 128
 
 
 class Predictor:
-    """A verified bundle on a device, ready to predict."""
+    """A verified bundle on a device, ready to predict; `auto` as for `choose_precision`."""
 
-    def __init__(self, bundle: Bundle, device: str | None = None, runtime: str = TORCH) -> None:
+    def __init__(
+        self, bundle: Bundle, device: str | None = None, runtime: str = TORCH, auto: Precision | None = None
+    ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.name, self.recipe, self.sha256 = bundle.recipe.name, bundle.recipe, bundle.sha256
         model = build_model(self.recipe.model, with_weights=False, size=self.recipe.image.size)
@@ -38,7 +41,7 @@ class Predictor:
         self.task = build_task(self.recipe.task)
         self.task.calibrate(bundle.metrics)
         self.runtime = _runtime(runtime)
-        self.precision = choose_precision(self.recipe.precision, self.device) if runtime == TORCH else None
+        self.precision = choose_precision(self.recipe.precision, self.device, auto) if runtime == TORCH else None
         self.batch_size = GPU_BATCH if self.device.type == "cuda" else CPU_BATCH
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> Columns:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from boneage_ray.errors import UsageError
+from boneage_ray.runtime.devices import Precision
 
 TORCH, ONNX = "torch", "onnx"
 RUNTIMES = (TORCH, ONNX)
@@ -14,11 +15,12 @@ _ONNX_NEEDS = ("onnxruntime", "onnx", "onnxscript")
 
 @dataclass(frozen=True)
 class Compute:
-    """On what every worker of a job predicts: decided once, by the driver."""
+    """On what every worker of a job predicts: decided once, by the driver. `auto`: as for `choose_precision`."""
 
     threads: int = 1
     device: str = "cpu"
     runtime: str = TORCH
+    auto: Precision | None = None
 
 
 def check_runtime(name: str, gpu: bool = False) -> str:

@@ -19,7 +19,8 @@ from boneage_ray.preparation.prepare import ImageConfig, PreparedImage
 from boneage_ray.records.known import known_of
 from boneage_ray.records.schema import Row, case_schema, to_table
 from boneage_ray.runtime import parts
-from boneage_ray.runtime.cluster import Resources, run_parts
+from boneage_ray.runtime.cluster import run_parts
+from boneage_ray.runtime.resources import Resources
 
 CASES = "cases"
 

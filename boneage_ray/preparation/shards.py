@@ -39,8 +39,9 @@ from boneage_ray.preparation.split import (
     write_splits,
 )
 from boneage_ray.records.schema import case_schema, record_schema, rejected_schema
-from boneage_ray.runtime import parts
-from boneage_ray.runtime.cluster import Resources, run_parts
+from boneage_ray.runtime import lease, nodes, parts
+from boneage_ray.runtime.cluster import run_parts
+from boneage_ray.runtime.resources import Resources
 from boneage_ray.runtime.runs import say
 
 SHARD_ROWS = 128
@@ -78,6 +79,7 @@ def prepare_archive(
     if finished is not None:
         say("prepare: done already")
         return finished
+    nodes.check_places(lease.holding(options.out), [("SOURCE", source)])
     arguments = {"out": options.out, "image": options.image.model_dump(), "key": mark}
     completed = parts.complete(
         parts.PartsJob("prepare", options.out, listing, (CASES,)), partial(run_cases, arguments=arguments)
@@ -91,6 +93,7 @@ def prepare_archive(
         "source": source,
         "fingerprint": whole_mark,
     } | manifest
+    lease.holding(options.out).check()
     storage.write_json(storage.join(options.out, MANIFEST), manifest)
     storage.delete_tree(storage.join(options.out, CASES))
     return manifest

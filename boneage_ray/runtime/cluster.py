@@ -25,10 +25,13 @@ from typing import Any
 import pyarrow as pa
 
 from boneage_ray.environment import whole_number
-from boneage_ray.errors import BoneageError, ExitCode, UsageError
+from boneage_ray.errors import BoneageError, ExitCode
 from boneage_ray.runtime import log
+from boneage_ray.runtime.resources import Resources
 
 ACTOR_CPUS, LISTING_CPUS = 0.5, 0.25
+# Where a pool may grow, Ray fills the nodes that come with as many actors as fit: one a core, with room for the listing.
+GROWING_ACTOR_CPUS = 0.75
 _ADDRESS_FILE = "/tmp/ray/ray_current_cluster"  # written by `ray start`, removed by `ray stop`
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -49,21 +52,6 @@ RowSource = Callable[[], Iterator[dict[str, Any]]]
 PartWorker = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Resources:
-    """The resources of a run: number of actors, and the CPUs, GPUs and threads of each."""
-
-    actors: int
-    gpus_per_actor: float
-    threads: int
-    cluster_cpus: int
-
-    def describe(self) -> str:
-        """One line for the log."""
-        device = f"{self.gpus_per_actor:g} GPU each" if self.gpus_per_actor else "on CPU"
-        return f"{self.actors} actor(s), {self.threads} thread(s), {device}; the cluster has {self.cluster_cpus} CPU(s)"
-
-
 def connect(num_cpus: int | None = None) -> float:
     """Join the running cluster (RAY_ADDRESS, that of a Ray job, or one of `ray start`), else start a local one.
 
@@ -81,7 +69,7 @@ def connect(num_cpus: int | None = None) -> float:
     if not ray.is_initialized():
         local: dict[str, Any] = {} if joining else {"address": "local", "num_cpus": cpus, "include_dashboard": False}
         debug = "BONEAGE_DEBUG" in os.environ
-        with _stderr_muted(not debug):
+        with _stderr_muted(not debug), _signals_put_off():
             ray.init(log_to_driver=debug, logging_level="INFO" if debug else "ERROR", **local)
         quiet_environment()  # ray.init sets the levels of its loggers again
         if threading.current_thread() is threading.main_thread():
@@ -97,6 +85,37 @@ def joins() -> bool:
 
 def _asked_cpus() -> int | None:
     return whole_number("BONEAGE_CPUS", 0, "CPUs") or None
+
+
+@contextmanager
+def _signals_put_off() -> Iterator[None]:
+    """Put the first SIGINT or SIGTERM off to the end of the block, where it raises KeyboardInterrupt.
+
+    In the middle of `ray.init` Ray's own handler leaves C++ threads that abort the process (exit code 134).
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    from ray._private import utils
+
+    came: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    before = {name: signal.signal(name, note) for name in (signal.SIGINT, signal.SIGTERM)}
+    install = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = install
+        for name, handler in before.items():
+            signal.signal(name, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -132,48 +151,6 @@ def quiet_environment() -> None:
             logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def offers() -> dict[str, float]:
-    """CPUs, GPUs and nodes of the connected cluster, for run.json."""
-    import ray
-
-    have = ray.cluster_resources()
-    return {"cpus": have.get("CPU", 0.0), "gpus": have.get("GPU", 0.0), "nodes": float(len(ray.nodes()))}
-
-
-def offered_cpus() -> int:
-    """CPUs of the connected cluster, at least 1."""
-    import ray
-
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
-
-
-def choose_resources(parts: int, gpu: bool = False) -> Resources:
-    """One actor per core (with `gpu`, per GPU), at most one per part. Raises `UsageError` if there is no GPU."""
-    import ray
-
-    have = ray.cluster_resources()
-    cpus, gpus = int(have.get("CPU", 1)), int(have.get("GPU", 0))
-    if gpu and not gpus:
-        raise UsageError("--gpu: the cluster has no GPU; omit the flag to run on CPUs")
-    if gpu:
-        actors = max(1, min(gpus, parts))
-        return Resources(actors, 1.0, max(1, cpus // gpus), cpus)
-    return Resources(max(1, min(cpus, parts)), 0.0, 1, cpus)
-
-
-def check_workers(workers: int, gpu: bool, cpus: float) -> None:
-    """Raise `UsageError` for a request that the cluster can never satisfy."""
-    import ray
-
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    if workers < 1:
-        raise UsageError(f"--workers {workers}: at least 1 is needed")
-    if gpu and workers > gpus:
-        raise UsageError(f"--gpu --workers {workers}: the cluster has {gpus} GPU(s); give at most that many workers")
-    if not gpu and workers > 4 * cpus:
-        raise UsageError(f"--workers {workers}: the cluster has {cpus:g} CPU(s); give at most {int(cpus)} workers")
-
-
 def run_parts(
     rows: RowSource,
     worker: Callable[..., PartWorker],
@@ -182,7 +159,6 @@ def run_parts(
 ) -> Iterator[dict[str, Any]]:
     """Run every part on a pool of actors and yield each part's line as soon as it is committed."""
     import ray.data
-    from ray.data import ActorPoolStrategy
 
     quiet_environment()  # importing ray.data set up its loggers again
     with _one_row_a_block():
@@ -196,17 +172,43 @@ def run_parts(
                 _PartActor,
                 batch_size=None,
                 batch_format="pyarrow",
-                compute=ActorPoolStrategy(size=resources.actors, max_tasks_in_flight_per_actor=2),
-                num_cpus=ACTOR_CPUS,
+                compute=_pool(resources),
+                num_cpus=GROWING_ACTOR_CPUS if resources.grows else ACTOR_CPUS,
                 num_gpus=resources.gpus_per_actor,
                 fn_constructor_kwargs={"worker": worker, "arguments": arguments, "threads": resources.threads},
             )
         )
-    for row in dataset.iter_rows():
-        line: dict[str, Any] = json.loads(row["line"])
-        if "failure" in line:
-            raise Failure(**line["failure"]).as_error()
-        yield line
+    with _growth(resources):
+        for row in dataset.iter_rows():
+            line: dict[str, Any] = json.loads(row["line"])
+            if "failure" in line:
+                raise Failure(**line["failure"]).as_error()
+            yield line
+
+
+def _pool(resources: Resources) -> Any:  # noqa: ANN401  Ray's types are not checked
+    """Explicit sizes: left to itself, a pool on GPUs may stay at one actor (ray-project/ray#59144)."""
+    from ray.data import ActorPoolStrategy
+
+    if resources.grows:
+        return ActorPoolStrategy(min_size=resources.actors, max_size=resources.most, max_tasks_in_flight_per_actor=2)
+    return ActorPoolStrategy(size=resources.actors, max_tasks_in_flight_per_actor=2)
+
+
+@contextmanager
+def _growth(resources: Resources) -> Iterator[None]:
+    """Ask the autoscaler for the nodes of the whole pool, which Ray Data would not: its actors leave half of a core idle."""
+    if not resources.grows:
+        yield
+        return
+    from ray.autoscaler.sdk import request_resources
+
+    one = {"CPU": 1.0} | ({"GPU": resources.gpus_per_actor} if resources.gpus_per_actor else {})
+    request_resources(bundles=[one] * resources.most)
+    try:
+        yield
+    finally:
+        request_resources(bundles=[])
 
 
 @contextmanager

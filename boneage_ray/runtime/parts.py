@@ -12,7 +12,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
@@ -21,7 +21,9 @@ import pyarrow.parquet as pq
 
 from boneage_ray import storage
 from boneage_ray.errors import BoneageError, MismatchError, NoUsableInputError
-from boneage_ray.runtime.cluster import Resources, choose_resources, offered_cpus
+from boneage_ray.runtime import lease
+from boneage_ray.runtime.devices import RunDevice
+from boneage_ray.runtime.resources import Resources, choose_resources, offered_cpus
 from boneage_ray.runtime.runs import ProgressLine, say
 
 _META = b"boneage"
@@ -35,11 +37,15 @@ B = TypeVar("B")
 
 @dataclass(frozen=True)
 class Part:
-    """Work that is committed together: `target` is its file below OUT, `body` describes the work as JSON."""
+    """Work that is committed together: `target` is its file below OUT, `body` describes the work as JSON.
+
+    `owner`: the run whose lease of OUT must hold when the part is committed; it is not part of the work.
+    """
 
     target: str
     body: str
     size: int
+    owner: str = ""
 
     @property
     def mark(self) -> str:
@@ -59,10 +65,12 @@ class Todo:
     """The rows of a listing for `cluster.run_parts`, without the parts that are committed already, and a final count.
 
     `done`: target -> mark of the committed parts. Raises `MismatchError` if these are from another listing.
+    `owner`: of the lease, for every part.
     """
 
     listing: Listing
     done: Mapping[str, str]
+    owner: str = ""
 
     def __call__(self) -> Iterator[dict[str, Any]]:
         """Rows of work, then one row with the line {"listed": parts, "inputs": inputs, "marks": hash}."""
@@ -73,7 +81,7 @@ class Todo:
             digest.update(part.mark.encode())
             held = self.done.get(part.target)
             if held is None:
-                yield asdict(part)
+                yield asdict(replace(part, owner=self.owner))
             elif held == part.mark:
                 found += 1
             else:
@@ -103,22 +111,30 @@ def fingerprint(*settings: object) -> str:
 
 
 def commit(out: str, part: Part, table: pa.Table, line: dict[str, Any], compression: str = "zstd") -> dict[str, Any]:
-    """Write one part's rows and its line of counts atomically; returns the whole line."""
+    """Write one part's rows and its line of counts atomically; returns the whole line.
+
+    Raises `MismatchError` if another run has taken OUT over, or this machine does not see the OUT of the driver.
+    """
     whole = {"target": part.target, "mark": part.mark, "size": part.size, **line}
     buffer = io.BytesIO()
     with_line = table.replace_schema_metadata({_META: json.dumps(whole).encode()})
     pq.write_table(with_line, buffer, compression=compression)
+    lease.Hold(out, part.owner).check()
     storage.write_bytes(storage.join(out, part.target), buffer.getvalue())
     return whole
 
 
 def committed(out: str, folder: str) -> dict[str, dict[str, Any]]:
     """Target -> line of every committed part of a folder."""
-    where = storage.join(out, folder)
-    names = [info.uri.rsplit("/", 1)[-1] for info in storage.list_folder(where)]
-    targets = [f"{folder}/{name}" for name in names if name.startswith("part-") and name.endswith(".parquet")]
+    targets = _present(out, folder)
     lines = prefetched(read_line, [storage.join(out, target) for target in targets], threads=8, ahead=64)
     return dict(zip(targets, lines, strict=True))
+
+
+def _present(out: str, folder: str) -> list[str]:
+    """The targets of the committed parts of a folder, in order."""
+    names = [info.uri.rsplit("/", 1)[-1] for info in storage.list_folder(storage.join(out, folder))]
+    return [f"{folder}/{name}" for name in names if name.startswith("part-") and name.endswith(".parquet")]
 
 
 def read_line(uri: str) -> dict[str, Any]:
@@ -158,7 +174,8 @@ def complete(job: PartsJob, work: Callable[[Todo, Resources], Iterator[dict[str,
     lines = {target: line for folder in job.folders for target, line in committed(job.out, folder).items()}
     if lines:
         say(f"{title}: {len(lines)} parts are done already; continuing")
-    todo = Todo(job.listing, {target: line["mark"] for target, line in lines.items()})
+    hold = lease.holding(job.out)
+    todo = Todo(job.listing, {target: line["mark"] for target, line in lines.items()}, hold.owner)
     ahead = [row["size"] for row in islice(todo(), LEAD_PARTS + offered_cpus()) if "line" not in row]
     waiting = len(ahead)
     # Starting an actor takes longer than a few inputs do.
@@ -180,30 +197,70 @@ def complete(job: PartsJob, work: Callable[[Todo, Resources], Iterator[dict[str,
             f"but {counted[1]} in {counted[0]} are committed; "
             "this is a bug of boneage, not an error of the inputs"
         )
+    hold.check()
+    _check_files(job, lines)
     return Completed([lines[target] for target in sorted(lines)], end["marks"])
 
 
-def claim(out: str, mark: str, overwrite: bool, what: str) -> bool:
-    """Reserve OUT for this run; True if it continues an earlier run with the same fingerprint.
+def _check_files(job: PartsJob, lines: Mapping[str, Any]) -> None:
+    """Raise `BoneageError` unless every part that a worker reported is a file in OUT: a line alone proves no result."""
+    present = {target for folder in job.folders for target in _present(job.out, folder)}
+    if lost := sorted(lines.keys() - present):
+        raise BoneageError(
+            f"{job.title}: {len(lost)} of {len(lines)} parts that workers reported are not in {job.out} ({lost[0]}), so a node "
+            f"wrote to another place, or somebody deleted them; {lease.SHARED_PLACE}; the same command does the missing parts"
+        )
 
-    Raises `MismatchError` if OUT holds another run and `overwrite` is not given, or files of no run.
+
+def claim(out: str, mark: str, overwrite: bool, what: str) -> bool:
+    """Reserve OUT for this run and take its lease; True if it continues an earlier run with the same fingerprint.
+
+    Raises `MismatchError` if OUT holds another run and `overwrite` is not given, or files of no run, or if a run that is alive
+    writes there. `lease.release_all` ends the lease; a command does so at its end.
     """
     storage.check_writable(out)
-    plan = storage.join(out, PLAN)
-    held = storage.read_json(plan) if storage.exists(plan) else None
-    if held is None and not storage.is_empty(out):
+    held = _plan(out)
+    same = held is not None and (held.get("what"), held.get("fingerprint")) == (what, mark)
+    if held is None and _has_files(out):
         raise MismatchError(f"{out} holds files that are not from boneage: give another --out (they are never deleted)")
-    if held is not None and not overwrite:
-        if (held.get("what"), held.get("fingerprint")) == (what, mark):
-            return True
+    if held is not None and not overwrite and not same:
         raise MismatchError(
             f"{out} holds another run ({held.get('what')} {held.get('fingerprint')}, this is {what} {mark}): "
             "give another --out, or --overwrite to delete that run"
         )
+    lease.hold(out, what, say)
+    if _plan(out) != held:
+        raise MismatchError(f"{out} was claimed by another run at the same time: give the command again")
+    if same and not overwrite:
+        return True
     if held is not None:
-        storage.delete_tree(out)
-    storage.write_json(plan, {"what": what, "fingerprint": mark})
+        lease.clear(out)
+    storage.write_json(storage.join(out, PLAN), {"what": what, "fingerprint": mark})
     return False
+
+
+def _plan(out: str) -> dict[str, Any] | None:
+    plan = storage.join(out, PLAN)
+    return dict(storage.read_json(plan)) if storage.exists(plan) else None
+
+
+def _has_files(out: str) -> bool:
+    """Whether OUT holds a file beside a lease, which a run that was killed at its very start leaves."""
+    if storage.is_empty(out):
+        return False
+    own = storage.join(storage.absolute(out), lease.LEASE)
+    return any(info.uri != own for info in islice(storage.list_files(out), 2))
+
+
+def planned_device(out: str) -> RunDevice | None:
+    """The device and precision that the plan of OUT keeps; None before they are decided."""
+    plan = _plan(out) or {}
+    return RunDevice.from_json(plan["compute"]) if "compute" in plan else None
+
+
+def plan_device(out: str, compute: RunDevice) -> None:
+    """Keep the device and precision of a run in its plan."""
+    storage.write_json(storage.join(out, PLAN), (_plan(out) or {}) | {"compute": compute.as_json()})
 
 
 def held_by_same_run(out: str) -> MismatchError:

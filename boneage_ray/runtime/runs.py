@@ -25,7 +25,7 @@ from typing import Any
 
 from boneage_ray import __version__, storage
 from boneage_ray.errors import BoneageError, ExitCode, UsageError
-from boneage_ray.runtime import log
+from boneage_ray.runtime import lease, log
 from boneage_ray.runtime.cluster import disconnect, first_cause
 
 PLAIN_PROGRESS_SECONDS = 30.0
@@ -106,6 +106,7 @@ def _execute(run: Run, body: Callable[[Run], None]) -> int:
     if log.as_json():
         log.write_line("finished", exit_code=code, seconds=round(time.time() - run.started, 2))
     disconnect()
+    lease.release_all()  # after Ray's workers have ended
     return code
 
 

@@ -26,8 +26,10 @@ from boneage_ray.prediction.runtimes import TORCH, Compute
 from boneage_ray.preparation.isolated import DecoderPool
 from boneage_ray.preparation.prepare import PreparedImage
 from boneage_ray.records.schema import Row, from_table, result_schema, to_table
-from boneage_ray.runtime import parts
-from boneage_ray.runtime.cluster import Resources, run_parts
+from boneage_ray.runtime import lease, nodes, parts
+from boneage_ray.runtime.cluster import run_parts
+from boneage_ray.runtime.devices import RunDevice
+from boneage_ray.runtime.resources import Resources
 from boneage_ray.runtime.runs import say
 from boneage_ray.scoring.metering import ScoreMeter
 from boneage_ray.scoring.summary import add_up, part_counts
@@ -58,20 +60,27 @@ def score_archive(
 
     `on_claimed` is called once OUT is this run's own.
     """
-    sha256 = members.resolve(options.models).sha256
+    models = members.resolve(options.models)
+    sha256 = models.sha256
     other = [] if options.runtime == TORCH else [options.runtime]
     mark = parts.fingerprint(options.source, sha256, __version__, *other)
     listing = ArchiveParts(archive, RESULTS)
     parts.check_not_empty(listing, options.source)
     parts.claim(options.out, mark, options.overwrite, "score")
     on_claimed()
+    compute = nodes.device_of_run(options.out, options.gpu, one_device=True)
+    nodes.check_places(lease.holding(options.out), [("SOURCE", options.source), *members.read_places(models)])
     job = parts.PartsJob("score", options.out, listing, (RESULTS,), options.gpu)
-    completed = parts.complete(job, partial(_run, options=options, sha256=sha256))
+    completed = parts.complete(job, partial(_run, options=options, sha256=sha256, compute=compute))
     summary = add_up(completed.lines)
     if not summary["inputs"]:
         raise NoUsableInputError(f"{options.source}: there is no file to score")
     summary["metadata_warnings"] = metadata_warnings(completed.lines)
-    return summary | {"fingerprint": parts.fingerprint(mark, completed.marks), "model_sha256": sha256}
+    return summary | {
+        "fingerprint": parts.fingerprint(mark, completed.marks),
+        "model_sha256": sha256,
+        "compute": compute.as_json(),
+    }
 
 
 def metadata_warnings(lines: list[dict[str, Any]]) -> list[str]:
@@ -83,14 +92,16 @@ def metadata_warnings(lines: list[dict[str, Any]]) -> list[str]:
     return [*(f"metadata: {count} rows not used: {reason}" for reason, count in counts.items()), *first]
 
 
-def _run(rows: parts.Todo, resources: Resources, options: ScoreOptions, sha256: str) -> Iterator[dict[str, Any]]:
-    say(f"scoring: {resources.describe()}")
+def _run(
+    rows: parts.Todo, resources: Resources, options: ScoreOptions, sha256: str, compute: RunDevice
+) -> Iterator[dict[str, Any]]:
+    say(f"scoring: {resources.describe()}; {compute.describe()}")
     arguments = {
         "models": list(options.models),
         "sha256": sha256,
         "source": options.source,
         "out": options.out,
-        "compute": Compute(resources.threads, "cuda" if resources.gpus_per_actor else "cpu", options.runtime),
+        "compute": Compute(resources.threads, compute.device, options.runtime, compute.auto),
     }
     return run_parts(rows, ScoreWorker, arguments, resources)
 
@@ -107,7 +118,7 @@ class ScoreWorker:
         torch.set_num_threads(compute.threads)
         self.out, self.rows = out, rows
         found = members.resolve(models, sha256)
-        self.predictor = ensemble.load_predictor(found, compute.device, compute.runtime)
+        self.predictor = ensemble.load_predictor(found, compute.device, compute.runtime, compute.auto)
         self.add = findings_of(found.recipe).adder(ScoredFiles(source, self._write))
         self.pools = [DecoderPool(image, processes=compute.threads) for image in found.scored_images]
         self.meter = ScoreMeter([pool.counts for pool in self.pools])

@@ -1,5 +1,6 @@
 """Access to files on disk and in object storage under one interface."""
 
+from boneage_ray.storage.exclusive import is_exclusive, write_new
 from boneage_ray.storage.facade import (
     FileInfo,
     Location,
@@ -35,6 +36,7 @@ __all__ = [
     "delete_tree",
     "exists",
     "is_empty",
+    "is_exclusive",
     "join",
     "list_files",
     "list_folder",
@@ -49,5 +51,6 @@ __all__ = [
     "sha256",
     "write_bytes",
     "write_json",
+    "write_new",
     "write_text",
 ]

@@ -27,6 +27,7 @@ from boneage_ray.models.precision import choose_precision
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.preparation.split import Split
 from boneage_ray.recipes.recipe import Recipe
+from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.runtime.runs import ProgressLine, say
 from boneage_ray.tasks.build import build_model
 
@@ -44,7 +45,7 @@ def check_blend(recipe: Recipe) -> None:
 
 
 def fit_blend(
-    recipe: Recipe, prepared: PreparedData, weights: dict[str, Tensor], gpu: bool = False
+    recipe: Recipe, prepared: PreparedData, weights: dict[str, Tensor], compute: RunDevice | None = None
 ) -> tuple[bytes | None, dict[str, Any]]:
     """(trees for the bundle, their metrics for metrics.json); (None, {}) for a recipe without a blend.
 
@@ -52,9 +53,10 @@ def fit_blend(
     """
     if recipe.blend is None:
         return None, {}
-    device = torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
+    gpu = compute is not None and compute.device == "cuda" and torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
     model = _trained(recipe, weights, device)
-    train, val = (features_of(model, recipe, prepared, split) for split in ("train", "val"))
+    train, val = (features_of(model, recipe, prepared, split, compute) for split in ("train", "val"))
     say(f"fitting trees: {len(train.true_N)} cases, {train.features_NF.shape[1]} features")
     trees = fit_trees(recipe.blend, train, val, recipe.seed, torch.get_num_threads())
     figures = _figures(recipe, trees, train, val)
@@ -72,10 +74,12 @@ def _trained(recipe: Recipe, weights: dict[str, Tensor], device: torch.device) -
 
 
 @torch.inference_mode()
-def features_of(model: Regressor, recipe: Recipe, prepared: PreparedData, split: Split) -> Cases:
+def features_of(
+    model: Regressor, recipe: Recipe, prepared: PreparedData, split: Split, compute: RunDevice | None = None
+) -> Cases:
     """Features and ages of the labelled cases of a split, in the order of its shards; one shard in memory at a time."""
     device = model.mean.device
-    precision = choose_precision(recipe.precision, device)
+    precision = choose_precision(recipe.precision, device, compute.auto if compute else None)
     features, cnn, true = [], [], []
     with ProgressLine(f"features of {split}", prepared.rows(split)) as bar:
         for batch in clean_batches(prepared, split):

@@ -24,6 +24,8 @@ from boneage_ray.preparation.split import Split
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.recipes.stage import Data
 from boneage_ray.runtime.cluster import first_cause
+from boneage_ray.runtime.devices import Precision, RunDevice
+from boneage_ray.runtime.lease import SHARED_PLACE, Hold
 from boneage_ray.runtime.runs import ProgressLine, say
 from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.tasks.kind import ValidationFigure
@@ -46,7 +48,7 @@ _DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # cuBLAS needs it befor
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The options of a training from the command line."""
+    """The options of a training from the command line; `hold` and `compute` are known once OUT is claimed."""
 
     data: str
     out: str
@@ -54,6 +56,8 @@ class TrainOptions:
     workers: int = 1
     gpu: bool = False
     wandb: bool = False
+    hold: Hold = Hold("")  # noqa: RUF009  immutable
+    compute: RunDevice = RunDevice()  # noqa: RUF009  immutable
 
 
 def training_fingerprint(recipe: Recipe, prepared: PreparedData, options: TrainOptions) -> str:
@@ -117,11 +121,13 @@ def run_training(
         _fit(recipe, options, mark, board)
     found = checkpoint.load_latest(run_uri, mark)
     if found is None:
-        raise MismatchError(f"{run_uri} holds no checkpoint after training; its storage lost files")
+        raise MismatchError(f"{run_uri} holds no checkpoint, so a worker wrote to another place; {SHARED_PLACE}")
     progress = found[0]
     metrics = {key: value for key, value in progress.history[progress.best_epoch - 1].items() if value is not None}
     best = checkpoint.load_best(run_uri)
-    trees, blended = fit_blend(recipe, prepared, best, options.gpu)
+    trees, blended = fit_blend(recipe, prepared, best, options.compute)
+    metrics["compute"] = options.compute.as_json() | {"precision": options.compute.precision_of(recipe.precision)}
+    options.hold.check()
     sha256 = bundle.save(options.out, recipe, best, metrics | {"history": progress.history} | blended, trees)
     return progress, sha256
 
@@ -147,6 +153,8 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None: 
         "out": options.out,
         "mark": mark,
         "wandb": options.wandb,
+        "hold": options.hold,
+        "compute": options.compute,
         "board": board,
         "threads": max(1, int(cpus) // options.workers),  # an upper limit: a node may have fewer cores than the cluster
     }
@@ -178,9 +186,14 @@ def _worker_main(config: dict[str, Any]) -> None:
     here = ray.train.get_context().get_local_world_size()
     torch.set_num_threads(min(config["threads"], max(1, len(os.sched_getaffinity(0)) // here)))
     recipe = Recipe.model_validate_json(config["recipe"])
-    world = _RayWorld(recipe, {"train": config["data"], "pretrain": config["pretrain"]}, config["board"])
-    batches = [world.batches_per_epoch(data) for data in world.sources]
-    job = TrainingRun(recipe, storage.join(config["out"], CHECKPOINTS), config["mark"], *batches)
+    world = _RayWorld(
+        recipe, {"train": config["data"], "pretrain": config["pretrain"]}, config["board"], config["compute"]
+    )
+    steps, *more = [world.batches_per_epoch(data) for data in world.sources]
+    hold: Hold = config["hold"]
+    hold.check()
+    run_uri = storage.join(config["out"], CHECKPOINTS)
+    job = TrainingRun(recipe, run_uri, config["mark"], steps, sum(more), hold)
     _stop_again(job.run_uri)
     with Tracker(recipe, config["out"], enabled=config["wandb"] and world.rank == 0) as world.tracker:
         train_stages(job, world)
@@ -199,13 +212,20 @@ class _RayWorld:
     tracker: Tracker
     size: int
 
-    def __init__(self, recipe: Recipe, uris: dict[Data, str | None], board: Any) -> None:  # noqa: ANN401  a Ray actor handle
+    def __init__(
+        self,
+        recipe: Recipe,
+        uris: dict[Data, str | None],
+        board: Any,  # noqa: ANN401  a Ray actor handle
+        compute: RunDevice,
+    ) -> None:
         import ray.train
         import ray.train.torch
 
         context = ray.train.get_context()
         self.rank, self.size = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
+        self.auto_precision: Precision | None = compute.auto
         self.recipe, self.board = recipe, board
         self.meter = TrainingMeter(self.rank)
         self.sources = {data: open_prepared(uri) for data, uri in uris.items() if uri is not None}

@@ -19,6 +19,8 @@ from boneage_ray.models.model import Model
 from boneage_ray.models.precision import choose_precision
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.recipes.stage import Data, Stage
+from boneage_ray.runtime.devices import Precision
+from boneage_ray.runtime.lease import Hold
 from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.tasks.known import LAST_EPOCH
 from boneage_ray.tasks.task import extend
@@ -46,6 +48,7 @@ class World(Protocol):
     rank: int
     size: int
     device: torch.device
+    auto_precision: Precision | None  # what "auto" means for all workers; None leaves it to the device
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model, wrapped to average gradients over the workers."""
@@ -71,13 +74,14 @@ class World(Protocol):
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One training: its recipe, and where its checkpoints go. Batches are counted per worker and epoch."""
+    """One training: its recipe, where its checkpoints go, its hold on OUT. Batches are counted per worker and epoch."""
 
     recipe: Recipe
     run_uri: str
     fingerprint: str
     batches_per_epoch: int
     pretrain_batches: int = 0
+    hold: Hold = Hold("")  # noqa: RUF009  immutable
 
     def steps_per_epoch(self, stage: Stage) -> int:
         """Optimizer steps of an epoch of a stage."""
@@ -151,7 +155,7 @@ def _learner(
         task=build_task(job.recipe.task),
         augment=Augment(job.recipe.augment),
         device=world.device,
-        precision=choose_precision(job.recipe.precision, world.device),
+        precision=choose_precision(job.recipe.precision, world.device, world.auto_precision),
         optimizer=optimizer,
         schedule=schedule,
         clip_norm=stage.clip_norm,
@@ -209,6 +213,8 @@ def _one_epoch(job: TrainingRun, world: World, learner: Learner, progress: check
     # Less is better, and the last epoch is to be the best.
     line["score"] = -progress.epoch if job.recipe.best_by == LAST_EPOCH else line[job.recipe.best_by]
     progress.history.append(line)
+    if world.rank == 0:
+        job.hold.check()  # nothing is written over the run that took this one's place
     _note_best(job, world, learner, progress)
 
 

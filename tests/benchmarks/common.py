@@ -63,10 +63,11 @@ class Watched:
     samples: list = field(default_factory=list)
 
 
-def boneage(*arguments, memory=False):
+def boneage(*arguments, memory=False, environment=None):
     """Run the console command to its end; raises if it fails."""
     watched = Watched(time.time())
-    process = subprocess.Popen([sys.executable, "-m", "boneage_ray", *map(str, arguments)], stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "boneage_ray", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
     watcher = threading.Thread(target=_watch, args=(process.pid, watched), daemon=True)
     if memory:
         watcher.start()

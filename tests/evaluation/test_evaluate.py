@@ -20,7 +20,9 @@ from boneage_ray.preparation.split import SPLITS
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import from_table, record_schema, to_table
-from boneage_ray.runtime.cluster import Resources
+from boneage_ray.runtime import nodes
+from boneage_ray.runtime.devices import RunDevice
+from boneage_ray.runtime.resources import Resources
 from boneage_ray.runtime.runs import Run
 from boneage_ray.tasks.age.findings import predictions as job
 from boneage_ray.tasks.age.findings.predictions import (
@@ -117,13 +119,13 @@ def test_the_same_cases_may_be_cut_into_other_shards(models, tmp_path):
 
 def predicted(models, work):
     found = resolve(models)
-    worker = AgeWorker([member.uri for member in found.members], found.sha256, 1, False)
+    worker = AgeWorker([member.uri for member in found.members], found.sha256, 1, RunDevice())
     return [row for number, part in enumerate(work) for row in worker({"number": number, **part})["rows"]]
 
 
 def test_an_exchanged_model_is_refused_by_the_worker(models):
     with pytest.raises(MismatchError, match="replaced"):
-        AgeWorker(models, resolve(models[:1]).sha256, 1, False)
+        AgeWorker(models, resolve(models[:1]).sha256, 1, RunDevice())
 
 
 def row(number, **more):
@@ -145,6 +147,8 @@ def test_rows_with_parts_become_columns_and_a_file(tmp_path):
 def test_the_command_evaluates_members_with_different_images_as_one(models, tmp_path, monkeypatch):
     """Without Ray: the worker runs in this process."""
     monkeypatch.setattr(pipeline, "_connect", lambda run: 1.0)
+    monkeypatch.setattr(nodes, "device_of_run", lambda out, gpu: RunDevice())
+    monkeypatch.setattr(nodes, "check_places", lambda hold, places: None)
     monkeypatch.setattr(split_job, "choose_resources", lambda parts, gpu: Resources(1, 0.0, 1, 1))
     monkeypatch.setattr(split_job, "run_parts", lambda rows, worker, arguments, _: map(worker(**arguments), rows()))
     monkeypatch.setattr(job, "median_age", lambda prepared: 95.0)

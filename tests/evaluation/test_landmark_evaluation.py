@@ -19,6 +19,7 @@ from boneage_ray.preparation.prepare import ImageConfig, prepare_pixels
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import from_table, record_schema, to_table
+from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.tasks.build import build_model
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 from boneage_ray.tasks.cephalogram.findings.analysis import analyse_landmarks
@@ -157,7 +158,7 @@ def test_a_worker_judges_the_records_that_have_landmarks_and_their_sheets_are_dr
     uri = str(tmp_path / "part.parquet")
     records = [record(1), record(2, vertebral=None, facial=None), record(3, facial=None)]
     pq.write_table(to_table(records, record_schema()), uri)
-    found = LandmarkWorker([place], sha256, 1, False)({"number": 0, "slice": {"uri": uri, "start": 0, "stop": 3}})
+    found = LandmarkWorker([place], sha256, 1, RunDevice())({"number": 0, "slice": {"uri": uri, "start": 0, "stop": 3}})
     rows = found["rows"]
     assert [(row["record_id"], row["part"], row["row"]) for row in rows] == [("p1", 0, 0), ("p3", 0, 2)]
     assert [row["true_cvm_stage"] for row in rows] == ["CS4", "CS4"]

@@ -17,6 +17,7 @@ from boneage_ray.preparation.prepare import ImageConfig, prepare_pixels
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.records.schema import record_schema, to_table
+from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.tasks.build import build_model
 from boneage_ray.tasks.mask.findings.overlay import overlay_png
 from boneage_ray.tasks.mask.findings.page import mask_page
@@ -117,7 +118,7 @@ def test_a_worker_judges_the_records_that_have_a_mask(model, tmp_path):
     place, sha256 = model
     uri = str(tmp_path / "part.parquet")
     pq.write_table(to_table([record(1), record(2, masked=False), record(3)], record_schema()), uri)
-    found = MaskWorker([place], sha256, str(tmp_path), 1, False)(
+    found = MaskWorker([place], sha256, str(tmp_path), 1, RunDevice())(
         {"number": 4, "slice": {"uri": uri, "start": 0, "stop": 3}}
     )
     assert found["number"] == 4

@@ -161,7 +161,7 @@ def golden(name, losses):
 class Picturebook:
     """A `World` with the same few pictures as training, pretraining and validation data."""
 
-    rank, size, device = 0, 1, CPU
+    rank, size, device, auto_precision = 0, 1, CPU, None
 
     def wrap(self, model):
         return model

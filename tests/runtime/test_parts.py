@@ -16,7 +16,7 @@ from boneage_ray.archives.archive import Archive, Input
 from boneage_ray.archives.in_parts import ArchiveParts, inputs_of
 from boneage_ray.errors import BoneageError, ExitCode, MismatchError, NoUsableInputError
 from boneage_ray.runtime import parts
-from boneage_ray.runtime.cluster import Resources
+from boneage_ray.runtime.resources import Resources
 
 INPUTS = [
     *(Input(f"s3://site/{k}.png", str(k), 10.0 * k, "F" if k % 2 else None) for k in range(5)),
@@ -142,6 +142,17 @@ def test_an_archive_that_only_grew_new_parts_continues(complete):
 def test_a_part_that_vanished_is_reported_as_a_bug(complete):
     with pytest.raises(BoneageError, match="70 inputs in 9 parts were listed, but 62 in 8 are committed"):
         complete(MANY[:70], drop=3)
+
+
+def test_a_part_whose_file_is_not_there_is_missed_although_its_line_came(complete, tmp_path, monkeypatch):
+    def vanish(out, part, table, line):
+        return {"target": part.target, "mark": part.mark, "size": part.size, **line}
+
+    monkeypatch.setattr(parts, "commit", vanish)
+    with pytest.raises(
+        BoneageError, match=r"9 of 9 parts that workers reported are not in .*part-00000.*object storage"
+    ):
+        complete(MANY[:70])
 
 
 def test_a_finished_run_knows_whether_its_archive_changed(complete):

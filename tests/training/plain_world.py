@@ -48,7 +48,7 @@ def part(batch, rows):
 class PlainWorld:
     """One worker on the CPU. Keeps what was reported; `dies_after` epochs it raises `Killed`, once they are committed."""
 
-    rank, size, device = 0, 1, torch.device("cpu")
+    rank, size, device, auto_precision = 0, 1, torch.device("cpu"), None
 
     def __init__(self, dies_after=None, dies_at_step=None, spoil=None):
         self.train, self.val = cases(), cases(6, seed=1)

@@ -15,6 +15,7 @@ from boneage_ray.datasets.batch import Batch
 from boneage_ray.models.precision import choose_precision
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.recipes.stage import Stage
+from boneage_ray.runtime.devices import bfloat16_on
 from boneage_ray.tasks.age.config import AgeTaskConfig
 from boneage_ray.tasks.age.task import AgeTask
 from boneage_ray.training.optimization import build_optimizer, build_schedule
@@ -125,8 +126,7 @@ def test_the_error_keeps_its_ids_on_its_way_from_a_worker():
 def test_precision_is_chosen_by_name_or_by_device():
     assert choose_precision("float32", CPU) is None
     assert choose_precision("bfloat16", CPU) == torch.bfloat16
-    expected = torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
-    assert choose_precision("auto", CPU) == expected
+    assert choose_precision("auto", CPU) == (torch.bfloat16 if bfloat16_on("cpu") else None)
 
 
 def test_losses_are_float32_also_in_mixed_precision():

@@ -69,7 +69,7 @@ class AgeFindings(TaskFindings):
 
         members, datasets, split = order.models.members, order.datasets, order.split
         with timed(run, "evaluate"):
-            rows = job.predict_ages(order.models, datasets, split, order.gpu)
+            rows = job.predict_ages(order.models, datasets, split, order.compute)
         write_predictions(order.out, rows, job.AGE_PREDICTIONS)
         predictions = job.as_age_predictions(rows, voted_schemes([member.recipe.model for member in members]))
         without_age = left_out(datasets[0].rows(split), rows, "age")

@@ -21,6 +21,7 @@ from boneage_ray.evaluation.split_job import SplitJob, pixels_of, predict_parts
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.prediction.members import Models
 from boneage_ray.preparation.split import Split
+from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.tasks.age.findings.analysis import Predictions
 
 AGE_PREDICTIONS = pa.schema(
@@ -38,10 +39,10 @@ AGE_PREDICTIONS = pa.schema(
 
 
 def predict_ages(
-    models: Models, datasets: Sequence[PreparedData], split: Split, gpu: bool = False
+    models: Models, datasets: Sequence[PreparedData], split: Split, compute: RunDevice
 ) -> list[dict[str, Any]]:
     """Predictions for every labelled record of a split, in the order of its shards; `datasets` as `match_data` gives them."""
-    job = SplitJob([member.uri for member in models.members], models.sha256, datasets[0].rows(split), gpu)
+    job = SplitJob([member.uri for member in models.members], models.sha256, datasets[0].rows(split), compute)
     return predict_parts(job, _work(datasets, split), AgeWorker)
 
 
@@ -59,11 +60,11 @@ def _work(datasets: Sequence[PreparedData], split: Split) -> list[dict[str, Any]
 class AgeWorker:
     """Predicts the records of one shard."""
 
-    def __init__(self, models: list[str], sha256: str, threads: int, gpu: bool) -> None:
+    def __init__(self, models: list[str], sha256: str, threads: int, compute: RunDevice) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self.predictor = ensemble.load_predictor(members.resolve(models, sha256), "cuda" if gpu else "cpu")
+        self.predictor = ensemble.load_predictor(members.resolve(models, sha256), compute.device, auto=compute.auto)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The predictions of the shard's labelled records."""

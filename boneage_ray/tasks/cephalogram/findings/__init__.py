@@ -83,7 +83,7 @@ class CephalogramFindings(TaskFindings):
 
         models, (prepared,), split = order.models, order.datasets, order.split
         with timed(run, "evaluate"):
-            rows = job.predict_landmarks(models, prepared, split, order.gpu)
+            rows = job.predict_landmarks(models, prepared, split, order.compute)
         write_predictions(order.out, rows, job.LANDMARK_PREDICTIONS)
         predictions = job.as_landmark_predictions(rows)
         without = left_out(prepared.rows(split), rows, "landmarks")

@@ -24,6 +24,7 @@ from boneage_ray.prediction.members import Models
 from boneage_ray.preparation.geometry import Floats, given_points
 from boneage_ray.preparation.split import Split
 from boneage_ray.records.schema import Row
+from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 from boneage_ray.tasks.cephalogram.findings.analysis import LandmarkPredictions
 from boneage_ray.tasks.cephalogram.findings.landmarks import confidence, points_in_original, staged
@@ -49,9 +50,9 @@ LANDMARK_PREDICTIONS = pa.schema(
 )
 
 
-def predict_landmarks(models: Models, prepared: PreparedData, split: Split, gpu: bool = False) -> list[Row]:
+def predict_landmarks(models: Models, prepared: PreparedData, split: Split, compute: RunDevice) -> list[Row]:
     """A row (LANDMARK_PREDICTIONS) for every record of a split that has landmarks, in order. Points in pixels of the original."""
-    job = SplitJob([m.uri for m in models.members], models.sha256, prepared.rows(split), gpu)
+    job = SplitJob([m.uri for m in models.members], models.sha256, prepared.rows(split), compute)
     work = [{"slice": asdict(part)} for part in ordered_slices(prepared.shards(split), 0, 1)]
     rows = predict_parts(job, work, LandmarkWorker)
     if not rows:
@@ -64,14 +65,14 @@ def predict_landmarks(models: Models, prepared: PreparedData, split: Split, gpu:
 class LandmarkWorker:
     """Predicts the landmarks of one shard."""
 
-    def __init__(self, models: list[str], sha256: str, threads: int, gpu: bool) -> None:
+    def __init__(self, models: list[str], sha256: str, threads: int, compute: RunDevice) -> None:
         import torch
 
         torch.set_num_threads(threads)
         found = members.resolve(models, sha256)
         assert isinstance(found.recipe.task, CephalogramTaskConfig)
         self.config = found.recipe.task
-        self.predictor = ensemble.load_predictor(found, "cuda" if gpu else "cpu")
+        self.predictor = ensemble.load_predictor(found, compute.device, auto=compute.auto)
 
     def __call__(self, row: Row) -> Row:
         """The rows of the shard's records that have landmarks."""

@@ -64,7 +64,7 @@ class MaskFindings(TaskFindings):
 
         (member,), (prepared,), split = order.models.members, order.datasets, order.split
         with timed(run, "evaluate"):
-            model = job.MaskModel(member.uri, member.sha256, order.out, order.gpu)
+            model = job.MaskModel(member.uri, member.sha256, order.out, order.compute)
             rows = job.predict_masks(model, prepared, split)
         write_predictions(order.out, rows, job.MASK_PREDICTIONS)
         analysis = job.analyse_masks(rows) | {"without_mask": left_out(prepared.rows(split), rows, "mask")}

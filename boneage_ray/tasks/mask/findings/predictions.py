@@ -22,6 +22,7 @@ from boneage_ray.evaluation.split_job import SplitJob, pixels_of, predict_parts,
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.preparation.split import Split
 from boneage_ray.records.schema import Row
+from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.tasks.mask.findings.overlay import overlay_png
 from boneage_ray.tasks.mask.task import overlap
 
@@ -46,12 +47,12 @@ class MaskModel:
     uri: str
     sha256: str
     out: str
-    gpu: bool = False
+    compute: RunDevice
 
 
 def predict_masks(model: MaskModel, prepared: PreparedData, split: Split) -> list[Row]:
     """A row for every record of a split that has a mask, in order: the columns of MASK_PREDICTIONS, and where its overlay is."""
-    job = SplitJob([model.uri], model.sha256, prepared.rows(split), model.gpu)
+    job = SplitJob([model.uri], model.sha256, prepared.rows(split), model.compute)
     work = [{"slice": asdict(part)} for part in ordered_slices(prepared.shards(split), 0, 1)]
     rows = predict_parts(job, work, MaskWorker, out=model.out)
     if not rows:
@@ -64,11 +65,11 @@ def predict_masks(model: MaskModel, prepared: PreparedData, split: Split) -> lis
 class MaskWorker:
     """Predicts the masks of one shard, and writes an overlay of each to a file of its own part."""
 
-    def __init__(self, models: list[str], sha256: str, out: str, threads: int, gpu: bool) -> None:
+    def __init__(self, models: list[str], sha256: str, out: str, threads: int, compute: RunDevice) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self.predictor = ensemble.load_predictor(members.resolve(models, sha256), "cuda" if gpu else "cpu")
+        self.predictor = ensemble.load_predictor(members.resolve(models, sha256), compute.device, auto=compute.auto)
         self.out = out
 
     def __call__(self, row: Row) -> Row:
