@@ -130,13 +130,17 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue a killed run from its last epoch.")] = False,
     overwrite: OverwriteOption = False,
     wandb: Annotated[bool, typer.Option("--wandb", help="Log to wandb; offline without a key.")] = False,
+    track: Annotated[
+        list[str], typer.Option("--track", help="Log to wandb, mlflow or tensorboard; repeat for several.")
+    ] = [],  # noqa: B006  typer copies it
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Prepared data -> model bundle."""
     from boneage_ray.commands import pipeline
 
-    arguments = pipeline.TrainArguments(recipe, data, out, pretrain_data, workers, gpu, set_, resume, overwrite, wandb)
+    names = (*(["wandb"] if wandb else []), *track)
+    arguments = pipeline.TrainArguments(recipe, data, out, pretrain_data, workers, gpu, set_, resume, overwrite, names)
     _execute("train", pipeline.train, arguments, json, debug)
 
 
@@ -242,15 +246,22 @@ def serve(
 @app.command()
 def submit(
     job: Annotated[str, typer.Argument(help="Job spec (YAML), see jobs/.")],
-    address: Annotated[str, typer.Option("--address", help="Ray dashboard, e.g. http://head:8265.")],
-    follow: Annotated[bool, typer.Option("--follow", help="Show the job's log until it ends.")] = False,
+    address: Annotated[str | None, typer.Option("--address", help="Ray dashboard, e.g. http://head:8265.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Show the log; exit as the job does.")] = False,
+    pass_env: Annotated[
+        list[str],
+        typer.Option("--pass-env", help="Name of a variable that the job gets from here; repeat for several."),
+    ] = [],  # noqa: B006  typer copies it
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the request.")] = False,
+    kuberay: Annotated[bool, typer.Option("--kuberay", help="Only print a RayJob for Kubernetes.")] = False,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Submit a job to a Ray cluster (Ray Jobs API)."""
-    from boneage_ray.commands import service
+    from boneage_ray.commands import submit as command
 
-    _execute("submit", service.submit, service.SubmitArguments(job, address, follow, check_words), json, debug)
+    arguments = command.SubmitArguments(job, address, follow, check_words, tuple(pass_env), dry_run, kuberay)
+    _execute("submit", command.submit, arguments, json, debug)
 
 
 @app.command()
@@ -303,10 +314,12 @@ def check_words(words: list[str]) -> None:
 
 def _execute(name: str, body: Callable[..., None], arguments: Any, json: bool, debug: bool) -> None:  # noqa: ANN401
     """Run a command with the common behaviour of all commands (runtime/runs.py)."""
+    from boneage_ray.runtime.passed import take_passed
     from boneage_ray.runtime.runs import Run, execute
 
     if debug:
         os.environ["BONEAGE_DEBUG"] = "1"
+    take_passed()
     run = Run(name, json_output=json, debug=debug)
     raise typer.Exit(execute(run, lambda run: body(run, arguments)))
 

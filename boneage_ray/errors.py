@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
 class BoneageError(Exception):
     """Ends the command; the message is for the user."""
 
-    exit_code = ExitCode.INTERNAL
+    exit_code: int = ExitCode.INTERNAL
 
 
 class UsageError(BoneageError):

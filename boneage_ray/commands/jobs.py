@@ -1,35 +1,31 @@
-"""Job specs (YAML) and the Ray Jobs API.
+"""Job specs (YAML): what is submitted to a cluster.
 
 A spec, as jobs/score.yaml has it::
 
     entrypoint: python score.py s3://site/hands --model s3://models/hand --out s3://scores/today
-    runtime_env: {working_dir: .}       # relative to the spec
+    runtime_env: {working_dir: .}       # relative to the spec; or image: REGISTRY/boneage-ray:0.1.0-cpu
+    pass_env: [AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY]
+    submission_id: scores-today         # submitted again: followed while it runs, continued after a failure
     metadata: {site: north}
     entrypoint_num_cpus: 1
 """
 
 from __future__ import annotations
 
-import asyncio
 import difflib
-import logging
 import os
+import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from boneage_ray import storage
-from boneage_ray.errors import BoneageError, ExitCode, UsageError
-from boneage_ray.runtime.runs import say
+from boneage_ray.errors import UsageError
 
-if TYPE_CHECKING:
-    from ray.job_submission import JobSubmissionClient
-
-_STATE_POLL_S = 0.5
-_CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET = re.compile(r"(^|_)(SECRET|TOKENS?|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|CREDENTIALS?)(_|$)", re.IGNORECASE)
 
 
 class RuntimeEnv(BaseModel):
@@ -43,22 +39,63 @@ class RuntimeEnv(BaseModel):
     pip: list[str] | None = None
     env_vars: dict[str, str] | None = None
 
+    @field_validator("env_vars")
+    @classmethod
+    def _no_secret(cls, values: dict[str, str] | None) -> dict[str, str] | None:
+        if secret := [name for name in values or {} if _SECRET.search(name)]:
+            raise ValueError(f"{secret[0]} looks like a secret, and Ray logs these values: name it in pass_env instead")
+        return values
+
 
 class JobSpec(BaseModel):
-    """What is submitted. `submission_id`: a second job of the same id is refused, which makes a repeat safe."""
+    """What is submitted.
+
+    `pass_env` names variables of this machine that the job gets, and `image` is a container for the job instead of a working
+    folder. Submitted again, a job of the same `submission_id` is followed while it runs, and continued after a failure.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     entrypoint: str = Field(min_length=1)
     runtime_env: RuntimeEnv | None = None
+    image: str | None = None
+    pass_env: list[str] = []
     metadata: dict[str, str] | None = None
-    submission_id: str | None = None
+    submission_id: str | None = Field(default=None, pattern="^[a-z0-9][a-z0-9_.-]*$", max_length=60)
     entrypoint_num_cpus: float | None = Field(default=None, ge=0)
     entrypoint_num_gpus: float | None = Field(default=None, ge=0)
 
+    @field_validator("pass_env")
+    @classmethod
+    def _names_only(cls, names: list[str]) -> list[str]:
+        if wrong := [name for name in names if not _NAME.fullmatch(name)]:
+            raise ValueError(f"{wrong[0].partition('=')[0]}: give the name only; its value is that of this machine")
+        return list(dict.fromkeys(names))
 
-def read_job(uri: str) -> JobSpec:
-    """Read and check a spec. Raises `UsageError` that names the wrong key and the nearest known one."""
+    @model_validator(mode="after")
+    def _image_or_folder(self) -> JobSpec:
+        env = self.runtime_env or RuntimeEnv()
+        if self.image and (env.working_dir or env.py_modules or env.pip or self.pass_env):
+            raise ValueError(
+                "a job in an image takes no working_dir, py_modules, pip or pass_env: they belong into the image, and secrets"
+                " into the environment of the nodes"
+            )
+        return self
+
+    @property
+    def env(self) -> RuntimeEnv:
+        """The runtime environment, empty if there is none."""
+        return self.runtime_env or RuntimeEnv()
+
+    @property
+    def folder(self) -> str | None:
+        """The working folder or zip file of this machine, which is to be uploaded."""
+        place = self.env.working_dir
+        return None if place is None or "://" in place else place
+
+
+def read_job(uri: str, pass_env: tuple[str, ...] = ()) -> JobSpec:
+    """Read and check a spec; `pass_env` adds names to its own. Raises `UsageError` that names the wrong key and the nearest."""
     try:
         values = yaml.safe_load(storage.read_text(uri))
     except yaml.YAMLError as error:
@@ -67,6 +104,8 @@ def read_job(uri: str) -> JobSpec:
         raise UsageError(f"{uri} holds no job spec; it needs at least `entrypoint: python score.py ...`")
     try:
         spec = JobSpec.model_validate(values)
+        if pass_env:
+            spec = JobSpec.model_validate(values | {"pass_env": [*spec.pass_env, *pass_env]})
     except ValidationError as error:
         raise UsageError(f"{uri}: {_wrong(error)}") from None
     return _anchored(spec, uri)
@@ -78,12 +117,25 @@ def _wrong(error: ValidationError) -> str:
     key = ".".join(place)
     if first["type"] == "missing":
         return f"{key} is missing"
+    if first["type"] == "value_error":  # of the validators above, which never show a value
+        return ": ".join([*place, first["msg"].removeprefix("Value error, ")])
     if first["type"] != "extra_forbidden":
-        return f"{key} = {first['input']!r}: {first['msg']}"
+        shown = "" if "env_vars" in place else f" = {first['input']!r}"
+        return f"{key}{shown}: {first['msg']}"
     known = list((RuntimeEnv if len(place) > 1 else JobSpec).model_fields)
     near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
     hint = f"nearest known: {near[0]}" if near else f"known: {', '.join(known)}"
     return f"unknown key {key}; {hint}"
+
+
+def out_of(words: list[str] | None) -> str | None:
+    """Where the words of a command say that its results go; None if they do not."""
+    for word, following in zip(words or [], [*(words or [])[1:], ""], strict=False):
+        if word == "--out":
+            return following or None
+        if word.startswith("--out="):
+            return word.partition("=")[2] or None
+    return None
 
 
 def _anchored(spec: JobSpec, uri: str) -> JobSpec:
@@ -92,7 +144,18 @@ def _anchored(spec: JobSpec, uri: str) -> JobSpec:
     if env is None or env.working_dir is None or "://" in env.working_dir or "://" in uri:
         return spec
     folder = str((Path(uri).parent / env.working_dir).resolve())
+    if not Path(folder).exists():
+        raise UsageError(f"{uri}: runtime_env.working_dir: {folder} does not exist")
     return spec.model_copy(update={"runtime_env": env.model_copy(update={"working_dir": folder})})
+
+
+def passed_values(names: list[str]) -> dict[str, str]:
+    """The variables to be passed on, from this machine's environment. Raises `UsageError` that names all that are missing."""
+    if missing := [name for name in names if not os.environ.get(name)]:
+        raise UsageError(
+            f"pass_env: {', '.join(missing)} not set here: export what the job needs, or take the name out"
+        )
+    return {name: os.environ[name] for name in names}
 
 
 def own_words(spec: JobSpec) -> list[str] | None:
@@ -118,64 +181,3 @@ def own_words(spec: JobSpec) -> list[str] | None:
     script = Path(folder or ".", second)
     ours = second.endswith(".py") and script.is_file() and "boneage_ray.cli" in script.read_text(errors="replace")
     return [script.stem, *words[2:]] if ours else None
-
-
-def jobs_client(address: str) -> JobSubmissionClient:
-    """A client of the cluster's dashboard. Raises `UsageError` when it does not answer."""
-    if not address.startswith(("http://", "https://")):
-        raise UsageError(f"--address {address}: the URL of a Ray dashboard is needed, for example http://head:8265")
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
-
-    if "BONEAGE_DEBUG" not in os.environ:
-        for name in _CHATTY:
-            logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        return JobSubmissionClient(address)
-    except ConnectionError:
-        raise UsageError(f"--address {address}: no Ray dashboard answers there") from None
-    except AuthenticationError:
-        raise UsageError(
-            f"--address {address} wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
-        ) from None
-    except (RuntimeError, OSError, ValueError) as error:
-        raise UsageError(f"--address {address}: {_last_line(str(error))}") from None
-
-
-def submit_job(client: JobSubmissionClient, spec: JobSpec, address: str) -> str:
-    """Submit and return the submission id. Raises `UsageError` when the cluster refuses the job."""
-    try:
-        return str(client.submit_job(**spec.model_dump(exclude_none=True)))
-    except (RuntimeError, OSError, ValueError) as error:
-        raise UsageError(f"{address} refused the job: {_last_line(str(error))}") from None
-
-
-def follow(client: JobSubmissionClient, job_id: str) -> str:
-    """Copy the job's log to stderr until it ends; returns its state. Raises `BoneageError` if it did not succeed."""
-    return asyncio.run(_follow(client, job_id))
-
-
-async def _follow(client: JobSubmissionClient, job_id: str) -> str:
-    last = ""
-    async for text in client.tail_job_logs(job_id):
-        for line in text.splitlines():
-            say(line)
-            last = line.strip() or last
-    while not (status := client.get_job_status(job_id)).is_terminal():
-        await asyncio.sleep(_STATE_POLL_S)
-    state = str(status.value)
-    if state != "SUCCEEDED":
-        raise _failure(job_id, state, last, client.get_job_info(job_id))
-    return state
-
-
-def _failure(job_id: str, state: str, last: str, info: Any) -> BoneageError:  # noqa: ANN401  Ray's JobDetails
-    """Ends this command with the exit code of the job's own."""
-    error = BoneageError(f"job {job_id} {state.lower()}: {last or _last_line(str(info.message))}")
-    if info.driver_exit_code in {int(code) for code in ExitCode if code}:
-        error.exit_code = ExitCode(info.driver_exit_code)
-    return error
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1]

@@ -1,4 +1,4 @@
-"""serve and submit: answer requests over HTTP; hand a job to a Ray cluster."""
+"""serve: answer requests over HTTP."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from boneage_ray import storage
 from boneage_ray.commands.words import model_places
 from boneage_ray.errors import UsageError
 from boneage_ray.prediction.runtimes import TORCH
@@ -111,38 +110,3 @@ def _stop_signals() -> Iterator[threading.Event]:
     finally:
         for name, handler in zip(names, before, strict=True):
             signal.signal(name, handler)
-
-
-@dataclass(frozen=True)
-class SubmitArguments:
-    """Flags of `boneage submit`; `check_words` refuses flags that the job's own command would refuse."""
-
-    job: str
-    address: str
-    follow: bool = False
-    check_words: Callable[[list[str]], None] | None = None
-
-
-def submit(run: Run, arguments: SubmitArguments) -> None:
-    """Hand a job spec to a cluster's Jobs API."""
-    from boneage_ray.commands import jobs
-
-    spec = jobs.read_job(storage.absolute(arguments.job))
-    words = jobs.own_words(spec)
-    if arguments.check_words and words:
-        try:
-            arguments.check_words(words)
-        except UsageError as error:
-            raise UsageError(f"{arguments.job}: entrypoint: {error}") from None
-    cluster.quiet_environment()
-    client = jobs.jobs_client(arguments.address)
-    job_id = jobs.submit_job(client, spec, arguments.address)
-    say(f"submitted {job_id}")
-    state = jobs.follow(client, job_id) if arguments.follow else client.get_job_status(job_id).value
-    at = f"--address {arguments.address} {job_id}"
-    run.finish(
-        {"submission_id": job_id, "status": state, "address": arguments.address},
-        f"Log: ray job logs --follow {at}",
-        f"State: ray job status {at}",
-        f"Stop: ray job stop {at}",
-    )

@@ -60,7 +60,7 @@ def test_good_words_pass_and_nothing_runs(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("path", sorted(JOBS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(JOBS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(JOBS)))
 def test_every_specification_of_the_repository_has_flags_that_exist(path):
     words = own_words(read_job(str(path)))
     assert words is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -19,8 +21,9 @@ import yaml
 from pipelines.steps import run
 
 from boneage_ray import bundle, storage
-from boneage_ray.commands import jobs, service
-from boneage_ray.errors import BoneageError, ExitCode, UsageError
+from boneage_ray.commands import job_cluster, jobs
+from boneage_ray.commands import submit as command
+from boneage_ray.errors import BoneageError, ExitCode, MismatchError, UsageError
 from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive
 from boneage_ray.scoring.score import results
 
@@ -29,6 +32,7 @@ pytestmark = pytest.mark.xdist_group("ray-of-its-own")
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 NAMES = ("prepare", "train", "evaluate", "score", "serve")
 PATIENCE_S = 90
+FOLDERS: dict[str, Path] = {}  # of each head's dashboard: its logs and sockets
 
 
 def free_ports(count):
@@ -71,6 +75,7 @@ def dashboard():
     with open(f"{folder}.log", "wb") as log:
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{board}"
+    FOLDERS[url] = Path(folder)
     try:
         wait_until(lambda: httpx.get(f"{url}/api/jobs/").status_code == 200, "the dashboard answers")
         with pytest.MonkeyPatch.context() as patch:
@@ -104,7 +109,7 @@ def submit(dashboard, places):
         }
         path = f"{places['specs']}/{name}.yaml"
         storage.write_text(path, yaml.safe_dump(spec))
-        return run(service.submit, service.SubmitArguments(path, dashboard, follow)).answer
+        return run(command.submit, command.SubmitArguments(path, dashboard, follow)).answer
 
     return hand_in
 
@@ -114,7 +119,7 @@ def submit(dashboard, places):
 @pytest.mark.timeout(600)
 def test_the_five_entrypoints_do_the_whole_way_as_jobs(submit, places, dashboard):
     hands, data, model = places["hands"], places["data"], places["model"]
-    client = jobs.jobs_client(dashboard)
+    client = job_cluster.jobs_client(dashboard)
     done = [
         submit(
             "prepare", f"{hands}/{HAND_FOLDER} --labels {hands}/boneage-training-dataset.csv --recipe demo --out {data}"
@@ -159,6 +164,69 @@ def test_a_job_that_fails_ends_the_follower_with_its_own_code_and_last_line(subm
     assert "submitted raysubmit_" in capsys.readouterr().err
 
 
+PROBE = """# boneage_ray.cli
+import os, sys, ray
+from pathlib import Path
+from boneage_ray.runtime.passed import take_passed
+take_passed()
+ray.init(log_to_driver=False, logging_level="ERROR")
+secret = lambda: os.environ["PROBE_SECRET"]
+ours = [secret(), *ray.get([ray.remote(num_cpus=0.1)(secret).remote() for _ in range(2)])]
+print("processes that agree:", len(ours), len(set(ours)))
+done = Path(sys.argv[sys.argv.index("--out") + 1] + ".done")
+if not done.exists():
+    done.touch()
+    sys.exit(7)  # Ray shows the last lines of a job that failed to everyone who may list jobs
+print("value:", ours[0])
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_job_is_continued_under_its_key_and_its_secrets_show_nowhere(dashboard, tmp_path, monkeypatch, capsys):
+    secret, out = "s3cr3t-of-the-test", tmp_path / "out"
+    (tmp_path / "probe.py").write_text(PROBE)
+    path = tmp_path / "job.yaml"
+    spec = {"entrypoint": f"{sys.executable} probe.py --out {out}", "runtime_env": {"working_dir": "."}}
+    path.write_text(yaml.safe_dump(spec | {"pass_env": ["PROBE_SECRET"], "submission_id": "probe"}))
+    monkeypatch.setenv("PROBE_SECRET", secret)
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")  # Ray itself would prefer it to --address
+    arguments = command.SubmitArguments(str(path), dashboard, follow=True)
+
+    with pytest.raises(BoneageError, match="job probe failed") as caught:
+        run(command.submit, arguments)
+    assert caught.value.exit_code == 7
+    first = capsys.readouterr().err
+    assert "to upload: 2 file(s), " in first
+    assert first.index("to upload") < first.index("submitted probe\n")
+    assert "processes that agree: 3 1" in first
+
+    assert run(command.submit, arguments).answer["submission_id"] == "probe-2"
+    second = capsys.readouterr().err
+    assert "submitted probe-2, attempt 2" in second
+    assert "value: ***" in second
+    again = run(command.submit, arguments).answer
+    assert (again["submission_id"], again["status"]) == ("probe-2", "SUCCEEDED")
+    assert "nothing was submitted" in capsys.readouterr().err
+    path.write_text(path.read_text().replace("--out ", "--other --out "))
+    with pytest.raises(MismatchError, match="submission_id probe was another job"):
+        run(command.submit, arguments)
+
+    kept = {file.name: file.read_text() for file in (tmp_path / "out.logs").iterdir()}
+    assert set(kept) == {f"probe{n}.{kind}" for n in ("", "-2") for kind in ("log", "json")}
+    assert "value: ***" in kept["probe-2.log"]
+    assert json.loads(kept["probe.json"])["exit_code"] == 7
+    assert [name for name, text in kept.items() if secret in text] == []
+    listed = httpx.get(f"{dashboard}/api/jobs/").text
+    assert secret not in listed
+    assert "PROBE_SECRET" in listed
+    # What the job itself prints stays in its own log on the head; what Ray writes of it holds no value.
+    logs = [p for p in FOLDERS[dashboard].glob("session_*/logs/**/*") if p.is_file() and "job-driver" not in p.name]
+    assert any(p.name == "runtime_env_agent.log" for p in logs)
+    assert [p.name for p in logs if secret.encode() in p.read_bytes()] == []
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_entrypoint_has_the_flags_of_its_command(name):
     shown = [
@@ -173,13 +241,25 @@ def options(text):
     return [line.split()[0] for line in text.splitlines() if line.strip().startswith("--")]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_spec_of_the_repository_is_valid_and_starts_its_entrypoint(name):
-    spec = jobs.read_job(str(JOBS / f"{name}.yaml"))
+SPECS = sorted(JOBS.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: str(path.relative_to(JOBS)))
+def test_every_spec_of_the_repository_is_valid_and_starts_its_entrypoint(path):
+    name, home = path.stem, path.parent.name
+    spec = jobs.read_job(str(path))
     assert spec.entrypoint.startswith(f"python {name}.py ")
-    assert spec.runtime_env is not None
-    assert spec.runtime_env.working_dir == str(JOBS)
+    assert spec.env.working_dir == str(JOBS)
     assert spec.metadata == {"step": name}
+    assert ("--gpu" in spec.entrypoint) == (home == "gpu")
+    assert ("AWS_SECRET_ACCESS_KEY" in spec.pass_env) == (home == "s3")
+    assert ("BONEAGE_API_TOKENS" in spec.pass_env) == (name == "serve")
+    assert f"boneage submit {path.relative_to(JOBS.parent)} --address http://head:8265" in path.read_text()
+
+
+def test_there_is_a_spec_for_every_step_and_home():
+    homes = {home: sorted(p.stem for p in SPECS if p.parent.name == home) for home in ("jobs", "gpu", "s3")}
+    assert homes == {"jobs": sorted(NAMES), "gpu": ["evaluate", "score", "train"], "s3": sorted(NAMES)}
 
 
 @pytest.mark.parametrize(
@@ -197,6 +277,11 @@ def test_every_spec_of_the_repository_is_valid_and_starts_its_entrypoint(name):
         ("metadata: {a: b}", "entrypoint is missing"),
         ("entrypoint: a\nentrypoint_num_cpus: many", "entrypoint_num_cpus = 'many'"),
         ("entrypoint: a\nentrypoint_num_cpus: -1", "entrypoint_num_cpus = -1"),
+        ("entrypoint: a\nruntime_env: {env_vars: {HF_TOKEN: hf_123}}", "HF_TOKEN looks like a secret, and Ray logs"),
+        ("entrypoint: a\npass_env: [KEY=hf_123]", "KEY: give the name only"),
+        ("entrypoint: a\nimage: b\nruntime_env: {working_dir: .}", "a job in an image takes no working_dir"),
+        ("entrypoint: a\nruntime_env: {working_dir: nowhere}", "nowhere does not exist"),
+        ("entrypoint: a\nsubmission_id: A/B", "submission_id = 'A/B'"),
         ("just a line", "holds no job spec"),
         ("a: [", "is not YAML"),
         ("!!python/object/apply:os.system ['true']", "is not YAML"),
@@ -209,12 +294,13 @@ def test_a_wrong_spec_is_refused_by_name(tmp_path, text, said):
         jobs.read_job(str(path))
     assert said in str(caught.value)
     assert str(path) in str(caught.value)
+    assert "hf_123" not in str(caught.value)
 
 
 @pytest.mark.parametrize("address", ["head:8265", "ray://head:10001", "auto"])
 def test_an_address_that_is_no_url_is_refused(address):
     with pytest.raises(UsageError, match="the URL of a Ray dashboard"):
-        jobs.jobs_client(address)
+        job_cluster.jobs_client(address)
 
 
 @pytest.mark.parametrize(
@@ -233,13 +319,100 @@ def test_a_server_that_refuses_or_is_no_dashboard_is_named(status, said):
     with HTTPServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(UsageError) as caught:
-            jobs.jobs_client(f"http://127.0.0.1:{server.server_port}")
+            job_cluster.jobs_client(f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
     assert f"127.0.0.1:{server.server_port}" in str(caught.value)
     assert said in str(caught.value)
 
 
+class Head(BaseHTTPRequestHandler):
+    """As much of a head as answers the first questions; keeps what it was asked."""
+
+    asked: list[str] = []  # noqa: RUF012  shared on purpose: a handler lives for one request
+
+    def do_GET(self):
+        self.asked.append(f"GET {self.path}")
+        version = {"version": "5", "ray_version": "2.40.0", "ray_commit": "c", "session_name": "s"}
+        data = {"rayVersion": "2.40.0", "pythonVersion": "3.9.1"}
+        text = json.dumps(version if self.path == "/api/version" else {"data": data}).encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(text)
+
+    def do_POST(self):
+        self.asked.append(f"{self.command} {self.path}")
+        self.send_error(500)
+
+    do_PUT = do_POST
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_cluster_of_other_versions_is_refused_before_anything_is_uploaded(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text("entrypoint: boneage doctor\nruntime_env: {working_dir: .}\n")
+    with HTTPServer(("127.0.0.1", 0), Head) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(UsageError, match=r"runs Ray 2.40.0 on Python 3.9.1, here is Ray .*nothing was uploaded"):
+            run(command.submit, command.SubmitArguments(str(path), address))
+        server.shutdown()
+    assert {line.split()[0] for line in Head.asked} == {"GET"}
+
+
+def test_a_missing_secret_is_named_before_the_cluster_is_asked(tmp_path, monkeypatch):
+    monkeypatch.delenv("PROBE_SECRET", raising=False)
+    path = tmp_path / "job.yaml"
+    path.write_text("entrypoint: boneage doctor\n")
+    arguments = command.SubmitArguments(str(path), "http://127.0.0.1:9", pass_env=("PROBE_SECRET", "HOME"))
+    with pytest.raises(UsageError, match="pass_env: PROBE_SECRET not set here"):
+        run(command.submit, arguments)
+
+
+def test_an_address_that_swallows_requests_is_given_up_within_seconds(monkeypatch):
+    monkeypatch.setattr(job_cluster, "_ANSWER_S", 0.3)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        start = time.monotonic()
+        with pytest.raises(UsageError, match=r"no Ray dashboard answers there .*timed out"):
+            job_cluster.jobs_client(f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "last", "exits", "said"),
+    [
+        (6, "FAILED", "missed", 6, "job j failed: missed"),
+        (-9, "FAILED", "", 137, "job j failed: died"),
+        (None, "STOPPED", "", 130, "job j stopped: died"),
+        (1, "FAILED", "/usr/bin/python: No module named boneage_ray", 1, "machines or image have no boneage-ray"),
+        (127, "FAILED", "/bin/sh: 1: boneage: not found", 127, "machines or image have no boneage-ray"),
+    ],
+)
+def test_a_job_that_ended_badly_ends_the_command_alike(code, state, last, exits, said):
+    error = job_cluster.failure_of("j", state, last, SimpleNamespace(driver_exit_code=code, message="died"))
+    assert (int(error.exit_code), said in str(error)) == (exits, True)
+
+
+def test_a_dry_run_prints_the_request_without_asking_anybody_or_showing_a_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROBE_SECRET", "hf_123456")
+    (tmp_path / "big.bin").write_bytes(b"0" * 3 * 2**20)
+    (tmp_path / "skipped.bin").write_bytes(b"0" * 2**20)
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "entrypoint: boneage score s3://a --model m --out s3://o\npass_env: [PROBE_SECRET]\n"
+        "runtime_env: {working_dir: ., excludes: [skipped.bin]}\n"
+    )
+    printed = yaml.safe_load(run(command.submit, command.SubmitArguments(str(path), dry_run=True)).text)
+    assert printed["upload"] == "2 file(s), 3.0 MB"
+    assert printed["pass_env"] == {"PROBE_SECRET": "***"}
+    assert printed["entrypoint"].startswith("boneage score s3://a")
+    assert "hf_123456" not in str(printed)
+
+
 def test_a_cluster_that_does_not_answer_is_named():
     (port,) = free_ports(1)
     with pytest.raises(UsageError, match=f"http://127.0.0.1:{port}: no Ray dashboard answers"):
-        jobs.jobs_client(f"http://127.0.0.1:{port}")
+        job_cluster.jobs_client(f"http://127.0.0.1:{port}")
