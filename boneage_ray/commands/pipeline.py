@@ -93,7 +93,7 @@ class TrainArguments:
     settings: list[str] = field(default_factory=list)
     resume: bool = False
     overwrite: bool = False
-    wandb: bool = False
+    track: tuple[str, ...] = ()
 
 
 def train(run: Run, arguments: TrainArguments) -> None:
@@ -110,7 +110,9 @@ def train(run: Run, arguments: TrainArguments) -> None:
         run_training,
         training_fingerprint,
     )
+    from boneage_ray.training.tracking import check_trackers
 
+    check_trackers(arguments.track)
     recipe = override(find_recipe(arguments.recipe), arguments.settings)
     data, out = storage.absolute(arguments.data), storage.absolute(arguments.out)
     pretrain = storage.absolute(arguments.pretrain_data) if arguments.pretrain_data else None
@@ -121,7 +123,7 @@ def train(run: Run, arguments: TrainArguments) -> None:
     check_labels(recipe, prepared)
     run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed, workers=arguments.workers)
     check_pretraining(recipe, prepared, pretrain)
-    options = TrainOptions(data, out, pretrain, arguments.workers, arguments.gpu, arguments.wandb)
+    options = TrainOptions(data, out, pretrain, arguments.workers, arguments.gpu, arguments.track)
     mark = training_fingerprint(recipe, prepared, options)
     if parts.claim(out, mark, arguments.overwrite, "train") and not arguments.resume:
         raise parts.held_by_same_run(out)

@@ -240,7 +240,7 @@ def versions() -> dict[str, str]:
 
 def git_hash() -> str | None:
     """Commit of a development checkout; None for an installed package."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -31,12 +31,12 @@ from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.tasks.kind import ValidationFigure
 from boneage_ray.training import checkpoint
 from boneage_ray.training.blend import check_blend, fit_blend
-from boneage_ray.training.gallery import show_augmentation
+from boneage_ray.training.gallery import AUGMENTED, show_augmentation
 from boneage_ray.training.loop import NONFINITE, TrainingRun, train_stages
 from boneage_ray.training.metering import TrainingMeter
 from boneage_ray.training.optimization import parameter_groups
 from boneage_ray.training.step import NonFiniteLossError
-from boneage_ray.training.tracking import Tracker
+from boneage_ray.training.tracking import Tracking, tracked
 
 CHECKPOINTS = "checkpoints"
 # Ray Train runs the loop in a thread. glibc gives a thread its own arena, which returns every large activation to the
@@ -55,9 +55,9 @@ class TrainOptions:
     pretrain: str | None = None
     workers: int = 1
     gpu: bool = False
-    wandb: bool = False
     hold: Hold = Hold("")  # noqa: RUF009  immutable
     compute: RunDevice = RunDevice()  # noqa: RUF009  immutable
+    track: tuple[str, ...] = ()
 
 
 def training_fingerprint(recipe: Recipe, prepared: PreparedData, options: TrainOptions) -> str:
@@ -103,6 +103,16 @@ def run_training(
     recipe: Recipe, prepared: PreparedData, options: TrainOptions
 ) -> tuple[checkpoint.TrainingProgress, str]:
     """Train on the connected cluster, save the bundle of the best epoch, and return the history and its `model_sha256`."""
+    with tracked(recipe, options.out, options.track) as tracking:
+        progress, sha256 = _trained(recipe, prepared, options, tracking)
+        reported = {"best_epoch": progress.best_epoch, "model_sha256": sha256, "data": prepared.manifest["fingerprint"]}
+        tracking.complete(progress.history, reported, [AUGMENTED])
+    return progress, sha256
+
+
+def _trained(
+    recipe: Recipe, prepared: PreparedData, options: TrainOptions, tracking: Tracking
+) -> tuple[checkpoint.TrainingProgress, str]:
     run_uri = storage.join(options.out, CHECKPOINTS)
     mark = training_fingerprint(recipe, prepared, options)
     total = sum(stage.epochs for stage in recipe.stages)
@@ -117,7 +127,7 @@ def run_training(
             parameter_groups(stage, model.head_parameters(), model.blocks())
         check_blend(recipe)
         show_augmentation(recipe, prepared, options.out)
-    with _progress_line(total, recipe.task_kind.figure) as board:
+    with _progress_line(total, recipe.task_kind.figure, tracking.epoch) as board:
         _fit(recipe, options, mark, board)
     found = checkpoint.load_latest(run_uri, mark)
     if found is None:
@@ -152,7 +162,6 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None: 
         "pretrain": options.pretrain,
         "out": options.out,
         "mark": mark,
-        "wandb": options.wandb,
         "hold": options.hold,
         "compute": options.compute,
         "board": board,
@@ -195,8 +204,7 @@ def _worker_main(config: dict[str, Any]) -> None:
     run_uri = storage.join(config["out"], CHECKPOINTS)
     job = TrainingRun(recipe, run_uri, config["mark"], steps, sum(more), hold)
     _stop_again(job.run_uri)
-    with Tracker(recipe, config["out"], enabled=config["wandb"] and world.rank == 0) as world.tracker:
-        train_stages(job, world)
+    train_stages(job, world)
 
 
 def _stop_again(run_uri: str) -> None:
@@ -209,7 +217,6 @@ def _stop_again(run_uri: str) -> None:
 class _RayWorld:
     """The loop's `World` in a Ray Train worker."""
 
-    tracker: Tracker
     size: int
 
     def __init__(
@@ -287,7 +294,6 @@ class _RayWorld:
         # Not ray.train.report: it waits for the controller's next poll (2 s), and faster polling costs a tenth of a core.
         self.meter.epoch(line)
         if self.rank == 0:
-            self.tracker.log(line)
             self.board.epoch.remote(line)
 
 
@@ -309,13 +315,13 @@ class _Board:
 
 
 @contextmanager
-def _progress_line(total: int, figure: ValidationFigure) -> Iterator[Any]:
-    """Show the board of a run until it ends."""
+def _progress_line(total: int, figure: ValidationFigure, on_epoch: Callable[[dict[str, Any]], None]) -> Iterator[Any]:
+    """Show the board of a run until it ends, and hand each epoch's line on."""
     import ray
 
     board = ray.remote(num_cpus=0)(_Board).remote()
     done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(board, done, total, figure), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(board, done, total, figure, on_epoch), daemon=True)
     watcher.start()
     try:
         yield board
@@ -325,7 +331,13 @@ def _progress_line(total: int, figure: ValidationFigure) -> Iterator[Any]:
         ray.kill(board)
 
 
-def _watch(board: Any, done: threading.Event, total: int, figure: ValidationFigure) -> None:  # noqa: ANN401
+def _watch(
+    board: Any,  # noqa: ANN401
+    done: threading.Event,
+    total: int,
+    figure: ValidationFigure,
+    on_epoch: Callable[[dict[str, Any]], None],
+) -> None:
     import ray
 
     with ProgressLine("epochs", total) as bar, suppress(ray.exceptions.RayActorError):
@@ -340,6 +352,7 @@ def _watch(board: Any, done: threading.Event, total: int, figure: ValidationFigu
             for line in lines:
                 rate = line["train_cases"] / max(line["train_seconds"], 1e-9)
                 say(_epoch_text(line, total, rate, figure), **line)
+                on_epoch(line)
             bar.update(max([bar.done, *(int(line["epoch"]) for line in lines)]), text)
 
 
