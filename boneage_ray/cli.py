@@ -26,7 +26,7 @@ OutOption = Annotated[str, typer.Option("--out", help="Where the results go: a f
 ModelsOption = Annotated[
     list[str],
     typer.Option(
-        "--model", help="Built-in model (see `boneage models`), or bundle (folder or s3://); several: ensemble."
+        "--model", help="Built-in model (see `boneage models`), or bundle (folder, s3://, wandb://); several: ensemble."
     ),
 ]
 DatasOption = Annotated[

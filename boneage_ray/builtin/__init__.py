@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from boneage_ray import __version__, storage
+from boneage_ray import __version__, artifacts, storage
 from boneage_ray.errors import MismatchError, UsageError
 from boneage_ray.runtime.runs import say
 
@@ -58,7 +58,7 @@ def names() -> list[str]:
 
 
 def place_of(text: str) -> str:
-    """What `--model TEXT` means, wherever it is read: `builtin:NAME` for a bare name, else an absolute place.
+    """What `--model TEXT` means, wherever it is read: `builtin:NAME` for a bare name, a version in wandb, else an absolute place.
 
     A bare name is always the built-in model, also where a folder of that name lies; that is `./NAME`. Raises `UsageError` for
     one that is neither.
@@ -66,6 +66,8 @@ def place_of(text: str) -> str:
     if text.startswith(SCHEME):
         folder_of(text)
         return text
+    if text.startswith(artifacts.SCHEME):
+        return artifacts.pinned(text)
     bare = text and "/" not in text
     if bare and text in names():
         if Path(text).exists():
@@ -84,10 +86,12 @@ def as_typed(place: str) -> str:
 
 
 def folder_of(uri: str) -> str:
-    """Where this installation keeps what `builtin:NAME` or a part of it names; any other place is itself.
+    """Where this machine keeps what `builtin:NAME`, a version in wandb or a part of them names; any other place is itself.
 
     Raises `UsageError` for a model that it lacks or of another format, `MismatchError` for one that is not what it was.
     """
+    if uri.startswith(artifacts.SCHEME):
+        return artifacts.fetched(uri)
     if not uri.startswith(SCHEME):
         return uri
     name, _, rest = uri.removeprefix(SCHEME).partition("/")

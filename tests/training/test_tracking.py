@@ -99,7 +99,7 @@ def test_wandb_keeps_one_run_offline_with_config_figures_and_the_bundle(twice):
     lines = [wandb_items(record.history.item) for record in every if record.HasField("history")]
     losses = {int(line["_step"]): float(line["train_loss"]) for line in lines if "train_loss" in line}
     assert losses == {1: 8.0, 2: 4.0, 3: 8 / 3, 4: 2.0}
-    assert any("augmentation" in line for line in lines)
+    assert any("augmentation.path" in line for line in lines)
     assert [record.exit.exit_code for record in every if record.HasField("exit")] == [1, 0]
     (artifact,) = (record.artifact for record in every if record.HasField("artifact"))
     listed = {entry.path: entry.digest for entry in artifact.manifest.contents}
