@@ -173,7 +173,9 @@ class TensorboardTracker(Tracker):
         import cv2
 
         for name, path in pictures.items():
-            self._writer.add_image(name, cv2.imread(str(path))[:, :, ::-1], number, dataformats="HWC")
+            picture = cv2.imread(str(path))
+            assert picture is not None  # written by the training itself
+            self._writer.add_image(name, picture[:, :, ::-1], number, dataformats="HWC")
         self._writer.add_text("result", "\n".join(f"    {key} = {value}" for key, value in facts.items()), number)
 
     def close(self, succeeded: bool) -> None:
