@@ -27,6 +27,7 @@ RAY_MODULES = {
     "runtime.nodes",
     "runtime.resources",
     "datasets.load",
+    "training.board",
     "training.driver",
     "serving.app",
     "commands.service",

@@ -1,13 +1,11 @@
-"""Training on Ray: a TorchTrainer whose workers run training/loop.py, and the progress line."""
+"""Training on Ray: a TorchTrainer whose workers run training/loop.py."""
 
 from __future__ import annotations
 
 import math
 import os
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +24,11 @@ from boneage_ray.recipes.stage import Data
 from boneage_ray.runtime.cluster import first_cause
 from boneage_ray.runtime.devices import Precision, RunDevice
 from boneage_ray.runtime.lease import SHARED_PLACE, Hold
-from boneage_ray.runtime.runs import ProgressLine, say
+from boneage_ray.runtime.runs import say
 from boneage_ray.tasks.build import build_model, build_task
-from boneage_ray.tasks.kind import ValidationFigure
 from boneage_ray.training import checkpoint
 from boneage_ray.training.blend import check_blend, fit_blend
+from boneage_ray.training.board import progress_line
 from boneage_ray.training.gallery import AUGMENTED, show_augmentation
 from boneage_ray.training.loop import NONFINITE, TrainingRun, train_stages
 from boneage_ray.training.metering import TrainingMeter
@@ -127,7 +125,7 @@ def _trained(
             parameter_groups(stage, model.head_parameters(), model.blocks())
         check_blend(recipe)
         show_augmentation(recipe, prepared, options.out)
-    with _progress_line(total, recipe.task_kind.figure, tracking.epoch) as board:
+    with progress_line(total, recipe.task_kind.figure, tracking.epoch) as board:
         _fit(recipe, options, mark, board)
     found = checkpoint.load_latest(run_uri, mark)
     if found is None:
@@ -295,69 +293,3 @@ class _RayWorld:
         self.meter.epoch(line)
         if self.rank == 0:
             self.board.epoch.remote(line)
-
-
-class _Board:
-    """An actor that passes progress from the workers to the terminal."""
-
-    def __init__(self) -> None:
-        self.text, self.lines = "", list[dict[str, Any]]()
-
-    def step(self, loss: float, rate: float) -> None:
-        self.text = f"loss {loss:.3f}, {rate:.1f} images/s"
-
-    def epoch(self, line: dict[str, Any]) -> None:
-        self.lines.append(line)
-
-    def read(self) -> tuple[str, list[dict[str, Any]]]:
-        lines, self.lines = self.lines, []
-        return self.text, lines
-
-
-@contextmanager
-def _progress_line(total: int, figure: ValidationFigure, on_epoch: Callable[[dict[str, Any]], None]) -> Iterator[Any]:
-    """Show the board of a run until it ends, and hand each epoch's line on."""
-    import ray
-
-    board = ray.remote(num_cpus=0)(_Board).remote()
-    done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(board, done, total, figure, on_epoch), daemon=True)
-    watcher.start()
-    try:
-        yield board
-    finally:
-        done.set()
-        watcher.join(timeout=15)
-        ray.kill(board)
-
-
-def _watch(
-    board: Any,  # noqa: ANN401
-    done: threading.Event,
-    total: int,
-    figure: ValidationFigure,
-    on_epoch: Callable[[dict[str, Any]], None],
-) -> None:
-    import ray
-
-    with ProgressLine("epochs", total) as bar, suppress(ray.exceptions.RayActorError):
-        finished, text, asked = False, "starting workers", board.read.remote()
-        while not finished:
-            finished = done.wait(0.5)
-            try:  # a board that is slow to start must not end this thread
-                text, lines = ray.get(asked, timeout=10 if finished else 1)
-                asked = board.read.remote()
-            except ray.exceptions.GetTimeoutError:
-                lines = []
-            for line in lines:
-                rate = line["train_cases"] / max(line["train_seconds"], 1e-9)
-                say(_epoch_text(line, total, rate, figure), **line)
-                on_epoch(line)
-            bar.update(max([bar.done, *(int(line["epoch"]) for line in lines)]), text)
-
-
-def _epoch_text(line: dict[str, Any], total: int, rate: float, figure: ValidationFigure) -> str:
-    value, name = line[figure.key], figure.name
-    shown = "not finite" if value is None else f"{value:.{figure.digits}f}{figure.unit}"
-    loss = f"epoch {line['epoch']}/{total}: loss {line['train_loss']:.4f}"
-    return f"{loss}, validation {name} {shown}, {rate:.1f} images/s"
