@@ -103,13 +103,7 @@ def train(run: Run, arguments: TrainArguments) -> None:
     from boneage_ray.datasets.load import open_prepared
     from boneage_ray.recipes import find_recipe
     from boneage_ray.recipes.recipe import override
-    from boneage_ray.training.driver import (
-        TrainOptions,
-        check_labels,
-        check_pretraining,
-        run_training,
-        training_fingerprint,
-    )
+    from boneage_ray.training import driver
     from boneage_ray.training.tracking import check_trackers
 
     check_trackers(arguments.track)
@@ -120,11 +114,11 @@ def train(run: Run, arguments: TrainArguments) -> None:
     refuse_overlap(out, "--pretrain-data", [pretrain] if pretrain else [])
     prepared = open_prepared(data)
     prepared.check_image(recipe.image)
-    check_labels(recipe, prepared)
+    driver.check_labels(recipe, prepared)
     run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed, workers=arguments.workers)
-    check_pretraining(recipe, prepared, pretrain)
-    options = TrainOptions(data, out, pretrain, arguments.workers, arguments.gpu, arguments.track)
-    mark = training_fingerprint(recipe, prepared, options)
+    driver.check_pretraining(recipe, prepared, pretrain)
+    options = driver.TrainOptions(data, out, pretrain, arguments.workers, arguments.gpu, arguments.track)
+    mark = driver.training_fingerprint(recipe, prepared, options)
     if parts.claim(out, mark, arguments.overwrite, "train") and not arguments.resume:
         raise parts.held_by_same_run(out)
     run.out = out
@@ -140,7 +134,7 @@ def train(run: Run, arguments: TrainArguments) -> None:
         ensemble.train_ensemble(run, recipe, prepared, options)
         return
     with timed(run, "train"):
-        progress, sha256 = run_training(recipe, prepared, options)
+        progress, sha256 = driver.run_training(recipe, prepared, options)
     best = progress.history[progress.best_epoch - 1]
     seconds = sum(line["train_seconds"] for line in progress.history)
     rate = sum(line["train_cases"] for line in progress.history) / max(seconds, 1e-9)
