@@ -40,6 +40,12 @@ GpuOption = Annotated[bool, typer.Option("--gpu", help="Use the cluster's GPUs."
 RuntimeOption = Annotated[
     str, typer.Option("--runtime", help="What computes the network on CPUs: torch, or onnx (faster, extra `onnx`).")
 ]
+ColumnOption = Annotated[
+    list[str], typer.Option("--column", help="What a column of the table is: NAME=HEADING, such as sex=Geschlecht.")
+]
+ValueOption = Annotated[
+    list[str], typer.Option("--value", help="What a cell of the sex column means: CELL=F, CELL=M or CELL=unknown.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -103,7 +109,9 @@ def prepare(
     out: OutOption,
     labels: Annotated[str | None, typer.Option("--labels", help="Label CSV, if not found next to the images.")] = None,
     split: Annotated[str | None, typer.Option("--split", help="Reuse a split: splits.csv of another run.")] = None,
-    set_: SetOption = [],  # noqa: B006  typer copies it
+    column: ColumnOption = [],  # noqa: B006  typer copies it
+    value: ValueOption = [],  # noqa: B006
+    set_: SetOption = [],  # noqa: B006
     overwrite: OverwriteOption = False,
     strict: StrictOption = False,
     json: JsonOption = False,
@@ -112,7 +120,7 @@ def prepare(
     """Archive -> Parquet shards, manifest.json and rejected.parquet."""
     from boneage_ray.commands import pipeline
 
-    arguments = pipeline.PrepareArguments(source, recipe, out, labels, split, set_, overwrite, strict)
+    arguments = pipeline.PrepareArguments(source, recipe, out, labels, split, set_, overwrite, strict, column, value)
     _execute("prepare", pipeline.prepare, arguments, json, debug)
 
 
@@ -174,6 +182,8 @@ def score(
     model: ModelsOption,
     out: OutOption,
     metadata: Annotated[str | None, typer.Option("--metadata", help="CSV: uri or stem, sex, age, spacing.")] = None,
+    column: ColumnOption = [],  # noqa: B006  typer copies it
+    value: ValueOption = [],  # noqa: B006
     sex: Annotated[str | None, typer.Option("--sex", help="F or M, for every input.")] = None,
     pixel_spacing_mm: Annotated[
         float | None,
@@ -190,7 +200,7 @@ def score(
     from boneage_ray.commands import pipeline
 
     arguments = pipeline.ScoreArguments(
-        source, model, out, metadata, sex, pixel_spacing_mm, gpu, overwrite, strict, runtime
+        source, model, out, metadata, sex, pixel_spacing_mm, gpu, overwrite, strict, runtime, column, value
     )
     _execute("score", pipeline.score, arguments, json, debug)
 

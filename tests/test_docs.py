@@ -12,7 +12,7 @@ from typing import NamedTuple, get_args
 import pytest
 import typer
 
-from boneage_ray.archives.tables import NAMES
+from boneage_ray.archives.columns import NAMES
 from boneage_ray.cli import app, main
 from boneage_ray.errors import ExitCode, Reason, Step
 from boneage_ray.recipes import RECIPES

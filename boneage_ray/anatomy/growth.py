@@ -26,22 +26,6 @@ _BIN_STARTS = range(0, int(MAX_AGE_MONTHS) // 12, BIN_MONTHS // 12)
 BELOW, ABOVE = "below 0 y", f"{int(MAX_AGE_MONTHS) // 12} y and over"
 AGE_BINS = (BELOW, *(f"{start}-{start + BIN_MONTHS // 12} y" for start in _BIN_STARTS), ABOVE)
 
-_SEX_WORDS: dict[str, Sex] = {
-    "f": "F",
-    "female": "F",
-    "false": "F",
-    "0": "F",
-    "m": "M",
-    "male": "M",
-    "true": "M",
-    "1": "M",
-}
-
-
-def parse_male(text: str) -> Sex | None:
-    """Sex from a `male` or `sex` cell (True/False/1/0/M/F in any case); anything else is unknown."""
-    return _SEX_WORDS.get(text.strip().lower().removesuffix(".0"))
-
 
 @dataclass(frozen=True)
 class StageScheme:

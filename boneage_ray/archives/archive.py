@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from boneage_ray.anatomy.growth import Sex
 from boneage_ray.errors import Reason
@@ -28,7 +30,8 @@ class Input:
     the metadata, only keeps a patient on one side of a split and is never written out. `source`: the data set it belongs to.
     `split`: its published split. Points are (x, y) in pixels of the original image, in the order of anatomy/cephalometry.py.
     `problem`: (reason, message), if it cannot be used. `position`: the byte range of a zip or tar entry, as written by
-    archives/zips.py and archives/tars.py. `mask`: the URI of its hand mask (archives/masks.py).
+    archives/zips.py and archives/tars.py. `mask`: the URI of its hand mask (archives/masks.py). `table_rows`: the count of the
+    rows of a table that the problem leaves unused. `is_remark`: a word on a table, which is no input and no lost label.
     """
 
     uri: str
@@ -47,6 +50,8 @@ class Input:
     problem: tuple[Reason, str] | None = None
     position: str | None = None
     mask: str | None = None
+    table_rows: int | None = None
+    is_remark: bool | None = None
 
 
 def asked(uri: str, sex: Sex | None, pixel_spacing_mm: float | None) -> Input:
@@ -61,9 +66,14 @@ def asked(uri: str, sex: Sex | None, pixel_spacing_mm: float | None) -> Input:
     )
 
 
-def note(record_id: str, reason: Reason, message: str) -> Input:
+def note(record_id: str, reason: Reason, message: str, table_rows: int | None = None) -> Input:
     """An input without a file: a label or annotation that cannot be used or has no image."""
-    return Input("", record_id, problem=(reason, message))
+    return Input("", record_id, problem=(reason, message), table_rows=table_rows)
+
+
+def remark(record_id: str, reason: Reason, message: str, table_rows: int | None = None) -> Input:
+    """A word on a table or a row of it, whose image, if it has one, is used all the same."""
+    return Input("", record_id, problem=(reason, message), table_rows=table_rows, is_remark=True)
 
 
 class Archive(ABC):
@@ -73,13 +83,33 @@ class Archive(ABC):
     def inputs(self) -> Iterator[Input]:
         """All inputs in order: files, also those with a problem, and at the end labels without a file."""
 
+    @property
+    def accounts(self) -> list[dict[str, Any]]:
+        """What was taken from which column of each table (`Table.account`), known before any file is read."""
+        return []
+
+    def check_join(self) -> None:  # noqa: B027  an archive without a table has nothing to check
+        """Raise `UsageError` if none of the rows of its tables belongs to a file; lists names until one does."""
+
 
 def stem_of(uri: str) -> str:
-    """The file name without folder and extension; a number, as in a DICOM UID, is not an extension.
+    """The file name without folder and extension, in Unicode NFC; a number, as in a DICOM UID, is not an extension.
+
+    NFC, because macOS writes the letters of folders and zip files apart from their accents, and tables do not.
 
     >>> stem_of("s3://a/b/1377.png"), stem_of("scans.zip!/1377.dcm"), stem_of("a/1.2.840.113"), stem_of(".hidden")
     ('1377', '1377', '1.2.840.113', '.hidden')
     """
-    name = uri.rstrip("/").rsplit("/", 1)[-1]
-    start = name.rfind(".")
-    return name[:start] if start > 0 and _ENDING.fullmatch(name, start) else name
+    return composed(without_ending(uri.rstrip("/").rsplit("/", 1)[-1]))
+
+
+def without_ending(path: str) -> str:
+    """A path without the extension of its last part."""
+    start = path.rfind(".")
+    bare = start > path.rfind("/") + 1 and _ENDING.fullmatch(path, start)
+    return path[:start] if bare else path
+
+
+def composed(name: str) -> str:
+    """A name in Unicode NFC, in which names are compared."""
+    return unicodedata.normalize("NFC", name)

@@ -12,18 +12,21 @@ folders are listed but not used. A table with none of these columns (stages.csv)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from boneage_ray import storage
-from boneage_ray.archives.archive import Archive, Input, Points, note, stem_of
+from boneage_ray.archives.archive import Archive, Input, Points, note, remark, stem_of
+from boneage_ray.archives.columns import FIELD_OF, NO_CHOICES, Choices, Column, is_heading
 from boneage_ray.archives.entry import is_packed, is_system_file, max_input_bytes
 from boneage_ray.archives.isbi import read_isbi
+from boneage_ray.archives.joining import NearIds, nothing_joined
 from boneage_ray.archives.labelme import read_labelme
 from boneage_ray.archives.listing import Found, files_below
 from boneage_ray.archives.tables import (
     TableRow,
-    check_table,
     header_of,
     labelled,
     notes_on,
@@ -31,19 +34,38 @@ from boneage_ray.archives.tables import (
     read_table,
     split_of_folder,
 )
-from boneage_ray.errors import InputProblem, NoUsableInputError, Reason, StorageError
+from boneage_ray.errors import InputProblem, NoUsableInputError, Reason, StorageError, UsageError
 
 IMAGES, VERTEBRAL, FACIAL = "images", "vertebral", "facial"
+_SHOWN = 3
 
 
 class CephalogramArchive(Archive):
     """Images in the order of their URIs with the points of their annotations, then whatever could not be joined."""
 
-    def __init__(self, source: str, labels: str | None = None) -> None:
-        self.source = storage.absolute(source)
+    def __init__(self, source: str, labels: str | None = None, choices: Choices = NO_CHOICES) -> None:
+        self.source, self.choices = storage.absolute(source), choices
         self.labels = storage.absolute(labels) if labels else None
-        if self.labels:
-            check_table(self.labels, needs_age=False)
+        self._accounts = _Tables.read(self.source, self.labels, choices).accounts
+
+    @property
+    def accounts(self) -> list[dict[str, Any]]:
+        """What was taken from each table."""
+        return self._accounts
+
+    def check_join(self) -> None:
+        """Raise `UsageError` if no row of the tables belongs to an image."""
+        tables = _Tables.read(self.source, self.labels, self.choices)
+        names: list[str] = []
+        known = {*tables.rows, *tables.contradictory}
+        for found, _ in self._files() if known else ():
+            if found.stem in known:
+                return
+            tables.near.meet(found)
+            names += [found.path] if len(names) < _SHOWN else []
+        if names:
+            where = ", ".join(account["table"] for account in tables.accounts)
+            raise nothing_joined(where, self.source, tables.rows, names, tables.near)
 
     @staticmethod
     def is_here(source: str) -> bool:
@@ -60,7 +82,7 @@ class CephalogramArchive(Archive):
             _Kind.find(self.source, VERTEBRAL, ".json", read_labelme),
             _Kind.find(self.source, FACIAL, ".txt", read_isbi),
         )
-        tables = _Tables.read(self.source, self.labels)
+        tables = _Tables.read(self.source, self.labels, self.choices)
         seen: set[str] = set()
         taken: set[str] = set()  # only by files without a problem
         for found, folder in self._files():
@@ -163,25 +185,38 @@ class _Tables:
     """The merged rows of all tables; an image with contradictory rows has none."""
 
     rows: dict[str, TableRow] = field(default_factory=dict)
+    times: Counter[str] = field(default_factory=Counter)
     contradictory: dict[str, str] = field(default_factory=dict)
     nameless: list[str] = field(default_factory=list)
+    accounts: list[dict[str, Any]] = field(default_factory=list)
+    near: NearIds = field(default_factory=NearIds)
 
     @classmethod
-    def read(cls, source: str, labels: str | None) -> _Tables:
-        """The tables in the folder, and `labels` if it is elsewhere."""
+    def read(cls, source: str, labels: str | None, choices: Choices) -> _Tables:
+        """The tables in the folder, and `labels` if it is elsewhere.
+
+        Raises `UsageError` for a column that was chosen but that no table has.
+        """
         inside = _tables_in(source)
         tables = cls()
         for uri in [*inside, *([labels] if labels and labels not in inside else [])]:
-            columns = header_of(storage.read_bytes(uri).decode("utf-8-sig", errors="replace"), uri)
+            columns = header_of(uri, choices)
             if uri == labels or ("record_id" in columns and len(columns) > 1):
-                tables._add(uri)
+                tables._add(uri, _within(choices, columns))
             elif columns and "record_id" not in columns:
                 tables.nameless.append(uri)
+        for column, name in choices.columns.items():
+            if not any(FIELD_OF[column] in account["chosen"] for account in tables.accounts):
+                raise UsageError(f"--column {FIELD_OF[column]}={name}: no table of {source} has such a column")
+        tables.near = NearIds.of(tables.rows)
         return tables
 
-    def _add(self, uri: str) -> None:
-        for row in read_table(uri, needs_age=False):
+    def _add(self, uri: str, choices: Choices) -> None:
+        table = read_table(uri, needs_age=False, choices=choices)
+        self.accounts.append(table.account())
+        for row in table:
             stem = row.image_id
+            self.times[stem] += 1
             merged = _merged(self.rows.get(stem), replace(row, record_id=stem))
             if merged is None:
                 self.contradictory[stem] = uri
@@ -191,6 +226,8 @@ class _Tables:
     def joined(self, found: Found) -> Input:
         """An image with the values of its rows."""
         row = None if found.stem in self.contradictory else self.rows.get(found.stem)
+        if row is None:
+            self.near.meet(found)
         item = labelled(found, row)
         return replace(item, split=item.split or split_of_folder(found.path))
 
@@ -198,13 +235,22 @@ class _Tables:
         """Tables without ids, and rows that contradict each other, have no image, or cannot be read."""
         for uri in self.nameless:
             said = f"{uri} has no id column and is not used; name it id, image or file"
-            yield note(uri.rpartition("/")[2], "bad_label", said)
+            yield remark(uri.rpartition("/")[2], "bad_label", said)
         for stem, uri in self.contradictory.items():
-            yield note(stem, "duplicate_id", f"{uri}: its rows contradict each other or another table; none is used")
-        for stem in sorted(self.rows.keys() - seen):
-            yield note(stem, "no_image", "a table row without an image")
+            said = f"{uri}: its rows contradict each other or another table; none is used"
+            yield remark(stem, "duplicate_id", said, table_rows=self.times[stem])
+        lost = self.rows.keys() - seen - self.contradictory.keys()
+        for stem in sorted(stem for stem in lost if not self.rows[stem].torn):
+            said = f"a table row without an image{self.near.hint(stem)}"
+            yield note(stem, "no_image", said, table_rows=self.times[stem])
         yield from notes_on_ages(self.rows, "a table")
         yield from notes_on(self.rows, "a table")
+
+
+def _within(choices: Choices, columns: Mapping[Column, str]) -> Choices:
+    """The choices that concern a table with these columns."""
+    own = {column: name for column, name in choices.columns.items() if is_heading(columns.get(column, ""), name)}
+    return Choices(own, choices.values)
 
 
 def _merged(one: TableRow | None, two: TableRow) -> TableRow | None:

@@ -7,20 +7,27 @@ Where names repeat, the table must give paths.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import takewhile
+from typing import Any
 
 from boneage_ray import storage
 from boneage_ray.anatomy.growth import Sex
-from boneage_ray.archives.archive import Archive, Input, note
+from boneage_ray.archives.archive import Archive, Input, composed, note, remark
+from boneage_ray.archives.columns import NO_CHOICES, Choices
 from boneage_ray.archives.dicomdir import dicomdir_files, is_dicomdir
+from boneage_ray.archives.joining import NearIds, nothing_joined
 from boneage_ray.archives.listing import Found, files_below
 from boneage_ray.archives.masks import FOLDER, Masks
-from boneage_ray.archives.tables import TableRow, check_table, labelled, notes_on, notes_on_ages, read_table
+from boneage_ray.archives.tables import TableRow, labelled, notes_on, notes_on_ages, read_table
 from boneage_ray.errors import NoUsableInputError, Reason
 
+_DRIVE = re.compile(r"[A-Za-z]:/|//[^/]")  # C:/films or //server/films, after the backslashes were turned
+_SHOWN = 3
 _A_MASK: tuple[Reason, str] = (
     "unsupported_format",
     "a hand mask in masks/, not a radiograph; to score it anyway, give that folder as the archive",
@@ -42,17 +49,40 @@ class FilesArchive(Archive):
         sex: Sex | None = None,
         spacing_mm: float | None = None,
         masks: bool = False,
+        choices: Choices = NO_CHOICES,
     ) -> None:
         # Absolute, as in listings: otherwise the table would not be recognised among the files.
         self.source = storage.absolute(source)
         self.metadata = storage.absolute(metadata) if metadata else None
-        self.sex, self.spacing_mm, self.masks = sex, spacing_mm, masks
-        if self.metadata:
-            check_table(self.metadata, needs_age=False)
+        self.sex, self.spacing_mm, self.masks, self.choices = sex, spacing_mm, masks, choices
+        self._accounts = (
+            [read_table(self.metadata, needs_age=False, choices=choices).account()] if self.metadata else []
+        )
+
+    @property
+    def accounts(self) -> list[dict[str, Any]]:
+        """What was taken from the metadata."""
+        return self._accounts
+
+    def check_join(self) -> None:
+        """Raise `UsageError` if no row of the metadata belongs to a file; lists names until one does."""
+        metadata = self._read()
+        names: list[str] = []
+        if not metadata.rows:
+            return
+        for found in self._files(but_masks=self.masks):
+            if metadata.row_of(found) is not None:
+                return
+            names += [found.path] if len(names) < _SHOWN else []
+        if names:
+            raise nothing_joined(metadata.table, self.source, metadata.rows, names, metadata.near)
+
+    def _read(self) -> _Metadata:
+        return _Metadata.read(self.metadata, self.choices) if self.metadata else _Metadata("")
 
     def inputs(self) -> Iterator[Input]:
         """Files with their metadata, then metadata without a file. Raises `NoUsableInputError` if there is no file."""
-        metadata = _Metadata.read(self.metadata) if self.metadata else _Metadata("")
+        metadata = self._read()
         masks = Masks.below(self.source, self._files(but_masks=True)) if self.masks else Masks(self.source)
         is_mask, nothing = self._mask_test(), True
         for found in self._files(but_masks=self.masks):
@@ -91,47 +121,82 @@ class _Metadata:
 
     table: str
     rows: dict[str, TableRow] = field(default_factory=dict)
-    contradictory: list[str] = field(default_factory=list)
+    contradictory: Counter[str] = field(default_factory=Counter)  # name -> rows
+    below: dict[str, tuple[str, str]] = field(default_factory=dict)  # see _windows_paths
+    near: NearIds = field(default_factory=NearIds)
     used: dict[str, str | None] = field(
         default_factory=dict
     )  # name -> the folder it applies to; None: the name is a path
     refused: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def read(cls, table: str) -> _Metadata:
+    def read(cls, table: str, choices: Choices) -> _Metadata:
         """Read a table; names with several different rows are contradictory."""
         rows: dict[str, TableRow] = {}
+        times: Counter[str] = Counter()
         contradictory: set[str] = set()
-        for row in read_table(table, needs_age=False):
-            name = row.record_id.replace("\\", "/").removeprefix("./")
-            if rows.setdefault(name, row) != row:
+        for row in read_table(table, needs_age=False, choices=choices):
+            name = composed(row.record_id.replace("\\", "/").removeprefix("./"))
+            times[name] += 1
+            # The values count, not how each row writes its name.
+            if replace(rows.setdefault(name, row), record_id="") != replace(row, record_id=""):
                 contradictory.add(name)
         kept = {name: row for name, row in rows.items() if name not in contradictory}
-        return cls(table, kept, sorted(contradictory))
+        counted = Counter({name: times[name] for name in sorted(contradictory)})
+        return cls(table, kept, counted, _windows_paths(kept), NearIds.of(kept))
 
     def row_of(self, found: Found) -> TableRow | None:
         """The row of a file, by its most exact name."""
-        folder = found.uri.rpartition("/")[0]
-        for name in (found.uri, found.path):
+        uri, path = composed(found.uri), composed(found.path)
+        for name in (uri, path):
             if name in self.rows and "/" in name:
                 self.used[name] = None
                 return self.rows[name]
-        for name in (found.path.rpartition("/")[2], found.stem):
+        if path in self.below:
+            name, base = self.below[path]
+            return self._once(name, base)
+        for name in (path.rpartition("/")[2], found.stem):
             if name in self.rows:
-                if self.used.setdefault(name, folder) == folder:
-                    return self.rows[name]
-                self.refused[name] += 1
-                return None
+                return self._once(name, uri.rpartition("/")[0])
+        self.near.meet(found)
+        return None
+
+    def _once(self, name: str, folder: str) -> TableRow | None:
+        """The row of a name, if it applies to this folder."""
+        if self.used.setdefault(name, folder) == folder:
+            return self.rows[name]
+        self.refused[name] += 1
         return None
 
     def notes(self) -> Iterator[Input]:
         """Rows that could not be used, or not for all their files; complete after every file was listed."""
-        for name in sorted(self.rows.keys() - self.used.keys()):
-            yield note(name, "no_image", "metadata without a file")
-        for name in self.contradictory:
-            yield note(name, "duplicate_id", f"rows of {self.table} contradict each other: none is used")
+        # A torn row is counted once, by notes_on.
+        for name in sorted(name for name in self.rows.keys() - self.used.keys() if not self.rows[name].torn):
+            yield note(name, "no_image", f"metadata without a file{self.near.hint(name)}", table_rows=1)
+        for name, count in self.contradictory.items():
+            said = f"rows of {self.table} contradict each other: none is used"
+            yield remark(name, "duplicate_id", said, table_rows=count)
         for name, count in sorted(self.refused.items()):
             said = f"{count} more files with this name, in other folders than {self.used[name]}, got no metadata"
-            yield note(name, "duplicate_id", f"{said}; give paths as ids")
+            yield remark(name, "duplicate_id", f"{said}; give paths as ids")
         yield from notes_on_ages(self.rows, self.table)
         yield from notes_on(self.rows, self.table)
+
+
+def _windows_paths(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Path below the archive -> (name, base) of names such as C:/films/left/3.jpg, of another machine.
+
+    The base, which is left out, is the same for all names: C:/films/left and every folder above it are tried. A path that two
+    bases give to different names is left out.
+    """
+    whole = [name for name in names if _DRIVE.match(name)]
+    folders = [name.split("/")[:-1] for name in whole]
+    shared = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))]
+    found: dict[str, tuple[str, str]] = {}
+    twice: set[str] = set()
+    for base in ("/".join(shared[:length]) for length in range(len(shared), 0, -1)):
+        for name in whole:
+            path = name.removeprefix(f"{base}/")
+            if found.setdefault(path, (name, base))[0] != name:
+                twice.add(path)
+    return {path: place for path, place in found.items() if path not in twice}

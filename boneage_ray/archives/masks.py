@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from boneage_ray import storage
-from boneage_ray.archives.archive import IMAGE_ENDINGS, Input, note, stem_of
+from boneage_ray.archives.archive import IMAGE_ENDINGS, Input, composed, note, without_ending
 from boneage_ray.archives.listing import Found, files_below
 from boneage_ray.archives.read import read_input
 from boneage_ray.errors import InputProblem
@@ -43,7 +43,7 @@ class Masks:
         if storage.is_empty(folder):
             return masks
         for found in files_below(folder):
-            name = _without_ending(found.path)
+            name = composed(without_ending(found.path))
             if found.problem:  # opening a pipe would block for ever
                 masks.unusable.append(note(name, found.problem[0], f"{found.uri}: {found.problem[1]}"))
                 continue
@@ -69,10 +69,10 @@ class Masks:
 
     def _names(self, found: Found) -> dict[str, int]:
         """Possible names of an image's mask -> rank, 0 is best. Files without an image extension come last."""
-        path = found.uri.removeprefix(f"{self.source}/")
+        path = composed(found.uri.removeprefix(f"{self.source}/"))
         last = 0 if _may_be_image(path) else _NO_IMAGE
         ranked: dict[str, int] = {}
-        for rank, name in enumerate((_called(path), path, _without_ending(path), found.stem)):
+        for rank, name in enumerate((_called(path), path, without_ending(path), found.stem)):
             if name in self.uris:
                 ranked.setdefault(name, rank + last)
         return ranked
@@ -111,13 +111,13 @@ def mask_name(path: str) -> str:
     >>> mask_name("a/7.png"), mask_name("a/7.dcm"), mask_name("a/7.dcm.png"), mask_name("a/7")
     ('masks/a/7.png', 'masks/a/7.dcm.png', 'masks/a/7.dcm.png.png', 'masks/a/7.mask.png')
     """
-    own = _called(path) == _without_ending(path)
+    own = _called(path) == without_ending(path)
     return f"{FOLDER}/{path}" if own else f"{FOLDER}/{_called(path)}.png"
 
 
 def _called(path: str) -> str:
     """The name, without extension, of the mask that is written for an image."""
-    bare, ending = _without_ending(path), _ending(path).lower()
+    bare, ending = without_ending(path), _ending(path).lower()
     if ending == ".png" and _ending(bare) == "":
         return bare
     return path + _OWN if ending in ("", _OWN) else path
@@ -128,9 +128,4 @@ def _may_be_image(path: str) -> bool:
 
 
 def _ending(path: str) -> str:
-    return path[len(_without_ending(path)) :]
-
-
-def _without_ending(path: str) -> str:
-    folder, slash, _ = path.rpartition("/")
-    return folder + slash + stem_of(path)
+    return path[len(without_ending(path)) :]

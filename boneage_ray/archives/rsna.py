@@ -5,28 +5,31 @@ All other files below the source are listed after that folder; of files with the
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import Any
 
 from boneage_ray import storage
-from boneage_ray.archives.archive import Archive, Input, note
+from boneage_ray.archives.archive import Archive, Input, note, remark
+from boneage_ray.archives.columns import NO_CHOICES, Choices
 from boneage_ray.archives.entry import PACKED_ENDINGS
+from boneage_ray.archives.joining import NearIds, nothing_joined
 from boneage_ray.archives.listing import Found, files_below
 from boneage_ray.archives.masks import FOLDER, Masks
 from boneage_ray.archives.tables import (
     TableRow,
-    check_table,
+    age_problem,
     header_of,
     labelled,
     notes_on,
-    parse_age,
     read_table,
     split_of_folder,
-    years_for_months,
 )
 from boneage_ray.errors import NoUsableInputError, Reason, StorageError, UsageError
+
+_SHOWN = 3
 
 
 class RsnaArchive(Archive):
@@ -37,18 +40,35 @@ class RsnaArchive(Archive):
     test gives it.
     """
 
-    def __init__(self, source: str, labels: str | None = None) -> None:
+    def __init__(self, source: str, labels: str | None = None, choices: Choices = NO_CHOICES) -> None:
         # Absolute, as in listings: a relative path would not be found in them.
-        self.source = storage.absolute(source)
-        self.labels = storage.absolute(labels) if labels else find_labels(self.source)
-        check_table(self.labels, needs_age=True)
+        self.source, self.choices = storage.absolute(source), choices
+        self.labels = storage.absolute(labels) if labels else find_labels(self.source, choices)
+        self._accounts = [read_table(self.labels, needs_age=True, choices=choices).account()]
+
+    @property
+    def accounts(self) -> list[dict[str, Any]]:
+        """What was taken from the labels."""
+        return self._accounts
+
+    def check_join(self) -> None:
+        """Raise `UsageError` if no label belongs to a file; lists names until one does."""
+        labels = _Labels.read(self.labels, self.choices)
+        names: list[str] = []
+        for found in self._files():
+            if found.stem in labels.rows or found.stem in labels.bad:
+                return
+            labels.near.meet(found)
+            names += [found.path] if len(names) < _SHOWN else []
+        if names:
+            raise nothing_joined(self.labels, self.source, [*labels.rows, *labels.bad], names, labels.near)
 
     def inputs(self) -> Iterator[Input]:
         """Images in the order of their URIs, those in the folder named like the table first; then labels.
 
         Raises `NoUsableInputError` at the end if there is no image.
         """
-        labels, masks = _Labels.read(self.labels), Masks.below(self.source, self._files())
+        labels, masks = _Labels.read(self.labels, self.choices), Masks.below(self.source, self._files())
         nothing = True
         for found in self._files():
             nothing = False
@@ -73,71 +93,77 @@ class _Labels:
     table: str
     rows: dict[str, TableRow] = field(default_factory=dict)
     bad: dict[str, tuple[Reason, str]] = field(default_factory=dict)
+    repeated: dict[str, str] = field(default_factory=dict)
+    times: Counter[str] = field(default_factory=Counter)
+    near: NearIds = field(default_factory=NearIds)
     taken: set[str] = field(default_factory=set)
     met: set[str] = field(default_factory=set)
 
     @classmethod
-    def read(cls, table: str) -> _Labels:
+    def read(cls, table: str, choices: Choices) -> _Labels:
         """Read a table; an id with different labels is not used at all."""
         grouped: dict[str, list[TableRow]] = defaultdict(list)
-        for row in read_table(table, needs_age=True):
+        for row in read_table(table, needs_age=True, choices=choices):
             grouped[row.image_id].append(row)
-        labels = cls(table)
+        labels = cls(table, near=NearIds.of(grouped))
         for record_id, rows in grouped.items():
             labels._add(record_id, rows)
         return labels
 
     def _add(self, record_id: str, rows: list[TableRow]) -> None:
         first = rows[0]
+        self.times[record_id] = len(rows)
         # The values of the rows count, not how each writes its id.
-        same = all(replace(row, record_id=first.record_id) == first for row in rows)
-        if len(rows) > 1:
-            said = "the first is used" if same else "they differ: none is used"
-            self.bad[record_id] = "duplicate_id", f"{len(rows)} rows of {self.table}; {said}"
-        if same and parse_age(first.age_text) is None:
-            self.bad[record_id] = "bad_label", f"bone age {first.age_text!r}: months in 0..240 are needed"
-        elif same:
+        if any(replace(row, record_id=first.record_id) != first for row in rows):
+            self.bad[record_id] = "duplicate_id", f"{len(rows)} rows of {self.table}; they differ: none is used"
+        elif problem := age_problem(first):
+            self.bad[record_id] = problem
+        else:
             self.rows[record_id] = first
+            if len(rows) > 1:
+                self.repeated[record_id] = f"{len(rows)} rows of {self.table}; the first is used"
 
     def joined(self, found: Found) -> Input:
         """A file with its label, or with the problem of its label."""
         row = self.rows.get(found.stem)
         item = labelled(found, row)
+        first = found.stem not in self.met
         self.met.add(found.stem)
-        problem = found.problem
+        problem, unused = found.problem, None
+        if row is None:
+            self.near.meet(found)
+            unused = self.times[found.stem] if first and found.stem in self.bad else None
         if problem is None and row is None:
             problem = self.bad.get(found.stem, ("no_label", f"no row of {self.table} has this id"))
         elif problem is None and found.stem in self.taken:
             problem = "duplicate_id", "another image with this id is used already"
         elif problem is None:
             self.taken.add(found.stem)
-        return replace(item, split=item.split or split_of_folder(found.path), problem=problem)
+        return replace(item, split=item.split or split_of_folder(found.path), problem=problem, table_rows=unused)
 
     def notes(self, source: str) -> Iterator[Input]:
         """Labels that have no image or cannot be used; complete after every file was joined."""
-        lost = self.rows.keys() - self.met
-        for record_id in sorted({*self.bad, *lost}):
-            # The image of a bad label already has its problem.
-            if record_id in self.bad and not (record_id in self.met and record_id not in self.rows):
-                yield note(record_id, *self.bad[record_id])
-            if record_id in lost:
-                yield note(record_id, "no_image", f"{self.table} has a row for it, but {source} has no such image")
-        if problem := years_for_months(self.rows.values()):
-            yield note(self.table.rpartition("/")[2], *problem)
+        lost = {*self.rows, *self.bad} - self.met
+        for record_id in sorted(lost):
+            said = f"{self.table} has a row for it, but {source} has no such image{self.near.hint(record_id)}"
+            problem = self.bad.get(record_id, ("no_image", said))
+            yield note(record_id, *problem, table_rows=self.times[record_id])
+        for record_id, said in self.repeated.items():
+            yield remark(record_id, "duplicate_id", said)
         yield from notes_on(self.rows, self.table)
 
 
-def find_labels(source: str) -> str:
+def find_labels(source: str, choices: Choices = NO_CHOICES) -> str:
     """`label_table`, but raises `NoUsableInputError` if there is none."""
     if not storage.exists(source):
         raise StorageError("not_found", f"{source}: there is no such file or folder")
-    found = label_table(source)
+    found = label_table(source, choices)
     if found is None:
         raise NoUsableInputError(f"{source} holds no label table; give --labels CSV with columns id, boneage, male")
     return found
 
 
-def label_table(source: str) -> str | None:
+def label_table(source: str, choices: Choices = NO_CHOICES) -> str | None:
     """The label table of an archive: `<source>.csv`, else the one CSV inside it with id and bone age columns, else None.
 
     Raises `UsageError` if there are several, or one that seems to hold ages but lacks these columns.
@@ -146,7 +172,7 @@ def label_table(source: str) -> str | None:
     if storage.exists(table):
         return table
     tables = [info.uri for info in storage.list_folder(source) if info.uri.lower().endswith(".csv")]
-    columns = {uri: header_of(storage.read_bytes(uri).decode("utf-8-sig", errors="replace"), uri) for uri in tables}
+    columns = {uri: header_of(uri, choices) for uri in tables}
     fitting = [uri for uri, known in columns.items() if "record_id" in known and "age" in known]
     if len(fitting) > 1:
         raise UsageError(f"{source} holds several label tables ({', '.join(fitting)}); choose one with --labels CSV")

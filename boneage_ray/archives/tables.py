@@ -1,57 +1,43 @@
-"""CSV tables of labels and metadata, with headers in any case, order and spelling of the published sets.
+"""Tables of labels and metadata: the text by csv_text.py, the columns by columns.py, the cells by cells.py.
 
-Ages: `boneage`, `age_months` and their spellings are months, 0 to 240; `age`, `years` and theirs are years, 0 to 25, used if a
-row has no months. Numbers have no thousands separators: "8,5" is 8.5; "1,200" is ambiguous and not a number.
+A table is read whole. What was taken from which column is its account, for people and run.json. A cell that cannot be read
+counts as unknown, and a note says so.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from boneage_ray import storage
-from boneage_ray.anatomy.growth import MAX_AGE_MONTHS, MONTHS_PER_YEAR, Sex, parse_male
-from boneage_ray.archives.archive import IMAGE_ENDINGS, SPACINGS_MM, Input, note, stem_of
+from boneage_ray.anatomy.growth import MAX_AGE_MONTHS, MONTHS_PER_YEAR, Sex
+from boneage_ray.archives import cells as read
+from boneage_ray.archives.archive import IMAGE_ENDINGS, Input, remark, stem_of
+from boneage_ray.archives.columns import (
+    FIELD_OF,
+    FIELDS,
+    NO_CHOICES,
+    Choices,
+    Column,
+    check_columns,
+    known_columns,
+    listed,
+    plain_heading,
+    sex_kind,
+)
+from boneage_ray.archives.csv_text import SEPARATORS, CsvText, read_csv
 from boneage_ray.archives.listing import Found
 from boneage_ray.errors import Reason, UsageError
 
-Column = Literal["record_id", "age", "years", "sex", "spacing", "ratio", "patient", "source", "split"]
-# Names after `_plain`: the three published RSNA schemas and common variants. The first name that a table has is used.
-NAMES: dict[Column, tuple[str, ...]] = {
-    "record_id": ("id", "imageid", "caseid", "stem", "uri", "file", "filename", "image"),
-    "age": ("boneage", "boneagemonths", "groundtruthboneagemonths", "agemonths"),
-    "years": ("ageyears", "chronologicalageyears", "years", "chronologicalage", "age"),
-    "sex": ("male", "sex"),
-    "spacing": ("pixelspacingmm", "spacing", "pixelspacing"),
-    "ratio": (
-        "pxpercm",
-        "pxcm",
-        "pixelspercm",
-        "pixelpercm",
-        "pixeltocm",
-        "pixelspercentimetre",
-        "pixelspercentimeter",
-    ),
-    "patient": ("patient", "patientid", "subject", "subjectid"),
-    "source": ("source", "site", "dataset"),
-    "split": ("split", "set", "fold"),
-}
-# Two columns of one of these groups in one table are ambiguous.
-_SAME = (NAMES["age"][:3], NAMES["sex"], NAMES["spacing"], NAMES["ratio"])
-_BREAK, _QUOTED = re.compile(r"[\r\n]"), re.compile(r'"[^"]*"')
+_BREAK = re.compile(r"[\r\n]")
 _ANY_AGE = re.compile(r"(?<!im)(?<!p)age|month")
-_DECIMAL = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
-_THOUSANDS = re.compile(r"[+-]?0*[1-9][0-9]*,[0-9]{3}")
-UNKNOWN_SEX = ("u", "unknown", "o", "other", "n/a", "na", "none", "0", "9")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-RATIOS = (10 / SPACINGS_MM[1], 10 / SPACINGS_MM[0])  # pixels per cm
-OLDEST_YEARS = 25.0  # an age above that is probably not in years
 _SPLIT_FOLDER = re.compile(r"(train(?:ing)?|val(?:id(?:ation)?)?|test)(?:ing)?(?:[^a-z].*)?", re.IGNORECASE)
+_NUMBERS: tuple[Column, ...] = ("age", "years", "spacing", "ratio")
+_SHOWN, _SHORT = 4, 16
 
 
 @dataclass(frozen=True)
@@ -59,108 +45,214 @@ class TableRow:
     """One row of a table: the id as written, and cells that may be missing or unusable."""
 
     record_id: str
-    age_text: str | None
-    sex: Sex | None
-    spacing_text: str | None
+    age_text: str | None = None
+    sex: Sex | None = None
+    spacing_text: str | None = None
     unusable: tuple[str, ...] = ()  # the text of cells that cannot be read
     years_text: str | None = None
     ratio_text: str | None = None
     patient: str | None = None
     source: str | None = None
     split: str | None = None
+    torn: str | None = None  # why nothing but the id of this row is used
 
     @property
     def spacing_mm(self) -> float | None:
         """Millimetres per pixel, as given or from pixels per centimetre."""
-        return parse_spacing(self.spacing_text) or parse_ratio(self.ratio_text)
+        return read.parse_spacing(self.spacing_text) or read.parse_ratio(self.ratio_text)
 
     @property
     def image_id(self) -> str:
-        """The id without extension."""
-        return stem_of(self.record_id) if self.record_id.lower().endswith(IMAGE_ENDINGS) else self.record_id
+        """The id without folder and extension where it names an image file, in Unicode NFC."""
+        name = self.record_id.replace("\\", "/")
+        return stem_of(name) if name.lower().endswith(IMAGE_ENDINGS) else unicodedata.normalize("NFC", self.record_id)
 
 
-def header_of(text: str, uri: str = "the table") -> dict[Column, str]:
-    """Known column -> its name in a CSV text. Raises `UsageError` if the text is not CSV."""
-    plain = {_plain(name): name for name in reversed(_names(text, uri))}
-    return {
-        column: plain[next(name for name in names if name in plain)]
-        for column, names in NAMES.items()
-        if not plain.keys().isdisjoint(names)
-    }
+@dataclass(frozen=True)
+class Table:
+    """The rows of a table, and what was taken from which column."""
+
+    uri: str
+    rows: tuple[TableRow, ...]
+    separator: str
+    columns: Mapping[Column, str]
+    unread: tuple[str, ...]  # headings of columns that are not used
+    sexes: Mapping[str, Sex | None] = field(default_factory=dict)  # cell -> sex
+    strange: Mapping[str, int] = field(default_factory=dict)  # cells of the sex column that are not understood
+    chosen: tuple[str, ...] = ()  # columns that --column named
+
+    def __iter__(self) -> Iterator[TableRow]:
+        return iter(self.rows)
+
+    def account(self) -> dict[str, Any]:
+        """What was taken from which column, for run.json and summary.json."""
+        return {
+            "table": self.uri,
+            "rows": len(self.rows),
+            "separator": SEPARATORS.get(self.separator, self.separator),
+            "columns": {FIELD_OF[column]: name for column, name in self.columns.items()},
+            "chosen": list(self.chosen),
+            "not_read": list(self.unread),
+            "sexes": {cell: sex for cell, sex in self.sexes.items() if sex},
+            "sexes_not_understood": {"cells": sum(self.strange.values()), "most": self._most()},
+            "caution": years_for_months(self.rows),
+        }
+
+    def _most(self) -> dict[str, int]:
+        """The most frequent cells that are not understood, where they are short: long ones may be names."""
+        found = Counter({cell: count for cell, count in self.strange.items() if len(cell) <= _SHORT})
+        return dict(found.most_common(_SHOWN))
 
 
-def check_table(uri: str, needs_age: bool) -> None:
-    """Raise the errors of `read_table` for this table before work begins: `UsageError` or `StorageError`."""
-    for _ in read_table(uri, needs_age):
-        pass
+def in_words(account: Mapping[str, Any]) -> list[str]:
+    """An account of a table in one line; a line each for cells of the sex column and for ages that need a look."""
+    columns, sexes = account["columns"], account["sexes"]
+    said = [f"{name} from {heading!r}" for name, heading in columns.items()]
+    if sexes and len(sexes) <= _SHOWN:
+        read_as = ", ".join(f"{cell} = {sex}" for cell, sex in sexes.items())
+        said = [f"{text} ({read_as})" if text.startswith("sex from") else text for text in said]
+    unread = account["not_read"]
+    tail = f"; not read: {', '.join(map(repr, unread[:8]))}{', ...' if unread[8:] else ''}" if unread else ""
+    lines = [f"{account['table']}: {account['rows']:,} rows; {', '.join(said)}{tail}"]
+    if strange := account["sexes_not_understood"]["cells"]:
+        most = account["sexes_not_understood"]["most"]
+        shown = ", ".join(f"{cell!r} {count:,}" for cell, count in most.items()) or "long texts"
+        example = next(iter(most), "CELL")
+        lines.append(
+            f"CAUTION: {account['table']}: {strange:,} cells of {columns['sex']!r} are not understood ({shown}) and count "
+            f"as unknown; say what they mean, such as --value {example}=F"
+        )
+    if account["caution"]:
+        lines.append(f"CAUTION: {account['table']}: {account['caution']}")
+    return lines
 
 
-def is_metadata(uri: str) -> bool:
+def header_of(uri: str, choices: Choices = NO_CHOICES) -> dict[Column, str]:
+    """Known column -> its heading, of a file that need not be a table. Raises `UsageError` if it is broken CSV."""
+    return known_columns(_csv(uri, choices, lenient=True).headings, choices)
+
+
+def is_metadata(uri: str, choices: Choices = NO_CHOICES) -> bool:
     """Whether a table describes images without bone ages: it has no column `boneage` or similar."""
-    text = _text(uri)
-    known = header_of(text, uri)
-    others = [name for name in _names(text, uri) if name not in known.values()]
-    doubtful = any(_ANY_AGE.search(_plain(name)) for name in others)
+    headings = _csv(uri, choices).headings
+    known = known_columns(headings, choices)
+    others = [name for name in headings if name not in known.values()]
+    doubtful = any(_ANY_AGE.search(plain_heading(name)) for name in others)
     return "record_id" in known and len(known) > 1 and "age" not in known and not doubtful
 
 
-def read_table(uri: str, needs_age: bool) -> Iterator[TableRow]:
-    """Rows of a CSV at a URI.
+def read_table(uri: str, needs_age: bool, choices: Choices = NO_CHOICES) -> Table:
+    """The table at a URI.
 
-    Raises `UsageError` for a missing column, naming those found; for two columns with the same meaning; for a table without
-    rows; and, naming the line, for text that is not CSV, above all a quote that is not closed.
+    Raises `UsageError` for a missing column, naming those found; for a table of which only the id is understood; for two
+    columns with the same meaning; for a table without rows; and, naming the line, for text that is not CSV.
     """
-    text = _text(uri)
-    columns = _columns(uri, text, needs_age)
-    nothing = True
-    for line, row in _lines(text, uri):
-        cells = {column: _cell(row, name) for column, name in columns.items()}
+    text = _csv(uri, choices)
+    columns = _columns(text, needs_age, choices)
+    found: list[tuple[dict[Column, str], str | None]] = []
+    for line, by_heading, surplus in text.rows():
+        cells = {column: by_heading.get(name, "") for column, name in columns.items()}
         # A quote that another one closes further down hides the rows between.
-        torn = next((columns[column] for column, cell in cells.items() if cell and _BREAK.search(cell)), None)
+        torn = next((columns[column] for column, cell in cells.items() if _BREAK.search(cell)), None)
         if torn:
             raise UsageError(f"{uri}, line {line}: the cell {torn!r} runs over several lines; is a quote missing?")
-        nothing = False
-        yield _row(cells, columns.get("sex", ""))
-    if nothing:
+        many = f"line {line} has more cells than there are headings; is a decimal comma or a text not in quotes?"
+        found.append((cells, many if surplus else None))
+    if not found:
         raise UsageError(f"{uri} holds no row, only a header")
+    whole = [cells for cells, many in found if not many]
+    for column in (column for column in _NUMBERS if column in columns):
+        # In a table that is separated by semicolons spreadsheets write decimal commas.
+        if text.separator == ";" or read.has_decimal_comma(cells[column] for cells in whole):
+            for cells in whole:
+                cells[column] = read.with_point(cells[column])
+    counts = Counter(cells["sex"] for cells in whole if cells.get("sex"))
+    sexes = read.parse_sexes(counts, sex_kind(columns.get("sex", "")), choices.values)
+    understood = {cell for cell, sex in sexes.items() if sex or _is_unknown(cell, choices)}
+    return Table(
+        uri,
+        tuple(_row(cells, sexes, understood) if not many else _torn(cells, many) for cells, many in found),
+        text.separator,
+        columns,
+        tuple(name for name in text.headings if name and name not in columns.values()),
+        sexes,
+        {cell: count for cell, count in counts.items() if cell not in understood},
+        tuple(FIELD_OF[column] for column in choices.columns),
+    )
 
 
-def parse_age(text: str | None) -> float | None:
-    """Months in 0..240, or None if the cell is not such a number."""
-    value = _number(text)
-    return value if value is not None and 0 <= value <= MAX_AGE_MONTHS else None
+def _is_unknown(cell: str, choices: Choices) -> bool:
+    return read.value_key(cell) in choices.values or read.is_unknown_sex(cell)
 
 
-def parse_years(text: str | None) -> float | None:
-    """Months from years in 0..25, or None if the cell is not such a number."""
-    value = _number(text)
-    return value * MONTHS_PER_YEAR if value is not None and 0 <= value <= OLDEST_YEARS else None
+def _csv(uri: str, choices: Choices, lenient: bool = False) -> CsvText:
+    return read_csv(uri, lambda headings: len(known_columns(headings, choices)), lenient)
+
+
+def _columns(text: CsvText, needs_age: bool, choices: Choices) -> dict[Column, str]:
+    uri, headings = text.uri, text.headings
+    check_columns(uri, headings, choices)
+    columns, found = known_columns(headings, choices), listed(headings)
+    if "record_id" not in columns:
+        hint = "name it id, Image ID or Case ID, or give --column id=HEADING"
+        raise UsageError(f"{uri} has no id column (found: {found}); {hint}{_separator_hint(text)}")
+    if needs_age and "age" not in columns:
+        hint = "name it boneage, in months, or give --column age_months=HEADING"
+        raise UsageError(f"{uri} has no bone age column (found: {found}); {hint}")
+    if len(columns) == 1:
+        known = ", ".join(name for name in FIELDS if name != "id")
+        raise UsageError(
+            f"{uri}: no column but the id is understood (found: {found}); known are {known}; "
+            "name another heading with --column sex=HEADING"
+        )
+    return columns
+
+
+def _separator_hint(text: CsvText) -> str:
+    other = next((sign for sign in "|:" if len(text.headings) == 1 and sign in text.headings[0]), None)
+    return f"; is {other!r} the separator? Put a first line sep={other}" if other else ""
+
+
+def _torn(cells: Mapping[Column, str], why: str) -> TableRow:
+    return TableRow(cells["record_id"], torn=why)
+
+
+def _row(cells: Mapping[Column, str], sexes: Mapping[str, Sex | None], understood: set[str]) -> TableRow:
+    sex, split = cells.get("sex"), cells.get("split")
+    known = SPLIT_NAMES.get((split or "").lower())
+    spacing, ratio = cells.get("spacing"), cells.get("ratio")
+    unusable = (
+        *([sex] if sex and sex not in understood else []),
+        *([spacing] if spacing and read.parse_spacing(spacing) is None else []),
+        *([ratio] if ratio and read.parse_ratio(ratio) is None else []),
+        # The number of a fold is not a split; an unknown word is an error.
+        *([split] if split and known is None and read.parse_number(split) is None else []),
+    )
+    return TableRow(
+        record_id=cells["record_id"],
+        age_text=cells.get("age") or None,
+        sex=sexes[sex] if sex else None,
+        spacing_text=spacing or None,
+        unusable=unusable,
+        years_text=cells.get("years") or None,
+        ratio_text=ratio or None,
+        patient=cells.get("patient") or None,
+        source=cells.get("source") or None,
+        split=known,
+    )
 
 
 def months_of(row: TableRow) -> float | None:
     """The age of a row in months, from its months or else its years; None if there is none or it cannot be read."""
-    return parse_age(row.age_text) if row.age_text else parse_years(row.years_text)
+    return read.parse_age(row.age_text) if row.age_text else read.parse_years(row.years_text)
 
 
-def years_for_months(rows: Iterable[TableRow]) -> tuple[Reason, str] | None:
-    """The problem of a table whose bone ages are probably years: at least 3 ages, none above 20, at least 2 apart."""
-    ages = [age for row in rows if (age := parse_age(row.age_text)) is not None]
+def years_for_months(rows: Iterable[TableRow]) -> str | None:
+    """What is wrong with bone ages that are probably years: at least 3 numbers, none above 20, at least 2 apart."""
+    ages = [age for row in rows if (age := read.parse_number(row.age_text)) is not None and 0 <= age <= MAX_AGE_MONTHS]
     if len(ages) < 3 or max(ages) > MAX_AGE_MONTHS / MONTHS_PER_YEAR or max(ages) - min(ages) <= 2:
         return None
-    return "bad_label", f"the largest bone age is {max(ages):g}: are these years? months are needed"
-
-
-def parse_spacing(text: str | None) -> float | None:
-    """Mm per pixel, or None if the cell is not a plausible number."""
-    value = _number(text)
-    return value if value is not None and SPACINGS_MM[0] <= value <= SPACINGS_MM[1] else None
-
-
-def parse_ratio(text: str | None) -> float | None:
-    """Mm per pixel from pixels per centimetre (100 is 0.1 mm), or None."""
-    value = _number(text)
-    return 10.0 / value if value is not None and RATIOS[0] <= value <= RATIOS[1] else None
+    return f"the largest bone age is {max(ages):g}: are these years? months are needed"
 
 
 def labelled(found: Found, row: TableRow | None) -> Input:
@@ -182,20 +274,22 @@ def labelled(found: Found, row: TableRow | None) -> Input:
 
 
 def notes_on(rows: dict[str, TableRow], table: str) -> Iterator[Input]:
-    """One note for each row with cells that cannot be read."""
+    """One remark for each row with cells that cannot be read."""
     for name, row in rows.items():
-        if row.unusable:
+        if row.torn:
+            yield remark(name, "bad_label", f"{table}: {row.torn} Nothing of this row is used", table_rows=1)
+        elif row.unusable:
             cells = ", ".join(map(repr, row.unusable))
-            yield note(name, "bad_label", f"{table}: {cells} cannot be read and counts as unknown")
+            yield remark(name, "bad_label", f"{table}: {cells} cannot be read and counts as unknown")
 
 
 def notes_on_ages(rows: dict[str, TableRow], table: str) -> Iterator[Input]:
-    """One note for each row with an age that cannot be read."""
+    """One remark for each row with an age that cannot be read."""
     for name, row in rows.items():
         age = row.age_text or row.years_text
         if age and months_of(row) is None:
             need = "months in 0..240 (age_months), or years in 0..25 (age) are needed"
-            yield note(name, "bad_label", f"{table}: age {age!r} counts as unknown; {need}")
+            yield remark(name, "bad_label", f"{table}: age {age!r} counts as unknown; {need}")
 
 
 def split_of_folder(path: str) -> str | None:
@@ -205,113 +299,10 @@ def split_of_folder(path: str) -> str | None:
     return next((SPLIT_NAMES[name] for name in said), None)
 
 
-def _text(uri: str) -> str:
-    try:
-        text = storage.read_bytes(uri).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UsageError(f"{uri} is not a UTF-8 text file; a CSV table is needed") from None
-    if "\0" in text:
-        raise UsageError(f"{uri} is not a text file (it holds zero bytes); a CSV table is needed")
-    return text
-
-
-def _columns(uri: str, text: str, needs_age: bool) -> dict[Column, str]:
-    columns = header_of(text, uri)
-    names = _names(text, uri)
-    found = ", ".join(names or ["none"])
-    if "record_id" not in columns:
-        raise UsageError(f"{uri} has no id column (found: {found}); name it id, Image ID or Case ID")
-    if needs_age and "age" not in columns:
-        raise UsageError(f"{uri} has no bone age column (found: {found}); name it boneage, in months")
-    if twice := _twice(names):
-        raise UsageError(
-            f"{uri} has several columns for the same value: {', '.join(map(repr, twice))}; keep one of them"
-        )
-    return columns
-
-
-def _twice(names: Sequence[str]) -> list[str]:
-    """Columns with the same meaning: with one known name, or of one group."""
-    groups = [*_SAME, *((name,) for known in NAMES.values() for name in known)]
-    same = ([name for name in names if _plain(name) in group] for group in groups)
-    return next((found for found in same if len(found) > 1), [])
-
-
-def _row(cells: dict[Column, str | None], sex_column: str) -> TableRow:
-    sex, split = cells.get("sex"), cells.get("split")
-    known = _sex(sex_column, sex), SPLIT_NAMES.get((split or "").lower())
-    spacing, ratio = cells.get("spacing"), cells.get("ratio")
-    unusable = (
-        *([sex] if sex and known[0] is None and sex.lower() not in UNKNOWN_SEX else []),
-        *([spacing] if spacing and parse_spacing(spacing) is None else []),
-        *([ratio] if ratio and parse_ratio(ratio) is None else []),
-        # The number of a fold is not a split; an unknown word is an error.
-        *([split] if split and known[1] is None and _number(split) is None else []),
-    )
-    return TableRow(
-        record_id=cells["record_id"] or "",
-        age_text=cells.get("age"),
-        sex=known[0],
-        spacing_text=spacing,
-        unusable=unusable,
-        years_text=cells.get("years"),
-        ratio_text=ratio,
-        patient=cells.get("patient") or None,
-        source=cells.get("source") or None,
-        split=known[1],
-    )
-
-
-def _sex(column: str, text: str | None) -> Sex | None:
-    """The sex of a cell; numbers count only in a column `male`, because 0 in `sex` may mean unknown (ISO 5218)."""
-    if text is None or (_plain(column) == "sex" and not text.isalpha()):
-        return None
-    return parse_male(text)
-
-
-def _number(text: str | None) -> float | None:
-    text = (text or "").strip()
-    if not _DECIMAL.fullmatch(text) or _THOUSANDS.fullmatch(text):
-        return None
-    value = float(text.replace(",", "."))
-    return value if math.isfinite(value) else None
-
-
-def _reader(text: str) -> csv.DictReader[str]:
-    first_line = _QUOTED.sub("", _BREAK.split(text, maxsplit=1)[0])
-    delimiter = ";" if first_line.count(";") > first_line.count(",") else ","
-    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
-
-
-def _names(text: str, uri: str) -> Sequence[str]:
-    try:
-        return _reader(text).fieldnames or []
-    except csv.Error as error:
-        raise _no_csv(uri, 1, error) from error
-
-
-def _lines(text: str, uri: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """(number of its first line, row) of each row."""
-    reader = _reader(text)
-    begins = 1
-    try:
-        if reader.fieldnames:
-            begins = reader.line_num + 1
-        for row in reader:
-            yield begins, row
-            begins = reader.line_num + 1
-    except csv.Error as error:
-        raise _no_csv(uri, begins, error) from error
-
-
-def _no_csv(uri: str, line: int, error: csv.Error) -> UsageError:
-    return UsageError(f"{uri}, line {line}: this row cannot be read ({error}); is a quote missing?")
-
-
-def _cell(row: dict[str, str], column: str) -> str | None:
-    value = row.get(column)
-    return value.strip() if value else None
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+def age_problem(row: TableRow) -> tuple[Reason, str] | None:
+    """Why the bone age of a row cannot be used, or None."""
+    if row.torn:
+        return "bad_label", row.torn
+    if read.parse_age(row.age_text) is None:
+        return "bad_label", f"bone age {row.age_text!r}: months in 0..240 are needed"
+    return None

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from boneage_ray import storage
+from boneage_ray.archives.archive import Archive
+from boneage_ray.archives.columns import read_choices
 from boneage_ray.archives.files import FilesArchive
+from boneage_ray.archives.notes import cautions
+from boneage_ray.archives.tables import in_words
 from boneage_ray.commands.words import (
     absolute_places,
     known_sex,
@@ -35,6 +39,8 @@ class PrepareArguments:
     settings: list[str] = field(default_factory=list)
     overwrite: bool = False
     strict: bool = False
+    columns: list[str] = field(default_factory=list)
+    values: list[str] = field(default_factory=list)
 
 
 def prepare(run: Run, arguments: PrepareArguments) -> None:
@@ -51,7 +57,8 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     labels = storage.absolute(arguments.labels) if arguments.labels else None
     splits = storage.absolute(arguments.splits) if arguments.splits else None
     refuse_overlap(out, "SOURCE", [source])
-    archive = open_archive(source, labels)
+    archive = open_archive(source, labels, read_choices(arguments.columns, arguments.values))
+    _check_tables(run, archive)
     options = PrepareOptions(out, recipe.image, recipe.split, splits, arguments.overwrite)
     run.note(recipe=recipe.model_dump(mode="json"), source=source, labels=labels)
     _connect(run)
@@ -60,12 +67,13 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     counts = manifest["counts"]
     run.note(counts=counts, fingerprint=manifest["fingerprint"])
     given = {"recipe": arguments.recipe, "set": arguments.settings, "labels": labels, "split": splits, "out": out}
+    given |= {"column": arguments.columns, "value": arguments.values}
     command = line("boneage prepare", source, **given)
     facts = {"Archive": source, "Recipe": recipe.name, "Data": f"{out} {manifest['fingerprint']}"}
     excluded = pick_excluded(rejected_batches(out))
     page = data_page(manifest, excluded, facts, command, manifest["duplicates"])
     storage.write_text(storage.join(out, "report.html"), page)
-    for text in triage(manifest["overview"]):
+    for text in [*triage(manifest["overview"]), *cautions(archive.accounts)]:
         say(text)
     pretraining = "PHANTOM_DATA" if any(stage.data == "pretrain" for stage in recipe.stages) else None
     following = line(
@@ -115,6 +123,8 @@ def train(run: Run, arguments: TrainArguments) -> None:
     prepared = open_prepared(data)
     prepared.check_image(recipe.image)
     driver.check_labels(recipe, prepared)
+    for text in cautions(prepared.manifest.get("tables", {"read": []})["read"]):
+        say(text)
     run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed, workers=arguments.workers)
     driver.check_pretraining(recipe, prepared, pretrain)
     options = driver.TrainOptions(data, out, pretrain, arguments.workers, arguments.gpu, arguments.track)
@@ -231,6 +241,8 @@ class ScoreArguments:
     overwrite: bool = False
     strict: bool = False
     runtime: str = TORCH
+    columns: list[str] = field(default_factory=list)
+    values: list[str] = field(default_factory=list)
 
 
 def score(run: Run, arguments: ScoreArguments) -> None:
@@ -247,18 +259,19 @@ def score(run: Run, arguments: ScoreArguments) -> None:
         storage.absolute(arguments.out),
     )
     metadata = storage.absolute(arguments.metadata) if arguments.metadata else None
+    choices = read_choices(arguments.columns, arguments.values)
+    if choices and not metadata:
+        raise UsageError("--column and --value say how to read a table: give one with --metadata CSV")
     refuse_overlap(out, "SOURCE", [source])
     refuse_overlap(out, "--model", model)
     models = resolve(model)
     mask_files = any(image.mask == "file" for image in models.scored_images)
-    archive = FilesArchive(source, metadata, sex, arguments.pixel_spacing_mm, mask_files)
+    archive = FilesArchive(source, metadata, sex, arguments.pixel_spacing_mm, mask_files, choices)
+    _check_tables(run, archive)
     options = ScoreOptions(source, model, out, arguments.overwrite, arguments.gpu, runtime)
     _connect(run)
     with timed(run, "score"):
         summary = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
-    for warning in summary["metadata_warnings"]:
-        counted = warning.startswith("metadata: ")  # the others name single rows
-        say(warning if counted else "", "" if counted else warning)
     storage.write_json(storage.join(out, "summary.json"), summary)
     command = line(
         "boneage score",
@@ -266,6 +279,8 @@ def score(run: Run, arguments: ScoreArguments) -> None:
         model=model,
         out=out,
         metadata=metadata,
+        column=arguments.columns,
+        value=arguments.values,
         sex=arguments.sex,
         pixel_spacing_mm=arguments.pixel_spacing_mm,
         gpu=arguments.gpu or None,
@@ -286,6 +301,15 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     lost = summary["rejected"] + summary["failed"]
     if arguments.strict and lost:
         raise StrictError(f"{lost} of {summary['inputs']} inputs were rejected or failed, see {out}/report.html")
+
+
+def _check_tables(run: Run, archive: Archive) -> None:
+    """Say and record what is taken from which column, before any file is read; refuse tables that belong to no file."""
+    for account in archive.accounts:
+        for text in in_words(account):
+            say(text)
+    run.note(tables=archive.accounts)
+    archive.check_join()
 
 
 def _after_score(model: list[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from boneage_ray.archives.notes import cautions
 from boneage_ray.decoding.reasons import MEANINGS
 from boneage_ray.evaluation import data_figures as figures
 from boneage_ray.evaluation.page import (
@@ -97,11 +98,13 @@ def _status(manifest: Mapping[str, Any]) -> PageStatus:
     details = [account, *triage(seen)[1:]]
     if not records:
         return PageStatus("bad", "No input became a record", details)
-    unsafe = [_leak_words(leaks)] if leaks else []
+    unsafe = [*cautions(manifest.get("tables", {"read": []})["read"]), *([_leak_words(leaks)] if leaks else [])]
     if rejected:
         return PageStatus("caution", f"{rejected:,} of {inputs:,} inputs were not used", [*unsafe, *details])
     if leaks:
         return PageStatus("caution", "The split that was given leaks", [*unsafe, *details])
+    if unsafe:
+        return PageStatus("caution", "A table of labels needs a look", [*unsafe, *details])
     return PageStatus("good", "Every input became a record", details)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from boneage_ray.archives.archive import Input
 from boneage_ray.archives.in_parts import inputs_of
 from boneage_ray.archives.masks import mask_data
+from boneage_ray.archives.notes import line_of_notes
 from boneage_ray.archives.read import read_input
 from boneage_ray.errors import InputProblem
 from boneage_ray.preparation.isolated import DecoderPool
@@ -41,11 +42,13 @@ class CaseWorker:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Commit the part and return its counts."""
         part = parts.Part(**row)
-        inputs = inputs_of(part)
+        listed = inputs_of(part)
+        inputs = [item for item in listed if not item.is_remark]
         cases = list(parts.prefetched(self._case, inputs, self.pool.readers, ahead=2 * self.pool.readers))
         rejected = sum(case["reason"] is not None for case in cases)
         # Cases are read once more and deleted, so fast compression matters more than size.
-        return parts.commit(self.out, part, to_table(cases, case_schema()), {"rejected": rejected}, "lz4")
+        line = {"rejected": rejected} | line_of_notes(listed)
+        return parts.commit(self.out, part, to_table(cases, case_schema()), line, "lz4")
 
     def _case(self, item: Input) -> Row:
         data = read_input(item)

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from boneage_ray import __version__, storage
 from boneage_ray.archives.archive import Archive
 from boneage_ray.archives.in_parts import ArchiveParts
+from boneage_ray.archives.notes import say_rows, sum_of_notes
 from boneage_ray.errors import MismatchError, NoUsableInputError
 from boneage_ray.preparation.cases import CASES, run_cases
 from boneage_ray.preparation.overview import copies, overview
@@ -92,8 +93,10 @@ def prepare_archive(
         "package_version": __version__,
         "source": source,
         "fingerprint": whole_mark,
+        "tables": sum_of_notes(completed.lines, archive.accounts),
     } | manifest
     lease.holding(options.out).check()
+    say_rows(options.out, manifest["tables"], completed.lines)
     storage.write_json(storage.join(options.out, MANIFEST), manifest)
     storage.delete_tree(storage.join(options.out, CASES))
     return manifest

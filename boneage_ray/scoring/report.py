@@ -59,12 +59,23 @@ def _status(summary: Mapping[str, Any], noun: str) -> PageStatus:
     account = f"All {inputs} inputs are accounted for: {scored} scored, {rejected} rejected, {failed} failed."
     if scored == 0:
         return PageStatus("bad", "Nothing was scored", [account])
+    sexless = _sexless(summary)
     if rejected or failed:
         missing = f"{rejected + failed} of {inputs} inputs have no {noun}"
-        return PageStatus(
-            "caution", missing, [account, "The reasons are listed below; the other inputs are not affected."]
-        )
+        said = "The reasons are listed below; the other inputs are not affected."
+        return PageStatus("caution", missing, [account, said, *sexless])
+    if sexless:
+        return PageStatus("caution", "Most inputs were scored without a sex", [account, *sexless])
     return PageStatus("good", "Every input was scored", [account])
+
+
+def _sexless(summary: Mapping[str, Any]) -> list[str]:
+    """A caution where more than half of the ages were predicted without a sex; other tasks do without one."""
+    unknown, scored = summary["sexes"].get("unknown", 0), summary["scored"]
+    if not summary["ages"] or 2 * unknown <= scored:
+        return []
+    share = f"The sex of {unknown:,} of {scored:,} scored inputs is unknown"
+    return [f"{share}: ages are less exact without it. Give --metadata with a column sex, or --sex if all are alike."]
 
 
 def _counts(summary: Mapping[str, Any]) -> tuple[int, int, int, int]:
@@ -103,7 +114,18 @@ def _balance(summary: Mapping[str, Any], command: str) -> Section:
     if summary["flags"]:
         flags = [[flag, f"{n:,}", percent(n, inputs)] for flag, n in summary["flags"].items()]
         tables.append(PageTable(["flag", "inputs", "share"], flags, "Soft warnings; an input may have several"))
+    read = summary.get("tables", {"read": []})
+    if read["read"]:
+        tables.append(_table_rows(read))
     return Section("Balance sheet", tables=tables, command=command)
+
+
+def _table_rows(read: Mapping[str, Any]) -> PageTable:
+    meant = {"used": "belong to a file", "unmatched": "name no file", "unused": "contradict others, or cannot be read"}
+    rows = [[name, meaning, f"{read[name]:,}", percent(read[name], read["rows"])] for name, meaning in meant.items()]
+    return PageTable(
+        ["rows", "meaning", "count", "share"], rows, "What became of the rows of the metadata", text_columns=2
+    )
 
 
 def _ages(summary: Mapping[str, Any], command: str) -> Section:

@@ -5,7 +5,6 @@ Killed anywhere, the same command continues: parts that are there are kept, part
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from boneage_ray import __version__, storage
 from boneage_ray.archives.archive import Archive, Input
 from boneage_ray.archives.in_parts import ArchiveParts, inputs_of
 from boneage_ray.archives.masks import mask_data
+from boneage_ray.archives.notes import line_of_notes, say_rows, sum_of_notes
 from boneage_ray.archives.read import read_input
 from boneage_ray.errors import NoUsableInputError
 from boneage_ray.findings.task_findings import ScoredFiles, findings_of
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from boneage_ray.prediction.rows import Loaded
 
 RESULTS = "results"
-SHOWN_PROBLEMS, SHOWN_NOTES = 200, 3
+SHOWN_PROBLEMS = 200
 
 
 @dataclass(frozen=True)
@@ -75,21 +75,13 @@ def score_archive(
     summary = add_up(completed.lines)
     if not summary["inputs"]:
         raise NoUsableInputError(f"{options.source}: there is no file to score")
-    summary["metadata_warnings"] = metadata_warnings(completed.lines)
+    summary["tables"] = sum_of_notes(completed.lines, archive.accounts)
+    say_rows(options.out, summary["tables"], completed.lines)
     return summary | {
         "fingerprint": parts.fingerprint(mark, completed.marks),
         "model_sha256": sha256,
         "compute": compute.as_json(),
     }
-
-
-def metadata_warnings(lines: list[dict[str, Any]]) -> list[str]:
-    """What of the metadata could not be used, for people: a line for each reason, and the first rows in words."""
-    counts = Counter[str]()
-    for line in lines:
-        counts.update(line["metadata_notes"])
-    first = [text for line in lines for text in line["metadata_first"]][:SHOWN_NOTES]
-    return [*(f"metadata: {count} rows not used: {reason}" for reason, count in counts.items()), *first]
 
 
 def _run(
@@ -131,11 +123,7 @@ class ScoreWorker:
         loaded = parts.prefetched(self._load, files, self.pools[0].readers, ahead=2 * self.predictor.batch_size)
         with self.meter.predicting():
             rows = list(self.rows.score_rows(self.meter.waiting(loaded), self.predictor, self.add))
-        notes = Counter(item.problem[0] for item in inputs if item.problem and not item.uri)
-        first = [f"{item.record_id}: {item.problem[1]}" for item in inputs if item.problem and not item.uri][
-            :SHOWN_NOTES
-        ]
-        line = part_counts(rows) | {"metadata_notes": dict(notes), "metadata_first": first}
+        line = part_counts(rows) | line_of_notes(inputs)
         with self.meter.writing():
             committed = parts.commit(self.out, part, to_table(rows, result_schema()), line)
         self.meter.record(rows)

@@ -9,9 +9,9 @@ The line of one part, as `part_counts` makes it from the part's result rows::
      "sexes": {"F": 30, "M": 24, "unknown": 7},      scored rows
      "cvm_stages": {"CS3": 12, "CS4": 20}}           scored rows that have a cervical stage
 
-and, beside these, what of the metadata could not be used: `metadata_notes` {"no_image": 2} and `metadata_first`, some in words.
+and, beside these, what the inputs say of the metadata (archives/notes.py).
 
-`summary.json` holds the sum of all lines in the same form.
+`summary.json` holds the sum of all lines in the same form, with `tables`: what was read from the metadata, and what became of it.
 """
 
 from __future__ import annotations

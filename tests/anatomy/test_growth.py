@@ -7,7 +7,7 @@ import doctest
 import pytest
 
 from boneage_ray.anatomy import cephalometry, growth
-from boneage_ray.anatomy.growth import SCHEMES, parse_male, stage_of, years_and_months
+from boneage_ray.anatomy.growth import SCHEMES, stage_of, years_and_months
 
 
 def test_the_examples_in_the_docstring_hold():
@@ -51,21 +51,6 @@ def test_class_index_and_name_agree():
         assert [scheme.classes[scheme.index(age)] for age in range(0, 240)] == [
             stage_of(age, scheme.name) for age in range(0, 240)
         ]
-
-
-@pytest.mark.parametrize("text", ["M", " male ", "MALE", "True", "TRUE", "1", "1.0"])
-def test_words_for_male(text):
-    assert parse_male(text) == "M"
-
-
-@pytest.mark.parametrize("text", ["F", " female ", "False", "FALSE", "0", "0.0"])
-def test_words_for_female(text):
-    assert parse_male(text) == "F"
-
-
-@pytest.mark.parametrize("text", ["", "  ", "nan", "unknown", "U", "2", "-1", "None", "m/f", "?"])
-def test_unknown_sex_is_never_female(text):
-    assert parse_male(text) is None
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import tracemalloc
+import unicodedata
 
 import pytest
 
 from boneage_ray import storage
 from boneage_ray.archives.files import FilesArchive
 from boneage_ray.archives.read import read_input
-from boneage_ray.errors import NoUsableInputError, StorageError
+from boneage_ray.errors import NoUsableInputError, StorageError, UsageError
 from boneage_ray.storage import FileInfo
 
 
@@ -238,3 +240,67 @@ def test_an_s3_prefix_reads_the_same(s3_bucket):
         (f"{s3_bucket}/scans/b/2.png", "F", 5),
     ]
     assert [read_input(item) for item in items] == [b"12345"] * 2
+
+
+def test_names_are_compared_without_regard_to_how_accents_are_stored(folder, tmp_path):
+    (folder / unicodedata.normalize("NFD", "Müller")).mkdir()
+    for name in ("Zoë.png", "Müller/Grün.png"):
+        (folder / unicodedata.normalize("NFD", name)).write_bytes(b"bytes")
+    table = tmp_path / "metadata.csv"
+    table.write_text("id,sex\nZoë,F\nMüller/Grün.png,M\n")
+    archive = FilesArchive(str(folder), str(table))
+    assert {i.record_id: i.sex for i in archive.inputs() if i.sex} == {"Zoë": "F", "Grün": "M"}
+    assert notes(archive) == []
+
+
+@pytest.mark.parametrize(
+    ("ids", "sexes"),
+    [
+        ([r"D:\films\left\3.jpg", r"D:\films\1.png"], {"left/3.jpg": "F", "1.png": "M"}),
+        ([r"\\server\films\left\3.jpg", r"\\server\films\1.png"], {"left/3.jpg": "F", "1.png": "M"}),
+        ([r"D:\left\3.jpg"], {"left/3.jpg": "F"}),
+        ([r"D:\other\3.jpg", r"D:\films\1.png"], {}),
+        ([r"D:\films\1.png", r"E:\films\1.png"], {}),
+    ],
+)
+def test_paths_of_a_windows_machine_are_read_below_the_folder_they_share(folder, tmp_path, ids, sexes):
+    table = tmp_path / "metadata.csv"
+    table.write_text("id,sex\n" + "".join(f"{name},{sex}\n" for name, sex in zip(ids, "FM", strict=False)))
+    archive = FilesArchive(str(folder), str(table))
+    assert {i.uri.rsplit("/films/", 1)[1]: i.sex for i in archive.inputs() if i.sex} == sexes
+    assert len(notes(archive)) == len(ids) - len(sexes)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("12", "there is 0012.png: did a spreadsheet change the id? Keep ids as text, with their zeros"),
+        ("0012.0", "there is 0012.png: did a spreadsheet change the id? Keep ids as text, with their zeros"),
+        ("right/0012.png", "there is 0012.png, in another folder: give its path"),
+        ("absent", ""),
+    ],
+)
+def test_ids_that_a_spreadsheet_changed_get_a_hint_and_are_not_guessed(folder, tmp_path, name, hint):
+    (folder / "0012.png").write_bytes(b"bytes")
+    table = tmp_path / "metadata.csv"
+    table.write_text(f"id,sex\n{name},F\n1,M\n")
+    archive = FilesArchive(str(folder), str(table))
+    archive.check_join()
+    assert {i.record_id: i.sex for i in archive.inputs() if i.sex} == {"1": "M"}
+    *_, unmatched = archive.inputs()
+    assert unmatched.problem == ("no_image", "metadata without a file" + (f"; {hint}" if hint else ""))
+    assert unmatched.table_rows == 1
+    table.write_text(f"id,sex\n{name},F\n")
+    said = rf"none of its 1 ids names a file of .* \(ids: '{name}'; files: '0012.png', '1.png', .*\)"
+    said += f"; {re.escape(hint)}" if hint else ""
+    with pytest.raises(UsageError, match=said):
+        archive.check_join()
+
+
+def test_a_row_with_a_cell_too_many_is_counted_and_nothing_of_it_is_used(folder, tmp_path):
+    table = tmp_path / "metadata.csv"
+    table.write_text("id,age,sex\n1,10,5,F\n2,10,M\nabsent,10,5,F\n")
+    items = list(FilesArchive(str(folder), str(table)).inputs())
+    assert [(i.record_id, i.age_months, i.sex) for i in items[:2]] == [("1", None, None), ("2", 120.0, "M")]
+    lost = [(i.record_id, i.problem[0], i.table_rows, i.is_remark) for i in items if not i.uri]
+    assert lost == [("1", "bad_label", 1, True), ("absent", "bad_label", 1, True)]

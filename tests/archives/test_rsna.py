@@ -186,9 +186,9 @@ def test_a_table_may_be_a_link(tmp_path):
 )
 def test_bone_ages_that_look_like_years_are_asked_about(archive, ages, noted):
     made = archive("id,boneage\n" + "".join(f"{k},{age}\n" for k, age in enumerate(ages, start=1)))
-    notes = [i for i in made.inputs() if not i.uri and i.problem[0] == "bad_label"]
-    asked = ("bad_label", "the largest bone age is 15: are these years? months are needed")
-    assert [(i.record_id, i.problem) for i in notes] == ([(f"{NAME}.csv", asked)] if noted else [])
+    (account,) = made.accounts
+    assert account["caution"] == ("the largest bone age is 15: are these years? months are needed" if noted else None)
+    assert [i for i in made.inputs() if not i.uri] == [], "what is said of the table is no input"
     records = [i.age_months for i in made.inputs() if not i.problem]
     assert records == [float(age) for age in ages if age != "x"], "the images stay records"
 

@@ -6,14 +6,12 @@ import re
 
 import pytest
 
+from boneage_ray.archives.cells import parse_age
+from boneage_ray.archives.columns import read_choices
 from boneage_ray.archives.listing import Found
 from boneage_ray.archives.tables import (
-    check_table,
+    in_words,
     labelled,
-    parse_age,
-    parse_ratio,
-    parse_spacing,
-    parse_years,
     read_table,
     split_of_folder,
 )
@@ -78,23 +76,6 @@ def test_a_table_without_sex_leaves_it_unknown(table):
     assert row.sex is None
 
 
-@pytest.mark.parametrize(
-    "text", ["-1", "-0.1", "240.1", "300", "NaN", "inf", "-inf", "abc", "", None, "12 months", "1e9"]
-)
-def test_unusable_ages(text):
-    assert parse_age(text) is None
-
-
-@pytest.mark.parametrize(("text", "months"), [("0", 0.0), ("240", 240.0), ("100.5", 100.5), ("1e2", 100.0)])
-def test_usable_ages_are_months(text, months):
-    assert parse_age(text) == months
-
-
-@pytest.mark.parametrize(("text", "mm"), [("0.143", 0.143), ("0", None), ("-1", None), ("nan", None), (None, None)])
-def test_spacing_is_positive_or_unknown(text, mm):
-    assert parse_spacing(text) == mm
-
-
 def test_a_missing_column_is_named_with_those_found(table):
     with pytest.raises(UsageError, match=r"no id column \(found: name, boneage\); name it id"):
         list(read_table(table("name,boneage\n1,2\n"), needs_age=True))
@@ -110,7 +91,7 @@ def test_ages_are_needed_only_where_asked_for(table):
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"\n", b"PK\x03\x04\xff\xfe", "id,boneage\n1,2".encode("utf-16"), "id,boneage".encode("utf-16-le")]
+    "text", [b"", b"\n", b"PK\x03\x04\xff\xfe", "id,boneage".encode("utf-16-le"), b"id;boneage\nM\xfcller;2\n"]
 )
 def test_a_file_that_is_no_table_is_refused(table, text):
     with pytest.raises(UsageError):
@@ -123,9 +104,17 @@ def test_an_absent_table_says_so(tmp_path):
     assert caught.value.reason == "not_found"
 
 
-def test_short_and_long_rows_keep_what_they_say(table):
-    rows = list(read_table(table("id,boneage,male\n1\n2,20\n3,30,True,more\n"), needs_age=True))
-    assert [(r.record_id, r.age_text, r.sex) for r in rows] == [("1", None, None), ("2", "20", None), ("3", "30", "M")]
+def test_short_rows_keep_what_they_say_and_long_ones_are_not_guessed(table):
+    rows = list(read_table(table("id,boneage,male\n1\n2,20\n3,30,True,,\n4,40,5,True\n"), needs_age=True))
+    assert [(r.record_id, r.age_text, r.sex) for r in rows] == [
+        ("1", None, None),
+        ("2", "20", None),
+        ("3", "30", "M"),
+        ("4", None, None),
+    ]
+    assert rows[3].torn == (
+        "line 5 has more cells than there are headings; is a decimal comma or a text not in quotes?"
+    )
 
 
 @pytest.mark.parametrize("patient", ["patient", "Patient ID", "subject"])
@@ -150,20 +139,6 @@ def test_pixels_per_centimetre_are_never_rounded(table, name):
 
 
 @pytest.mark.parametrize(
-    ("text", "mm"), [("100", 0.1), ("0", None), ("-5", None), ("0.01", None), ("inf", None), ("", None)]
-)
-def test_ratios_are_plausible_or_unknown(text, mm):
-    assert parse_ratio(text) == mm
-
-
-@pytest.mark.parametrize(
-    ("text", "months"), [("12.5", 150.0), ("0", 0.0), ("25", 300.0), ("150", None), ("-1", None), ("x", None)]
-)
-def test_years_become_months(text, months):
-    assert parse_years(text) == months
-
-
-@pytest.mark.parametrize(
     ("path", "split"),
     [
         ("train/1.png", "train"),
@@ -183,42 +158,6 @@ def test_top_folders_may_say_the_split(path, split):
     assert split_of_folder(path) == split
 
 
-def test_a_table_can_be_checked_before_work_begins(table):
-    check_table(table("id,boneage\n1,2\n"), needs_age=True)
-    with pytest.raises(UsageError, match="no bone age column"):
-        check_table(table("id,sex\n"), needs_age=True)
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("8,5", 8.5),
-        ("100,25", 100.25),
-        ("0,143", 0.143),
-        (",5", 0.5),
-        (" 12. ", 12.0),
-        ("+7", 7.0),
-        ("1,200", None),
-        ("12,000", None),
-        ("10_0", None),
-        ("1,2,3", None),
-        ("1.234,5", None),
-        ("\u0661\u0662", None),
-        ("0x10", None),
-    ],
-)
-def test_numbers_are_plain_decimals(text, value):
-    assert parse_age(text) == value
-    assert parse_spacing(text) == (value if value is not None and value <= 10 else None)
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("0.001", 0.001), ("10", 10.0), ("1e-9", None), ("10.5", None), ("0", None)]
-)
-def test_a_spacing_that_no_pixel_has_is_none(text, value):
-    assert parse_spacing(text) == value
-
-
 @pytest.mark.parametrize(
     ("header", "both"),
     [
@@ -232,9 +171,9 @@ def test_a_spacing_that_no_pixel_has_is_none(text, value):
 )
 def test_two_columns_of_one_meaning_are_refused(table, header, both):
     with pytest.raises(
-        UsageError, match=f"has several columns for the same value: {re.escape(both)}; keep one of them"
+        UsageError, match=f"has several columns for the same value: {re.escape(both)}; keep one of them, or choose with"
     ):
-        check_table(table(f"{header}\n1,2,3,4\n"), needs_age=True)
+        read_table(table(f"{header}\n1,2,3,4\n"), needs_age=True)
 
 
 def test_columns_of_other_meaning_or_none_may_occur_together(table):
@@ -258,7 +197,7 @@ def test_columns_of_other_meaning_or_none_may_occur_together(table):
 def test_text_that_is_not_csv_is_reported_with_its_line(table, text, line):
     uri = table(text)
     with pytest.raises(UsageError, match=rf"labels\.csv, line {line}: .*is a quote missing\?"):
-        check_table(uri, needs_age=True)
+        read_table(uri, needs_age=True)
     with pytest.raises(UsageError, match=rf"labels\.csv, line {line}: "):
         list(read_table(uri, needs_age=True))
 
@@ -266,7 +205,7 @@ def test_text_that_is_not_csv_is_reported_with_its_line(table, text, line):
 @pytest.mark.parametrize("text", ["id,boneage\n", "id,boneage", "id,boneage\n\n\n"])
 def test_a_table_without_rows_is_refused(table, text):
     with pytest.raises(UsageError, match=r"labels\.csv holds no row, only a header"):
-        check_table(table(text), needs_age=True)
+        read_table(table(text), needs_age=True)
 
 
 @pytest.mark.parametrize(
@@ -282,3 +221,88 @@ def test_a_table_without_rows_is_refused(table, text):
 def test_quoted_headers_in_every_spelling(table, text):
     (row,) = read_table(table(text), needs_age=True)
     assert (row.record_id, parse_age(row.age_text), row.sex) == ("1377", 180.0, "F")
+
+
+NAMED = {
+    "gender": "id,gender\n1,female\n2,male\n",
+    "female": "id,female\n1,1\n2,0\n",
+    "german": "id;Geschlecht\n1;w\n2;m\n",
+    "spreadsheet": "\ufeffsep=;\r\nDateiname;Geschlecht\r\n1;weiblich\r\n2;Männlich\r\n",
+    "french": "Fichier,Sexe\n1,féminin\n2,masculin\n",
+    "spanish": "archivo\tsexo\n1\tmujer\n2\thombre\n",
+    "italian": "id;Sesso\n1;femmina\n2;maschio\n",
+    "portuguese": "arquivo;Gênero\n1;feminino\n2;masculino\n",
+    "dicom": "file;Patient's Sex\n1;F\n2;M\n",
+    "separator in a heading": "id;Geschlecht;Bemerkung (a, b, c, d)\n1;w;x\n2;m;y\n",
+    "formula": 'id,sex\n="1",F\n"=""2""",M\n',
+    "other separator": "sep=|\nid|sex\n1|F\n2|M\n",
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("text", NAMED.values(), ids=NAMED)
+def test_the_usual_names_and_values_of_the_sex_are_read(table, text, encoding):
+    rows = list(read_table(table(text.encode(encoding)), needs_age=False))
+    assert [(row.record_id, row.sex) for row in rows] == [("1", "F"), ("2", "M")]
+
+
+@pytest.mark.parametrize(
+    ("text", "ages"),
+    [
+        ("id;boneage\n1;126,125\n2;60\n", [126.125, 60.0]),  # a spreadsheet's semicolons come with decimal commas
+        ("id\tboneage\n1\t126,125\n2\t60,5\n", [126.125, 60.5]),  # 60,5 shows what the commas are
+        ('id,boneage\n1,"126,125"\n2,60\n', [None, 60.0]),
+        ("id,boneage\n1,10Y6M\n2,63M\n", [126.0, 63.0]),
+    ],
+)
+def test_a_decimal_comma_is_read_where_the_table_shows_that_it_is_one(table, text, ages):
+    assert [parse_age(row.age_text) for row in read_table(table(text), needs_age=True)] == ages
+
+
+def test_flags_name_columns_and_values(table):
+    uri = table("Nr,Knochen,G,sex,Notiz\n7,120,1,x,a\n8,60,2,y,b\n9,70,9,z,c\n")
+    choices = read_choices(["id=nr", "age_months=Knochen", "sex=G"], ["1=M", "2=F", "9=unknown"])
+    read = read_table(uri, True, choices)
+    assert [(row.record_id, row.age_text, row.sex, row.unusable) for row in read] == [
+        ("7", "120", "M", ()),
+        ("8", "60", "F", ()),
+        ("9", "70", None, ()),
+    ]
+    assert in_words(read.account()) == [
+        f"{uri}: 3 rows; id from 'Nr', age_months from 'Knochen', sex from 'G' (1 = M, 2 = F); not read: 'sex', 'Notiz'"
+    ]
+
+
+def test_cells_that_are_not_understood_are_counted_and_the_flag_is_named(table):
+    uri = table("id,sex\n1,1\n2,2\n3,1\n4,F\n5,unknown\n6,A long name of a person\n")
+    read = read_table(uri, needs_age=False)
+    assert [row.unusable for row in read] == [("1",), ("2",), ("1",), (), (), ("A long name of a person",)]
+    assert in_words(read.account())[1] == (
+        f"CAUTION: {uri}: 4 cells of 'sex' are not understood ('1' 2, '2' 1) and count as unknown; "
+        "say what they mean, such as --value 1=F"
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "values", "said"),
+    [
+        (["sex=Gruppe"], [], r"--column sex=Gruppe: .*labels\.csv has no such column \(found: id, Sx\)"),
+        (["sexx=Sx"], [], "--column sexx=Sx: NAME=HEADING is needed, NAME one of id, .*; did you mean sex\\?"),
+        (["sex"], [], "--column sex: NAME=HEADING is needed"),
+        (["sex=Sx", "sex=id"], [], "--column sex is given twice: 'Sx' and 'id'"),
+        (["sex=Sx"], ["w"], "--value w: CELL=F, CELL=M or CELL=unknown is needed"),
+        (["sex=Sx"], ["w=girlish"], "--value w=girlish: CELL=F"),
+        (["sex=Sx"], ["w=F", "W=M"], "--value W is given twice"),
+        ([], [], r"no column but the id is understood \(found: id, Sx\); known are age_months, .*--column sex=HEADING"),
+    ],
+)
+def test_flags_that_fit_no_table_and_tables_of_which_nothing_is_understood_are_refused(table, columns, values, said):
+    with pytest.raises(UsageError, match=said):
+        read_table(table("id,Sx\n1,w\n"), False, read_choices(columns, values))
+
+
+def test_another_separator_is_named(table):
+    with pytest.raises(
+        UsageError, match=r"no id column \(found: id\|sex\).*is '\|' the separator\? Put a first line sep=\|"
+    ):
+        read_table(table("id|sex\n1|F\n"), needs_age=False)

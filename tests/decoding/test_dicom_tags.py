@@ -72,8 +72,17 @@ def test_spacing_that_is_no_number_is_flagged(raw):
     assert (radiograph.pixel_spacing_mm, radiograph.flags) == (None, ("spacing_unusable",))
 
 
-@pytest.mark.parametrize(("stored", "sex"), [("F", "F"), ("M", "M"), ("O", None), ("", None), ("f ", "F"), ("W", None)])
+@pytest.mark.parametrize(
+    ("stored", "sex"), [("F", "F"), ("M", "M"), ("O", None), ("", None), ("f ", "F"), ("W", "F"), ("1", None)]
+)
 def test_sex(stored, sex):
+    assert read(PatientSex=stored).sex == sex
+
+
+@pytest.mark.parametrize(
+    ("stored", "sex"), [("Male", "M"), ("weiblich", "F"), (["F", "M"], None), (["M", "M"], None), ("M/F", None)]
+)
+def test_sex_in_words_and_in_several_values(stored, sex):
     assert read(PatientSex=stored).sex == sex
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -45,7 +47,6 @@ def test_prepare_accounts_for_every_defect(bad_archive, local_ray, tmp_path):
     found = sorted((row["reason"], row["step"]) for row in rows)
     assert found == [
         ("blank", "quality"),
-        ("duplicate_id", "list"),
         ("no_image", "list"),
         ("no_label", "list"),
         ("too_large", "decode"),
@@ -54,6 +55,8 @@ def test_prepare_accounts_for_every_defect(bad_archive, local_ray, tmp_path):
         ("unsupported_format", "decode"),
     ]
     assert all(row["message"] for row in rows)
+    # The second row of an image says the same: a note about the table, no rejected input.
+    assert "\nbomb,duplicate_id,2 rows of " in (out / "table_notes.csv").read_text()
 
 
 def test_score_gives_every_defect_a_row(bad_archive, model, tmp_path, result_rows):
@@ -123,15 +126,35 @@ def test_missing_column_names_what_was_found(archive, local_ray, tmp_path):
 def test_unusable_metadata_is_reported(archive, model, tmp_path, capsys):
     table = tmp_path / "sexes.csv"
     names = sorted(path.stem for path in Path(archive, HAND_FOLDER).iterdir())
-    lines = ["stem;sex;spacing", f"{names[0]};F;0,14", f"{names[1]};X;abc", "ghost;M;0.2"]
-    table.write_text("\ufeff" + "\n".join(lines) + "\n")
-    arguments = pipeline.ScoreArguments(f"{archive}/{HAND_FOLDER}", model, str(tmp_path / "out"), metadata=str(table))
-    run(pipeline.score, arguments)
+    lines = ["Datei;Geschlecht;spacing", f"{names[0]};w;0,14", f"{names[1]};X1;abc", "ghost;m;0.2", f"{names[2]};W;"]
+    table.write_text("\ufeff" + "\n".join([*lines, f"{names[3]};m;", f"{names[3]};w;"]) + "\n")
+    out = tmp_path / "out"
+    arguments = pipeline.ScoreArguments(
+        f"{archive}/{HAND_FOLDER}", model, str(out), metadata=str(table), values=["W=F"]
+    )
+    done = run(pipeline.score, arguments)
     err = capsys.readouterr().err
-    assert "metadata: 1 rows not used: bad_label" in err
-    assert "metadata: 1 rows not used: no_image" in err
-    assert f"{names[1]}: " in err
-    assert "ghost: " in err
+    assert (
+        f"{table}: 6 rows; id from 'Datei', sex from 'Geschlecht' (w = F, m = M, W = F), spacing from 'spacing'" in err
+    )
+    assert "1 cells of 'Geschlecht' are not understood ('X1' 1)" in err
+    assert "table rows: 6 = 3 used + 1 without a file + 2 not used" in err
+    assert done.facts["tables"][0]["columns"] == {"id": "Datei", "sex": "Geschlecht", "spacing": "spacing"}
+    summary = json.loads((out / "summary.json").read_text())
+    counted = {name: summary["tables"][name] for name in ("rows", "used", "unmatched", "unused", "notes")}
+    notes = {"no_image": 1, "duplicate_id": 1, "bad_label": 1}
+    assert counted == {"rows": 6, "used": 3, "unmatched": 1, "unused": 2, "notes": notes}
+    assert [line.split(",")[:2] for line in (out / "table_notes.csv").read_text().splitlines()[1:]] == [
+        ["ghost", "no_image"],
+        [names[3], "duplicate_id"],
+        [names[1], "bad_label"],
+    ]
+    assert "Most inputs were scored without a sex" in (out / "report.html").read_text()
+    table.write_text("stem;sex\nghost;F\n")
+    with pytest.raises(UsageError, match="none of its 1 ids names a file"):
+        run(pipeline.score, replace(arguments, out=str(tmp_path / "never"), values=[]))
+    with pytest.raises(UsageError, match="give one with --metadata"):
+        run(pipeline.score, replace(arguments, metadata=None))
 
 
 def test_damaged_manifest_is_reported(prepared, model, tmp_path):

@@ -147,6 +147,13 @@ def status_of(page):
     return re.search(r'<div class="status (\w+)".*?<strong>(.*?)</strong>', page, re.DOTALL).groups()
 
 
+@pytest.mark.parametrize(("unknown", "known", "said"), [(2, 1, "caution"), (1, 1, "good"), (0, 3, "good")])
+def test_ages_without_a_sex_for_more_than_half_of_the_inputs_are_a_caution(unknown, known, said):
+    page = score([scored(100.0, None)] * unknown + [scored(100.0)] * known)
+    assert status_of(page)[0] == said
+    assert ("The sex of 2 of 3 scored inputs is unknown" in page) == (said == "caution")
+
+
 def test_score_page_shows_the_balance_sheet_and_every_problem():
     page = score(ROWS)
     assert status_of(page) == ("caution", "2 of 5 inputs have no age")

@@ -11,7 +11,8 @@ from pydicom.dataset import Dataset
 
 from boneage_ray.anatomy.growth import Sex
 from boneage_ray.archives.archive import SPACINGS_MM
-from boneage_ray.decoding.dicom.values import numbers, text
+from boneage_ray.archives.cells import parse_sex
+from boneage_ray.decoding.dicom.values import numbers, text, whole_text
 
 # In this order; the first that is there decides.
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
@@ -50,9 +51,8 @@ def read_spacing(tags: Dataset) -> PixelSpacing:
 
 
 def read_sex(tags: Dataset) -> Sex | None:
-    """F or M; None for O (other), empty, and anything else."""
-    value = text(tags, "PatientSex").upper()
-    return "F" if value == "F" else "M" if value == "M" else None
+    """F or M, also in words; None for O (other), empty, several values, and anything else."""
+    return parse_sex(whole_text(tags, "PatientSex"))
 
 
 def read_uids(tags: Dataset) -> dict[str, str]:

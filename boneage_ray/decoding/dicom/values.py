@@ -37,6 +37,16 @@ def text(tags: Dataset, keyword: str) -> str:
         return ""
 
 
+def whole_text(tags: Dataset, keyword: str) -> str:
+    """All values of an element, separated as in DICOM by a backslash; empty when it is absent or cannot be decoded."""
+    try:
+        value = tags.get(keyword)
+        many = list(value) if hasattr(value, "append") else [value]
+        return "\\".join("" if one is None else str(one).strip(" \0") for one in many)
+    except BROKEN:
+        return ""
+
+
 def words(tags: Dataset, keyword: str, big_endian: bool) -> list[int]:
     """The 16-bit words of an element of US, SS or OW, without sign; empty when it is absent or none of these.
 

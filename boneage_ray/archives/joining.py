@@ -1,0 +1,65 @@
+"""Ids of a table that almost name a file: what spreadsheets do to ids, and how to say it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from boneage_ray.archives.archive import stem_of
+from boneage_ray.archives.listing import Found
+from boneage_ray.errors import UsageError
+
+_POINT_ZERO = re.compile(r"\.0+$")
+_SHOWN = 3
+
+
+@dataclass
+class NearIds:
+    """Ids by what is left of them without case, leading zeros and a final .0, and the files that come near an id."""
+
+    ids: dict[str, list[str]] = field(default_factory=dict)
+    met: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, ids: Iterable[str]) -> NearIds:
+        """The ids of a table."""
+        near = cls()
+        for name in ids:
+            near.ids.setdefault(_core(name), []).append(name)
+        return near
+
+    def meet(self, found: Found) -> None:
+        """Remember a file without a row for the ids that it comes near to."""
+        for name in self.ids.get(_core(found.stem), ()):
+            self.met.setdefault(name, found.path)
+
+    def hint(self, name: str) -> str:
+        """For an id without a file: what file comes near, as the end of a sentence; often empty."""
+        if name not in self.met:
+            return ""
+        if stem_of(name) == stem_of(self.met[name]):
+            return f"; there is {self.met[name]}, in another folder: give its path"
+        return f"; there is {self.met[name]}: did a spreadsheet change the id? Keep ids as text, with their zeros"
+
+
+def _core(name: str) -> str:
+    """What a spreadsheet leaves of an id: "0012.png" and "12.0" are both "12".
+
+    >>> _core("0012"), _core("12.0"), _core("a/0012.png"), _core("A01")
+    ('12', '12', '12', 'a01')
+    """
+    bare = _POINT_ZERO.sub("", stem_of(name)).casefold()
+    return bare.lstrip("0") or "0" if bare.isdecimal() else bare
+
+
+def nothing_joined(table: str, source: str, ids: Iterable[str], files: list[str], near: NearIds) -> UsageError:
+    """The error for a table none of whose rows names a file; `files`: the first names of the archive."""
+    names = list(ids)
+    shown = ", ".join(map(repr, names[:_SHOWN]))
+    seen = ", ".join(map(repr, files[:_SHOWN])) or "none"
+    hint = next((text for name in names if (text := near.hint(name))), "")
+    return UsageError(
+        f"{table}: none of its {len(names):,} ids names a file of {source} (ids: {shown}; files: {seen}){hint}; "
+        "ids are paths below it, file names, or names without their ending"
+    )
