@@ -123,8 +123,7 @@ def train(run: Run, arguments: TrainArguments) -> None:
     prepared = open_prepared(data)
     prepared.check_image(recipe.image)
     driver.check_labels(recipe, prepared)
-    for text in cautions(prepared.manifest.get("tables", {"read": []})["read"]):
-        say(text)
+    _say_cautions(prepared.manifest)
     run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed, workers=arguments.workers)
     driver.check_pretraining(recipe, prepared, pretrain)
     options = driver.TrainOptions(data, out, pretrain, arguments.workers, arguments.gpu, arguments.track)
@@ -301,6 +300,12 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     lost = summary["rejected"] + summary["failed"]
     if arguments.strict and lost:
         raise StrictError(f"{lost} of {summary['inputs']} inputs were rejected or failed, see {out}/report.html")
+
+
+def _say_cautions(manifest: dict[str, Any]) -> None:
+    """Say before training what of the labels must be looked at."""
+    for text in cautions(manifest.get("tables", {"read": []})["read"]):
+        say(text)
 
 
 def _check_tables(run: Run, archive: Archive) -> None:
