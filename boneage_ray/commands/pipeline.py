@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from boneage_ray import storage
 from boneage_ray.archives.archive import Archive
