@@ -109,7 +109,7 @@ def check_versions(client: JobSubmissionClient, address: str) -> None:
 
 
 @dataclass(frozen=True)
-class Upload:
+class JobUpload:
     """What Ray uploads of this machine: files and bytes before compression."""
 
     files: int = 0
@@ -121,7 +121,7 @@ class Upload:
         return f"{self.files} file(s), {shown}"
 
 
-def measured_upload(spec: JobSpec) -> Upload:
+def measured_upload(spec: JobSpec) -> JobUpload:
     """The working folder and modules of this machine, but for what .gitignore, .rayignore and `excludes` leave out."""
     from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
 
@@ -137,7 +137,7 @@ def measured_upload(spec: JobSpec) -> Upload:
         excludes = [_get_excludes(place, spec.env.excludes)] if spec.env.excludes and place.is_dir() else []
         whole = os.environ.get("RAY_RUNTIME_ENV_IGNORE_GITIGNORE") == "1"
         _dir_travel(place, excludes, add, include_gitignore=not whole, logger=quiet)
-    return Upload(len(found), sum(found))
+    return JobUpload(len(found), sum(found))
 
 
 def submit_job(client: JobSubmissionClient, request: dict[str, Any], address: str, clean: Clean) -> str:

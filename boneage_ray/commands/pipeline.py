@@ -127,7 +127,7 @@ def train(run: Run, arguments: TrainArguments) -> None:
     _say_cautions(prepared.manifest)
     run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed, workers=arguments.workers)
     driver.check_pretraining(recipe, prepared, pretrain)
-    options = driver.TrainOptions(data, out, pretrain, arguments.workers, arguments.gpu, arguments.track)
+    options = driver.TrainOptions(data, out, pretrain, arguments.workers, arguments.gpu, track=arguments.track)
     mark = driver.training_fingerprint(recipe, prepared, options)
     if parts.claim(out, mark, arguments.overwrite, "train") and not arguments.resume:
         raise parts.held_by_same_run(out)
