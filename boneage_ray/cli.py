@@ -46,6 +46,17 @@ ColumnOption = Annotated[
 ValueOption = Annotated[
     list[str], typer.Option("--value", help="What a cell of the sex column means: CELL=F, CELL=M or CELL=unknown.")
 ]
+VoiOption = Annotated[
+    str | None,
+    typer.Option("--voi", help="DICOM gray levels: file (its window), or none (all); by default as the recipe says."),
+]
+HeaderGateOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--header-gate/--no-header-gate",
+        help="Reject DICOM of another modality or region; by default as the recipe says.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -191,6 +202,8 @@ def score(
     ] = None,
     gpu: GpuOption = False,
     runtime: RuntimeOption = "torch",
+    voi: VoiOption = None,
+    header_gate: HeaderGateOption = None,
     overwrite: OverwriteOption = False,
     strict: StrictOption = False,
     json: JsonOption = False,
@@ -200,7 +213,20 @@ def score(
     from boneage_ray.commands import pipeline
 
     arguments = pipeline.ScoreArguments(
-        source, model, out, metadata, sex, pixel_spacing_mm, gpu, overwrite, strict, runtime, column, value
+        source,
+        model,
+        out,
+        metadata,
+        sex,
+        pixel_spacing_mm,
+        gpu,
+        overwrite,
+        strict,
+        runtime,
+        column,
+        value,
+        voi,
+        header_gate,
     )
     _execute("score", pipeline.score, arguments, json, debug)
 
@@ -245,12 +271,14 @@ def serve(
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
     runtime: RuntimeOption = "torch",
+    voi: VoiOption = None,
+    header_gate: HeaderGateOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Answer single requests over HTTP: POST /v1/predict."""
     from boneage_ray.commands import service
 
-    _execute("serve", service.serve, service.ServeArguments(model, host, port, runtime), False, debug)
+    _execute("serve", service.serve, service.ServeArguments(model, host, port, runtime, voi, header_gate), False, debug)
 
 
 @app.command()

@@ -83,6 +83,7 @@ Reason = Literal[
     "no_pixels",
     "multi_frame",
     "too_large",
+    "wrong_modality",
     "blank",
     "low_contrast",
     "inverted",

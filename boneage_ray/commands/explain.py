@@ -46,7 +46,7 @@ def explain(run: Run, arguments: ExplainArguments) -> None:
         where = "" if item.uri in data.message else f"{item.uri}: "
         raise NoUsableInputError(f"{where}{data.message}")
     predictor = Predictor(bundle.load(models.members[0].uri))
-    (image,) = models.scored_images
+    (image,) = models.scored_images()
     with DecoderPool(image) as pool:
         case = load_input(item, data, pool.prepare)
     found = findings_of(models.recipe).explain(predictor, case, data)

@@ -13,12 +13,14 @@ from boneage_ray.archives.notes import cautions
 from boneage_ray.archives.tables import in_words
 from boneage_ray.commands.words import (
     absolute_places,
+    known_reading,
     known_sex,
     line,
     model_facts,
     model_notes,
     model_places,
     quoted,
+    reading_flags,
     refuse_overlap,
 )
 from boneage_ray.errors import GateMissedError, StrictError, UsageError
@@ -60,7 +62,7 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     refuse_overlap(out, "SOURCE", [source])
     archive = open_archive(source, labels, read_choices(arguments.columns, arguments.values))
     _check_tables(run, archive)
-    options = PrepareOptions(out, recipe.image, recipe.split, splits, arguments.overwrite)
+    options = PrepareOptions(out, recipe.image, recipe.split, splits, arguments.overwrite, recipe.task_kind.region)
     run.note(recipe=recipe.model_dump(mode="json"), source=source, labels=labels)
     _connect(run)
     with timed(run, "prepare"):
@@ -243,6 +245,8 @@ class ScoreArguments:
     runtime: str = TORCH
     columns: list[str] = field(default_factory=list)
     values: list[str] = field(default_factory=list)
+    voi: str | None = None
+    header_gate: bool | None = None
 
 
 def score(run: Run, arguments: ScoreArguments) -> None:
@@ -253,6 +257,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     from boneage_ray.scoring.score import ScoreOptions, problems, score_archive
 
     sex, runtime = known_sex(arguments.sex), check_runtime(arguments.runtime, arguments.gpu)
+    reading = known_reading(arguments.voi, arguments.header_gate)
     source, model, out = (
         storage.absolute(arguments.source),
         model_places(arguments.model),
@@ -265,10 +270,10 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     refuse_overlap(out, "SOURCE", [source])
     refuse_overlap(out, "--model", model)
     models = resolve(model)
-    mask_files = any(image.mask == "file" for image in models.scored_images)
+    mask_files = any(image.mask == "file" for image in models.scored_images())
     archive = FilesArchive(source, metadata, sex, arguments.pixel_spacing_mm, mask_files, choices)
     _check_tables(run, archive)
-    options = ScoreOptions(source, model, out, arguments.overwrite, arguments.gpu, runtime)
+    options = ScoreOptions(source, model, out, arguments.overwrite, arguments.gpu, runtime, reading)
     _connect(run)
     with timed(run, "score"):
         summary = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
@@ -285,12 +290,13 @@ def score(run: Run, arguments: ScoreArguments) -> None:
         pixel_spacing_mm=arguments.pixel_spacing_mm,
         gpu=arguments.gpu or None,
         runtime=None if runtime == TORCH else runtime,
+        **reading_flags(reading),
     )
     facts = {"Archive": source, "Place": " ".join(model), **model_facts(models)}
     findings = findings_of(models.recipe)
     page = score_page(summary, problems(out), facts, command, findings)
     storage.write_text(storage.join(out, "report.html"), page)
-    run.note(counts=summary, compute=summary["compute"], runtime=runtime)
+    run.note(counts=summary, compute=summary["compute"], runtime=runtime, reading=reading.model_dump())
     run.note(source=source, model=model[0] if len(model) == 1 else model)
     run.note(inputs_fingerprint=summary["fingerprint"], **model_notes(models))
     run.finish(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from boneage_ray.commands.words import model_places
+from boneage_ray.commands.words import known_reading, model_places
 from boneage_ray.errors import UsageError
 from boneage_ray.prediction.runtimes import TORCH
 from boneage_ray.runtime import cluster
@@ -27,13 +27,16 @@ class ServeArguments:
     host: str = "127.0.0.1"
     port: int = 8000
     runtime: str = TORCH
+    voi: str | None = None
+    header_gate: bool | None = None
 
 
 def serve(run: Run, arguments: ServeArguments) -> None:
     """Answer requests until SIGINT or SIGTERM."""
     from boneage_ray.serving.placement import inspect_models
 
-    service = ServiceArguments(models=model_places(arguments.models), runtime=arguments.runtime)
+    reading = known_reading(arguments.voi, arguments.header_gate)
+    service = ServiceArguments(models=model_places(arguments.models), runtime=arguments.runtime, **reading.model_dump())
     guarded = bool(api_tokens())
     check_exposure(arguments.host, guarded)
     service.web_config()  # a limit that has no use is refused before Ray starts

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from boneage_ray import builtin, storage
 from boneage_ray.anatomy.growth import Sex
@@ -14,6 +14,7 @@ from boneage_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from boneage_ray.prediction.members import Models
+    from boneage_ray.preparation.prepare import Reading
 
 
 def absolute_places(places: str | list[str]) -> list[str]:
@@ -31,6 +32,21 @@ def known_sex(text: str | None) -> Sex | None:
     if text not in (None, "F", "M"):
         raise UsageError(f"--sex {text}: F or M is needed; leave it out where it is unknown")
     return cast("Sex | None", text)
+
+
+def known_reading(voi: str | None, header_gate: bool | None) -> Reading:
+    """What --voi and --header-gate say. Raises `UsageError` for another --voi than file and none."""
+    from boneage_ray.preparation.prepare import Reading
+
+    if voi not in (None, "file", "none"):
+        raise UsageError(f"--voi {voi}: file (a DICOM file's window) or none (all of its gray levels) is needed")
+    return Reading(voi=cast("Literal['file', 'none'] | None", voi), header_gate=header_gate)
+
+
+def reading_flags(reading: Reading) -> dict[str, object]:
+    """The flags of `known_reading` for a command to paste."""
+    gate = reading.header_gate
+    return {"voi": reading.voi, "header_gate": gate or None, "no_header_gate": gate is False or None}
 
 
 def refuse_overlap(out: str, flag: str, places: Iterable[str]) -> None:

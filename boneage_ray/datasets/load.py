@@ -17,6 +17,8 @@ from boneage_ray.preparation.split import SPLITS, Split
 
 READ_CPUS = 0.25
 SHUFFLE_ROWS, SHUFFLE_BYTES = 1024, 2**29
+# What the gate by header lets pass has the same pixels, whatever it expects.
+_GATE = {"quality.header_gate", "quality.body_part"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class PreparedData:
         """Raise `MismatchError` unless the data were prepared with a recipe's image settings."""
         defaults = _flat(ImageConfig().model_dump(mode="json"))  # for settings that are newer than the data
         made, asked = defaults | _flat(self.manifest["image"]), _flat(config.model_dump(mode="json"))
-        differing = sorted(name for name in made.keys() | asked.keys() if made.get(name) != asked.get(name))
+        names = (made.keys() | asked.keys()) - _GATE
+        differing = sorted(name for name in names if made.get(name) != asked.get(name))
         if differing:
             found = ", ".join(f"{name} {made.get(name)} instead of {asked.get(name)}" for name in differing)
             raise MismatchError(f"{self.uri} was prepared with image {found}; run `boneage prepare` for this recipe")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from boneage_ray.anatomy.growth import Sex
+from boneage_ray.anatomy.regions import View
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,9 @@ class Radiograph:
 
     `pixels`: (height, width), uint8 or uint16. `pixel_spacing_mm`: mm per pixel, or None with source None.
     `uids`: study_uid, series_uid, sop_uid, where the file has them. `patient`: a hash that is equal for
-    all images of one patient, never the id itself. `body_part`: the body part examined by the header, or None. `flags`: warnings
-    that do not stop the file from being used.
+    all images of one patient, never the id itself. `modality`: the code of the header. `regions`: the words of
+    anatomy/regions.py by which the header names the body part. `view`: the view by the header. `flags`: warnings that do not stop
+    the file from being used.
     """
 
     pixels: npt.NDArray[Any]
@@ -26,5 +28,7 @@ class Radiograph:
     pixel_spacing_source: str | None = None
     uids: dict[str, str] = field(default_factory=dict)
     patient: str | None = None
-    body_part: str | None = None
+    modality: str | None = None
+    regions: tuple[str, ...] = ()
+    view: View | None = None
     flags: tuple[str, ...] = ()

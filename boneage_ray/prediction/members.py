@@ -21,7 +21,7 @@ from typing import Any
 
 from boneage_ray import __version__, builtin, bundle, storage
 from boneage_ray.errors import MismatchError, StorageError, UsageError
-from boneage_ray.preparation.prepare import ImageConfig
+from boneage_ray.preparation.prepare import AS_THE_RECIPE_SAYS, ImageConfig, Reading
 from boneage_ray.recipes.recipe import Recipe, build_recipe
 
 KIND = "boneage-ray ensemble"
@@ -58,12 +58,11 @@ class Models:
         """The recipe that decides the task: of the first member, as all members have the same task."""
         return self.members[0].recipe
 
-    @property
-    def scored_images(self) -> tuple[ImageConfig, ...]:
-        """`images` as files are scored: a model that predicts masks needs none."""
-        if not self.recipe.task_kind.learns_masks:
-            return self.images
-        return tuple(image.model_copy(update={"mask": "none"}) for image in self.images)
+    def scored_images(self, reading: Reading = AS_THE_RECIPE_SAYS) -> tuple[ImageConfig, ...]:
+        """`images` as files are scored: of the region of the task; a model that predicts masks needs none."""
+        kind = self.recipe.task_kind
+        images = (reading.of(image).expecting(kind.region) for image in self.images)
+        return tuple(image.model_copy(update={"mask": "none"}) if kind.learns_masks else image for image in images)
 
 
 def resolve(uris: Sequence[str], expected: str | None = None) -> Models:

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 from pydantic import BaseModel, ConfigDict, Field
 
 from boneage_ray.anatomy.growth import Sex
+from boneage_ray.anatomy.regions import View
 from boneage_ray.errors import InputProblem, Reason, Status, Step
 from boneage_ray.preparation.prepare import ImageConfig, PreparedImage
 
@@ -55,7 +56,9 @@ class SourceFields(_Header):
     pixel_spacing_source: str | None
     uids: dict[str, str]
     patient: str | None
-    body_part: str | None
+    modality: str | None
+    regions: tuple[str, ...]
+    view: View | None
     flags: tuple[str, ...]
 
 

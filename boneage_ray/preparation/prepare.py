@@ -14,8 +14,9 @@ from boneage_ray.decoding.decode import decode
 from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.errors import InputProblem
 from boneage_ray.preparation import enhance, masking
+from boneage_ray.preparation.header_gate import check_header
 from boneage_ray.preparation.localise import find_hand, widen
-from boneage_ray.preparation.quality import QualityConfig, check_body_part, check_quality, thumbnail
+from boneage_ray.preparation.quality import ExpectedRegion, QualityConfig, check_quality, thumbnail
 
 
 class ImageConfig(BaseModel):
@@ -42,6 +43,30 @@ class ImageConfig(BaseModel):
     sharpen: float = Field(default=0.0, ge=0, description="0 switches Laplacian sharpening off")
     max_megapixels: float = Field(default=100.0, gt=0)
     quality: QualityConfig = QualityConfig()
+
+    def expecting(self, region: ExpectedRegion) -> ImageConfig:
+        """These settings for files that should show this region, unless they name one themselves."""
+        if self.quality.body_part != "any":
+            return self
+        return self.model_copy(update={"quality": self.quality.model_copy(update={"body_part": region})})
+
+
+class Reading(BaseModel):
+    """What a command or a service changes of how a model reads files; None leaves it as the recipe says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    voi: Literal["file", "none"] | None = None
+    header_gate: bool | None = None
+
+    def of(self, image: ImageConfig) -> ImageConfig:
+        """The image settings of a recipe with these changes."""
+        gate = image.quality.header_gate if self.header_gate is None else self.header_gate
+        quality = image.quality.model_copy(update={"header_gate": gate})
+        return image.model_copy(update={"voi": self.voi or image.voi, "quality": quality})
+
+
+AS_THE_RECIPE_SAYS = Reading()
 
 
 @dataclass(frozen=True)
@@ -84,7 +109,7 @@ def prepare_radiograph(radiograph: Radiograph, config: ImageConfig, mask_data: b
     configuration needs (step mask).
     """
     try:
-        check_body_part(radiograph.body_part, config.quality)
+        check_header(radiograph, config.quality)
         pixels, gate_flags = check_quality(radiograph.pixels, config.quality)
         image = enhance.to_uint8(pixels)
         mask = _mask_of(image, config, mask_data)

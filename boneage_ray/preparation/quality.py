@@ -6,7 +6,6 @@ on the bit depth: an 8-bit picture and the same one in 16 bits have the same res
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
 import cv2
@@ -18,23 +17,11 @@ from boneage_ray.drawing import encode_png
 from boneage_ray.errors import InputProblem, Reason
 from boneage_ray.preparation import enhance
 
+ExpectedRegion = Literal["any", "hand", "head"]
 LOOK = 160
 _DEPTHS = (8, 10, 12, 14, 16)
 _SHUTTER_STEP = 0.3  # of the picture's range, over more than half of a side
 _INNER = 0.2  # margin that may hold a collimation border
-_UPPER_LIMB = "HAND WRIST FINGER FINGERS THUMB CARPAL CARPUS"
-_HEAD = "SKULL HEAD FACE FACIAL JAW JAWS MAXILLA MANDIBLE TEETH TOOTH DENTAL TMJ ORBIT ORBITS SINUS SINUSES"
-_NECK = "NECK CSPINE CERVICAL SPINE"
-_ELSEWHERE = (
-    "CHEST THORAX RIB RIBS STERNUM LUNG HEART BREAST ABDOMEN PELVIS HIP HIPS SACRUM COCCYX LSPINE TSPINE LSSPINE LUMBAR "
-    "THORACIC FEMUR THIGH KNEE KNEES PATELLA LEG TIBIA FIBULA ANKLE FOOT FEET TOE TOES HEEL CALCANEUS SHOULDER CLAVICLE "
-    "SCAPULA HUMERUS ELBOW"
-)
-# expected: (words of it, words of another region). Words in neither, such as ARM or EXTREMITY, are accepted.
-_REGIONS = {
-    "hand": (_UPPER_LIMB.split(), f"{_HEAD} {_NECK} {_ELSEWHERE}".split()),
-    "head": (f"{_HEAD} {_NECK}".split(), f"{_UPPER_LIMB} {_ELSEWHERE}".split()),
-}
 
 
 class QualityConfig(BaseModel):
@@ -49,8 +36,9 @@ class QualityConfig(BaseModel):
     min_contrast: float = Field(default=0.065, ge=0, description="span of gray levels needed in the whole image")
     inverted: Literal["correct", "reject", "keep"] = Field(default="correct", description="handling of black bones")
     inverted_score: float = Field(default=0.25, ge=0, le=1, description="score from which bones count as black")
-    body_part: Literal["any", "hand", "head"] = Field(
-        default="any", description="expected region; an image whose file names another region is rejected"
+    header_gate: bool = Field(default=True, description="reject DICOM files of another modality, region or view")
+    body_part: ExpectedRegion = Field(
+        default="any", description="the region that the header gate expects; any: that of the task"
     )
 
 
@@ -69,27 +57,11 @@ def check_quality(pixels: npt.NDArray[Any], config: QualityConfig) -> tuple[npt.
     if verdict == "upright":
         return pixels, ()
     if config.inverted == "reject":
-        _reject("inverted", "bones are darker than the background; they must be brighter")
+        raise rejection("inverted", "bones are darker than the background; they must be brighter")
     if config.inverted == "keep":
         return pixels, ("inverted",)
     white = 255 if pixels.dtype == np.uint8 else int(pixels.max())
     return np.subtract(white, pixels, dtype=pixels.dtype), ("inverted_corrected",)
-
-
-def check_body_part(named: str | None, config: QualityConfig) -> None:
-    """Raise `InputProblem` (wrong_body_part) if the file names another region than the config expects.
-
-    `named`: DICOM Body Part Examined (0018,0015; PS3.16 annex L) or None. Unknown and unspecific words are accepted.
-    """
-    if named is None or config.body_part == "any":
-        return
-    words = set(re.findall(r"[A-Z]+", named.upper()))
-    if re.fullmatch(r"[CTL]S? SPINE", " ".join(re.findall(r"[A-Z]+", named.upper()))):
-        words = {named.upper()[0] + "SPINE"}
-    expected, elsewhere = _REGIONS[config.body_part]
-    if words & set(elsewhere) and not words & set(expected):
-        where = sorted(words & set(elsewhere))[0]
-        _reject("wrong_body_part", f"the file says {where}; a radiograph of the {config.body_part} is needed")
 
 
 def thumbnail(pixels: npt.NDArray[Any], side: int = 96) -> bytes:
@@ -104,10 +76,12 @@ def thumbnail(pixels: npt.NDArray[Any], side: int = 96) -> bytes:
 
 def _check_shape(height: int, width: int, config: QualityConfig) -> None:
     if min(height, width) < config.min_side:
-        _reject("too_small", f"{width} x {height} pixels; the shorter side must have at least {config.min_side}")
+        raise rejection(
+            "too_small", f"{width} x {height} pixels; the shorter side must have at least {config.min_side}"
+        )
     aspect = max(height, width) / min(height, width)
     if aspect > config.max_aspect:
-        _reject("wrong_aspect", f"the aspect ratio is {aspect:.1f}; at most {config.max_aspect:g} is allowed")
+        raise rejection("wrong_aspect", f"the aspect ratio is {aspect:.1f}; at most {config.max_aspect:g} is allowed")
 
 
 def _check_contrast(look: npt.NDArray[np.float32], config: QualityConfig) -> None:
@@ -117,14 +91,16 @@ def _check_contrast(look: npt.NDArray[np.float32], config: QualityConfig) -> Non
     middle = look[top : height - top, left : width - left]
     bulk = _span(middle, 15)  # letters cover less
     if bulk < config.blank_range:
-        _reject("blank", f"inner gray levels span {bulk:.1%} of the scale; {config.blank_range:.1%} is needed")
+        raise rejection("blank", f"inner gray levels span {bulk:.1%} of the scale; {config.blank_range:.1%} is needed")
     inner = _span(middle, 5)
     if inner < config.min_inner_contrast:
         needed = config.min_inner_contrast
-        _reject("low_contrast", f"inner gray levels span {inner:.1%} of the scale; {needed:.1%} is needed")
+        raise rejection("low_contrast", f"inner gray levels span {inner:.1%} of the scale; {needed:.1%} is needed")
     whole = _span(look, 1)
     if whole < config.min_contrast:
-        _reject("low_contrast", f"gray levels span {whole:.1%} of the scale; {config.min_contrast:.1%} is needed")
+        raise rejection(
+            "low_contrast", f"gray levels span {whole:.1%} of the scale; {config.min_contrast:.1%} is needed"
+        )
 
 
 def _polarity(look: npt.NDArray[np.float32], certain: float) -> Literal["upright", "inverted", "uncertain"]:
@@ -245,5 +221,6 @@ def _normalised(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.asarray(np.clip(scaled, -0.3, 1.3) - 0.5, np.float32)
 
 
-def _reject(reason: Reason, message: str) -> None:
-    raise InputProblem("quality", reason, message, status="rejected")
+def rejection(reason: Reason, message: str) -> InputProblem:
+    """The problem of an image that the gate refuses."""
+    return InputProblem("quality", reason, message, status="rejected")

@@ -28,6 +28,7 @@ from boneage_ray.errors import MismatchError, NoUsableInputError
 from boneage_ray.preparation.cases import CASES, run_cases
 from boneage_ray.preparation.overview import copies, overview
 from boneage_ray.preparation.prepare import ImageConfig
+from boneage_ray.preparation.quality import ExpectedRegion
 from boneage_ray.preparation.split import (
     SPLITS,
     Assignment,
@@ -52,13 +53,17 @@ _BIG = ("image", "mask", "thumbnail", "vertebral", "facial", "to_original", "mes
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """The options of a preparation from the command line; `splits`: the URI of a split table to reuse."""
+    """The options of a preparation from the command line; `splits`: the URI of a split table to reuse.
+
+    `region`: what the radiographs should show, for the gate by header.
+    """
 
     out: str
     image: ImageConfig
     split: SplitConfig = field(default_factory=SplitConfig)
     splits: str | None = None
     overwrite: bool = False
+    region: ExpectedRegion = "any"
 
 
 def prepare_archive(
@@ -70,7 +75,7 @@ def prepare_archive(
     """
     given = read_splits(storage.read_text(options.splits), options.splits) if options.splits else None
     # The cases do not depend on the split: after an error of the split, a run with another one reuses them.
-    mark = parts.fingerprint(source, options.image.model_dump(mode="json"), __version__)
+    mark = parts.fingerprint(source, options.image.model_dump(mode="json"), options.region, __version__)
     whole_mark = parts.fingerprint(mark, options.split.model_dump(mode="json"), given and given.splits)
     listing = ArchiveParts(archive, CASES)
     parts.check_not_empty(listing, source)
@@ -81,7 +86,7 @@ def prepare_archive(
         say("prepare: done already")
         return finished
     nodes.check_places(lease.holding(options.out), [("SOURCE", source)])
-    arguments = {"out": options.out, "image": options.image.model_dump(), "key": mark}
+    arguments = {"out": options.out, "image": options.image.expecting(options.region).model_dump(), "key": mark}
     completed = parts.complete(
         parts.PartsJob("prepare", options.out, listing, (CASES,)), partial(run_cases, arguments=arguments)
     )

@@ -24,7 +24,7 @@ from boneage_ray.findings.task_findings import ScoredFiles, findings_of
 from boneage_ray.prediction import members
 from boneage_ray.prediction.runtimes import TORCH, Compute
 from boneage_ray.preparation.isolated import DecoderPool
-from boneage_ray.preparation.prepare import PreparedImage
+from boneage_ray.preparation.prepare import AS_THE_RECIPE_SAYS, PreparedImage, Reading
 from boneage_ray.records.schema import Row, from_table, result_schema, to_table
 from boneage_ray.runtime import lease, nodes, parts
 from boneage_ray.runtime.cluster import run_parts
@@ -51,6 +51,7 @@ class ScoreOptions:
     overwrite: bool = False
     gpu: bool = False
     runtime: str = TORCH
+    reading: Reading = AS_THE_RECIPE_SAYS
 
 
 def score_archive(
@@ -62,7 +63,8 @@ def score_archive(
     """
     models = members.resolve(options.models)
     sha256 = models.sha256
-    other = [] if options.runtime == TORCH else [options.runtime]
+    other: list[Any] = [] if options.runtime == TORCH else [options.runtime]
+    other += [] if options.reading == AS_THE_RECIPE_SAYS else [options.reading.model_dump()]
     mark = parts.fingerprint(options.source, sha256, __version__, *other)
     listing = ArchiveParts(archive, RESULTS)
     parts.check_not_empty(listing, options.source)
@@ -93,6 +95,7 @@ def _run(
         "sha256": sha256,
         "source": options.source,
         "out": options.out,
+        "reading": options.reading,
         "compute": Compute(resources.threads, compute.device, options.runtime, compute.auto),
     }
     return run_parts(rows, ScoreWorker, arguments, resources)
@@ -101,7 +104,9 @@ def _run(
 class ScoreWorker:
     """Fetches, decodes, predicts and writes one part."""
 
-    def __init__(self, models: list[str], sha256: str, source: str, out: str, compute: Compute) -> None:
+    def __init__(
+        self, models: list[str], sha256: str, source: str, out: str, reading: Reading, compute: Compute
+    ) -> None:
         # torch is imported here, in the actor; the driver does without.
         import torch
 
@@ -112,7 +117,7 @@ class ScoreWorker:
         found = members.resolve(models, sha256)
         self.predictor = ensemble.load_predictor(found, compute.device, compute.runtime, compute.auto)
         self.add = findings_of(found.recipe).adder(ScoredFiles(source, self._write))
-        self.pools = [DecoderPool(image, processes=compute.threads) for image in found.scored_images]
+        self.pools = [DecoderPool(image, processes=compute.threads) for image in found.scored_images(reading)]
         self.meter = ScoreMeter([pool.counts for pool in self.pools])
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from boneage_ray.prediction.predictor import CPU_BATCH, Predictor
 from boneage_ray.prediction.rows import Loaded, load_input, score_rows
 from boneage_ray.prediction.runtimes import TORCH, check_runtime
 from boneage_ray.preparation.isolated import DecoderPool
-from boneage_ray.preparation.prepare import prepare_radiograph
+from boneage_ray.preparation.prepare import AS_THE_RECIPE_SAYS, Reading, prepare_radiograph
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics
 from boneage_ray.serving.arguments import ServiceArguments, read_arguments
@@ -48,7 +48,9 @@ _POLL_S = 0.2
 class ModelReplica:
     """One model in one process: decodes in threads, predicts in batches. Ready once it has predicted."""
 
-    def __init__(self, uri: str, sha256: str, placement: Placement, runtime: str = TORCH) -> None:
+    def __init__(
+        self, uri: str, sha256: str, placement: Placement, runtime: str = TORCH, reading: Reading = AS_THE_RECIPE_SAYS
+    ) -> None:
         import cv2
         import torch
 
@@ -59,7 +61,7 @@ class ModelReplica:
         self.predictor = ensemble.load_predictor(models, "cuda" if placement.gpus else "cpu", runtime)
         self.findings = findings_of(models.recipe)
         self.add = self.findings.adder()
-        self.images = models.images
+        self.images = models.scored_images(reading)
         self.pools = [DecoderPool(image, threads) for image in self.images]
         self.batch_sizes: list[int] = []
         self.model_in_use = threading.Lock()
@@ -193,7 +195,7 @@ def _model_deployment(model: ModelPlace, placement: Placement, arguments: Servic
         ray_actor_options={"num_cpus": placement.cpus, "num_gpus": placement.gpus},
         max_constructor_retry_count=1,
     )
-    return deployment.bind(model.uri, model.info.model_sha256, placement, arguments.runtime)
+    return deployment.bind(model.uri, model.info.model_sha256, placement, arguments.runtime, arguments.reading)
 
 
 def start(application: serve.Application, host: str, port: int, stopped: Callable[[], bool] = lambda: False) -> None:

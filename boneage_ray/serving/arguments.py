@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from boneage_ray.environment import real_number
 from boneage_ray.errors import UsageError
 from boneage_ray.prediction.runtimes import TORCH
+from boneage_ray.preparation.prepare import Reading
 
 if TYPE_CHECKING:
     from boneage_ray.serving.web import WebConfig
@@ -22,7 +23,7 @@ class ServiceArguments(BaseModel):
     """Models to serve, how many replicas of each, and what a replica gets. Tokens are a secret: see `api_tokens`.
 
     `cpus_per_model` and `gpus_per_model` are for clusters that grow: what is there when the service starts says little then.
-    `runtime`: torch or onnx.
+    `runtime`: torch or onnx. `voi`, `header_gate`: as --voi and --header-gate of `boneage serve`; None is as the recipe says.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,6 +35,13 @@ class ServiceArguments(BaseModel):
     max_upload_mb: float | None = Field(default=None, gt=0, le=2048)
     without_tokens: bool = False
     runtime: str = TORCH
+    voi: Literal["file", "none"] | None = None
+    header_gate: bool | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """What the service changes of how its models read files."""
+        return Reading(voi=self.voi, header_gate=self.header_gate)
 
     def web_config(self) -> WebConfig:
         """Tokens and the upload limit for the web app. Raises `UsageError` for a limit that is no use."""

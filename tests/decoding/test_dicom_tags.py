@@ -104,8 +104,33 @@ def test_the_patient_is_known_by_a_hash_only():
     assert "12345" not in repr(one).replace(str(one.patient), "")
 
 
+def concept(code, scheme, meaning):
+    """A sequence of one coded concept."""
+    item = pydicom.Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code, scheme, meaning
+    return [item]
+
+
 @pytest.mark.parametrize(
-    ("stored", "part"), [("hand", "HAND"), ("", None), ("LEFT HAND", "LEFT HAND"), ("Doe^Jane", None)]
+    ("extra", "regions"),
+    [
+        ({"BodyPartExamined": "hand"}, ("HAND",)),
+        ({"BodyPartExamined": "Hand li."}, ("HAND",)),
+        ({"BodyPartExamined": ""}, ()),
+        ({"BodyPartExamined": "Doe^Jane"}, ()),
+        ({"BodyPartExamined": "", "AnatomicRegionSequence": concept("T-D8700", "SRT", "")}, ("HAND",)),
+        ({"BodyPartExamined": "", "AnatomicRegionSequence": concept("T-04000", "SRT", "Breast")}, ("BREAST",)),
+        ({"AnatomicRegionSequence": concept("74670003", "SCT", "Wrist joint")}, ("HAND", "WRIST")),
+    ],
 )
-def test_body_part(stored, part):
-    assert read(BodyPartExamined=stored).body_part == part
+def test_regions_are_known_words_and_no_other_text(extra, regions):
+    assert read(**extra).regions == regions
+
+
+def test_modality_and_view():
+    assert [read(Modality=code).modality for code in ("CR", "ct", "", "Doe^Jane")] == ["CR", "CT", None, None]
+    assert [read(ViewPosition=view).view for view in ("PA", "LL", "MLO", "", "Doe")] == [
+        *("frontal", "lateral", "mammogram"),
+        *(None, None),
+    ]
+    assert read(ViewCodeSequence=concept("R-10214", "SRT", "postero-anterior")).view == "frontal"

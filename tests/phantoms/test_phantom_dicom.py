@@ -85,7 +85,7 @@ def test_cephalograms_know_their_spacing(tmp_path):
     radiograph = decode_dicom((tmp_path / "images" / "001.dcm").read_bytes(), 1, "file")
     assert radiograph.pixel_spacing_mm == pytest.approx(entry.pixel_spacing_mm, rel=1e-6)
     assert radiograph.pixel_spacing_source == "dicom:PixelSpacing"
-    assert (entry.image, radiograph.sex, radiograph.body_part) == ("001.dcm", None, "HEAD")
+    assert (entry.image, radiograph.sex, radiograph.regions) == ("001.dcm", None, ("HEAD",))
     assert json.loads((tmp_path / "vertebral" / "001.json").read_text())["imagePath"] == "../images/001.dcm"
 
 

@@ -106,7 +106,7 @@ def test_without_a_hand_the_whole_image_is_used_and_flagged():
 
 def test_a_refused_image_comes_with_a_thumbnail():
     blank = np.full((1000, 500), 7, np.uint8)
-    for radiograph in (Radiograph(blank), Radiograph(HAND, body_part="CHEST")):
+    for radiograph in (Radiograph(blank), Radiograph(HAND, regions=("CHEST",))):
         with pytest.raises(InputProblem) as caught:
             prepare_radiograph(radiograph, ImageConfig(quality=QualityConfig(body_part="hand")))
         small = cv2.imdecode(np.frombuffer(caught.value.thumbnail, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -10,7 +10,7 @@ from pictures import picture
 from boneage_ray.errors import InputProblem
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.phantoms.hand import hand_phantom
-from boneage_ray.preparation.quality import QualityConfig, check_body_part, check_quality, thumbnail
+from boneage_ray.preparation.quality import QualityConfig, check_quality, thumbnail
 
 
 def verdict(pixels, **settings):
@@ -142,44 +142,6 @@ def test_the_config_decides_how_inverted_images_are_handled():
     kept, flags = check_quality(image, QualityConfig(inverted="keep"))
     assert kept is image
     assert flags == ("inverted",)
-
-
-@pytest.mark.parametrize(
-    ("named", "hand", "head"),
-    [
-        (None, None, None),
-        ("", None, None),
-        ("HAND", None, "wrong_body_part"),
-        ("Left hand", None, "wrong_body_part"),
-        ("WRIST", None, "wrong_body_part"),
-        ("FOREARM", None, None),
-        ("UPPER EXTREMITY", None, None),
-        ("EXTREMITY", None, None),
-        ("UNKNOWN", None, None),
-        ("CHEST", "wrong_body_part", "wrong_body_part"),
-        ("ABDOMEN", "wrong_body_part", "wrong_body_part"),
-        ("FOOT", "wrong_body_part", "wrong_body_part"),
-        ("KNEE", "wrong_body_part", "wrong_body_part"),
-        ("SKULL", "wrong_body_part", None),
-        ("CSPINE", "wrong_body_part", None),
-        ("C-SPINE", "wrong_body_part", None),
-        ("CERVICAL SPINE", "wrong_body_part", None),
-        ("L SPINE", "wrong_body_part", "wrong_body_part"),
-        ("LSPINE", "wrong_body_part", "wrong_body_part"),
-        ("HEAD AND NECK", "wrong_body_part", None),
-        ("JAW", "wrong_body_part", None),
-    ],
-)
-def test_only_a_file_that_names_another_region_is_refused(named, hand, head):
-    for wanted, reason in (("any", None), ("hand", hand), ("head", head)):
-        config = QualityConfig(body_part=wanted)
-        if reason is None:
-            check_body_part(named, config)
-        else:
-            with pytest.raises(InputProblem) as caught:
-                check_body_part(named, config)
-            assert (caught.value.reason, caught.value.status) == (reason, "rejected")
-            assert f"a radiograph of the {wanted} is needed" in caught.value.message
 
 
 @pytest.mark.parametrize("shape", [(40, 30), (1000, 777), (3000, 50), (9, 4000)])

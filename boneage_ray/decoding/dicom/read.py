@@ -61,6 +61,8 @@ def _decode(data: bytes, max_megapixels: float, voi: Literal["file", "none"]) ->
         pixel_spacing_source=spacing.source,
         uids=tags.read_uids(file.tags),
         patient=tags.read_patient(file.tags),
-        body_part=tags.read_body_part(file.tags),
+        modality=tags.read_modality(file.tags),
+        regions=tags.read_regions(file.tags),
+        view=tags.read_view(file.tags),
         flags=(*flags, *frame.flags, *spacing.flags),
     )

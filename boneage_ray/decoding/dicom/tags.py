@@ -1,4 +1,4 @@
-"""Read the header values of a radiograph: pixel spacing with its source, sex, UIDs, a patient hash, the body part."""
+"""Read the header values of a radiograph: pixel spacing with its source, sex, UIDs, a patient hash, modality, regions, view."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from boneage_ray.anatomy.growth import Sex
+from boneage_ray.anatomy.regions import CODES, View, region_words, view_of
 from boneage_ray.archives.archive import SPACINGS_MM
 from boneage_ray.archives.cells import parse_sex
-from boneage_ray.decoding.dicom.values import numbers, text, whole_text
+from boneage_ray.decoding.dicom.values import BROKEN, numbers, text, whole_text
 
 # In this order; the first that is there decides.
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
@@ -73,7 +74,29 @@ def read_patient(tags: Dataset) -> str | None:
     return hashlib.sha256(f"{patient}\n{text(tags, 'IssuerOfPatientID')}".encode()).hexdigest()[:32]
 
 
-def read_body_part(tags: Dataset) -> str | None:
-    """BodyPartExamined in capitals, if it is a code string."""
-    value = text(tags, "BodyPartExamined").upper()
-    return value if re.fullmatch(r"[A-Z0-9_ ]{1,16}", value) else None
+def read_modality(tags: Dataset) -> str | None:
+    """The modality in capitals, if it is a code string."""
+    value = text(tags, "Modality").upper()
+    return value if re.fullmatch(r"[A-Z0-9]{1,16}", value) else None
+
+
+def read_regions(tags: Dataset) -> tuple[str, ...]:
+    """The known words of BodyPartExamined and AnatomicRegionSequence (anatomy/regions.py); of other text nothing is kept."""
+    codes, meanings = _concepts(tags, "AnatomicRegionSequence")
+    words = (*region_words(text(tags, "BodyPartExamined")), *(CODES[code] for code in codes if code in CODES))
+    return tuple(dict.fromkeys((*words, *(word for meaning in meanings for word in region_words(meaning)))))
+
+
+def read_view(tags: Dataset) -> View | None:
+    """The view by ViewPosition, else by ViewCodeSequence."""
+    return view_of([text(tags, "ViewPosition")]) or view_of(_concepts(tags, "ViewCodeSequence")[1])
+
+
+def _concepts(tags: Dataset, keyword: str) -> tuple[list[str], list[str]]:
+    """Code values and code meanings of the items of a sequence; none where it is damaged."""
+    try:
+        items = list(tags.get(keyword) or ())
+    except BROKEN:
+        return [], []
+    items = [item for item in items if isinstance(item, Dataset)]
+    return [text(item, "CodeValue") for item in items], [text(item, "CodeMeaning") for item in items]

@@ -28,6 +28,7 @@ AGE_TASK = TaskKind(
     findings="boneage_ray.tasks.age.findings:AgeFindings",
     figure=ValidationFigure("val_mae_months", "MAE", " months", 2, of="ages"),
     reported=("val_mae_months", "val_loss"),
+    region="hand",
     joins=True,
     blends=True,
 )

@@ -39,5 +39,6 @@ CEPHALOGRAM_TASK = TaskKind(
     findings="boneage_ray.tasks.cephalogram.findings:CephalogramFindings",
     figure=ValidationFigure("val_mre_px", "mean radial error", " px", 2, of="landmarks"),
     reported=("val_loss",),
+    region="head",
     next_split="val",  # the test split is opened once, after the validation split
 )

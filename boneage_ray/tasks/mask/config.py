@@ -27,5 +27,6 @@ MASK_TASK = TaskKind(
     figure=ValidationFigure("val_dice_mean", "Dice", "", 4, of="masks"),
     figure_chooses=False,
     reported=("val_dice_mean", "val_loss"),
+    region="hand",
     learns_masks=True,
 )
