@@ -18,8 +18,9 @@ class Radiograph:
     `pixels`: (height, width), uint8 or uint16. `pixel_spacing_mm`: mm per pixel, or None with source None.
     `uids`: study_uid, series_uid, sop_uid, where the file has them. `patient`: a hash that is equal for
     all images of one patient, never the id itself. `modality`: the code of the header. `regions`: the words of
-    anatomy/regions.py by which the header names the body part. `view`: the view by the header. `flags`: warnings that do not stop
-    the file from being used.
+    anatomy/regions.py by which the header names the body part. `view`: the view by the header. `voi`: in words, the window or
+    VOI LUT of the file, if the picture has less than half of its contrast under it. `flags`: warnings that do not stop the
+    file from being used.
     """
 
     pixels: npt.NDArray[Any]
@@ -31,4 +32,5 @@ class Radiograph:
     modality: str | None = None
     regions: tuple[str, ...] = ()
     view: View | None = None
+    voi: str | None = None
     flags: tuple[str, ...] = ()

@@ -59,6 +59,7 @@ class SourceFields(_Header):
     modality: str | None
     regions: tuple[str, ...]
     view: View | None
+    voi: str | None
     flags: tuple[str, ...]
 
 

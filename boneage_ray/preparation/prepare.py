@@ -114,6 +114,8 @@ def prepare_radiograph(radiograph: Radiograph, config: ImageConfig, mask_data: b
         image = enhance.to_uint8(pixels)
         mask = _mask_of(image, config, mask_data)
     except InputProblem as problem:
+        if radiograph.voi and problem.reason in ("blank", "low_contrast"):
+            problem.message += f"; this is under the {radiograph.voi} of the file: --voi none keeps all gray levels"
         problem.thumbnail = thumbnail(radiograph.pixels)
         raise
     image, to_original, step_flags, mask = prepare_pixels(image, config, mask)

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from boneage_ray.decoding.dicom.clipping import clipped_share
 from boneage_ray.decoding.dicom.gray import window_values
 from boneage_ray.decoding.dicom.read import decode_dicom
-from boneage_ray.phantoms.dicom import DicomTags, write_values
+from boneage_ray.phantoms.dicom import DicomTags, phantom_values, write_values
+from boneage_ray.phantoms.hand import hand_phantom
 
 ROW = np.array([[0, 1, 2, 3, 4, 5]], np.uint16)
 
@@ -176,3 +178,47 @@ def test_a_blank_image_is_black_and_not_flagged():
     radiograph = gray(np.full((2, 2), 700, np.uint16), WindowCenter=3, WindowWidth=5)
     assert set(levels(radiograph)) <= {0, 65535}
     assert radiograph.flags == ()
+
+
+@pytest.fixture(scope="module")
+def hand():
+    """The stored values of a hand of 12 bits; air is 0 to 600, bone is up to 4095."""
+    return phantom_values(hand_phantom(3, 60, "F", 192).image, DicomTags(1))
+
+
+@pytest.mark.parametrize(
+    ("center", "width"), [(128, 256), (200, 300), (1000, 500), (3500, 600), (2048, 1), (4000, 300)]
+)
+def test_a_window_that_ruins_the_picture_is_not_used(hand, center, width):
+    radiograph = gray(hand, WindowCenter=center, WindowWidth=width)
+    assert radiograph.flags == ("voi_clips",)
+    np.testing.assert_array_equal(radiograph.pixels, gray(hand, "none").pixels)
+    assert gray(hand, "none", WindowCenter=center, WindowWidth=width).flags == ()
+
+
+@pytest.mark.parametrize(("center", "width"), [(2048, 4096), (2248, 3200), (2048, 100_000)])
+def test_a_window_that_clips_little_is_used(hand, center, width):
+    radiograph = gray(hand, WindowCenter=center, WindowWidth=width)
+    assert radiograph.flags == ()
+    expected = np.rint(np.clip((hand - (center - 0.5)) / (width - 1) + 0.5, 0, 1) * 65535)
+    np.testing.assert_array_equal(radiograph.pixels, expected)
+
+
+def test_air_may_be_clipped_and_padding_does_not_count(hand):
+    # Half of the picture is air with noise, which a proper window makes black.
+    air = np.random.default_rng(0).integers(0, 40, hand.shape).astype(np.uint16)
+    film = np.hstack([air, np.maximum(hand, air)])
+    assert gray(film, WindowCenter=2148, WindowWidth=3896).flags == ()
+    padded = np.where(np.hstack([np.ones_like(air), np.zeros_like(air)]) == 1, 4095, film).astype(np.uint16)
+    assert gray(padded, WindowCenter=1900, WindowWidth=3600, PixelPaddingValue=4095).flags == ()
+
+
+def test_what_a_window_clips_is_a_share_of_the_differences():
+    # Two equal steps, from 0 to 100 to 200: what ends at 100 shows the first only.
+    frame = np.repeat(np.array([[0] * 40 + [100] * 40 + [200] * 40], np.uint8), 8, axis=0)
+    values, none = np.arange(256.0), np.zeros(256, bool)
+    for low, high, share in ((0, 200, 0.0), (0, 100, 0.5), (150, 200, 0.75), (210, 255, 1.0)):
+        shown = np.clip((values - low) / (high - low), 0, 1)
+        assert clipped_share(frame, values, shown, none) == pytest.approx(share, abs=1e-6)
+        assert clipped_share(frame, values, 1 - shown, none) == pytest.approx(share, abs=1e-6)
+    assert clipped_share(frame[:1], values, values > 50, none) == 0.0

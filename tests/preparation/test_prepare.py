@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.errors import InputProblem
+from boneage_ray.phantoms.dicom import DicomTags, encode_dicom
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.preparation import enhance
 from boneage_ray.preparation.localise import find_hand, widen
@@ -165,3 +166,17 @@ def test_no_real_radiograph_is_rejected():
         assert made.pixels.shape == (256, 256)
         assert made.pixels.std() > 5, path.name
         assert not any("invert" in flag for flag in made.flags), path.name
+
+
+def test_a_window_that_takes_the_contrast_is_named():
+    film = hand_phantom(3, 120, "F", 192).image
+    wide = encode_dicom(film, DicomTags(1, window=(2048, 100_000)))
+    with pytest.raises(InputProblem) as caught:
+        prepare_image(wide, ImageConfig(size=96))
+    assert caught.value.reason == "low_contrast"
+    named = "this is under the window (center 2048, width 100000) of the file: --voi none keeps all gray levels"
+    assert named in caught.value.message
+    assert prepare_image(wide, ImageConfig(size=96, voi="none")).flags == ()
+    with pytest.raises(InputProblem) as caught:
+        prepare_image(encode_dicom(film // 64 + 100, DicomTags(1, bits=8, window=(128, 256))), ImageConfig(size=96))
+    assert "window" not in caught.value.message

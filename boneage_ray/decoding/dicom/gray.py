@@ -12,7 +12,8 @@ entry where a negative first value is stored as US. The output:
 White is always the highest value. MONOCHROME1 and a Presentation LUT Shape of INVERSE have the same meaning (PS3.3 C.8.11.3.1.2)
 and invert once where both are present. Padding pixels are black and are left out of the range.
 
-Flags: `voi_unusable` (the file's VOI is invalid or leaves one gray level: all levels were kept), `rescale_unusable` (slope or
+Flags: `voi_unusable` (the file's VOI is invalid or leaves one gray level: all levels were kept), `voi_clips` (it would ruin the
+picture, clipping.py: all levels were kept), `rescale_unusable` (slope or
 intercept are invalid: 1 and 0 are used), `polarity_unclear` (photometric interpretation and presentation shape contradict each
 other).
 """
@@ -20,13 +21,14 @@ other).
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_windowing
 
+from boneage_ray.decoding.dicom.clipping import clipped_share, contrast_kept
 from boneage_ray.decoding.dicom.file import DicomFile
 from boneage_ray.decoding.dicom.layout import PixelLayout
 from boneage_ray.decoding.dicom.values import numbers, text, words
@@ -36,31 +38,46 @@ from boneage_ray.errors import InputProblem
 Table = npt.NDArray[np.float64]
 COLOUR_FLAGS = ("colour_converted",)
 _NARROWEST = 1e-12  # width of a window
+# Share of a picture's differences that a VOI may clip (clipping.py). Measured: the windows of 21 public radiographs (CR, DX, RG,
+# 9 different pictures) clip 0 to 0.033, windows that do not fit a hand's 12 bits 0.5 to 1. Of four hands under 26 windows each,
+# the predicted bone age moves by 1 to 6 months on average where less than 0.2 is clipped, by 13 from 0.2 to 0.3, by 19 from 0.3
+# to 0.4, and by 35 to 46 beyond.
+MOST_CLIPPED = 0.2
 _WEIGHTS = {"Red": 0.299, "Green": 0.587, "Blue": 0.114}  # ITU-R BT.601
 
 
-def from_stored(
-    file: DicomFile, frame: npt.NDArray[Any], layout: PixelLayout, voi: Literal["file", "none"]
-) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
-    """(rows, columns) bit patterns to gray, uint8 or uint16, and the flags."""
+class Shown(NamedTuple):
+    """(rows, columns) gray, uint8 or uint16, and flags; `voi`: in words, the VOI that took more than half of the contrast."""
+
+    pixels: npt.NDArray[Any]
+    flags: tuple[str, ...] = ()
+    voi: str | None = None
+
+
+def from_stored(file: DicomFile, frame: npt.NDArray[Any], layout: PixelLayout, voi: Literal["file", "none"]) -> Shown:
+    """(rows, columns) bit patterns to gray."""
     values = stored_values(layout.stored, layout.signed)
     padding = _padding(file.tags, layout, values, file.big_endian)
     used = _present(frame, len(values)) & ~padding
     modality, flags = modality_values(file.tags, values, file.big_endian)
     deep = layout.stored > 8 or "ModalityLUTSequence" in file.tags or "VOILUTSequence" in file.tags
     top = 65535 if deep else 255
-    gray = None
+    gray = full = _full_range(modality, modality[used] if deep else modality)
+    named = None
     if voi == "file" and has_voi(file.tags):
-        gray = voi_values(file.tags, modality, layout.signed or bool(modality.min() < 0), file.big_endian)
-        if gray is None or _flattens(np.rint(gray * top)[used], modality[used]):
-            gray, flags = None, (*flags, "voi_unusable")
-    if gray is None:
-        gray = _full_range(modality, modality[used] if deep else modality)
+        given = voi_values(file.tags, modality, layout.signed or bool(modality.min() < 0), file.big_endian)
+        if given is None or _flattens(np.rint(given * top)[used], modality[used]):
+            flags = (*flags, "voi_unusable")
+        elif clipped_share(frame, modality, given, padding) > MOST_CLIPPED:
+            flags = (*flags, "voi_clips")
+        else:
+            gray = given
+            named = _voi_in_words(file.tags) if contrast_kept(frame, given, full) < 0.5 else None
     inverted, clear = polarity(file.tags, layout.photometric)
     gray = 1.0 - gray if inverted else gray
     table = np.rint(gray * top).astype(np.uint16 if deep else np.uint8)
     table[padding] = 0
-    return look_up(table, frame), flags if clear else (*flags, "polarity_unclear")
+    return Shown(look_up(table, frame), flags if clear else (*flags, "polarity_unclear"), named)
 
 
 def stored_values(stored: int, signed: bool) -> Table:
@@ -124,6 +141,14 @@ def window_values(values: Table, center: float, width: float, function: str) -> 
             return np.asarray(apply_windowing(values, window))
     except ValueError:  # a width out of range, or a function that the standard does not have
         return None
+
+
+def _voi_in_words(tags: Dataset) -> str:
+    """The VOI that `voi_values` uses, for people."""
+    if tags.get("VOILUTSequence"):
+        return "VOI LUT"
+    center, width = numbers(tags, "WindowCenter")[0], numbers(tags, "WindowWidth")[0]
+    return f"window (center {center:g}, width {width:g})"
 
 
 def polarity(tags: Dataset, photometric: str) -> tuple[bool, bool]:

@@ -47,15 +47,15 @@ def _decode(data: bytes, max_megapixels: float, voi: Literal["file", "none"]) ->
     file = read_file(data, max_megapixels)
     frame = pixels.decode_frame(file, read_layout(file, max_megapixels))
     layout = frame.layout
-    shown = frame.pixels
-    flags: tuple[str, ...] = gray.COLOUR_FLAGS
     if layout.photometric == "PALETTE COLOR":
-        shown = gray.from_palette(file, frame.pixels, layout)
+        shown = gray.Shown(gray.from_palette(file, frame.pixels, layout), gray.COLOUR_FLAGS)
     elif layout.samples == 1:
-        shown, flags = gray.from_stored(file, frame.pixels, layout, voi)
+        shown = gray.from_stored(file, frame.pixels, layout, voi)
+    else:
+        shown = gray.Shown(frame.pixels, gray.COLOUR_FLAGS)
     spacing = tags.read_spacing(file.tags)
     return Radiograph(
-        pixels=shown,
+        pixels=shown.pixels,
         sex=tags.read_sex(file.tags),
         pixel_spacing_mm=spacing.mm,
         pixel_spacing_source=spacing.source,
@@ -64,5 +64,6 @@ def _decode(data: bytes, max_megapixels: float, voi: Literal["file", "none"]) ->
         modality=tags.read_modality(file.tags),
         regions=tags.read_regions(file.tags),
         view=tags.read_view(file.tags),
-        flags=(*flags, *frame.flags, *spacing.flags),
+        voi=shown.voi,
+        flags=(*shown.flags, *frame.flags, *spacing.flags),
     )
