@@ -180,7 +180,9 @@ def flags_in_code() -> set[str]:
             else:
                 words = [node.value] if isinstance(node, ast.Constant) and str(node.value).startswith("cvm_") else []
             found |= {
-                word for word in words if isinstance(word, str) and re.fullmatch(r"[a-z]+(_[a-z]+)+|inverted", word)
+                word
+                for word in words
+                if isinstance(word, str) and re.fullmatch(r"[a-z]+(_[a-z]+)+|inverted|advanced|delayed", word)
             }
     figures = {word for word in found if word.startswith("val_")}  # of training, named in a tuple of their own
     return found - figures - set(result_schema().names)

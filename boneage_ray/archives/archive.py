@@ -32,6 +32,7 @@ class Input:
     `problem`: (reason, message), if it cannot be used. `position`: the byte range of a zip or tar entry, as written by
     archives/zips.py and archives/tars.py. `mask`: the URI of its hand mask (archives/masks.py). `table_rows`: the count of the
     rows of a table that the problem leaves unused. `is_remark`: a word on a table, which is no input and no lost label.
+    `chronological_age_months`: by the years of a table, which may be its label too.
     """
 
     uri: str
@@ -52,6 +53,7 @@ class Input:
     mask: str | None = None
     table_rows: int | None = None
     is_remark: bool | None = None
+    chronological_age_months: float | None = None
 
 
 def asked(uri: str, sex: Sex | None, pixel_spacing_mm: float | None) -> Input:

@@ -102,6 +102,7 @@ def _common(case: Loaded, predictor: Scorer) -> Row:
         "sex_source": known.sex_source,
         "pixel_spacing_mm": known.pixel_spacing_mm,
         "pixel_spacing_source": known.pixel_spacing_source,
+        "chronological_age_months": known.chronological_age_months,
         "model": predictor.name,
         "model_sha256": predictor.sha256,
         "package_version": __version__,

@@ -54,6 +54,7 @@ class SourceFields(_Header):
     sex: Sex | None
     pixel_spacing_mm: float | None
     pixel_spacing_source: str | None
+    chronological_age_months: float | None
     uids: dict[str, str]
     patient: str | None
     modality: str | None

@@ -1,4 +1,4 @@
-"""Sex and pixel spacing of a radiograph: labels, metadata and options take precedence over its DICOM file."""
+"""Sex, pixel spacing and chronological age of a radiograph: labels, metadata and options take precedence over its DICOM file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from boneage_ray.decoding.radiograph import Radiograph
 
 @dataclass(frozen=True)
 class Known:
-    """Sex and pixel spacing (mm per pixel), None where unknown, each with its source.
+    """Sex and pixel spacing (mm per pixel), each with its source, and chronological age (months); None where unknown.
 
     Sources of sex: metadata, option, dicom, unknown; of spacing: metadata, option, dicom:PixelSpacing and the like, None.
     """
@@ -20,6 +20,7 @@ class Known:
     sex_source: str
     pixel_spacing_mm: float | None
     pixel_spacing_source: str | None
+    chronological_age_months: float | None = None
 
     @property
     def flags(self) -> list[str]:
@@ -31,7 +32,7 @@ def known_of(item: Input, file: Radiograph | None) -> Known:
     """Values of the input, else of its file, else unknown. `file` is None if it was not decoded.
 
     >>> known_of(Input("a.png", "a", sex="F", sex_source="option"), None)
-    Known(sex='F', sex_source='option', pixel_spacing_mm=None, pixel_spacing_source=None)
+    Known(sex='F', sex_source='option', pixel_spacing_mm=None, pixel_spacing_source=None, chronological_age_months=None)
     """
     sex, sex_source = item.sex, item.sex_source
     spacing, spacing_source = item.pixel_spacing_mm, item.pixel_spacing_source
@@ -39,4 +40,7 @@ def known_of(item: Input, file: Radiograph | None) -> Known:
         sex, sex_source = file.sex, "dicom"
     if spacing is None and file is not None and file.pixel_spacing_mm is not None:
         spacing, spacing_source = file.pixel_spacing_mm, file.pixel_spacing_source
-    return Known(sex, sex_source, spacing, spacing_source)
+    age = item.chronological_age_months
+    if age is None and file is not None:
+        age = file.chronological_age_months
+    return Known(sex, sex_source, spacing, spacing_source, age)

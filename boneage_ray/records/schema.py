@@ -95,6 +95,7 @@ def result_schema() -> pa.Schema:
     """One row for every scored input file.
 
     `age_spread_months`: the sample standard deviation of the members of an ensemble, null for one model.
+    `age_difference_months`: bone age minus chronological age.
     """
     landmark = pa.struct([("name", pa.string()), ("x", pa.float64()), ("y", pa.float64()), ("sigma", pa.float64())])
     return pa.schema(
@@ -118,6 +119,8 @@ def result_schema() -> pa.Schema:
             ("age_low_months", pa.float64()),
             ("age_high_months", pa.float64()),
             ("interval_coverage", pa.float64()),
+            ("chronological_age_months", pa.float64()),
+            ("age_difference_months", pa.float64()),
             ("stages", pa.map_(pa.string(), pa.string())),
             ("landmarks", pa.list_(landmark)),
             ("cvm_stage", pa.string()),

@@ -66,6 +66,8 @@ class ResultRow(BaseModel):
     age_low_months: float | None
     age_high_months: float | None
     interval_coverage: float | None
+    chronological_age_months: float | None = Field(description="by the DICOM file, on the day of the image")
+    age_difference_months: float | None = Field(description="bone age minus chronological age")
     stages: dict[str, str] | None
     landmarks: list[Landmark] | None
     cvm_stage: str | None

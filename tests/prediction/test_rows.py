@@ -15,7 +15,7 @@ from boneage_ray.errors import InputProblem
 from boneage_ray.prediction.rows import load_input, score_rows
 from boneage_ray.preparation.prepare import ImageConfig, prepare_image
 from boneage_ray.records.schema import from_table, result_schema, to_table
-from boneage_ray.tasks.age.findings.rows import add_age
+from boneage_ray.tasks.age.findings.rows import add_age, growth_flag
 
 CONFIG = ImageConfig(size=64)
 
@@ -138,3 +138,31 @@ def test_only_bad_files_need_no_prediction():
     assert [row["status"] for row in rows([loaded(b""), loaded(b"x")], predictor)] == ["failed", "failed"]
     assert predictor.asked == []
     assert rows([], predictor) == []
+
+
+def test_the_chronological_age_is_compared_and_never_changes_the_bone_age():
+    data = encoded(picture())
+    plain, compared, old = rows(
+        [loaded(data), loaded(data, chronological_age_months=60.0), loaded(data, chronological_age_months=300.0)]
+    )
+    assert (plain["chronological_age_months"], plain["age_difference_months"]) == (None, None)
+    assert compared["age_months"] == old["age_months"] == plain["age_months"]
+    assert compared["age_difference_months"] == plain["age_months"] - 60.0
+    assert (plain["flags"], compared["flags"]) == (["sex_unknown", "spacing_unknown"],) * 2
+    assert old["flags"] == ["sex_unknown", "spacing_unknown", "chronological_age_implausible"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "age", "flags"),
+    [
+        (100.0, 140.0, 93.9, ["advanced"]),
+        (100.0, 140.0, 94.0, []),
+        (100.0, 140.0, 146.0, []),
+        (100.0, 140.0, 146.1, ["delayed"]),
+        (None, None, 20.0, []),  # without an interval nothing is said
+        (100.0, 140.0, None, []),
+    ],
+)
+def test_advanced_and_delayed_need_an_interval_that_excludes_the_age_by_the_margin(low, high, age, flags):
+    row = {"age_low_months": low, "age_high_months": high, "chronological_age_months": age}
+    assert growth_flag(row, 6.0) == flags

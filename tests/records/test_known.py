@@ -15,6 +15,13 @@ BARE = Input("a", "a")
 FILE = Radiograph(PIXELS, sex="M", pixel_spacing_mm=0.2, pixel_spacing_source="dicom:PixelSpacing")
 
 
+def test_the_age_of_a_table_goes_before_that_of_the_file():
+    file = Radiograph(PIXELS, chronological_age_months=60.0)
+    assert known_of(Input("a", "a", chronological_age_months=66.0), file).chronological_age_months == 66.0
+    assert known_of(BARE, file).chronological_age_months == 60.0
+    assert known_of(Input("a", "a", age_months=66.0), None).chronological_age_months is None  # a label is none
+
+
 @pytest.mark.parametrize(
     ("item", "file", "known", "flags"),
     [

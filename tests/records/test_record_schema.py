@@ -28,6 +28,8 @@ RESULT_COLUMNS = [
         "age_low_months",
         "age_high_months",
         "interval_coverage",
+        "chronological_age_months",
+        "age_difference_months",
         "stages",
         "landmarks",
     ),

@@ -40,7 +40,7 @@ def decode_dicom(data: bytes, max_megapixels: float, voi: Literal["file", "none"
 
 def _decode(data: bytes, max_megapixels: float, voi: Literal["file", "none"]) -> Radiograph:
     # Here, not above: an archive without DICOM needs no pydicom.
-    from boneage_ray.decoding.dicom import gray, pixels, tags
+    from boneage_ray.decoding.dicom import age, gray, pixels, tags
     from boneage_ray.decoding.dicom.file import read_file
     from boneage_ray.decoding.dicom.layout import read_layout
 
@@ -53,17 +53,18 @@ def _decode(data: bytes, max_megapixels: float, voi: Literal["file", "none"]) ->
         shown = gray.from_stored(file, frame.pixels, layout, voi)
     else:
         shown = gray.Shown(frame.pixels, gray.COLOUR_FLAGS)
-    spacing = tags.read_spacing(file.tags)
+    spacing, chronological = tags.read_spacing(file.tags), age.read_age(file.tags)
     return Radiograph(
         pixels=shown.pixels,
         sex=tags.read_sex(file.tags),
         pixel_spacing_mm=spacing.mm,
         pixel_spacing_source=spacing.source,
+        chronological_age_months=chronological.months,
         uids=tags.read_uids(file.tags),
         patient=tags.read_patient(file.tags),
         modality=tags.read_modality(file.tags),
         regions=tags.read_regions(file.tags),
         view=tags.read_view(file.tags),
         voi=shown.voi,
-        flags=(*shown.flags, *frame.flags, *spacing.flags),
+        flags=(*shown.flags, *frame.flags, *spacing.flags, *chronological.flags),
     )

@@ -11,13 +11,18 @@ from boneage_ray.tasks.kind import TaskKind, TaskSettings, ValidationFigure
 
 
 class AgeTaskConfig(TaskSettings):
-    """Loss of the age in years, and the weight of each stage head's cross-entropy."""
+    """Loss of the age in years, and the weight of each stage head's cross-entropy.
+
+    `margin_months`: by how much the interval of a bone age must exclude the chronological age for the flags advanced and delayed.
+    With an interval of 19 months to either side, 6 more are about two standard deviations of healthy children.
+    """
 
     kind: Literal["age"] = "age"
     loss: Literal["l1", "huber"] = "l1"
     huber_delta_years: float = Field(default=1.25, gt=0)
     age_weight: float = Field(default=1.0, ge=0)
     stage_weight: float = Field(default=1.0, ge=0)
+    margin_months: float = Field(default=6.0, ge=0)
 
 
 AGE_TASK = TaskKind(

@@ -27,9 +27,13 @@ class AgeFindings(TaskFindings):
 
     def adder(self, files: ScoredFiles | None = None) -> Add:
         """See `add_age`."""
+        from functools import partial
+
+        from boneage_ray.tasks.age.config import AgeTaskConfig
         from boneage_ray.tasks.age.findings.rows import add_age
 
-        return add_age
+        assert isinstance(self.recipe.task, AgeTaskConfig)
+        return partial(add_age, margin_months=self.recipe.task.margin_months)
 
     def warm_up_image(self) -> NDArray[np.uint8]:
         """A hand of a girl of ten years."""
