@@ -120,7 +120,10 @@ def commands(text: str) -> list[list[str]]:
 def program() -> dict[str, set[str]]:
     """Command -> its flags, as the program has them; "" for the options before a command."""
     group = typer.main.get_command(app)
-    flags = {name: {flag for p in command.params for flag in p.opts} for name, command in group.commands.items()}
+    flags = {
+        name: {flag for p in command.params for flag in (*p.opts, *p.secondary_opts)}
+        for name, command in group.commands.items()
+    }
     return {name: known | {"--help"} for name, known in flags.items()} | {"": {"--help", "--version"}}
 
 
