@@ -12,6 +12,7 @@ import typer
 
 from boneage_ray import __version__
 from boneage_ray.archives.archive import SPACINGS_MM
+from boneage_ray.commands import options
 
 app = typer.Typer(
     add_completion=False,
@@ -20,45 +21,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Skeletal maturity from radiographs on Ray: train, evaluate, score archives, serve. For research, not a medical device.",
 )
-
-RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe name (see `boneage recipes`) or TOML file.")]
-OutOption = Annotated[str, typer.Option("--out", help="Where the results go: a folder or s3://bucket/prefix.")]
-ModelsOption = Annotated[
-    list[str],
-    typer.Option(
-        "--model", help="Built-in model (see `boneage models`), or bundle (folder, s3://, wandb://); several: ensemble."
-    ),
-]
-DatasOption = Annotated[
-    list[str], typer.Option("--data", help="Prepared data; repeat if the models need different images.")
-]
-DataOption = Annotated[str, typer.Option("--data", help="Prepared data, made by `boneage prepare`.")]
-SetOption = Annotated[list[str], typer.Option("--set", help="Override a recipe field: key=value, e.g. stage.epochs=3.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete the earlier run that OUT holds.")]
-StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 if any input was rejected or failed.")]
-GpuOption = Annotated[bool, typer.Option("--gpu", help="Use the cluster's GPUs.")]
-RuntimeOption = Annotated[
-    str, typer.Option("--runtime", help="What computes the network on CPUs: torch, or onnx (faster, extra `onnx`).")
-]
-ColumnOption = Annotated[
-    list[str], typer.Option("--column", help="What a column of the table is: NAME=HEADING, such as sex=Geschlecht.")
-]
-ValueOption = Annotated[
-    list[str], typer.Option("--value", help="What a cell of the sex column means: CELL=F, CELL=M or CELL=unknown.")
-]
-VoiOption = Annotated[
-    str | None,
-    typer.Option("--voi", help="DICOM gray levels: file (its window), or none (all); by default as the recipe says."),
-]
-HeaderGateOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--header-gate/--no-header-gate",
-        help="Reject DICOM of another modality or region; by default as the recipe says.",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -79,9 +41,9 @@ def _common(
 @app.command()
 def demo(
     out: Annotated[str, typer.Option("--out", help="Folder for the whole tree.")] = "demo",
-    overwrite: OverwriteOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
+    overwrite: options.OverwriteOption = False,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Phantoms -> prepare -> train -> evaluate -> score -> report: no data, no network, no GPU."""
     from boneage_ray.commands import demo as command
@@ -92,8 +54,8 @@ def demo(
 @app.command()
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this recipe in full (TOML).")] = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """List the recipes, one line each; with NAME, print one recipe."""
     from boneage_ray.commands import tools
@@ -104,8 +66,8 @@ def recipes(
 @app.command()
 def models(
     name: Annotated[str | None, typer.Argument(help="Tell all of this one.")] = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """The built-in models, one line each; with NAME, its errors with their commands, size, terms and hash."""
     from boneage_ray.commands import models as command
@@ -116,17 +78,17 @@ def models(
 @app.command()
 def prepare(
     source: Annotated[str, typer.Argument(help="Archive: folder, prefix, zip or tar, with or without labels.")],
-    recipe: RecipeOption,
-    out: OutOption,
+    recipe: options.RecipeOption,
+    out: options.OutOption,
     labels: Annotated[str | None, typer.Option("--labels", help="Label CSV, if not found next to the images.")] = None,
     split: Annotated[str | None, typer.Option("--split", help="Reuse a split: splits.csv of another run.")] = None,
-    column: ColumnOption = [],  # noqa: B006  typer copies it
-    value: ValueOption = [],  # noqa: B006
-    set_: SetOption = [],  # noqa: B006
-    overwrite: OverwriteOption = False,
-    strict: StrictOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
+    column: options.ColumnOption = [],  # noqa: B006  typer copies it
+    value: options.ValueOption = [],  # noqa: B006
+    set_: options.SetOption = [],  # noqa: B006
+    overwrite: options.OverwriteOption = False,
+    strict: options.StrictOption = False,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Archive -> Parquet shards, manifest.json and rejected.parquet."""
     from boneage_ray.commands import pipeline
@@ -137,23 +99,23 @@ def prepare(
 
 @app.command()
 def train(
-    recipe: RecipeOption,
-    data: DataOption,
-    out: OutOption,
+    recipe: options.RecipeOption,
+    data: options.DataOption,
+    out: options.OutOption,
     pretrain_data: Annotated[
         str | None, typer.Option("--pretrain-data", help="Prepared data for a recipe's pretraining stages.")
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Data-parallel workers (DDP).")] = 1,
-    gpu: GpuOption = False,
-    set_: SetOption = [],  # noqa: B006  typer copies it
+    gpu: options.GpuOption = False,
+    set_: options.SetOption = [],  # noqa: B006  typer copies it
     resume: Annotated[bool, typer.Option("--resume", help="Continue a killed run from its last epoch.")] = False,
-    overwrite: OverwriteOption = False,
+    overwrite: options.OverwriteOption = False,
     wandb: Annotated[bool, typer.Option("--wandb", help="Log to wandb; offline without a key.")] = False,
     track: Annotated[
         list[str], typer.Option("--track", help="Log to wandb, mlflow or tensorboard; repeat for several.")
     ] = [],  # noqa: B006  typer copies it
-    json: JsonOption = False,
-    debug: DebugOption = False,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Prepared data -> model bundle."""
     from boneage_ray.commands import pipeline
@@ -165,9 +127,9 @@ def train(
 
 @app.command()
 def evaluate(
-    model: ModelsOption,
-    data: DatasOption,
-    out: OutOption,
+    model: options.ModelsOption,
+    data: options.DatasOption,
+    out: options.OutOption,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
     max_mae: Annotated[
         float | None, typer.Option("--max-mae", help="Exit 6 if the MAE is above this, in months.")
@@ -175,10 +137,10 @@ def evaluate(
     open_test: Annotated[
         bool, typer.Option("--open-test", help="Landmarks: evaluate test before val; recorded.")
     ] = False,
-    gpu: GpuOption = False,
-    overwrite: OverwriteOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
+    gpu: options.GpuOption = False,
+    overwrite: options.OverwriteOption = False,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Bundle + prepared split -> metrics, figures and a one-page report."""
     from boneage_ray.commands import pipeline
@@ -190,24 +152,24 @@ def evaluate(
 @app.command()
 def score(
     source: Annotated[str, typer.Argument(help="Folder or s3:// prefix; every file in it becomes one row.")],
-    model: ModelsOption,
-    out: OutOption,
+    model: options.ModelsOption,
+    out: options.OutOption,
     metadata: Annotated[str | None, typer.Option("--metadata", help="CSV: uri or stem, sex, age, spacing.")] = None,
-    column: ColumnOption = [],  # noqa: B006  typer copies it
-    value: ValueOption = [],  # noqa: B006
+    column: options.ColumnOption = [],  # noqa: B006  typer copies it
+    value: options.ValueOption = [],  # noqa: B006
     sex: Annotated[str | None, typer.Option("--sex", help="F or M, for every input.")] = None,
     pixel_spacing_mm: Annotated[
         float | None,
         typer.Option("--pixel-spacing-mm", min=SPACINGS_MM[0], max=SPACINGS_MM[1], help="For every input."),
     ] = None,
-    gpu: GpuOption = False,
-    runtime: RuntimeOption = "torch",
-    voi: VoiOption = None,
-    header_gate: HeaderGateOption = None,
-    overwrite: OverwriteOption = False,
-    strict: StrictOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
+    gpu: options.GpuOption = False,
+    runtime: options.RuntimeOption = "torch",
+    voi: options.VoiOption = None,
+    header_gate: options.HeaderGateOption = None,
+    overwrite: options.OverwriteOption = False,
+    strict: options.StrictOption = False,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Archive -> one result row for every file; repeat the command to continue a killed run."""
     from boneage_ray.commands import pipeline
@@ -240,8 +202,8 @@ def explain(
     pixel_spacing_mm: Annotated[
         float | None, typer.Option("--pixel-spacing-mm", min=SPACINGS_MM[0], max=SPACINGS_MM[1])
     ] = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """One radiograph -> a picture that explains its result: landmarks and lines, a mask's outline, or Grad-CAM."""
     from boneage_ray.commands import explain as command
@@ -252,12 +214,12 @@ def explain(
 
 @app.command()
 def ensemble(
-    model: ModelsOption,
-    out: OutOption,
+    model: options.ModelsOption,
+    out: options.OutOption,
     name: Annotated[str, typer.Option("--name", help="Model name in the result rows.")] = "ensemble",
-    overwrite: OverwriteOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
+    overwrite: options.OverwriteOption = False,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Several bundles -> one bundle that predicts their mean and spread."""
     from boneage_ray.commands import ensemble as command
@@ -270,10 +232,10 @@ def serve(
     model: Annotated[list[str], typer.Option("--model", help="Built-in model, or a bundle; repeat for several.")],
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
-    runtime: RuntimeOption = "torch",
-    voi: VoiOption = None,
-    header_gate: HeaderGateOption = None,
-    debug: DebugOption = False,
+    runtime: options.RuntimeOption = "torch",
+    voi: options.VoiOption = None,
+    header_gate: options.HeaderGateOption = None,
+    debug: options.DebugOption = False,
 ) -> None:
     """Answer single requests over HTTP: POST /v1/predict."""
     from boneage_ray.commands import service
@@ -292,8 +254,8 @@ def submit(
     ] = [],  # noqa: B006  typer copies it
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the request.")] = False,
     kuberay: Annotated[bool, typer.Option("--kuberay", help="Only print a RayJob for Kubernetes.")] = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Submit a job to a Ray cluster (Ray Jobs API)."""
     from boneage_ray.commands import submit as command
@@ -304,7 +266,7 @@ def submit(
 
 @app.command()
 def phantoms(
-    out: OutOption,
+    out: options.OutOption,
     kind: Annotated[str, typer.Option("--kind", help="hand or cephalogram.")] = "hand",
     count: Annotated[int, typer.Option("--count", min=1)] = 32,
     size: Annotated[int, typer.Option("--size", min=64, max=4096, help="Height in pixels.")] = 512,
@@ -312,8 +274,8 @@ def phantoms(
     bad: Annotated[bool, typer.Option("--bad", help="Add planted bad inputs.")] = False,
     dicom: Annotated[bool, typer.Option("--dicom", help="DICOM in all encodings instead of PNG.")] = False,
     masks: Annotated[bool, typer.Option("--masks", help="Add the true mask of each hand: masks/ID.png.")] = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """A synthetic archive with known answers."""
     from boneage_ray.commands import tools
@@ -326,8 +288,8 @@ def phantoms(
 def doctor(
     model: Annotated[str | None, typer.Option("--model", help="Also verify this bundle.")] = None,
     storage: Annotated[str | None, typer.Option("--storage", help="Also write to and read from this location.")] = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
 ) -> None:
     """Check versions, devices, Ray, storage and a model on this machine."""
     from boneage_ray.commands import tools

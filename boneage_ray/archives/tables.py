@@ -263,7 +263,7 @@ def labelled(found: Found, row: TableRow | None) -> Input:
     return replace(
         plain,
         age_months=months_of(row),
-        chronological_age_months=parse_years(row.years_text),
+        chronological_age_months=read.parse_years(row.years_text),
         sex=row.sex,
         pixel_spacing_mm=row.spacing_mm,
         sex_source="metadata" if row.sex else "unknown",

@@ -1,0 +1,46 @@
+"""The options that several commands share. Nothing but typer is imported: `boneage --help` reads this."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe name (see `boneage recipes`) or TOML file.")]
+OutOption = Annotated[str, typer.Option("--out", help="Where the results go: a folder or s3://bucket/prefix.")]
+ModelsOption = Annotated[
+    list[str],
+    typer.Option(
+        "--model", help="Built-in model (see `boneage models`), or bundle (folder, s3://, wandb://); several: ensemble."
+    ),
+]
+DatasOption = Annotated[
+    list[str], typer.Option("--data", help="Prepared data; repeat if the models need different images.")
+]
+DataOption = Annotated[str, typer.Option("--data", help="Prepared data, made by `boneage prepare`.")]
+SetOption = Annotated[list[str], typer.Option("--set", help="Override a recipe field: key=value, e.g. stage.epochs=3.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete the earlier run that OUT holds.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 if any input was rejected or failed.")]
+GpuOption = Annotated[bool, typer.Option("--gpu", help="Use the cluster's GPUs.")]
+RuntimeOption = Annotated[
+    str, typer.Option("--runtime", help="What computes the network on CPUs: torch, or onnx (faster, extra `onnx`).")
+]
+ColumnOption = Annotated[
+    list[str], typer.Option("--column", help="What a column of the table is: NAME=HEADING, such as sex=Geschlecht.")
+]
+ValueOption = Annotated[
+    list[str], typer.Option("--value", help="What a cell of the sex column means: CELL=F, CELL=M or CELL=unknown.")
+]
+VoiOption = Annotated[
+    str | None,
+    typer.Option("--voi", help="DICOM gray levels: file (its window), or none (all); by default as the recipe says."),
+]
+HeaderGateOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--header-gate/--no-header-gate",
+        help="Reject DICOM of another modality or region; by default as the recipe says.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
