@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boneage_ray import __version__, builtin, storage
 from boneage_ray.errors import MismatchError, StorageError, UsageError
@@ -34,6 +34,13 @@ MANIFEST = "manifest.json"
 HASH = re.compile("[0-9a-f]{64}")
 
 
+class Extras(NamedTuple):
+    """What a training does not write: the text of the model card, and the calibration (tasks/age/intervals.py)."""
+
+    card: str | None = None
+    calibration: dict[str, Any] | None = None
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A loaded and verified bundle."""
@@ -52,11 +59,11 @@ def save(
     weights: dict[str, Tensor],
     metrics: dict[str, Any],
     trees: bytes | None = None,
-    card: str | None = None,
+    extras: Extras = Extras(),
 ) -> str:
     """Write a bundle and return its `model_sha256`. Raises `UsageError` unless `trees` and the recipe's blend go together.
 
-    `card` replaces the text of the model card that a training writes.
+    `extras` replace the model card that a training writes, and its bundle's want of a calibration.
     """
     from safetensors.torch import save as save_safetensors
 
@@ -68,9 +75,9 @@ def save(
     contents = {
         WEIGHTS: save_safetensors(state),
         RECIPE: _json(recipe.model_dump(mode="json")),
-        CALIBRATION: _json({"calibrated": False}),
+        CALIBRATION: _json(extras.calibration or {"calibrated": False}),
         METRICS: _json(metrics),
-        CARD: (card or _card(recipe, metrics)).encode(),
+        CARD: (extras.card or _card(recipe, metrics)).encode(),
     }
     if trees is not None:
         contents[TREES] = trees

@@ -10,12 +10,15 @@ For those who release this package; jobs/make_builtin.py calls it. What is to be
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from boneage_ray import builtin, bundle, storage
@@ -87,23 +90,38 @@ class Facts(BaseModel):
     figures: tuple[Figure, ...] = Field(min_length=1)
 
 
-def make_builtin(model: str, facts_uri: str, root: str, settings: Sequence[str] = ()) -> str:
+def make_builtin(
+    model: str, facts_uri: str, root: str, settings: Sequence[str] = (), out_of_fold: str | None = None
+) -> str:
     """Write ROOT/NAME from a bundle or an ensemble bundle, and return its folder.
+
+    `out_of_fold`: a CSV with record_id, sex, true_months and predicted_months (tests/benchmarks/hands.py writes it), by which the
+    ages of a single network get intervals.
 
     `settings` name anew where the weights came from. Raises `UsageError` for facts that are not whole, a recipe that names a
     file of this machine, and weights that half precision changes by more than `TOLERANCE`.
     """
     facts = read_facts(facts_uri)
     found = members.resolve([storage.absolute(model)])
+    several = len(found.members) > 1
+    if several and out_of_fold:
+        raise UsageError("--out-of-fold: intervals are of one network, this is an ensemble")
+    calibration = calibration_of(out_of_fold) if out_of_fold else None
     out = storage.join(storage.absolute(root), facts.name)
     if not storage.is_empty(out):
         raise UsageError(f"{out} is not empty: delete it, or give another --root")
-    several = len(found.members) > 1
     folders = [storage.join(out, members.member_folder(k)) if several else out for k in range(len(found.members))]
     for folder, member in zip(folders, found.members, strict=True):
         recipe = published(member.recipe, settings)
         loaded = replace(bundle.load(member.uri), recipe=recipe)
-        bundle.save(folder, recipe, halved(loaded.weights), loaded.metrics, loaded.trees, card(facts, recipe))
+        bundle.save(
+            folder,
+            recipe,
+            halved(loaded.weights),
+            loaded.metrics,
+            loaded.trees,
+            bundle.Extras(card(facts, recipe), calibration),
+        )
         changed = largest_change(loaded, bundle.load(folder))
         say(f"{member.name}: half precision changes results of phantoms by at most {changed:.4f}")
         if not changed <= TOLERANCE:  # NaN, which nothing compares with, is refused too
@@ -119,6 +137,23 @@ def make_builtin(model: str, facts_uri: str, root: str, settings: Sequence[str] 
         )
     _write_about(facts, out)
     return out
+
+
+def calibration_of(uri: str) -> dict[str, Any]:
+    """calibration.json of ages, from predictions of cases that the model had not learnt from. Raises `UsageError`."""
+    from boneage_ray.tasks.age import intervals
+
+    try:
+        rows = list(csv.DictReader(io.StringIO(storage.read_bytes(uri).decode())))
+        sexes = [row["sex"] for row in rows]
+        true_N, predicted_N = (
+            np.array([float(row[name]) for row in rows]) for name in ("true_months", "predicted_months")
+        )
+        groups = intervals.fit_intervals(sexes, true_N, predicted_N)
+    except (KeyError, ValueError, TypeError) as error:
+        raise UsageError(f"{uri}: sex, true_months and predicted_months of each case are needed: {error}") from None
+    fitted_on = f"{len(rows)} cases, predicted out of fold"
+    return {"calibrated": True, "fitted_on": fitted_on, "coverage": intervals.COVERAGE, "age_intervals": groups}
 
 
 def read_facts(uri: str) -> Facts:

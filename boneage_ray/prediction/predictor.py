@@ -39,7 +39,7 @@ class Predictor:
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.blended = _blended(bundle, model)
         self.task = build_task(self.recipe.task)
-        self.task.calibrate(bundle.metrics)
+        self.task.calibrate(bundle.metrics, bundle.calibration)
         self.runtime = _runtime(runtime)
         self.precision = choose_precision(self.recipe.precision, self.device, auto) if runtime == TORCH else None
         self.batch_size = GPU_BATCH if self.device.type == "cuda" else CPU_BATCH
@@ -53,7 +53,8 @@ class Predictor:
         images, sexes = columns["image"], columns["sex"]
         for start in range(0, len(images), self.batch_size):
             stop = start + self.batch_size
-            extend(out, self._predict(make_batch(images[start:stop], sexes[start:stop])))
+            found = self._predict(make_batch(images[start:stop], sexes[start:stop]))
+            extend(out, found | self.task.intervals(found, sexes[start:stop]))
         return out
 
     @torch.inference_mode()

@@ -63,6 +63,10 @@ class Task(ABC):
         """What a model cannot learn from the cases of a training split, in words."""
         return []
 
-    def calibrate(self, metrics: Mapping[str, Any]) -> None:
-        """Take from a bundle's metrics of the validation split what its predictions need; by default nothing."""
+    def calibrate(self, metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> None:
+        """Take from a bundle's metrics of the validation split and its calibration what its predictions need; else nothing."""
         return
+
+    def intervals(self, predicted: Columns, sexes: Sequence[str | None]) -> Columns:
+        """Further columns: a calibrated interval of each case, if the bundle has a calibration; by default none."""
+        return {}

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from common import machine
 
 from boneage_ray.evaluation.bootstrap import bootstrap_interval
+from boneage_ray.tasks.age.intervals import COVERAGE, fit_intervals, interval
 
 FOLDS, WATCHED = 5, 10
 
@@ -110,6 +111,25 @@ def main():
         low, high = bootstrap_interval(np.abs(errors), np.random.default_rng(0))
         mean, near = np.abs(errors).mean(), (np.abs(errors) <= 12).mean()
         print(f"| {name} | {len(errors)} | {mean:.2f} ({low:.2f} to {high:.2f}) | {errors.mean():+.2f} | {near:.1%} |")
+    widths, inside = covered(rows)
+    print(
+        f"\n{COVERAGE:.0%} intervals, each fold's from the others: cover {inside:.1%}, {widths:.1f} months wide on average"
+    )
+
+
+def covered(rows):
+    """Mean width in months, and the share of true ages inside, of intervals that no case of its own fold decided."""
+    widths, inside = [], []
+    for fold in range(FOLDS):
+        others = [row for row in rows if row["fold"] != fold]
+        true, predicted = (np.array([row[name] for row in others]) for name in ("true_months", "predicted_months"))
+        groups = fit_intervals([row["sex"] for row in others], true, predicted)
+        for row in rows:
+            if row["fold"] == fold:
+                low, high = interval(groups, row["sex"], row["predicted_months"])
+                widths.append(high - low)
+                inside.append(low <= row["true_months"] <= high)
+    return np.mean(widths), np.mean(inside)
 
 
 if __name__ == "__main__":

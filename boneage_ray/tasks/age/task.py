@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import assert_never, final
+from typing import Any, assert_never, final
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from boneage_ray.datasets.plan import Shard
 from boneage_ray.models.config import ModelSettings
 from boneage_ray.tasks.age.config import AgeTaskConfig
 from boneage_ray.tasks.age.ensemble import combine_ages, stage_heads, voted_schemes
+from boneage_ray.tasks.age.intervals import interval
 from boneage_ray.tasks.age.losses import absolute_error, cross_entropy, huber
 from boneage_ray.tasks.age.metrics import age_metrics, stage_metrics
 from boneage_ray.tasks.task import Columns, Task
@@ -27,6 +28,8 @@ class AgeTask(Task):
 
     def __init__(self, config: AgeTaskConfig) -> None:
         self.config = config
+        self.groups: Sequence[Mapping[str, Any]] = ()
+        self.coverage: float | None = None
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`age` and one `stage_<scheme>` a head."""
@@ -55,6 +58,22 @@ class AgeTask(Task):
             for row, k in zip(stages, outputs[f"stage_{name}"].float().argmax(1).tolist(), strict=True):
                 row[name] = SCHEMES[name].classes[k]
         return {"age_months": months, "stages": stages}
+
+    def calibrate(self, metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> None:
+        """Take the intervals, if the bundle is calibrated."""
+        if calibration.get("calibrated"):
+            self.groups, self.coverage = calibration["age_intervals"], calibration["coverage"]
+
+    def intervals(self, predicted: Columns, sexes: Sequence[str | None]) -> Columns:
+        """age_low_months, age_high_months, interval_coverage; None for a case without an interval (intervals.py)."""
+        if not self.groups:
+            return {}
+        found = [interval(self.groups, sex, age) for sex, age in zip(sexes, predicted["age_months"], strict=True)]
+        return {
+            "age_low_months": [each and each[0] for each in found],
+            "age_high_months": [each and each[1] for each in found],
+            "interval_coverage": [each and self.coverage for each in found],
+        }
 
     def combine(self, names: Sequence[str], answers: Sequence[Columns], models: Sequence[ModelSettings]) -> Columns:
         """The mean of the members' ages, their spread, each member's own age, and stages by vote; see `combine_ages`."""

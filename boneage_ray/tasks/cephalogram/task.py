@@ -114,7 +114,7 @@ class CephalogramTask(Task):
         found_BK4[..., 2:3] *= self.sigma_scale_K1
         return {"points": list(found_BK4.numpy())}
 
-    def calibrate(self, metrics: Mapping[str, Any]) -> None:
+    def calibrate(self, metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> None:
         """Sigmas become as large as the errors were in validation, set by set; where that is not known they stay as they are.
 
         A map learns the width of its target on top of its own uncertainty, so that its spread shows which point is less

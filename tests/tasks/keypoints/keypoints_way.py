@@ -27,10 +27,11 @@ from boneage_ray.prediction.rows import Loaded, load_input, score_rows
 from boneage_ray.preparation.prepare import prepare_image, prepare_radiograph
 from boneage_ray.recipes import find_recipe
 from boneage_ray.records.schema import result_schema, to_table
+from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.runtime.runs import Run
 from boneage_ray.scoring.report import score_page
 from boneage_ray.scoring.summary import add_up, part_counts
-from boneage_ray.training import checkpoint, driver
+from boneage_ray.training import board, checkpoint
 from boneage_ray.training.loop import TrainingRun, train_stages
 
 OUT = sys.argv[1]
@@ -65,7 +66,7 @@ def main():
     world = WithPoints()
     progress = train_stages(TrainingRun(recipe, f"{OUT}/checkpoints", "mark", 3), world)
     found["epochs"] = [sorted(key for key in line if key.startswith("val_")) for line in progress.history]
-    found["line"] = driver._epoch_text(
+    found["line"] = board._epoch_text(
         world.lines[0] | {"val_error_px": 3.5, "train_loss": 0.5}, 2, 7, recipe.task_kind.figure
     )
     best = progress.history[progress.best_epoch - 1]
@@ -96,6 +97,7 @@ def main():
     load.open_prepared = lambda uri: prepared
     match.match_data = lambda models, datasets: datasets
     pipeline._connect = lambda run: 1.0
+    pipeline.nodes = SimpleNamespace(device_of_run=lambda *_: RunDevice(), check_places=lambda *_: None)
     run = Run("evaluate")
     pipeline.evaluate(run, pipeline.EvaluateArguments(f"{OUT}/model", f"{OUT}/data", f"{OUT}/evaluation"))
     found["evaluated"] = [run.answer, storage.read_json(f"{OUT}/evaluation/metrics.json")]

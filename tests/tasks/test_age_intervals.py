@@ -1,0 +1,72 @@
+"""Intervals of ages: the order statistics that they are, and that they cover what they promise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from boneage_ray.tasks.age.config import AgeTaskConfig
+from boneage_ray.tasks.age.intervals import fit_intervals, interval
+from boneage_ray.tasks.age.task import AgeTask
+
+EACH = 99
+
+
+def cases(spread):
+    """99 girls and 99 boys predicted at 100 months, and the same at 60; the true ages lie -49 to 49 times `spread` around."""
+    offsets = np.arange(-49, 50)
+    sexes = ["F"] * EACH + ["M"] * EACH
+    predicted = np.concatenate([np.full(2 * EACH, at, float) for at in (100, 60)])
+    true = predicted + np.concatenate([spread[sex, at] * offsets for at in (100, 60) for sex in "FM"])
+    return sexes * 2, true, predicted
+
+
+def test_bounds_are_the_order_statistics_of_sex_and_range_and_else_of_the_sex():
+    spread = {("F", 100): 0.1, ("M", 100): 0.2, ("F", 60): 0.3, ("M", 60): 0.4}
+    groups = fit_intervals(*cases(spread))
+    found = {sex: [interval(groups, sex, age) for age in (100.0, 60.0)] for sex in "FM"}
+    # (99 + 1) * 0.05 = 5: the fifth smallest of 99 is the offset -45.
+    assert found["F"] == [(95.5, 104.5), (46.5, 73.5)]
+    assert found["M"] == [(91.0, 109.0), (42.0, 78.0)]
+    # Nobody was predicted at 200 months: floor(199 * 0.05) = 9 of the 198 of each sex.
+    of_girls = np.sort(np.concatenate([0.1 * np.arange(-49, 50), 0.3 * np.arange(-49, 50)]))
+    assert interval(groups, "F", 200.0) == pytest.approx((200 + of_girls[8], 200 + of_girls[-9]))
+    assert interval(groups, "F", 5.0) == (0.0, 18.5)  # never before birth
+
+
+def test_there_is_no_interval_where_nothing_says_how_wide_it_is():
+    groups = fit_intervals(*cases(dict.fromkeys([(s, a) for s in "FM" for a in (100, 60)], 0.1)))
+    assert interval(groups, None, 100.0) is None
+    assert interval(groups, "F", math.nan) is None
+    with pytest.raises(ValueError, match="0 cases of sex M, at least 50"):
+        fit_intervals(["F"] * 60, np.zeros(60), np.zeros(60))
+
+
+def test_new_cases_are_covered_as_often_as_is_said():
+    chance = np.random.default_rng(0)
+
+    def drawn(count):
+        sexes = chance.choice(["F", "M"], count).tolist()
+        predicted = chance.uniform(20, 220, count)
+        return sexes, predicted + chance.laplace(-3, 4 + predicted / 20), predicted
+
+    groups = fit_intervals(*drawn(4000))
+    sexes, true, predicted = drawn(4000)
+    bounds = np.array([interval(groups, sex, age) for sex, age in zip(sexes, predicted, strict=True)])
+    inside = (bounds[:, 0] <= true) & (true <= bounds[:, 1])
+    assert 0.88 <= inside.mean() <= 0.92
+
+
+def test_a_task_without_calibration_says_nothing_of_intervals():
+    task = AgeTask(AgeTaskConfig())
+    predicted = {"age_months": [100.0, 60.0]}
+    assert task.intervals(predicted, ["F", None]) == {}
+    groups = fit_intervals(*cases(dict.fromkeys([(s, a) for s in "FM" for a in (100, 60)], 0.1)))
+    task.calibrate({}, {"calibrated": True, "coverage": 0.9, "age_intervals": groups})
+    assert task.intervals(predicted, ["F", None]) == {
+        "age_low_months": [95.5, None],
+        "age_high_months": [104.5, None],
+        "interval_coverage": [0.9, None],
+    }
