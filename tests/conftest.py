@@ -163,7 +163,7 @@ def local_ray(s3_server):
     """One Ray for the whole session: four logical CPUs on however many there are. Its workers reach the S3 server."""
     import ray
 
-    from boneage_ray.runtime import cluster
+    from boneage_ray.runtime import cluster, runs
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment.items():
@@ -173,7 +173,9 @@ def local_ray(s3_server):
         ours = [path for path in sys.path if path.startswith(str(Path(__file__).parent))]
         patch.setenv("PYTHONPATH", os.pathsep.join([*ours, os.environ.get("PYTHONPATH", "")]))
         cpus = cluster.connect(num_cpus=4)
-    yield cpus
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "disconnect", lambda: None)  # it outlives the commands that tests run in this process
+        yield cpus
     ray.shutdown()
 
 

@@ -157,7 +157,9 @@ class TensorboardTracker(Tracker):
 
         self._kept = storage.join(facts.out, "tensorboard")
         self._folder = self._kept if "://" not in facts.out else tempfile.mkdtemp(prefix="boneage-tensorboard-")
-        self._writer = SummaryWriter(self._folder)
+        earlier = len(list(Path(self._folder).glob("*"))) if Path(self._folder).exists() else 0
+        # Its files are named by the second in which they begin, and two of one second would be one.
+        self._writer = SummaryWriter(self._folder, filename_suffix=f".{earlier}")
         if run_id is None:
             text = "\n".join(f"    {key} = {value}" for key, value in leaves(facts.config | {"git": facts.git}))
             self._writer.add_text("config", text, 0)

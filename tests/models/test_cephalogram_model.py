@@ -167,11 +167,11 @@ def test_dropout_leaves_out_in_training_only():
 class LooksRight:
     """Stands for the networks: the first is sure only of a bright spot in the right half, the second of any that it is shown."""
 
-    def __call__(self, number, image_B1HW):
+    def __call__(self, name, image_B1HW):
         logits = torch.zeros(len(image_B1HW), 13, *image_B1HW.shape[-2:])
         for k, image in enumerate(image_B1HW[:, 0]):
             y, x = divmod(int(image.argmax()), image.shape[-1])
-            if image.max() > 0.2 and (number or x > image.shape[-1] / 2):
+            if image.max() > 0.2 and (name == "neck" or x > image.shape[-1] / 2):
                 logits[k, :, y, x] = 30.0
         return logits
 
@@ -179,7 +179,7 @@ class LooksRight:
 @pytest.mark.parametrize("neck", [0, 64])
 def test_a_head_that_faces_left_is_found_in_the_mirror(neck, monkeypatch):
     net = model(maps=("vertebral",), neck=neck, mirror=True)
-    monkeypatch.setattr(net, "_logits", LooksRight())
+    monkeypatch.setattr(net, "network", LooksRight())
     images = torch.zeros(3, 1, 64, 64)
     images[0, 0, 20, 50] = images[1, 0, 30, 10] = images[2, 0, 40, 40] = 1.0
     outputs = net(images)

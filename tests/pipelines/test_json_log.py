@@ -37,7 +37,7 @@ def test_no_name_of_a_file_or_of_a_row_of_metadata_is_logged(local_ray, tmp_path
     assert json.loads(out)["inputs"] == 2
     assert {line["run"] for line in lines} == {run.id}
     messages = [line["message"] for line in lines]
-    assert any(message.startswith("metadata: 1 rows not used") for message in messages)
+    assert any(message.startswith("table rows: 2 = 1 used + 1 without a file") for message in messages)
     assert not any(name in err for name in ("Doe", "Roe", "Nora"))
     monkeypatch.setenv(log.FORMAT, "text")
     arguments = pipeline.ScoreArguments(str(source), model, str(tmp_path / "again"), str(metadata))
