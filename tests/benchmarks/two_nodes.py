@@ -37,8 +37,11 @@ def main():
         with real_nodes() as nodes:
             nodes.add()
             two, _ = ours(model, images, work / "scores-two", nodes.environment)
-        ratios.append(two / one)
-        print(f"round {turn + 1}: one node {one:.1f} images/s, two nodes {two:.1f}, ratio {ratios[-1]:.3f}", flush=True)
+            ratios.append(two / one)
+            print(
+                f"round {turn + 1}: one node {one:.1f} images/s, two nodes {two:.1f}, ratio {ratios[-1]:.3f}",
+                flush=True,
+            )
     print(f"ratio: median {statistics.median(ratios):.3f}")
 
 

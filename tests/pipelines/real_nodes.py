@@ -94,7 +94,11 @@ def _started(command, log):
         yield process
     finally:
         process.terminate()
-        process.wait(60)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:  # Ray drains a node for 30 s; on a busy machine the rest takes as long again
+            process.kill()
+            process.wait()
 
 
 def _own_address(folder):
