@@ -30,6 +30,16 @@ def scraped():
     return found
 
 
+def settled():
+    """What the ports say once nothing of earlier requests is still on its way: processes report every two seconds."""
+    found = scraped()
+    while True:
+        time.sleep(5)
+        if (later := scraped()) == found:
+            return found
+        found = later
+
+
 def wait_for(expected, before):
     """Until the ports say this much more than before; what they say then."""
     deadline = time.monotonic() + PATIENCE_S

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from scrape import scraped, wait_for
+from scrape import settled, wait_for
 
 from boneage_ray import __version__
 from boneage_ray.archives.files import FilesArchive
@@ -128,7 +128,7 @@ def test_a_picture_of_what_a_result_rests_on(service, hands):
 
 def test_prometheus_finds_what_was_served(service, hands):
     good, damaged = (hands[1][kind].read_bytes() for kind in ("good", "truncated"))
-    before = scraped()
+    before = settled()
     for body in (good, good, damaged):
         service.post("/v1/predict?model=demo", content=body, headers=PNG)
     service.get("/no/such/place")
