@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from boneage_ray.errors import UsageError
+
 if TYPE_CHECKING:
     from boneage_ray.models.model import Model
 
@@ -50,19 +52,23 @@ class _Network(nn.Module):
 
 
 def _exported(model: Model, name: str, image_BCHW: Tensor) -> bytes:
-    """The network as an ONNX file, for any number of images of this size."""
+    """The network as an ONNX file, for any number of images of this size. Raises `UsageError` where torch cannot translate it."""
     example = torch.zeros(2, *image_BCHW.shape[1:])  # of one image the exporter would make a constant
     sizes = {"image_BCHW": {0: torch.export.Dim("images")}}
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's exporter warns of its own use of torch
-        program = torch.onnx.export(
-            _Network(model, name).eval(),
-            (example,),
-            dynamo=True,
-            dynamic_shapes=sizes,
-            opset_version=_OPSET,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                _Network(model, name).eval(),
+                (example,),
+                dynamo=True,
+                dynamic_shapes=sizes,
+                opset_version=_OPSET,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            said = str(error).partition("\n")[0]
+            raise UsageError(f"--runtime onnx cannot compute this network ({said}): give --runtime torch") from error
     assert program is not None
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "network.onnx"

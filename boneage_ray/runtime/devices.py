@@ -60,7 +60,7 @@ def bfloat16_on(device: Device) -> bool:
 
 
 def gpu_capabilities() -> list[float]:
-    """RunDevice capability of each NVIDIA GPU of this machine, also of those that Ray hides from a task without a GPU."""
+    """Compute capability of each NVIDIA GPU of this machine, also of those that Ray hides from a task without a GPU."""
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout

@@ -69,12 +69,13 @@ def device_of_run(out: str, gpu: bool, one_device: bool = False) -> RunDevice:
     check_gpu(gpu)
     if planned is not None:
         return replace(planned, device="cuda" if gpu else "cpu")
-    compute = _decide(gpu)
+    compute = decide(gpu)
     parts.plan_device(out, compute)
     return compute
 
 
-def _decide(gpu: bool) -> RunDevice:
+def decide(gpu: bool) -> RunDevice:
+    """The device of all workers or replicas, and what automatic precision means on it: bfloat16 if all nodes compute in it."""
     import ray
 
     device: Device = "cuda" if gpu else "cpu"

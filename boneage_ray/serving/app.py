@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -32,7 +33,8 @@ from boneage_ray.prediction.runtimes import TORCH, check_runtime
 from boneage_ray.preparation.isolated import DecoderPool
 from boneage_ray.preparation.prepare import AS_THE_RECIPE_SAYS, Reading, prepare_radiograph
 from boneage_ray.records.schema import Row
-from boneage_ray.runtime import metrics
+from boneage_ray.runtime import metrics, nodes
+from boneage_ray.runtime.runs import say
 from boneage_ray.serving.arguments import ServiceArguments, read_arguments
 from boneage_ray.serving.placement import INGRESS_CPUS, ModelPlace, Placement, asked_place, inspect_models, place
 from boneage_ray.serving.problems import OverloadedError, UnavailableError
@@ -58,7 +60,7 @@ class ModelReplica:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
         models = members.resolve([uri], sha256)
-        self.predictor = ensemble.load_predictor(models, "cuda" if placement.gpus else "cpu", runtime)
+        self.predictor = ensemble.load_predictor(models, "cuda" if placement.gpus else "cpu", runtime, placement.auto)
         self.findings = findings_of(models.recipe)
         self.add = self.findings.adder()
         self.images = models.scored_images(reading)
@@ -173,6 +175,9 @@ def build_application(
     config = arguments.web_config()
     placement = asked_place(place(len(places), cluster), arguments.cpus_per_model, arguments.gpus_per_model)
     check_runtime(arguments.runtime, placement.gpus > 0)
+    compute = nodes.decide(placement.gpus > 0)
+    say(f"serving on {compute.device}, {compute.describe()}")
+    placement = replace(placement, auto=compute.auto)
     bound = [_model_deployment(model, placement, arguments) for model in places]
     ingress = serve.deployment(
         serve.ingress()(Ingress),

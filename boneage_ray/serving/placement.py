@@ -9,6 +9,7 @@ from boneage_ray.errors import UsageError
 from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.prediction import members
 from boneage_ray.prediction.predictor import CPU_BATCH, GPU_BATCH
+from boneage_ray.runtime.devices import Precision
 from boneage_ray.serving.schema import ModelInfo
 
 INGRESS_CPUS, MODEL_CPUS = 0.1, 0.25
@@ -16,11 +17,15 @@ INGRESS_CPUS, MODEL_CPUS = 0.1, 0.25
 
 @dataclass(frozen=True)
 class Placement:
-    """What one model's replica gets: `cpus` and `gpus` as Ray counts them, `threads` for torch."""
+    """What one model's replica gets: `cpus` and `gpus` as Ray counts them, `threads` for torch.
+
+    `auto`: what automatic precision means on all of them, so that no answer depends on the node; None: decided by the replica.
+    """
 
     cpus: float
     gpus: float
     threads: int
+    auto: Precision | None = None
 
     @property
     def batch_size(self) -> int:
@@ -40,7 +45,7 @@ def place(models: int, cluster: dict[str, float]) -> Placement:
 def asked_place(chosen: Placement, cpus: float | None, gpus: float | None) -> Placement:
     """The chosen shares, but for those that were asked for; as many threads as whole CPUs were asked for."""
     threads = chosen.threads if cpus is None else max(1, int(cpus))
-    return Placement(chosen.cpus if cpus is None else cpus, chosen.gpus if gpus is None else gpus, threads)
+    return Placement(chosen.cpus if cpus is None else cpus, chosen.gpus if gpus is None else gpus, threads, chosen.auto)
 
 
 @dataclass(frozen=True)

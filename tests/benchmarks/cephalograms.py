@@ -14,14 +14,12 @@ import csv
 import hashlib
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
-from common import machine
+from common import boneage, machine
 from sklearn.metrics import cohen_kappa_score
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS, SETS
@@ -64,10 +62,6 @@ def write_split(path, groups, fold, folds):
             for name in group:
                 split = "test" if k % folds == fold else "val" if name in validation else "train"
                 table.writerow([name.split(".")[0], split])
-
-
-def boneage(*words):
-    subprocess.run([sys.executable, "-m", "boneage_ray", *map(str, words)], check=True)
 
 
 def run_fold(options, groups, fold):

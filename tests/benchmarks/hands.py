@@ -12,15 +12,13 @@ import argparse
 import csv
 import hashlib
 import random
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
-from common import machine
+from common import boneage, machine
 
 from boneage_ray.evaluation.bootstrap import bootstrap_interval
 from boneage_ray.tasks.age.intervals import COVERAGE, fit_intervals, interval
@@ -61,10 +59,6 @@ def write_split(path, groups, folds, tested):
         rows.writerow(["record_id", "split"])
         for stem, fold in folds.items():
             rows.writerow([stem, "test" if fold == tested else "val" if stem in watched else "train"])
-
-
-def boneage(*words):
-    subprocess.run([sys.executable, "-m", "boneage_ray", *map(str, words)], check=True)
 
 
 def trained(options, groups, folds, tested):

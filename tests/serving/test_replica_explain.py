@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import torch
 from pictures import encoded
 
 from boneage_ray import bundle
@@ -37,6 +38,16 @@ def test_a_picture_or_the_row_that_says_why_there_is_none(make_bundle, tmp_path,
     row = answer(place, HAND)
     assert (row["status"], row["reason"]) == ("failed", "not_explainable")
     assert "no feature maps" in row["message"]
+
+
+def test_all_replicas_compute_as_the_service_decided_whatever_their_node_could(make_bundle, tmp_path, one_thread):
+    place = make_bundle(tmp_path / "a", seed=1, model={"backbone": {"name": "test_resnet"}}, image={"size": 64})
+    sha256 = bundle.read_manifest(place)[1]
+    for auto, expected in (("float32", None), ("bfloat16", torch.bfloat16)):
+        replica = ModelReplica(place, sha256, Placement(1, 0, 1, auto))
+        assert replica.predictor.precision == expected
+        for pool in replica.pools:
+            pool.close()
 
 
 def test_a_cephalogram_model_warms_up_on_a_head_and_answers(tmp_path, one_thread):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from boneage_ray.errors import UsageError
 from boneage_ray.tasks.age.config import AgeTaskConfig
 from boneage_ray.tasks.age.intervals import fit_intervals, interval
 from boneage_ray.tasks.age.task import AgeTask
@@ -42,6 +43,11 @@ def test_there_is_no_interval_where_nothing_says_how_wide_it_is():
     assert interval(groups, "F", math.nan) is None
     with pytest.raises(ValueError, match="0 cases of sex M, at least 50"):
         fit_intervals(["F"] * 60, np.zeros(60), np.zeros(60))
+    with pytest.raises(ValueError, match="2 cases are neither F nor M, or have no ages"):
+        fit_intervals(["F"] * 60 + ["M"] * 60, np.full(120, 80.0), np.array([math.nan, math.inf] + [80.0] * 118))
+    task = AgeTask(AgeTaskConfig())
+    with pytest.raises(UsageError, match="calibration of this bundle is none of ages"):
+        task.calibrate({}, {"calibrated": True, "sigma": 2})
 
 
 def test_new_cases_are_covered_as_often_as_is_said():

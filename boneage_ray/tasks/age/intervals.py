@@ -21,11 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from boneage_ray.errors import UsageError
 from boneage_ray.preparation.geometry import Floats
 
 COVERAGE = 0.9
 EDGES_MONTHS = (0.0, 96.0, 132.0, 168.0, math.inf)
 ENOUGH = 50
+_KEYS = ("sex", "from", "to", "cases", "low", "high")
 _DIGITS = 3
 
 
@@ -34,10 +36,14 @@ def fit_intervals(
 ) -> list[dict[str, Any]]:
     """Residual bounds for each sex and range of the predicted age, in months.
 
-    A range with fewer than `ENOUGH` cases gets the bounds of its sex. Raises `ValueError` for a sex with fewer.
+    A range with fewer than `ENOUGH` cases gets the bounds of its sex. Raises `ValueError` for a sex with fewer, and for a case
+    that is of neither sex or whose ages are no numbers.
     """
     found = []
-    residuals_N, sex_N = np.asarray(true_N) - np.asarray(predicted_N), np.asarray(sexes)
+    sex_N, at_N = np.asarray(sexes), np.clip(predicted_N, 0, None)
+    residuals_N = np.asarray(true_N) - np.asarray(predicted_N)
+    if unfit := int((~np.isin(sex_N, ("F", "M")) | ~np.isfinite(residuals_N)).sum()):
+        raise ValueError(f"{unfit} cases are neither F nor M, or have no ages: leave them out")
     for sex in ("F", "M"):
         of_sex = sex_N == sex
         if of_sex.sum() < ENOUGH:
@@ -45,12 +51,26 @@ def fit_intervals(
                 f"{of_sex.sum()} cases of sex {sex}, at least {ENOUGH} are needed for an interval that holds"
             )
         for low, high in pairwise(EDGES_MONTHS):
-            chosen = of_sex & (np.asarray(predicted_N).clip(0) >= low) & (np.asarray(predicted_N).clip(0) < high)
+            chosen = of_sex & (at_N >= low) & (at_N < high)
             cases = residuals_N[chosen if chosen.sum() >= ENOUGH else of_sex]
             below, above = _bounds(cases, coverage)
             to = high if math.isfinite(high) else None
             found.append({"sex": sex, "from": low, "to": to, "cases": len(cases), "low": below, "high": above})
     return found
+
+
+def read_intervals(calibration: Mapping[str, Any]) -> tuple[list[dict[str, Any]], float | None]:
+    """(the groups of `fit_intervals`, their coverage) of a calibration.json; none of a bundle that is not calibrated.
+
+    Raises `UsageError` for a calibration of another kind.
+    """
+    if not calibration.get("calibrated"):
+        return [], None
+    try:
+        groups = [{key: group[key] for key in _KEYS} for group in calibration["age_intervals"]]
+        return groups, float(calibration["coverage"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"the calibration of this bundle is none of ages ({type(error).__name__}: {error})") from None
 
 
 def interval(groups: Sequence[Mapping[str, Any]], sex: str | None, age_months: float) -> tuple[float, float] | None:

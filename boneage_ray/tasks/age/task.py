@@ -16,7 +16,7 @@ from boneage_ray.datasets.plan import Shard
 from boneage_ray.models.config import ModelSettings
 from boneage_ray.tasks.age.config import AgeTaskConfig
 from boneage_ray.tasks.age.ensemble import combine_ages, stage_heads, voted_schemes
-from boneage_ray.tasks.age.intervals import interval
+from boneage_ray.tasks.age.intervals import interval, read_intervals
 from boneage_ray.tasks.age.losses import absolute_error, cross_entropy, huber
 from boneage_ray.tasks.age.metrics import age_metrics, stage_metrics
 from boneage_ray.tasks.task import Columns, Task
@@ -61,8 +61,7 @@ class AgeTask(Task):
 
     def calibrate(self, metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> None:
         """Take the intervals, if the bundle is calibrated."""
-        if calibration.get("calibrated"):
-            self.groups, self.coverage = calibration["age_intervals"], calibration["coverage"]
+        self.groups, self.coverage = read_intervals(calibration)
 
     def intervals(self, predicted: Columns, sexes: Sequence[str | None]) -> Columns:
         """age_low_months, age_high_months, interval_coverage; None for a case without an interval (intervals.py)."""
