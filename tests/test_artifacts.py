@@ -13,7 +13,7 @@ from boneage_ray import artifacts, builtin, bundle
 from boneage_ray.commands.words import model_places
 from boneage_ray.errors import MismatchError, StorageError, UsageError
 from boneage_ray.models.regressor import Regressor
-from boneage_ray.prediction.members import resolve, save_ensemble
+from boneage_ray.prediction.members import read_places, resolve, save_ensemble
 from boneage_ray.recipes import find_recipe
 
 PLACE = "wandb://ward/bones/hand:latest"
@@ -117,3 +117,12 @@ def test_a_reference_to_another_place_is_not_followed(server, tmp_path):
 def test_a_place_that_is_none_is_refused_with_the_fix(server, place, error, said):
     with pytest.raises(error, match=said):
         model_places(place)
+
+
+def test_nodes_fetch_it_for_themselves_and_are_asked_for_no_shared_place(server, tmp_path):
+    save(tmp_path / "v0")
+    server.folders.append(tmp_path / "v0")
+    other = tmp_path / "other"
+    save(other, seed=1)
+    place = builtin.place_of("wandb://ward/bones/hand:latest")
+    assert read_places(resolve([place, str(other)])) == [("--model", str(other))]

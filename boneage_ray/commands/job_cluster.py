@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 _STATE_POLL_S, _ANSWER_S = 0.5, 5.0
+_SILENT_S = 300.0  # without an answer, after which a job is no longer followed
+KEY = "boneage_job"  # in the metadata of each attempt: the submission id that it belongs to
 _AGENT_S, _AGENT_PAUSE_S = 120.0, 2.0
 _CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 _OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
@@ -161,6 +163,7 @@ def submit_job(client: JobSubmissionClient, request: dict[str, Any], address: st
 class Attempt:
     """One job of a submission id: the first has the id itself, later ones `ID-2`, `ID-3` ..."""
 
+    number: int
     job_id: str
     state: str
     entrypoint: str
@@ -172,11 +175,14 @@ class Attempt:
 
 
 def attempts(client: JobSubmissionClient, key: str) -> list[Attempt]:
-    """All jobs of a submission id that the cluster knows, in order."""
+    """All jobs that the cluster knows and that were submitted under a key, as their metadata say, in order."""
     ours = re.compile(rf"{re.escape(key)}(?:-(\d+))?")
-    found = [(ours.fullmatch(job.submission_id or ""), job) for job in client.list_jobs()]
+    jobs = [job for job in client.list_jobs() if (job.metadata or {}).get(KEY) == key]
+    found = [(ours.fullmatch(job.submission_id or ""), job) for job in jobs]
     numbered = sorted(((int(match[1] or 1), job) for match, job in found if match), key=lambda pair: pair[0])
-    return [Attempt(str(job.submission_id), str(job.status.value), str(job.entrypoint)) for _, job in numbered]
+    return [
+        Attempt(number, str(job.submission_id), str(job.status.value), str(job.entrypoint)) for number, job in numbered
+    ]
 
 
 def attempt_id(key: str, number: int) -> str:
@@ -190,7 +196,7 @@ def follow(client: JobSubmissionClient, job_id: str, clean: Clean = str) -> str:
 
 
 async def _follow(client: JobSubmissionClient, job_id: str, clean: Clean) -> str:
-    shown, last = 0, ""
+    shown, last, heard = 0, "", time.monotonic()
     while True:
         seen = 0
         try:
@@ -200,12 +206,18 @@ async def _follow(client: JobSubmissionClient, job_id: str, clean: Clean) -> str
                     if seen > shown:  # after a broken connection the log comes from its start again
                         say(clean(line))
                         last = line.strip() or last
+            status, heard = client.get_job_status(job_id), time.monotonic()
         except (RuntimeError, OSError) as error:
+            if time.monotonic() - heard > _SILENT_S:
+                raise BoneageError(
+                    f"the cluster has not answered for {_SILENT_S:.0f} s ({_last_line(str(error))}); the job {job_id} goes on"
+                ) from error
             say(f"the log is interrupted ({_last_line(str(error))}); trying again")
+            status = None
         shown = max(shown, seen)
-        await asyncio.sleep(_STATE_POLL_S)
-        if (status := client.get_job_status(job_id)).is_terminal():
+        if status is not None and status.is_terminal():
             break
+        await asyncio.sleep(_STATE_POLL_S)
     state = str(status.value)
     if state != "SUCCEEDED":
         raise failure_of(job_id, state, clean(last), client.get_job_info(job_id))

@@ -277,6 +277,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     _connect(run)
     with timed(run, "score"):
         summary = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
+    lease.holding(out).check()
     storage.write_json(storage.join(out, "summary.json"), summary)
     command = line(
         "boneage score",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,8 +55,9 @@ class Order:
     values: dict[str, str]
 
     def clean(self, text: str) -> str:
-        """The text without the passed values."""
-        hidden = [value for name, value in self.values.items() if name not in _PLAIN and len(value) >= _SHORT]
+        """The text without the passed values and their parts: single tokens of a list, single lines of a key."""
+        values = [value for name, value in self.values.items() if name not in _PLAIN]
+        hidden = {part for value in values for part in (value, *re.split(r"[,\s]+", value)) if len(part) >= _SHORT}
         for value in sorted(hidden, key=len, reverse=True):
             text = text.replace(value, HIDDEN)
         return text
@@ -153,9 +155,11 @@ def _hand_in(client: JobSubmissionClient, order: Order, address: str) -> tuple[s
     with tempfile.TemporaryDirectory(prefix="boneage-submit-") as folder:
         request = _request(order, Path(folder))
         if key:
-            request["submission_id"] = job_cluster.attempt_id(key, len(before) + 1)
+            number = before[-1].number + 1 if before else 1
+            request["submission_id"] = job_cluster.attempt_id(key, number)
+            request["metadata"] = {**(request.get("metadata") or {}), job_cluster.KEY: key}
         job_id = job_cluster.submit_job(client, request, address, order.clean)
-    again = f", attempt {len(before) + 1}: it continues what is finished" if before else ""
+    again = f", attempt {number}: it continues what is finished" if before else ""
     say(f"submitted {job_id}{again}")
     return job_id, str(client.get_job_status(job_id).value)
 
@@ -181,8 +185,13 @@ def _followed(client: JobSubmissionClient, order: Order, job_id: str) -> str:
     try:
         return job_cluster.follow(client, job_id, order.clean)
     finally:
-        if (info := client.get_job_info(job_id)).status.is_terminal():
-            _keep_log(client, order, job_id, info.driver_exit_code)
+        try:
+            info = client.get_job_info(job_id)
+        except (RuntimeError, OSError) as error:
+            say(f"the log is not kept: the cluster does not answer ({type(error).__name__})")
+        else:
+            if info.status.is_terminal():
+                _keep_log(client, order, job_id, info.driver_exit_code)
 
 
 def _keep_log(client: JobSubmissionClient, order: Order, job_id: str, code: int | None) -> None:
@@ -197,7 +206,7 @@ def _keep_log(client: JobSubmissionClient, order: Order, job_id: str, code: int 
     try:
         storage.write_text(storage.join(place, f"{job_id}.log"), order.clean(client.get_job_logs(job_id)))
         storage.write_json(storage.join(place, f"{job_id}.json"), record)
-    except (BoneageError, RuntimeError) as error:
+    except (BoneageError, RuntimeError, OSError) as error:
         say(f"the log is not kept: {error}")
         return
     say(f"log: {place}/{job_id}.log")

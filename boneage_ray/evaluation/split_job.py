@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from boneage_ray import storage
 from boneage_ray.records.schema import Row, to_table
+from boneage_ray.runtime import lease
 from boneage_ray.runtime.cluster import run_parts
 from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.runtime.resources import choose_resources
@@ -73,6 +74,7 @@ def write_table(uri: str, table: pa.Table) -> None:
 
 
 def write_predictions(out: str, rows: Sequence[Row], schema: pa.Schema) -> None:
-    """`OUT/predictions.parquet`, one row a record, with the columns of the schema."""
+    """`OUT/predictions.parquet`, one row a record, with the columns of the schema; not into an OUT that was taken over."""
+    lease.holding(out).check()
     kept = [{name: row[name] for name in schema.names} for row in rows]
     write_table(storage.join(out, "predictions.parquet"), to_table(kept, schema))

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from boneage_ray import __version__, builtin, bundle, storage
+from boneage_ray import __version__, artifacts, builtin, bundle, storage
 from boneage_ray.errors import MismatchError, StorageError, UsageError
 from boneage_ray.preparation.prepare import AS_THE_RECIPE_SAYS, ImageConfig, Reading
 from boneage_ray.recipes.recipe import Recipe, build_recipe
@@ -115,8 +115,12 @@ def several(members: Sequence[Member], name: str = "", summary: str = "") -> Mod
 
 
 def read_places(models: Models) -> list[tuple[str, str]]:
-    """(flag, URI) of the members that every node reads from storage; built-in ones come with its installation."""
-    return [("--model", member.uri) for member in models.members if not member.uri.startswith(builtin.SCHEME)]
+    """(flag, URI) of the members that every node reads from storage.
+
+    Built-in ones come with its installation, and those in wandb each node fetches for itself; both are verified by their hash.
+    """
+    own = (builtin.SCHEME, artifacts.SCHEME)
+    return [("--model", member.uri) for member in models.members if not member.uri.startswith(own)]
 
 
 def save_ensemble(out: str, name: str, summary: str, folders: Sequence[str]) -> Models:

@@ -90,8 +90,8 @@ class _Lease:
 
 
 _held: dict[str, _Lease] = {}
-_heart: threading.Thread | None = None
-_idle = threading.Event()
+_stop = threading.Event()  # of the thread that renews all leases
+_stop.set()
 
 
 def hold(out: str, what: str, say: Callable[[str], None] = lambda _: None) -> Hold:
@@ -103,9 +103,13 @@ def hold(out: str, what: str, say: Callable[[str], None] = lambda _: None) -> Ho
         return _held[out].hold
     lease = _Lease(out, what)
     taken_over = False
+    end = time.monotonic() + _patience()
     while not storage.write_new(lease.uri, lease.data()):
         found = _read(lease.uri)
-        if found is None:
+        if found is None:  # released meanwhile, or a name that can be neither read nor made, such as a link to nothing
+            if time.monotonic() > end:
+                raise MismatchError(f"{lease.uri} can be neither read nor written: delete it, or give another --out")
+            time.sleep(0.05)
             continue
         if _outlived(lease.uri, found, say):
             storage.write_bytes(lease.uri, lease.data())
@@ -126,19 +130,21 @@ def holding(out: str) -> Hold:
 
 
 def clear(out: str) -> None:
-    """Delete everything in OUT but the lease of this process."""
+    """Delete everything in OUT but the lease of this process. Raises `MismatchError` if another run has taken it over."""
     lease = _held.get(out)
     if lease is None:
         storage.delete_tree(out)
         return
-    with lease.lock:
-        storage.delete_tree(out)
-        storage.write_bytes(lease.uri, lease.data())
+    with lease.lock:  # it stays where it is: a moment without it would let another run in
+        lease.hold.check()
+        for name in sorted({info.uri.removeprefix(f"{out}/").partition("/")[0] for info in storage.list_files(out)}):
+            if name != LEASE:
+                storage.delete_tree(storage.join(out, name))
 
 
 def release_all() -> None:
     """Delete all leases of this process: at its end, or of a command in it."""
-    _idle.set()
+    _stop.set()
     while _held:
         _, lease = _held.popitem()
         with suppress(StorageError):  # the run's own result or error is what counts; the lease will be stale
@@ -146,15 +152,15 @@ def release_all() -> None:
 
 
 def _start_heart() -> None:
-    global _heart  # noqa: PLW0603  one thread renews all leases of the process
-    _idle.clear()
-    if _heart is None or not _heart.is_alive():
-        _heart = threading.Thread(target=_beat, name="lease", daemon=True)
-        _heart.start()
+    """One thread renews all leases of the process; each has an end of its own, so that none is taken for one that is ending."""
+    global _stop  # noqa: PLW0603
+    if _stop.is_set():
+        _stop = threading.Event()
+        threading.Thread(target=_beat, args=(_stop,), name="lease", daemon=True).start()
 
 
-def _beat() -> None:
-    while not _idle.wait(_patience() / BEATS):
+def _beat(stop: threading.Event) -> None:
+    while not stop.wait(_patience() / BEATS):
         for lease in list(_held.values()):
             with suppress(StorageError):  # tried again at the next beat; a lease that stays unreachable becomes stale
                 lease.renew()

@@ -69,12 +69,12 @@ def device_of_run(out: str, gpu: bool, one_device: bool = False) -> RunDevice:
     check_gpu(gpu)
     if planned is not None:
         return replace(planned, device="cuda" if gpu else "cpu")
-    compute = decide(gpu)
+    compute = device_of_cluster(gpu)
     parts.plan_device(out, compute)
     return compute
 
 
-def decide(gpu: bool) -> RunDevice:
+def device_of_cluster(gpu: bool) -> RunDevice:
     """The device of all workers or replicas, and what automatic precision means on it: bfloat16 if all nodes compute in it."""
     import ray
 
@@ -83,7 +83,8 @@ def decide(gpu: bool) -> RunDevice:
     if len(nodes) < 2 and _is_here(ray, nodes):
         native = bfloat16_on(device)
     else:
-        native = all(on_every_node(_native, device, resource="GPU" if gpu else "CPU").values())
+        answers = on_every_node(_native, device, resource="GPU" if gpu else "CPU").values()
+        native = bool(answers) and all(answers)  # where no node could be asked, float32 is right on every one
     return RunDevice(device, "bfloat16" if native else "float32")
 
 
@@ -161,6 +162,11 @@ def _look(hold: Hold, marks: Sequence[Mark]) -> list[str]:
     return problems
 
 
+def patience() -> float:
+    """Seconds that a command waits for what a cluster may still add."""
+    return real_number("BONEAGE_WAIT_SECONDS", WAIT_SECONDS, "seconds")
+
+
 def wait_for(resource: str, count: float, flag: str) -> None:
     """Wait until the cluster has so much of a resource: at once where it is there, or no autoscaler could add it.
 
@@ -174,23 +180,22 @@ def wait_for(resource: str, count: float, flag: str) -> None:
 
     if present() >= count or scales().get(resource, 0) < count:
         return
-    patience = real_number("BONEAGE_WAIT_SECONDS", WAIT_SECONDS, "seconds")
+    bound = patience()
     request_resources(bundles=[{resource: 1}] * int(count))
     started = said = time.monotonic()
-    say(
-        f"{flag}: waiting up to {patience:g} s for {count:g} {resource}; the cluster has {present():g} now and can grow"
-    )
+    say(f"{flag}: waiting up to {bound:g} s for {count:g} {resource}; the cluster has {present():g} now and can grow")
     try:
         while present() < count:
             now = time.monotonic()
-            if now - started > patience:
+            if now - started > bound:
                 raise UsageError(
-                    f"{flag}: the cluster has {present():g} {resource} and did not get {count:g} within {patience:g} s "
+                    f"{flag}: the cluster has {present():g} {resource} and did not get {count:g} within {bound:g} s "
                     "(BONEAGE_WAIT_SECONDS); `ray status` on the head says what the autoscaler waits for"
                 )
             if now - said > SAY_EVERY:
                 said = now
                 say(f"still waiting for {count:g} {resource}, {present():g} so far, {now - started:.0f} s")
+                request_resources(bundles=[{resource: 1}] * int(count))  # the end of another run's wait withdraws it
             time.sleep(1.0)
     finally:
         request_resources(bundles=[])  # the work itself is the demand from here on

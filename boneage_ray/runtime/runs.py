@@ -13,6 +13,7 @@ import re
 import secrets
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from boneage_ray.runtime import lease, log
 from boneage_ray.runtime.cluster import disconnect, first_cause
 
 PLAIN_PROGRESS_SECONDS = 30.0
+SILENT_SECONDS = 60.0  # without anything new, after which this is said
 VERSIONED = ("boneage-ray", "ray", "torch", "torchvision", "timm", "kornia", "pyarrow", "numpy", "s3fs")
 
 
@@ -115,7 +117,8 @@ def _say_error(run: Run, code: int, message: str, cause: BaseException | None) -
     if code == ExitCode.INTERNAL and cause is not None and log.as_json():
         frames = traceback.extract_tb(cause.__traceback__)
         where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else None
-        log.write_line("internal error; its text is in run.json", "error", kind=type(cause).__name__, where=where)
+        text = "its text is in run.json" if run.out else f"{log.FORMAT}=text shows its text, which may quote inputs"
+        log.write_line(f"internal error; {text}", "error", kind=type(cause).__name__, where=where)
     else:
         log.write_line(f"boneage {run.command}: {message}", "warning" if code == ExitCode.INTERRUPTED else "error")
 
@@ -126,10 +129,11 @@ def _without_secrets(text: str) -> str:
 
 
 def _save_record(run: Run, code: int, message: str | None) -> None:
-    """Write run.json, but not into an OUT that was refused: that one belongs to another run."""
+    """Write run.json, but not into an OUT that was refused or taken over: that one belongs to another run."""
     if run.out is None:
         return
     try:
+        lease.holding(run.out).check()
         storage.write_json(storage.join(run.out, "run.json"), run.record(code, message))
     except BoneageError as error:
         say(f"boneage {run.command}: run.json was not written: {error}")
@@ -179,7 +183,8 @@ class ProgressLine:
         from rich.progress import Progress as RichProgress
 
         self.title, self.total, self.done, self.text = title, total, 0, ""
-        self.started = self.last = time.monotonic()
+        self.started = self.last = self.changed = time.monotonic()
+        self._ended = threading.Event()
         console = Console(stderr=True)
         columns = (
             TextColumn(title),
@@ -197,6 +202,8 @@ class ProgressLine:
 
     def update(self, done: int, text: str = "") -> None:
         """Set how much is done; `text` is shown after it."""
+        if (done, text) != (self.done, self.text):
+            self.changed = time.monotonic()
         self.done, self.text = done, text
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, text=text)
@@ -212,9 +219,20 @@ class ProgressLine:
     def __enter__(self) -> ProgressLine:
         if self._bar:
             self._bar.start()
+        else:
+            threading.Thread(target=self._watch, name="progress", daemon=True).start()
         return self
 
+    def _watch(self) -> None:
+        """Say that nothing comes, too: who waits must know that it is still being waited for."""
+        while not self._ended.wait(1.0):
+            still = time.monotonic() - self.changed
+            if min(still, time.monotonic() - self.last) >= SILENT_SECONDS:
+                self.last = time.monotonic()
+                say(f"{self._line()}; nothing new for {still:.0f} s", done=self.done, total=self.total)
+
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
         if self._bar:
             self._bar.stop()
 

@@ -175,7 +175,9 @@ def build_application(
     config = arguments.web_config()
     placement = asked_place(place(len(places), cluster), arguments.cpus_per_model, arguments.gpus_per_model)
     check_runtime(arguments.runtime, placement.gpus > 0)
-    compute = nodes.decide(placement.gpus > 0)
+    if placement.gpus:
+        nodes.wait_for("GPU", 1, "gpus_per_model")
+    compute = nodes.device_of_cluster(placement.gpus > 0)
     say(f"serving on {compute.device}, {compute.describe()}")
     placement = replace(placement, auto=compute.auto)
     bound = [_model_deployment(model, placement, arguments) for model in places]

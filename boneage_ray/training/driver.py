@@ -21,6 +21,7 @@ from boneage_ray.errors import MismatchError, NoUsableInputError, UsageError
 from boneage_ray.preparation.split import Split
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.recipes.stage import Data
+from boneage_ray.runtime import nodes
 from boneage_ray.runtime.cluster import first_cause
 from boneage_ray.runtime.devices import Precision, RunDevice
 from boneage_ray.runtime.lease import SHARED_PLACE, Hold
@@ -175,7 +176,8 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None: 
             name=f"ray-{int(time.time())}",  # Ray's own state; a resume only needs our checkpoints
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(1),
+            # A group of workers that finds no room is tried for a minute each time, and not for ever.
+            failure_config=FailureConfig(1, controller_failure_limit=math.ceil(nodes.patience() / 60)),
             worker_runtime_env={"env_vars": _ALLOCATOR | (_DETERMINISTIC if recipe.deterministic else {})},
         ),
     )

@@ -9,13 +9,15 @@ import os
 import re
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 from boneage_ray import storage
-from boneage_ray.errors import UsageError
+from boneage_ray.errors import StorageError, UsageError
+from boneage_ray.runtime.runs import say
 
 PROJECT = "boneage-ray"
 
@@ -65,6 +67,8 @@ class WandbTracker(Tracker):
         mode: Any = os.environ.get("WANDB_MODE") or ("online" if "WANDB_API_KEY" in os.environ else "offline")
         folder = os.environ.get("WANDB_DIR") or (facts.out if "://" not in facts.out else tempfile.gettempdir())
         Path(folder).mkdir(parents=True, exist_ok=True)
+        if mode == "offline":
+            say(f"wandb is offline: its files are in {folder}/wandb of this machine, and `wandb sync` sends them")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             id=run_id,
@@ -149,42 +153,52 @@ class MlflowTracker(Tracker):
 
 @final
 class TensorboardTracker(Tracker):
-    """TensorBoard's event files in OUT/tensorboard. They hold no bundle, only where it is."""
+    """TensorBoard's event files in OUT/tensorboard. They hold no bundle, only where it is.
+
+    Each epoch is a file of its own, whole once it is logged: the writer's flush leaves events in its queue, and a training may be
+    killed at any moment.
+    """
+
+    errors = (OSError, StorageError)
 
     def start(self, facts: RunFacts, run_id: str | None) -> str:
-        """See `Tracker`; a continued run adds a file to the same folder."""
-        from tensorboardX import SummaryWriter
-
+        """See `Tracker`; a continued run adds files to the same folder."""
         self._kept = storage.join(facts.out, "tensorboard")
-        self._folder = self._kept if "://" not in facts.out else tempfile.mkdtemp(prefix="boneage-tensorboard-")
-        earlier = len(list(Path(self._folder).glob("*"))) if Path(self._folder).exists() else 0
-        # Its files are named by the second in which they begin, and two of one second would be one.
-        self._writer = SummaryWriter(self._folder, filename_suffix=f".{earlier}")
-        if run_id is None:
-            text = "\n".join(f"    {key} = {value}" for key, value in leaves(facts.config | {"git": facts.git}))
-            self._writer.add_text("config", text, 0)
+        with self._events(".config") as events:
+            if run_id is None:
+                text = "\n".join(f"    {key} = {value}" for key, value in leaves(facts.config | {"git": facts.git}))
+                events.add_text("config", text, 0)
         return facts.name
 
     def epoch(self, number: int, figures: Mapping[str, float]) -> None:
         """See `Tracker`."""
-        for name, value in figures.items():
-            self._writer.add_scalar(name, value, number)
+        with self._events(f".{number:06d}") as events:
+            for name, value in figures.items():
+                events.add_scalar(name, value, number)
 
     def complete(self, number: int, facts: Mapping[str, Any], pictures: Mapping[str, Path], bundle: Path) -> None:
         """See `Tracker`."""
         import cv2
 
-        for name, path in pictures.items():
-            picture = cv2.imread(str(path))
-            assert picture is not None  # written by the training itself
-            self._writer.add_image(name, picture[:, :, ::-1], number, dataformats="HWC")
-        self._writer.add_text("result", "\n".join(f"    {key} = {value}" for key, value in facts.items()), number)
+        with self._events(".result") as events:
+            for name, path in pictures.items():
+                picture = cv2.imread(str(path))
+                assert picture is not None  # written by the training itself
+                events.add_image(name, picture[:, :, ::-1], number, dataformats="HWC")
+            events.add_text("result", "\n".join(f"    {key} = {value}" for key, value in facts.items()), number)
 
     def close(self, succeeded: bool) -> None:
-        """See `Tracker`; for an OUT that is no folder, the files are copied there."""
-        self._writer.close()
-        if self._folder != self._kept:
-            for path in Path(self._folder).iterdir():
+        """See `Tracker`: nothing is open."""
+
+    @contextmanager
+    def _events(self, suffix: str) -> Iterator[Any]:
+        """A writer of one file, which is in OUT when the block has ended."""
+        from tensorboardX import SummaryWriter
+
+        with tempfile.TemporaryDirectory(prefix="boneage-tensorboard-") as folder:
+            with SummaryWriter(folder, filename_suffix=suffix) as events:
+                yield events
+            for path in Path(folder).iterdir():
                 storage.write_bytes(storage.join(self._kept, path.name), path.read_bytes())
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from boneage_ray import bundle, storage
-from boneage_ray.errors import UsageError
+from boneage_ray.errors import StorageError, UsageError
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.runtime.runs import git_hash, say
 from boneage_ray.training.trackers import TRACKERS, RunFacts, Tracker
@@ -92,7 +92,10 @@ class Tracking:
     def _keep(self) -> None:
         if self._tracked:
             record = {one.name: {"run": one.run_id, "logged": one.logged} for one in self._tracked}
-            storage.write_json(storage.join(self._out, RECORD), record)
+            try:
+                storage.write_json(storage.join(self._out, RECORD), record)
+            except StorageError as error:
+                say(f"{RECORD} was not written ({error}): a continued run may log epochs again; the training goes on")
 
 
 def _is_figure(value: object) -> bool:

@@ -416,3 +416,47 @@ def test_a_cluster_that_does_not_answer_is_named():
     (port,) = free_ports(1)
     with pytest.raises(UsageError, match=f"http://127.0.0.1:{port}: no Ray dashboard answers"):
         job_cluster.jobs_client(f"http://127.0.0.1:{port}")
+
+
+class Forgetful:
+    """A client whose connection breaks, and comes back or not."""
+
+    def __init__(self, answers):
+        self.answers = iter(answers)
+
+    async def tail_job_logs(self, job_id):
+        yield "one line\n"
+        raise RuntimeError("connection lost")
+
+    def get_job_status(self, job_id):
+        raise AssertionError("the log came first")
+
+    def list_jobs(self):
+        return next(self.answers)
+
+
+def test_a_cluster_that_stays_silent_is_no_longer_followed_and_the_job_goes_on(monkeypatch, capsys):
+    monkeypatch.setattr(job_cluster, "_SILENT_S", 0.2)
+    monkeypatch.setattr(job_cluster, "_STATE_POLL_S", 0.05)
+    with pytest.raises(BoneageError, match=r"has not answered for 0 s .*the job j goes on"):
+        job_cluster.follow(Forgetful([]), "j")
+    assert "the log is interrupted (connection lost); trying again" in capsys.readouterr().err
+
+
+def test_attempts_are_told_by_their_key_and_numbered_after_the_last():
+    def job(name, key, state="FAILED"):
+        metadata = {job_cluster.KEY: key} if key else None
+        return SimpleNamespace(
+            submission_id=name, metadata=metadata, status=SimpleNamespace(value=state), entrypoint="e"
+        )
+
+    jobs_there = [job("scores-2026", None), job("scores-2", "scores"), job("scores-x", "scores"), job("a", "a")]
+    found = job_cluster.attempts(Forgetful([jobs_there]), "scores")
+    assert [(each.number, each.job_id) for each in found] == [(2, "scores-2")]
+
+
+def test_parts_of_a_passed_value_are_hidden_too():
+    spec = jobs.JobSpec(entrypoint="boneage doctor")
+    values = {"TOKENS": "ward-token-1,ward-token-2", "KEY": "-----BEGIN\nMIIsecretbody\n-----END"}
+    order = command.Order(spec, None, values)
+    assert order.clean("bearer ward-token-1 and MIIsecretbody, short") == "bearer *** and ***, short"

@@ -16,7 +16,7 @@ import pytest
 
 from boneage_ray import storage
 from boneage_ray.errors import ExitCode, MismatchError
-from boneage_ray.runtime import lease, parts
+from boneage_ray.runtime import lease, parts, runs
 
 PATIENCE = 0.9
 HOLDER = """
@@ -149,3 +149,61 @@ def test_overwriting_keeps_the_lease_and_a_claim_that_was_killed_at_its_start_ca
     assert parts.claim(out, "abd", True, "score") is False
     lease.holding(out).check()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["lease.json", "plan.json"]
+
+
+def test_a_second_hold_of_a_process_is_renewed_too(tmp_path):
+    for k in range(20):  # the thread of the one before may be about to end
+        lease.hold(str(tmp_path / str(k)), "score")
+        if k < 19:
+            lease.release_all()
+    file = tmp_path / "19" / lease.LEASE
+    before = json.loads(file.read_text())["beat"]
+    time.sleep(2 * PATIENCE / lease.BEATS + 0.3)
+    assert json.loads(file.read_text())["beat"] > before
+    lease.release_all()
+
+
+@pytest.mark.parametrize("places", ["disk", "s3"], indirect=True)
+def test_overwriting_never_lets_go_of_the_lease_and_deletes_nothing_of_a_successor(places, monkeypatch):
+    lease.hold(places, "score")
+    storage.write_text(f"{places}/results/old.parquet", "old")
+    deleted = storage.delete_tree
+    entered = []
+
+    def watched(uri):
+        deleted(uri)
+        entered.append(storage.write_new(f"{places}/{lease.LEASE}", b"mine"))
+
+    monkeypatch.setattr(storage, "delete_tree", watched)
+    lease.clear(places)
+    assert entered == [False]
+    monkeypatch.setattr(storage, "delete_tree", deleted)
+    assert [info.uri.rpartition("/")[2] for info in storage.list_files(places)] == [lease.LEASE]
+    of_another_machine(places)
+    storage.write_text(f"{places}/results/new.parquet", "new")
+    with pytest.raises(MismatchError, match="taken over by another run"):
+        lease.clear(places)
+    assert storage.read_text(f"{places}/results/new.parquet") == "new"
+    lease.release_all()
+
+
+def test_a_run_that_lost_its_lease_leaves_the_other_runs_record(tmp_path, capsys):
+    out = str(tmp_path / "out")
+
+    def body(run):
+        lease.hold(out, "score")
+        run.out = out
+        of_another_machine(out)
+        storage.write_json(f"{out}/run.json", {"run": "theirs"})
+        lease.holding(out).check()
+
+    assert runs.execute(runs.Run("score"), body) == ExitCode.MISMATCH
+    assert storage.read_json(f"{out}/run.json") == {"run": "theirs"}
+    assert "run.json was not written" in capsys.readouterr().err
+
+
+def test_a_lease_that_can_neither_be_read_nor_made_is_no_endless_wait(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / lease.LEASE).symlink_to("/nowhere/at/all")
+    with pytest.raises(MismatchError, match="can be neither read nor written"):
+        lease.hold(str(tmp_path / "out"), "score")

@@ -71,7 +71,10 @@ def test_an_internal_error_gives_its_kind_and_place_and_not_its_text(lines, tmp_
     assert "Doe" not in json.dumps(found)
     assert (error["level"], error["kind"], finished["exit_code"]) == ("error", "KeyError", 1)
     assert error["where"].startswith("test_log.py:")
+    assert error["message"] == "internal error; its text is in run.json"
     assert "Doe^Jane" in json.loads((tmp_path / "run.json").read_text())["error"]
+    assert execute(Run("doctor"), body) == 1  # there is no run.json to point to
+    assert lines()[-2]["message"].startswith("internal error; BONEAGE_LOG=text shows its text")
 
 
 @pytest.mark.parametrize(

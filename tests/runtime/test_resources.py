@@ -111,3 +111,10 @@ def test_rows_of_one_run_never_come_from_two_kinds_of_devices(world, tmp_path, b
     # A training may go on elsewhere, in the precision that it began with.
     assert nodes.device_of_run(out, gpu) == RunDevice("cuda" if gpu else "cpu", "bfloat16")
     assert nodes.device_of_run(out, not gpu, one_device=True) == RunDevice(began, "bfloat16")
+
+
+def test_where_no_node_could_be_asked_nothing_is_computed_in_bfloat16(world, monkeypatch):
+    world({"CPU": 2.0})
+    monkeypatch.setattr(nodes, "_working_nodes", lambda ray, resource="CPU": [{}, {}])
+    monkeypatch.setattr(nodes, "on_every_node", lambda *_, **__: {})
+    assert nodes.device_of_cluster(gpu=True) == RunDevice("cuda", "float32")

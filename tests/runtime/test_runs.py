@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 
 import pytest
 
@@ -97,3 +99,12 @@ def test_progress_without_a_terminal_is_a_plain_line_every_thirty_seconds(monkey
             now[0] = float(done)
             bar.update(done)
     assert capsys.readouterr().err.splitlines() == ["score 30/100 1.0/s", "score 60/100 1.0/s"]
+
+
+def test_a_run_in_which_nothing_comes_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(runs, "SILENT_SECONDS", 0.5)
+    with runs.ProgressLine("score", 100) as bar:
+        bar.update(7)
+        time.sleep(1.6)
+    (line, *_) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"score 7/100 [\d.]+/s; nothing new for 1 s", line)

@@ -6,12 +6,13 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from boneage_ray import bundle, storage
-from boneage_ray.errors import UsageError
+from boneage_ray.errors import StorageError, UsageError
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.recipes import find_recipe
 from boneage_ray.training import tracking
@@ -208,3 +209,24 @@ def test_without_trackers_nothing_is_written_or_imported(tmp_path):
 
 def test_nested_values_have_dotted_names():
     assert leaves({"a": {"b": 1, "c": [1, 2]}, "d": None}) == [("a.b", 1), ("a.c", [1, 2]), ("d", None)]
+
+
+def test_events_are_in_an_out_on_object_storage_after_each_epoch(monkeypatch):
+    out = f"memory://tracked-{time.monotonic_ns()}"
+    with tracked(RECIPE, out, ["tensorboard"]) as log:
+        for k, line in enumerate(HISTORY[:2], 1):
+            log.epoch(line)  # the driver may be killed at any moment from here on
+            written = b"".join(storage.read_bytes(file.uri) for file in storage.list_files(f"{out}/tensorboard"))
+            assert written.count(b"train_loss") == k
+            assert storage.read_json(f"{out}/tracking.json")["tensorboard"]["logged"] == k
+
+
+def test_a_record_that_cannot_be_written_ends_no_training(tmp_path, monkeypatch, capsys):
+    def full(uri, value):
+        raise StorageError("disk_full", f"{uri}: no space left")
+
+    with tracked(RECIPE, str(tmp_path), ["tensorboard"]) as log:
+        monkeypatch.setattr(storage, "write_json", full)
+        log.epoch(HISTORY[0])
+        log.catch_up(HISTORY[:2])
+    assert "tracking.json was not written" in capsys.readouterr().err
