@@ -164,9 +164,9 @@ class TensorboardTracker(Tracker):
     def start(self, facts: RunFacts, run_id: str | None) -> str:
         """See `Tracker`; a continued run adds files to the same folder."""
         self._kept = storage.join(facts.out, "tensorboard")
-        with self._events(".config") as events:
-            if run_id is None:
-                text = "\n".join(f"    {key} = {value}" for key, value in leaves(facts.config | {"git": facts.git}))
+        if run_id is None:
+            text = "\n".join(f"    {key} = {value}" for key, value in leaves(facts.config | {"git": facts.git}))
+            with self._events(".config") as events:
                 events.add_text("config", text, 0)
         return facts.name
 
