@@ -93,19 +93,24 @@ def value_key(text: str) -> str:
 def parse_age(text: str | None) -> float | None:
     """Months in 0..240 from a number of months, or from an age with units; None if it is neither."""
     months = parse_number(text)
-    months = _with_units(text) if months is None else months
+    months = _months_with_units(text) if months is None else months
     return months if months is not None and 0 <= months <= MAX_AGE_MONTHS else None
 
 
 def parse_years(text: str | None) -> float | None:
     """Months from a number of years in 0..25, or from an age with units; None if it is neither."""
     years = parse_number(text)
-    months = _with_units(text) if years is None else years * MONTHS_PER_YEAR
+    months = _months_with_units(text) if years is None else years * MONTHS_PER_YEAR
     return months if months is not None and 0 <= months <= OLDEST_YEARS * MONTHS_PER_YEAR else None
 
 
-def _with_units(text: str | None) -> float | None:
-    """Months from "5Y3M", "5 y 3 m", "63 months", "063M", "3W", or None."""
+def _months_with_units(text: str | None) -> float | None:
+    found = age_with_units(text)
+    return found and found[0]
+
+
+def age_with_units(text: str | None) -> tuple[float, float] | None:
+    """(months, the smallest unit in months) from "5Y3M", "5 y 3 m", "63 months", "063M", "3W"; None if it is no such age."""
     plain = fold(text or "")
     if not re.fullmatch(f"({_PART.pattern})+", plain):
         return None
@@ -116,7 +121,7 @@ def _with_units(text: str | None) -> float | None:
         if unit is None or unit >= before or value * unit >= before:
             return None
         total, before = total + value * unit, unit
-    return total
+    return total, before
 
 
 def parse_spacing(text: str | None) -> float | None:

@@ -187,6 +187,7 @@ class _Tables:
     rows: dict[str, TableRow] = field(default_factory=dict)
     times: Counter[str] = field(default_factory=Counter)
     contradictory: dict[str, str] = field(default_factory=dict)
+    torn: list[tuple[str, TableRow]] = field(default_factory=list)
     nameless: list[str] = field(default_factory=list)
     accounts: list[dict[str, Any]] = field(default_factory=list)
     near: NearIds = field(default_factory=NearIds)
@@ -205,6 +206,10 @@ class _Tables:
                 tables._add(uri, _within(choices, columns))
             elif columns and "record_id" not in columns:
                 tables.nameless.append(uri)
+        if choices.values and not any("sex" in account["columns"] for account in tables.accounts):
+            raise UsageError(
+                f"--value: no table of {source} has a column of the sex; name it with --column sex=HEADING"
+            )
         for column, name in choices.columns.items():
             if not any(FIELD_OF[column] in account["chosen"] for account in tables.accounts):
                 raise UsageError(f"--column {FIELD_OF[column]}={name}: no table of {source} has such a column")
@@ -216,6 +221,9 @@ class _Tables:
         self.accounts.append(table.account())
         for row in table:
             stem = row.image_id
+            if row.torn:
+                self.torn.append((stem, row))
+                continue
             self.times[stem] += 1
             merged = _merged(self.rows.get(stem), replace(row, record_id=stem))
             if merged is None:
@@ -240,17 +248,18 @@ class _Tables:
             said = f"{uri}: its rows contradict each other or another table; none is used"
             yield remark(stem, "duplicate_id", said, table_rows=self.times[stem])
         lost = self.rows.keys() - seen - self.contradictory.keys()
-        for stem in sorted(stem for stem in lost if not self.rows[stem].torn):
+        for stem in sorted(lost):
             said = f"a table row without an image{self.near.hint(stem)}"
             yield note(stem, "no_image", said, table_rows=self.times[stem])
-        yield from notes_on_ages(self.rows, "a table")
-        yield from notes_on(self.rows, "a table")
+        clear = {stem: row for stem, row in self.rows.items() if stem not in self.contradictory}
+        yield from notes_on_ages(clear, "a table")
+        yield from notes_on([*clear.items(), *self.torn], "a table")
 
 
 def _within(choices: Choices, columns: Mapping[Column, str]) -> Choices:
     """The choices that concern a table with these columns."""
     own = {column: name for column, name in choices.columns.items() if is_heading(columns.get(column, ""), name)}
-    return Choices(own, choices.values)
+    return Choices(own, choices.values if "sex" in columns else {})
 
 
 def _merged(one: TableRow | None, two: TableRow) -> TableRow | None:

@@ -124,6 +124,8 @@ def check_columns(uri: str, headings: Sequence[str], choices: Choices) -> None:
         if not _chosen(headings, name):
             given = f"--column {FIELD_OF[column]}={name}"
             raise UsageError(f"{given}: {uri} has no such column (found: {listed(headings)})")
+        if list(headings).count(found := _chosen(headings, name) or "") > 1:
+            raise UsageError(f"{uri} has several columns {found!r}: rename one of them")
     groups = [*_SAME.items(), *((column, (name,)) for column, names in NAMES.items() for name in names)]
     for column, names in groups:
         twice = [name for name in headings if plain_heading(name) in names]

@@ -121,7 +121,12 @@ class _Metadata:
 
     table: str
     rows: dict[str, TableRow] = field(default_factory=dict)
+    times: Counter[str] = field(default_factory=Counter)  # name -> its rows, but torn ones
+    torn: list[tuple[str, TableRow]] = field(default_factory=list)
     contradictory: Counter[str] = field(default_factory=Counter)  # name -> rows
+    of_image: dict[str, str] = field(
+        default_factory=dict
+    )  # what an id that names an image file leaves without its ending -> id
     below: dict[str, tuple[str, str]] = field(default_factory=dict)  # see _windows_paths
     near: NearIds = field(default_factory=NearIds)
     used: dict[str, str | None] = field(
@@ -135,15 +140,20 @@ class _Metadata:
         rows: dict[str, TableRow] = {}
         times: Counter[str] = Counter()
         contradictory: set[str] = set()
+        torn: list[tuple[str, TableRow]] = []
         for row in read_table(table, needs_age=False, choices=choices):
             name = composed(row.record_id.replace("\\", "/").removeprefix("./"))
+            if row.torn:
+                torn.append((name, row))
+                continue
             times[name] += 1
             # The values count, not how each row writes its name.
             if replace(rows.setdefault(name, row), record_id="") != replace(row, record_id=""):
                 contradictory.add(name)
         kept = {name: row for name, row in rows.items() if name not in contradictory}
         counted = Counter({name: times[name] for name in sorted(contradictory)})
-        return cls(table, kept, counted, _windows_paths(kept), NearIds.of(kept))
+        of_image = {row.image_id: name for name, row in kept.items() if "/" not in name and row.image_id != name}
+        return cls(table, kept, times, torn, counted, of_image, _windows_paths(kept), NearIds.of(kept))
 
     def row_of(self, found: Found) -> TableRow | None:
         """The row of a file, by its most exact name."""
@@ -155,11 +165,19 @@ class _Metadata:
         if path in self.below:
             name, base = self.below[path]
             return self._once(name, base)
-        for name in (path.rpartition("/")[2], found.stem):
-            if name in self.rows:
-                return self._once(name, uri.rpartition("/")[0])
-        self.near.meet(found)
-        return None
+        names = [path.rpartition("/")[2], found.stem, self.of_image.get(found.stem, "")]
+        named = [name for name in dict.fromkeys(names) if name in self.rows]
+        if not named:
+            self.near.meet(found)
+            return None
+        first, *others = named
+        for name in others:
+            self.used.setdefault(name, uri.rpartition("/")[0])
+        if any(replace(self.rows[name], record_id="") != replace(self.rows[first], record_id="") for name in others):
+            self.used.setdefault(first, uri.rpartition("/")[0])
+            self.contradictory.update({name: self.times[name] for name in named if name not in self.contradictory})
+            return None
+        return self._once(first, uri.rpartition("/")[0])
 
     def _once(self, name: str, folder: str) -> TableRow | None:
         """The row of a name, if it applies to this folder."""
@@ -170,9 +188,8 @@ class _Metadata:
 
     def notes(self) -> Iterator[Input]:
         """Rows that could not be used, or not for all their files; complete after every file was listed."""
-        # A torn row is counted once, by notes_on.
-        for name in sorted(name for name in self.rows.keys() - self.used.keys() if not self.rows[name].torn):
-            yield note(name, "no_image", f"metadata without a file{self.near.hint(name)}", table_rows=1)
+        for name in sorted(self.rows.keys() - self.used.keys()):
+            yield note(name, "no_image", f"metadata without a file{self.near.hint(name)}", table_rows=self.times[name])
         for name, count in self.contradictory.items():
             said = f"rows of {self.table} contradict each other: none is used"
             yield remark(name, "duplicate_id", said, table_rows=count)
@@ -180,7 +197,7 @@ class _Metadata:
             said = f"{count} more files with this name, in other folders than {self.used[name]}, got no metadata"
             yield remark(name, "duplicate_id", f"{said}; give paths as ids")
         yield from notes_on_ages(self.rows, self.table)
-        yield from notes_on(self.rows, self.table)
+        yield from notes_on([*self.rows.items(), *self.torn], self.table)
 
 
 def _windows_paths(names: Iterable[str]) -> dict[str, tuple[str, str]]:

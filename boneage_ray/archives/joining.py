@@ -39,7 +39,8 @@ class NearIds:
         if name not in self.met:
             return ""
         if stem_of(name) == stem_of(self.met[name]):
-            return f"; there is {self.met[name]}, in another folder: give its path"
+            where = "in another folder" if "/" in name or "/" in self.met[name] else "with another ending"
+            return f"; there is {self.met[name]}, {where}: give its path"
         return f"; there is {self.met[name]}: did a spreadsheet change the id? Keep ids as text, with their zeros"
 
 

@@ -84,6 +84,15 @@ def rows_in_words(tables: Mapping[str, Any]) -> list[str]:
     return [f"table rows: {tables['rows']:,} = {used} used + {unmatched} without a file + {unused} not used"]
 
 
+def caution_of_labels(accounts: Iterable[dict[str, Any]]) -> None:
+    """Add the caution that a column of bone ages is not used, for a command that learns nothing from them."""
+    for account in accounts:
+        if heading := account["columns"].get("age_months"):
+            account["caution"] = (
+                f"{heading!r} is a bone age, and not used; a chronological age is `age`, in years or with units"
+            )
+
+
 def cautions(accounts: Iterable[Mapping[str, Any]]) -> list[str]:
     """What of the tables must be looked at before their values are relied on."""
     return [line for account in accounts for line in in_words(account) if line.startswith("CAUTION")]

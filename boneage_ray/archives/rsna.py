@@ -24,6 +24,7 @@ from boneage_ray.archives.tables import (
     header_of,
     labelled,
     notes_on,
+    notes_on_ages,
     read_table,
     split_of_folder,
 )
@@ -150,7 +151,8 @@ class _Labels:
             yield note(record_id, *problem, table_rows=self.times[record_id])
         for record_id, said in self.repeated.items():
             yield remark(record_id, "duplicate_id", said)
-        yield from notes_on(self.rows, self.table)
+        yield from notes_on_ages(self.rows, self.table)
+        yield from notes_on(self.rows.items(), self.table)
 
 
 def find_labels(source: str, choices: Choices = NO_CHOICES) -> str:

@@ -151,6 +151,9 @@ def read_table(uri: str, needs_age: bool, choices: Choices = NO_CHOICES) -> Tabl
     columns = _columns(text, needs_age, choices)
     found: list[tuple[dict[Column, str], str | None]] = []
     for line, by_heading, surplus in text.rows():
+        if not by_heading and not surplus:
+            continue  # spreadsheets keep empty rows at the end
+        _check_unread(text, line, by_heading, columns)
         cells = {column: by_heading.get(name, "") for column, name in columns.items()}
         # A quote that another one closes further down hides the rows between.
         torn = next((columns[column] for column, cell in cells.items() if _BREAK.search(cell)), None)
@@ -161,6 +164,10 @@ def read_table(uri: str, needs_age: bool, choices: Choices = NO_CHOICES) -> Tabl
     if not found:
         raise UsageError(f"{uri} holds no row, only a header")
     whole = [cells for cells, many in found if not many]
+    if "split" in columns and "split" not in choices.columns and _are_numbers(cells["split"] for cells in whole):
+        del columns["split"]  # the number of a fold is not a split
+    if choices.values and "sex" not in columns:
+        raise UsageError(f"--value: {uri} has no column of the sex; name it with --column sex=HEADING")
     for column in (column for column in _NUMBERS if column in columns):
         # In a table that is separated by semicolons spreadsheets write decimal commas.
         if text.separator == ";" or read.has_decimal_comma(cells[column] for cells in whole):
@@ -179,6 +186,22 @@ def read_table(uri: str, needs_age: bool, choices: Choices = NO_CHOICES) -> Tabl
         {cell: count for cell, count in counts.items() if cell not in understood},
         tuple(FIELD_OF[column] for column in choices.columns),
     )
+
+
+def _check_unread(text: CsvText, line: int, cells: Mapping[str, str], columns: Mapping[Column, str]) -> None:
+    """Raise `UsageError` if a cell of a column that is not read holds whole rows: a quote was not closed."""
+    between = len(text.headings) - 1
+    for name, cell in cells.items():
+        inner = _BREAK.split(cell)[1:] if name not in columns.values() else []
+        if any(each.count(text.separator) == between for each in inner):
+            raise UsageError(
+                f"{text.uri}, line {line}: the cell {name!r} runs over several lines and holds whole rows; is a quote missing?"
+            )
+
+
+def _are_numbers(cells: Iterable[str]) -> bool:
+    given = [cell for cell in cells if cell]
+    return bool(given) and all(read.parse_number(cell) is not None for cell in given)
 
 
 def _is_unknown(cell: str, choices: Choices) -> bool:
@@ -225,7 +248,6 @@ def _row(cells: Mapping[Column, str], sexes: Mapping[str, Sex | None], understoo
         *([sex] if sex and sex not in understood else []),
         *([spacing] if spacing and read.parse_spacing(spacing) is None else []),
         *([ratio] if ratio and read.parse_ratio(ratio) is None else []),
-        # The number of a fold is not a split; an unknown word is an error.
         *([split] if split and known is None and read.parse_number(split) is None else []),
     )
     return TableRow(
@@ -274,9 +296,9 @@ def labelled(found: Found, row: TableRow | None) -> Input:
     )
 
 
-def notes_on(rows: dict[str, TableRow], table: str) -> Iterator[Input]:
-    """One remark for each row with cells that cannot be read."""
-    for name, row in rows.items():
+def notes_on(rows: Iterable[tuple[str, TableRow]], table: str) -> Iterator[Input]:
+    """One remark for each row with cells that cannot be read, with the id that it goes by."""
+    for name, row in rows:
         if row.torn:
             yield remark(name, "bad_label", f"{table}: {row.torn} Nothing of this row is used", table_rows=1)
         elif row.unusable:
@@ -285,12 +307,12 @@ def notes_on(rows: dict[str, TableRow], table: str) -> Iterator[Input]:
 
 
 def notes_on_ages(rows: dict[str, TableRow], table: str) -> Iterator[Input]:
-    """One remark for each row with an age that cannot be read."""
+    """One remark for each age that cannot be read."""
+    need = "months in 0..240 (age_months), or years in 0..25 (age) are needed"
     for name, row in rows.items():
-        age = row.age_text or row.years_text
-        if age and months_of(row) is None:
-            need = "months in 0..240 (age_months), or years in 0..25 (age) are needed"
-            yield remark(name, "bad_label", f"{table}: age {age!r} counts as unknown; {need}")
+        for text, parse in ((row.age_text, read.parse_age), (row.years_text, read.parse_years)):
+            if text and parse(text) is None:
+                yield remark(name, "bad_label", f"{table}: age {text!r} counts as unknown; {need}")
 
 
 def split_of_folder(path: str) -> str | None:

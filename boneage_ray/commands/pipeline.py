@@ -9,7 +9,7 @@ from boneage_ray import storage
 from boneage_ray.archives.archive import Archive
 from boneage_ray.archives.columns import read_choices
 from boneage_ray.archives.files import FilesArchive
-from boneage_ray.archives.notes import cautions
+from boneage_ray.archives.notes import caution_of_labels, cautions
 from boneage_ray.archives.tables import in_words
 from boneage_ray.commands.words import (
     absolute_places,
@@ -272,12 +272,11 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     models = resolve(model)
     mask_files = any(image.mask == "file" for image in models.scored_images())
     archive = FilesArchive(source, metadata, sex, arguments.pixel_spacing_mm, mask_files, choices)
-    _check_tables(run, archive)
+    _check_tables(run, archive, learns=False)
     options = ScoreOptions(source, model, out, arguments.overwrite, arguments.gpu, runtime, reading)
     _connect(run)
     with timed(run, "score"):
         summary = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
-    lease.holding(out).check()
     storage.write_json(storage.join(out, "summary.json"), summary)
     command = line(
         "boneage score",
@@ -316,8 +315,10 @@ def _say_cautions(manifest: dict[str, Any]) -> None:
         say(text)
 
 
-def _check_tables(run: Run, archive: Archive) -> None:
+def _check_tables(run: Run, archive: Archive, learns: bool = True) -> None:
     """Say and record what is taken from which column, before any file is read; refuse tables that belong to no file."""
+    if not learns:
+        caution_of_labels(archive.accounts)
     for account in archive.accounts:
         for text in in_words(account):
             say(text)

@@ -93,7 +93,7 @@ def _common(case: Loaded, predictor: Scorer) -> Row:
     if isinstance(case.outcome, PreparedImage):
         row |= case.outcome.source.uids
         seen = [flag for prepared in (case.outcome, *case.others) for flag in prepared.flags]
-        row["flags"] = [*dict.fromkeys(seen), *known.flags]
+        row["flags"] = [*(flag for flag in dict.fromkeys(seen) if flag not in known.overruled), *known.flags]
     return row | {
         "input_uri": case.item.uri,
         "input_sha256": case.sha256,

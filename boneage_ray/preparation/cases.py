@@ -86,7 +86,7 @@ class CaseWorker:
             "to_original": prepared.to_original,
             "vertebral": item.vertebral,
             "facial": item.facial,
-            "flags": [*prepared.flags, *known.flags],
+            "flags": [*(flag for flag in prepared.flags if flag not in known.overruled), *known.flags],
             "patient": self._keyed(item.patient or source.patient),
             "split": item.split,
         }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from boneage_ray.anatomy.growth import Sex
 from boneage_ray.archives.archive import Input
 from boneage_ray.decoding.radiograph import Radiograph
+
+# What the flags of a file say of its own spacing and age (decoding/dicom/).
+SPACING_FLAGS = {"spacing_unusable", "spacing_not_square", "spacing_at_detector"}
+AGE_FLAGS = {"chronological_age_implausible", "chronological_age_in_years"}
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,8 @@ class Known:
     pixel_spacing_mm: float | None
     pixel_spacing_source: str | None
     chronological_age_months: float | None = None
+    # Flags of the file's values that are not used; follows from the rest.
+    overruled: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
     @property
     def flags(self) -> list[str]:
@@ -41,6 +47,9 @@ def known_of(item: Input, file: Radiograph | None) -> Known:
     if spacing is None and file is not None and file.pixel_spacing_mm is not None:
         spacing, spacing_source = file.pixel_spacing_mm, file.pixel_spacing_source
     age = item.chronological_age_months
+    overruled = (SPACING_FLAGS if item.pixel_spacing_mm is not None else set()) | (
+        AGE_FLAGS if age is not None else set()
+    )
     if age is None and file is not None:
         age = file.chronological_age_months
-    return Known(sex, sex_source, spacing, spacing_source, age)
+    return Known(sex, sex_source, spacing, spacing_source, age, frozenset(overruled))

@@ -6,8 +6,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
+from boneage_ray.preparation.isolated import DecoderCounts
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics
 
@@ -15,16 +16,10 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-class Counts(Protocol):
-    """The part of `DecoderCounts` that is used here."""
-
-    seconds: float
-
-
 class ScoreMeter:
     """The clock of an actor's parts, one after the other; `decoders` are the counts of its decoder pools."""
 
-    def __init__(self, decoders: Sequence[Counts]) -> None:
+    def __init__(self, decoders: Sequence[DecoderCounts]) -> None:
         self._decoders, self._decoded = decoders, 0.0
         self._clock = metrics.StepClock()
         metrics.SCORE_ACTORS.set(1)

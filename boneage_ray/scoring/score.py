@@ -74,6 +74,7 @@ def score_archive(
     nodes.check_places(lease.holding(options.out), [("SOURCE", options.source), *members.read_places(models)])
     job = parts.PartsJob("score", options.out, listing, (RESULTS,), options.gpu)
     completed = parts.complete(job, partial(_run, options=options, sha256=sha256, compute=compute))
+    lease.holding(options.out).check()  # what closes a run is written only into its own OUT
     summary = add_up(completed.lines)
     if not summary["inputs"]:
         raise NoUsableInputError(f"{options.source}: there is no file to score")

@@ -306,3 +306,27 @@ def test_another_separator_is_named(table):
         UsageError, match=r"no id column \(found: id\|sex\).*is '\|' the separator\? Put a first line sep=\|"
     ):
         read_table(table("id|sex\n1|F\n"), needs_age=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('id,sex,comment\n1,F,"left\n2,M,x\n3,F,right"\n', r"line 2: the cell 'comment' .* is a quote missing"),
+        ("id,G,G\n1,F,M\n", r"several columns 'G': rename one"),
+        ("id,age\n1,8\n", r"--value: .* has no column of the sex"),
+    ],
+)
+def test_what_would_be_lost_without_a_word_is_refused(table, text, said):
+    choices = read_choices(["sex=G"] if ",G" in text else [], ["w=F"] if "age" in text else [])
+    with pytest.raises(UsageError, match=said):
+        read_table(table(text), needs_age=False, choices=choices)
+
+
+def test_a_comment_of_several_lines_and_empty_rows_at_the_end_are_fine(table):
+    found = read_table(table('id,sex,comment\n1,F,"left\nhand"\n,,\n,,\n'), needs_age=False)
+    assert [(row.record_id, row.sex) for row in found] == [("1", "F")]
+
+
+def test_a_column_of_folds_is_not_told_as_a_split(table):
+    account = read_table(table("id,sex,fold\n1,F,1\n2,M,3\n"), needs_age=False).account()
+    assert (account["columns"], account["not_read"]) == ({"id": "id", "sex": "sex"}, ["fold"])

@@ -26,6 +26,10 @@ def read(age="", born="", study="20200615", **extra):
         ("3W", 0.7, ()),  # 21 days of 30.4375
         ("012D", 0.4, ()),
         ("12y", 144, YEARS),
+        ("5Y3M", 63, ()),
+        ("5 y 3 m", 63, ()),
+        ("0060M", 60, ()),
+        (["005Y", "012Y"], None, IMPLAUSIBLE),
         ("000Y", 0, YEARS),
         ("", None, ()),
         ("12", None, IMPLAUSIBLE),

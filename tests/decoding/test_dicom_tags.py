@@ -55,6 +55,12 @@ DETECTOR = ("spacing_at_detector",)
         ({"PixelSpacing": ["0.10", "0.11"]}, None, None, ("spacing_not_square",)),
         ({"PixelSpacing": ["0", "0"]}, None, None, ("spacing_unusable",)),
         ({"PixelSpacing": ["-0.1", "-0.1"]}, None, None, ("spacing_unusable",)),
+        (
+            {"PixelSpacing": ["0", "0"], "ImagerPixelSpacing": ["0.1", "0.1"]},
+            0.1,
+            "dicom:ImagerPixelSpacing",
+            ("spacing_unusable", "spacing_at_detector"),
+        ),
         ({"PixelSpacing": ["NaN", "NaN"]}, None, None, ("spacing_unusable",)),
         ({"PixelSpacing": ["0.1"]}, None, None, ("spacing_unusable",)),
         ({"PixelSpacing": ["150", "150"]}, None, None, ("spacing_unusable",)),  # micrometres, it seems
@@ -116,6 +122,7 @@ def concept(code, scheme, meaning):
     [
         ({"BodyPartExamined": "hand"}, ("HAND",)),
         ({"BodyPartExamined": "Hand li."}, ("HAND",)),
+        ({"BodyPartExamined": ["CHEST", "HAND"]}, ("CHEST", "HAND")),
         ({"BodyPartExamined": ""}, ()),
         ({"BodyPartExamined": "Doe^Jane"}, ()),
         ({"BodyPartExamined": "", "AnatomicRegionSequence": concept("T-D8700", "SRT", "")}, ("HAND",)),

@@ -37,3 +37,11 @@ def test_given_values_take_precedence_over_the_file(item, file, known, flags):
     found = known_of(item, file)
     assert found == known
     assert found.flags == flags
+
+
+def test_a_flag_of_a_value_that_another_overrules_says_nothing_of_the_row():
+    file = Radiograph(PIXELS, flags=("spacing_unusable", "chronological_age_implausible", "voi_clips"))
+    both = Input("a", "a", pixel_spacing_mm=0.1, chronological_age_months=120.0)
+    assert known_of(both, file).overruled >= {"spacing_unusable", "chronological_age_implausible"}
+    assert "voi_clips" not in known_of(both, file).overruled
+    assert known_of(BARE, file).overruled == frozenset()

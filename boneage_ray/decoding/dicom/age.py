@@ -9,14 +9,13 @@ from datetime import date
 from pydicom.dataset import Dataset
 
 from boneage_ray.anatomy.growth import MONTHS_PER_YEAR
-from boneage_ray.decoding.dicom.values import text
+from boneage_ray.archives.cells import age_with_units
+from boneage_ray.decoding.dicom.values import text, whole_text
 
 DAYS_PER_MONTH = 365.25 / MONTHS_PER_YEAR
 OLDEST_MONTHS = 120 * MONTHS_PER_YEAR
 # In this order; the day on which the radiograph was taken is nearest to the first.
 _DAYS_OF_IMAGE = ("AcquisitionDate", "ContentDate", "StudyDate", "SeriesDate")
-_UNITS = {"D": 1 / DAYS_PER_MONTH, "W": 7 / DAYS_PER_MONTH, "M": 1.0, "Y": MONTHS_PER_YEAR}
-_AGE = re.compile(r"(\d{1,3}) ?([DWMY])", re.IGNORECASE)  # PS3.5 wants three digits: "005Y"; "60M" occurs too
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,12 @@ def read_age(tags: Dataset) -> ChronologicalAge:
     Flags: `chronological_age_implausible` (below 0 or above 120 years, no number with a unit, or the two differ by more than two
     units of PatientAge and two years: none is used), `chronological_age_in_years` (by PatientAge in years: up to a year older).
     """
-    stated, unit = _stated(tags)
+    # PS3.5 wants three digits and a letter, "005Y"; "60M" and "5Y3M" occur too, and are read as in tables.
+    stated, unit = age_with_units(whole_text(tags, "PatientAge")) or (None, 0.0)
     by_dates = _by_dates(tags)
     months = stated if by_dates is None else by_dates
     if months is None:
-        return ChronologicalAge(flags=("chronological_age_implausible",) if text(tags, "PatientAge") else ())
+        return ChronologicalAge(flags=("chronological_age_implausible",) if whole_text(tags, "PatientAge") else ())
     # Where dates are made up (1 January, another year) PatientAge shows it; which of both is right cannot be known.
     apart = 0.0 if stated is None else abs(months - stated)
     if not 0 <= months <= OLDEST_MONTHS or apart > 2 * max(unit, MONTHS_PER_YEAR):
@@ -50,15 +50,6 @@ def _by_dates(tags: Dataset) -> float | None:
     born = _day(tags, "PatientBirthDate")
     taken = next((day for name in _DAYS_OF_IMAGE if (day := _day(tags, name)) is not None), None)
     return None if born is None or taken is None else (taken - born).days / DAYS_PER_MONTH
-
-
-def _stated(tags: Dataset) -> tuple[float | None, float]:
-    """PatientAge in months, and its unit in months."""
-    found = _AGE.fullmatch(text(tags, "PatientAge"))
-    if found is None:
-        return None, 0.0
-    unit = _UNITS[found[2].upper()]
-    return int(found[1]) * unit, unit
 
 
 def _day(tags: Dataset, keyword: str) -> date | None:

@@ -34,21 +34,24 @@ def read_spacing(tags: Dataset) -> PixelSpacing:
     """Pixel spacing, PS3.3 10.7.1.3: PixelSpacing, else ImagerPixelSpacing, else NominalScannedPixelSpacing.
 
     Flags: `spacing_at_detector`: measured at the detector or film and not corrected for magnification, also when PixelSpacing
-    only repeats ImagerPixelSpacing without a calibration. `spacing_unusable`: not two plausible numbers (None is given).
+    only repeats ImagerPixelSpacing without a calibration. `spacing_unusable`: one of them is not two plausible numbers, and the
+    next is used (None if there is none).
     `spacing_not_square`: row and column spacing differ by more than 1 % (None is given: one number cannot describe both, and
     nothing is resampled).
     """
     given = {name: found for name in _SPACINGS if (found := numbers(tags, name))}
+    unusable: tuple[str, ...] = ()
     for name, found in given.items():
         if len(found) != 2 or not all(math.isfinite(mm) and SPACINGS_MM[0] <= mm <= SPACINGS_MM[1] for mm in found):
-            return PixelSpacing(None, None, ("spacing_unusable",))
+            unusable = ("spacing_unusable",)
+            continue
         row, column = found  # DICOM's order: between rows (y) first
         if abs(row - column) > _SQUARE * min(row, column):
-            return PixelSpacing(None, None, ("spacing_not_square",))
+            return PixelSpacing(None, None, (*unusable, "spacing_not_square"))
         repeats = found == given.get("ImagerPixelSpacing") and not text(tags, "PixelSpacingCalibrationType")
         flags = ("spacing_at_detector",) if repeats or name != "PixelSpacing" else ()
-        return PixelSpacing((row + column) / 2, f"dicom:{name}", flags)
-    return PixelSpacing(None, None)
+        return PixelSpacing((row + column) / 2, f"dicom:{name}", (*unusable, *flags))
+    return PixelSpacing(None, None, unusable)
 
 
 def read_sex(tags: Dataset) -> Sex | None:
@@ -83,13 +86,13 @@ def read_modality(tags: Dataset) -> str | None:
 def read_regions(tags: Dataset) -> tuple[str, ...]:
     """The known words of BodyPartExamined and AnatomicRegionSequence (anatomy/regions.py); of other text nothing is kept."""
     codes, meanings = _concepts(tags, "AnatomicRegionSequence")
-    words = (*region_words(text(tags, "BodyPartExamined")), *(CODES[code] for code in codes if code in CODES))
+    words = (*region_words(whole_text(tags, "BodyPartExamined")), *(CODES[code] for code in codes if code in CODES))
     return tuple(dict.fromkeys((*words, *(word for meaning in meanings for word in region_words(meaning)))))
 
 
 def read_view(tags: Dataset) -> View | None:
     """The view by ViewPosition, else by ViewCodeSequence."""
-    return view_of([text(tags, "ViewPosition")]) or view_of(_concepts(tags, "ViewCodeSequence")[1])
+    return view_of(whole_text(tags, "ViewPosition").split("\\")) or view_of(_concepts(tags, "ViewCodeSequence")[1])
 
 
 def _concepts(tags: Dataset, keyword: str) -> tuple[list[str], list[str]]:

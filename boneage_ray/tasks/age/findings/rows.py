@@ -32,7 +32,7 @@ def add_age(row: Row, values: Row, _: Loaded, margin_months: float = 6.0) -> Non
     if chronological is None:
         return
     row["age_difference_months"] = values["age_months"] - chronological
-    if chronological > MAX_AGE_MONTHS and "chronological_age_implausible" not in row["flags"]:
+    if chronological > MAX_AGE_MONTHS:
         row["flags"] = [*row["flags"], "chronological_age_implausible"]
     row["flags"] = [*row["flags"], *growth_flag(row, margin_months)]
 
