@@ -22,7 +22,7 @@ from boneage_ray.archives.archive import Archive, Input, Points, note, remark, s
 from boneage_ray.archives.columns import FIELD_OF, NO_CHOICES, Choices, Column, is_heading
 from boneage_ray.archives.entry import is_packed, is_system_file, max_input_bytes
 from boneage_ray.archives.isbi import read_isbi
-from boneage_ray.archives.joining import NearIds, nothing_joined
+from boneage_ray.archives.joining import NearIds, check_any_joins
 from boneage_ray.archives.labelme import read_labelme
 from boneage_ray.archives.listing import Found, files_below
 from boneage_ray.archives.tables import (
@@ -37,7 +37,6 @@ from boneage_ray.archives.tables import (
 from boneage_ray.errors import InputProblem, NoUsableInputError, Reason, StorageError, UsageError
 
 IMAGES, VERTEBRAL, FACIAL = "images", "vertebral", "facial"
-_SHOWN = 3
 
 
 class CephalogramArchive(Archive):
@@ -56,16 +55,9 @@ class CephalogramArchive(Archive):
     def check_join(self) -> None:
         """Raise `UsageError` if no row of the tables belongs to an image."""
         tables = _Tables.read(self.source, self.labels, self.choices)
-        names: list[str] = []
-        known = {*tables.rows, *tables.contradictory}
-        for found, _ in self._files() if known else ():
-            if found.stem in known:
-                return
-            tables.near.meet(found)
-            names += [found.path] if len(names) < _SHOWN else []
-        if names:
-            where = ", ".join(account["table"] for account in tables.accounts)
-            raise nothing_joined(where, self.source, tables.rows, names, tables.near)
+        where = ", ".join(account["table"] for account in tables.accounts)
+        files = (found for found, folder in self._files() if not folder)  # those of other folders are no images
+        check_any_joins(where, self.source, tables.rows, files, tables.near, lambda found: found.stem in tables.rows)
 
     @staticmethod
     def is_here(source: str) -> bool:

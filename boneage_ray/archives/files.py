@@ -20,14 +20,13 @@ from boneage_ray.anatomy.growth import Sex
 from boneage_ray.archives.archive import Archive, Input, composed, note, remark
 from boneage_ray.archives.columns import NO_CHOICES, Choices
 from boneage_ray.archives.dicomdir import dicomdir_files, is_dicomdir
-from boneage_ray.archives.joining import NearIds, nothing_joined
+from boneage_ray.archives.joining import NearIds, check_any_joins
 from boneage_ray.archives.listing import Found, files_below
 from boneage_ray.archives.masks import FOLDER, Masks
 from boneage_ray.archives.tables import TableRow, labelled, notes_on, notes_on_ages, read_table
 from boneage_ray.errors import NoUsableInputError, Reason
 
 _DRIVE = re.compile(r"[A-Za-z]:/|//[^/]")  # C:/films or //server/films, after the backslashes were turned
-_SHOWN = 3
 _A_MASK: tuple[Reason, str] = (
     "unsupported_format",
     "a hand mask in masks/, not a radiograph; to score it anyway, give that folder as the archive",
@@ -66,16 +65,8 @@ class FilesArchive(Archive):
 
     def check_join(self) -> None:
         """Raise `UsageError` if no row of the metadata belongs to a file; lists names until one does."""
-        metadata = self._read()
-        names: list[str] = []
-        if not metadata.rows:
-            return
-        for found in self._files(but_masks=self.masks):
-            if metadata.row_of(found) is not None:
-                return
-            names += [found.path] if len(names) < _SHOWN else []
-        if names:
-            raise nothing_joined(metadata.table, self.source, metadata.rows, names, metadata.near)
+        metadata, files = self._read(), self._files(but_masks=self.masks)
+        check_any_joins(metadata.table, self.source, metadata.rows, files, metadata.near, metadata.has)
 
     def _read(self) -> _Metadata:
         return _Metadata.read(self.metadata, self.choices) if self.metadata else _Metadata("")
@@ -154,6 +145,10 @@ class _Metadata:
         counted = Counter({name: times[name] for name in sorted(contradictory)})
         of_image = {row.image_id: name for name, row in kept.items() if "/" not in name and row.image_id != name}
         return cls(table, kept, times, torn, counted, of_image, _windows_paths(kept), NearIds.of(kept))
+
+    def has(self, found: Found) -> bool:
+        """Whether a file has a row."""
+        return self.row_of(found) is not None
 
     def row_of(self, found: Found) -> TableRow | None:
         """The row of a file, by its most exact name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from boneage_ray.archives.archive import stem_of
@@ -12,6 +12,7 @@ from boneage_ray.errors import UsageError
 
 _POINT_ZERO = re.compile(r"\.0+$")
 _SHOWN = 3
+Has = Callable[[Found], bool]
 
 
 @dataclass
@@ -54,13 +55,27 @@ def _core(name: str) -> str:
     return bare.lstrip("0") or "0" if bare.isdecimal() else bare
 
 
-def nothing_joined(table: str, source: str, ids: Iterable[str], files: list[str], near: NearIds) -> UsageError:
-    """The error for a table none of whose rows names a file; `files`: the first names of the archive."""
-    names = list(ids)
+def check_any_joins(
+    table: str, source: str, ids: Iterable[str], files: Iterable[Found], near: NearIds, has: Has
+) -> None:
+    """Raise `UsageError` if none of the ids of a table names a file; lists files until one does.
+
+    `has`: whether a file has a row; one that has none is met (`NearIds.meet`) here.
+    """
+    names, seen_files = list(ids), list[str]()
+    if not names:
+        return
+    for found in files:
+        if has(found):
+            return
+        near.meet(found)
+        seen_files += [found.path] if len(seen_files) < _SHOWN else []
+    if not seen_files:
+        return  # that there is no file is said by the listing itself
     shown = ", ".join(map(repr, names[:_SHOWN]))
-    seen = ", ".join(map(repr, files[:_SHOWN])) or "none"
+    seen = ", ".join(map(repr, seen_files))
     hint = next((text for name in names if (text := near.hint(name))), "")
-    return UsageError(
+    raise UsageError(
         f"{table}: none of its {len(names):,} ids names a file of {source} (ids: {shown}; files: {seen}){hint}; "
         "ids are paths below it, file names, or names without their ending"
     )

@@ -15,7 +15,7 @@ from boneage_ray import storage
 from boneage_ray.archives.archive import Archive, Input, note, remark
 from boneage_ray.archives.columns import NO_CHOICES, Choices
 from boneage_ray.archives.entry import PACKED_ENDINGS
-from boneage_ray.archives.joining import NearIds, nothing_joined
+from boneage_ray.archives.joining import NearIds, check_any_joins
 from boneage_ray.archives.listing import Found, files_below
 from boneage_ray.archives.masks import FOLDER, Masks
 from boneage_ray.archives.tables import (
@@ -29,8 +29,6 @@ from boneage_ray.archives.tables import (
     split_of_folder,
 )
 from boneage_ray.errors import NoUsableInputError, Reason, StorageError, UsageError
-
-_SHOWN = 3
 
 
 class RsnaArchive(Archive):
@@ -55,14 +53,8 @@ class RsnaArchive(Archive):
     def check_join(self) -> None:
         """Raise `UsageError` if no label belongs to a file; lists names until one does."""
         labels = _Labels.read(self.labels, self.choices)
-        names: list[str] = []
-        for found in self._files():
-            if found.stem in labels.rows or found.stem in labels.bad:
-                return
-            labels.near.meet(found)
-            names += [found.path] if len(names) < _SHOWN else []
-        if names:
-            raise nothing_joined(self.labels, self.source, [*labels.rows, *labels.bad], names, labels.near)
+        ids = {**labels.rows, **labels.bad}
+        check_any_joins(self.labels, self.source, ids, self._files(), labels.near, lambda found: found.stem in ids)
 
     def inputs(self) -> Iterator[Input]:
         """Images in the order of their URIs, those in the folder named like the table first; then labels.

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from boneage_ray.commands.jobs import JobSpec
 from boneage_ray.errors import BoneageError, ExitCode, UsageError
-from boneage_ray.runtime.runs import say
+from boneage_ray.runtime.runs import last_line, say
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -57,7 +57,7 @@ def jobs_client(address: str) -> JobSubmissionClient:
             f"--address {address} wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
         ) from None
     except (RuntimeError, OSError, ValueError) as error:
-        raise UsageError(f"--address {address}: {_last_line(str(error))}") from None
+        raise UsageError(f"--address {address}: {last_line(str(error))}") from None
 
 
 def _check_answers(address: str) -> None:
@@ -71,11 +71,11 @@ def _check_answers(address: str) -> None:
         cause = getattr(error, "reason", error)
         if isinstance(cause, ssl.SSLError):
             raise UsageError(
-                f"--address {address}: its certificate is not trusted ({_last_line(str(cause))}); name your own authority's file"
+                f"--address {address}: its certificate is not trusted ({last_line(str(cause))}); name your own authority's file"
                 " in SSL_CERT_FILE"
             ) from None
         raise UsageError(
-            f"--address {address}: no Ray dashboard answers there ({_last_line(str(cause))}); `kubectl port-forward` or a VPN"
+            f"--address {address}: no Ray dashboard answers there ({last_line(str(cause))}); `kubectl port-forward` or a VPN"
             " may be missing"
         ) from None
 
@@ -152,7 +152,7 @@ def submit_job(client: JobSubmissionClient, request: dict[str, Any], address: st
         try:
             return str(client.submit_job(**request))
         except (RuntimeError, OSError, ValueError) as error:
-            text = clean(_last_line(str(error)))
+            text = clean(last_line(str(error)))
             if "No available agent" not in text or time.monotonic() > deadline:
                 raise UsageError(f"{address} refused the job: {text}") from None
         say("the head has no agent for jobs yet; trying again")
@@ -210,9 +210,9 @@ async def _follow(client: JobSubmissionClient, job_id: str, clean: Clean) -> str
         except (RuntimeError, OSError) as error:
             if time.monotonic() - heard > _SILENT_S:
                 raise BoneageError(
-                    f"the cluster has not answered for {_SILENT_S:.0f} s ({_last_line(str(error))}); the job {job_id} goes on"
+                    f"the cluster has not answered for {_SILENT_S:.0f} s ({last_line(str(error))}); the job {job_id} goes on"
                 ) from error
-            say(f"the log is interrupted ({_last_line(str(error))}); trying again")
+            say(f"the log is interrupted ({last_line(str(error))}); trying again")
             status = None
         shown = max(shown, seen)
         if status is not None and status.is_terminal():
@@ -226,7 +226,7 @@ async def _follow(client: JobSubmissionClient, job_id: str, clean: Clean) -> str
 
 def failure_of(job_id: str, state: str, last: str, info: Any) -> BoneageError:  # noqa: ANN401  Ray's JobDetails
     """Ends this command with the exit code of the job's own, as a shell would show it."""
-    text = last or _last_line(str(info.message))
+    text = last or last_line(str(info.message))
     if _NO_PACKAGE.search(text):
         text += "; the cluster's machines or image have no boneage-ray: install it there, see cluster/README.md"
     error = BoneageError(f"job {job_id} {state.lower()}: {text}")
@@ -236,7 +236,3 @@ def failure_of(job_id: str, state: str, last: str, info: Any) -> BoneageError:  
     elif state == "STOPPED":
         error.exit_code = ExitCode.INTERRUPTED
     return error
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1]

@@ -164,9 +164,13 @@ def _shown(value: object) -> str:
     return str(value)
 
 
+def last_line(text: str) -> str:
+    """The last line of a text, where libraries put what went wrong; empty for an empty text."""
+    return (text.strip().splitlines() or [""])[-1]
+
+
 def _summary(error: BaseException) -> str:
-    text = (str(error).strip().splitlines() or [""])[-1]
-    return f"{type(error).__name__}: {text} (--debug shows where)"
+    return f"{type(error).__name__}: {last_line(str(error))} (--debug shows where)"
 
 
 def say(message: str, detail: str = "", **fields: Any) -> None:  # noqa: ANN401  anything JSON can hold

@@ -34,7 +34,7 @@ from boneage_ray.preparation.isolated import DecoderPool
 from boneage_ray.preparation.prepare import AS_THE_RECIPE_SAYS, Reading, prepare_radiograph
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics, nodes
-from boneage_ray.runtime.runs import say
+from boneage_ray.runtime.runs import last_line, say
 from boneage_ray.serving.arguments import ServiceArguments, read_arguments
 from boneage_ray.serving.placement import INGRESS_CPUS, ModelPlace, Placement, asked_place, inspect_models, place
 from boneage_ray.serving.problems import OverloadedError, UnavailableError
@@ -223,7 +223,7 @@ def start(application: serve.Application, host: str, port: int, stopped: Callabl
             return
         messages = [d.message for d in state.deployments.values() if d.message] or [state.message]
         if state.status == ApplicationStatus.DEPLOY_FAILED:
-            raise BoneageError(f"the service did not start: {_last_line(messages[0])}")
+            raise BoneageError(f"the service did not start: {last_line(messages[0])}")
         if time.monotonic() > deadline:
             raise UsageError(f"the service did not start within {DEPLOY_TIMEOUT_S:g} s: {messages[0]}")
         time.sleep(_POLL_S)
@@ -243,7 +243,3 @@ def is_running() -> bool:
     except ValueError:
         return False
     return True
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1]
