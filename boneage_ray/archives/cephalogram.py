@@ -7,7 +7,8 @@
                                 sex, patient, source, split, pixel spacing (mm, or pixels per centimetre)
 
 Either kind of annotation may be absent, for some images or all. Other files directly in SOURCE count as images; files in other
-folders are listed but not used. A table with none of these columns (stages.csv) is left out.
+folders are listed but not used. A table with an id or another of these columns alone is not used, and a note says so; tables
+of none, and `stages.csv`, the true stages of phantoms, are left out.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from boneage_ray.archives.tables import (
 from boneage_ray.errors import InputProblem, NoUsableInputError, Reason, StorageError, UsageError
 
 IMAGES, VERTEBRAL, FACIAL = "images", "vertebral", "facial"
+STAGES = "stages.csv"
 
 
 class CephalogramArchive(Archive):
@@ -180,7 +182,7 @@ class _Tables:
     times: Counter[str] = field(default_factory=Counter)
     contradictory: dict[str, str] = field(default_factory=dict)
     torn: list[tuple[str, TableRow]] = field(default_factory=list)
-    nameless: list[str] = field(default_factory=list)
+    unused: dict[str, str] = field(default_factory=dict)  # whole tables, and why
     accounts: list[dict[str, Any]] = field(default_factory=list)
     near: NearIds = field(default_factory=NearIds)
 
@@ -196,8 +198,12 @@ class _Tables:
             columns = header_of(uri, choices)
             if uri == labels or ("record_id" in columns and len(columns) > 1):
                 tables._add(uri, _within(choices, columns))
-            elif columns and "record_id" not in columns:
-                tables.nameless.append(uri)
+            elif uri.endswith(f"/{STAGES}"):
+                continue
+            elif "record_id" in columns:
+                tables.unused[uri] = "no column but its id is understood; name another with --column sex=HEADING"
+            elif columns:
+                tables.unused[uri] = "it has no id column; name it id, image or file"
         if choices.values and not any("sex" in account["columns"] for account in tables.accounts):
             raise UsageError(
                 f"--value: no table of {source} has a column of the sex; name it with --column sex=HEADING"
@@ -232,10 +238,9 @@ class _Tables:
         return replace(item, split=item.split or split_of_folder(found.path))
 
     def notes(self, seen: set[str]) -> Iterator[Input]:
-        """Tables without ids, and rows that contradict each other, have no image, or cannot be read."""
-        for uri in self.nameless:
-            said = f"{uri} has no id column and is not used; name it id, image or file"
-            yield remark(uri.rpartition("/")[2], "bad_label", said)
+        """Tables that are not used, and rows that contradict each other, have no image, or cannot be read."""
+        for uri, why in self.unused.items():
+            yield remark(uri.rpartition("/")[2], "bad_label", f"{uri} is not used: {why}")
         for stem, uri in self.contradictory.items():
             said = f"{uri}: its rows contradict each other or another table; none is used"
             yield remark(stem, "duplicate_id", said, table_rows=self.times[stem])

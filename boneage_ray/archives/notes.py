@@ -20,7 +20,7 @@ from typing import Any
 
 from boneage_ray import storage
 from boneage_ray.archives.archive import Input
-from boneage_ray.archives.tables import in_words
+from boneage_ray.archives.tables import cautions_in_words
 from boneage_ray.runtime.runs import say
 
 NOTES = "table_notes.csv"
@@ -95,4 +95,4 @@ def caution_of_labels(accounts: Iterable[dict[str, Any]]) -> None:
 
 def cautions(accounts: Iterable[Mapping[str, Any]]) -> list[str]:
     """What of the tables must be looked at before their values are relied on."""
-    return [line for account in accounts for line in in_words(account) if line.startswith("CAUTION")]
+    return [line for account in accounts for line in cautions_in_words(account)]

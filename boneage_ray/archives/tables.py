@@ -104,8 +104,8 @@ class Table:
         return dict(found.most_common(_SHOWN))
 
 
-def in_words(account: Mapping[str, Any]) -> list[str]:
-    """An account of a table in one line; a line each for cells of the sex column and for ages that need a look."""
+def in_words(account: Mapping[str, Any]) -> str:
+    """An account of a table in one line."""
     columns, sexes = account["columns"], account["sexes"]
     said = [f"{name} from {heading!r}" for name, heading in columns.items()]
     if sexes and len(sexes) <= _SHOWN:
@@ -113,14 +113,19 @@ def in_words(account: Mapping[str, Any]) -> list[str]:
         said = [f"{text} ({read_as})" if text.startswith("sex from") else text for text in said]
     unread = account["not_read"]
     tail = f"; not read: {', '.join(map(repr, unread[:8]))}{', ...' if unread[8:] else ''}" if unread else ""
-    lines = [f"{account['table']}: {account['rows']:,} rows; {', '.join(said)}{tail}"]
+    return f"{account['table']}: {account['rows']:,} rows; {', '.join(said)}{tail}"
+
+
+def cautions_in_words(account: Mapping[str, Any]) -> list[str]:
+    """What must be looked at before the values are relied on: cells of the sex column, and ages, that are not understood."""
+    lines = []
     if strange := account["sexes_not_understood"]["cells"]:
         most = account["sexes_not_understood"]["most"]
         shown = ", ".join(f"{cell!r} {count:,}" for cell, count in most.items()) or "long texts"
         example = next(iter(most), "CELL")
         lines.append(
-            f"CAUTION: {account['table']}: {strange:,} cells of {columns['sex']!r} are not understood ({shown}) and count "
-            f"as unknown; say what they mean, such as --value {example}=F"
+            f"CAUTION: {account['table']}: {strange:,} cells of {account['columns']['sex']!r} are not understood ({shown}) "
+            f"and count as unknown; say what they mean, such as --value {example}=F"
         )
     if account["caution"]:
         lines.append(f"CAUTION: {account['table']}: {account['caution']}")

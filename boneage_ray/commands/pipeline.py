@@ -10,7 +10,7 @@ from boneage_ray.archives.archive import Archive
 from boneage_ray.archives.columns import read_choices
 from boneage_ray.archives.files import FilesArchive
 from boneage_ray.archives.notes import caution_of_labels, cautions
-from boneage_ray.archives.tables import in_words
+from boneage_ray.archives.tables import cautions_in_words, in_words
 from boneage_ray.commands.words import (
     absolute_places,
     known_reading,
@@ -320,7 +320,7 @@ def _check_tables(run: Run, archive: Archive, learns: bool = True) -> None:
     if not learns:
         caution_of_labels(archive.accounts)
     for account in archive.accounts:
-        for text in in_words(account):
+        for text in (in_words(account), *cautions_in_words(account)):
             say(text)
     run.note(tables=archive.accounts)
     archive.check_join()
