@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 
 # A module imports only from layers above its own, or from its own.
 LAYERS = (
-    *("errors", "environment", "anatomy", "drawing", "storage", "runtime", "archives", "decoding", "records"),
+    *("errors", "environment", "keys", "anatomy", "drawing", "storage", "runtime", "archives", "decoding", "records"),
     *("preparation", "phantoms", "datasets", "augment", "models", "tasks", "recipes", "artifacts", "builtin", "bundle"),
     *("training", "prediction", "evaluation", "findings", "scoring", "serving", "commands", "cli", "__main__"),
 )

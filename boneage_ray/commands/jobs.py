@@ -12,7 +12,6 @@ A spec, as jobs/score.yaml has it::
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shlex
@@ -23,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from boneage_ray import storage
 from boneage_ray.errors import UsageError
+from boneage_ray.keys import first_wrong
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET = re.compile(r"(^|_)(SECRET|TOKENS?|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|CREDENTIALS?)(_|$)", re.IGNORECASE)
@@ -107,25 +107,13 @@ def read_job(uri: str, pass_env: tuple[str, ...] = ()) -> JobSpec:
         if pass_env:
             spec = JobSpec.model_validate(values | {"pass_env": [*spec.pass_env, *pass_env]})
     except ValidationError as error:
-        raise UsageError(f"{uri}: {_wrong(error)}") from None
+        raise UsageError(f"{uri}: {first_wrong(error, _known(error), hidden='env_vars')}") from None
     return _anchored(spec, uri)
 
 
-def _wrong(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
-    key = ".".join(place)
-    if first["type"] == "missing":
-        return f"{key} is missing"
-    if first["type"] == "value_error":  # of the validators above, which never show a value
-        return ": ".join([*place, first["msg"].removeprefix("Value error, ")])
-    if first["type"] != "extra_forbidden":
-        shown = "" if "env_vars" in place else f" = {first['input']!r}"
-        return f"{key}{shown}: {first['msg']}"
-    known = list((RuntimeEnv if len(place) > 1 else JobSpec).model_fields)
-    near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
-    hint = f"nearest known: {near[0]}" if near else f"known: {', '.join(known)}"
-    return f"unknown key {key}; {hint}"
+def _known(error: ValidationError) -> list[str]:
+    """The keys that could stand where the first thing wrong is."""
+    return list((RuntimeEnv if len(error.errors()[0]["loc"]) > 1 else JobSpec).model_fields)
 
 
 def out_of(words: list[str] | None) -> str | None:

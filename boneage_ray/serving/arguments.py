@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from boneage_ray.environment import real_number
 from boneage_ray.errors import UsageError
+from boneage_ray.keys import first_wrong
 from boneage_ray.prediction.runtimes import TORCH
 from boneage_ray.preparation.prepare import Reading
 
@@ -56,7 +56,9 @@ def read_arguments(values: dict[str, Any]) -> ServiceArguments:
     try:
         arguments = ServiceArguments.model_validate(values)
     except ValidationError as error:
-        raise UsageError(f"args of the application: {_wrong(error)}") from None
+        raise UsageError(
+            f"args of the application: {first_wrong(error, list(ServiceArguments.model_fields))}"
+        ) from None
     if not (arguments.without_tokens or api_tokens()):
         raise UsageError(
             f"{TOKENS} is not set where the application is built: put it into the environment of every node (a secret),"
@@ -68,15 +70,3 @@ def read_arguments(values: dict[str, Any]) -> ServiceArguments:
 def api_tokens() -> list[str]:
     """The accepted bearer tokens, which only the environment tells; none means open."""
     return [token.strip() for token in os.environ.get(TOKENS, "").split(",") if token.strip()]
-
-
-def _wrong(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "missing":
-        return f"{key} is missing"
-    if first["type"] != "extra_forbidden":
-        return f"{key} = {first['input']!r}: {first['msg']}"
-    known = list(ServiceArguments.model_fields)
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"unknown key {key}; " + (f"nearest known: {near[0]}" if near else f"known: {', '.join(known)}")

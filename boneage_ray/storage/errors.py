@@ -102,7 +102,7 @@ def _where(uri: str, error: Exception) -> str:
 def _explain(error: Exception) -> _Cause:
     # s3fs raises an OSError; its cause holds the server's own message, which is more precise.
     for link in [error.__cause__, error]:
-        code = (getattr(link, "response", None) or {}).get("Error", {}).get("Code")
+        code = s3.error_code(link)
         if code in _BY_CODE:
             return _BY_CODE[code]
         if isinstance(link, OSError) and link.errno in _BY_ERRNO:

@@ -37,7 +37,7 @@ def write_new(uri: str, data: bytes) -> bool:
         try:
             location.fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
         except OSError as error:
-            code = _code(error)
+            code = s3.error_code(error.__cause__)
             if code in _EXISTS:
                 return False
             if code not in _UNKNOWN:
@@ -50,9 +50,3 @@ def is_exclusive(uri: str) -> bool:
     """Whether `write_new` lets exactly one writer succeed; False where the store is not known to."""
     scheme = facade.locate(uri).scheme
     return scheme == "file" or (scheme in ("s3", "s3a") and s3.endpoint() is None)
-
-
-def _code(error: OSError) -> str:
-    """The error code of the server's answer."""
-    answer = getattr(error.__cause__, "response", None) or {}
-    return str(answer.get("Error", {}).get("Code", ""))

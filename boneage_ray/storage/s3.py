@@ -159,11 +159,16 @@ def read_object_range(fs: S3FileSystem, path: str, start: int, length: int) -> b
     try:
         data: bytes = fs.cat_file(path, start=start, end=start + length)
     except OSError as error:
-        answer = getattr(error.__cause__, "response", None) or {}
-        if answer.get("Error", {}).get("Code") in ("InvalidRange", "416"):
+        if error_code(error.__cause__) in ("InvalidRange", "416"):
             return b""
         raise
     return data
+
+
+def error_code(error: BaseException | None) -> str:
+    """The error code of the server's answer that botocore's error holds; empty for any other error."""
+    answer = getattr(error, "response", None) or {}
+    return str(answer.get("Error", {}).get("Code", ""))
 
 
 def delete_objects(fs: S3FileSystem, path: str) -> None:
