@@ -22,6 +22,7 @@ LAYERS = (
     *("training", "prediction", "evaluation", "findings", "scoring", "serving", "commands", "cli", "__main__"),
 )
 RAY_MODULES = {
+    "runtime.autoscaler",
     "runtime.cluster",
     "runtime.metrics",
     "runtime.nodes",

@@ -17,7 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from boneage_ray.environment import whole_number
 from boneage_ray.errors import BoneageError, ExitCode
-from boneage_ray.runtime import log
+from boneage_ray.runtime import autoscaler, log
 from boneage_ray.runtime.resources import Resources
 
 ACTOR_CPUS, LISTING_CPUS = 0.5, 0.25
@@ -195,20 +195,12 @@ def _pool(resources: Resources) -> Any:  # noqa: ANN401  Ray's types are not che
     return ActorPoolStrategy(size=resources.actors, max_tasks_in_flight_per_actor=2)
 
 
-@contextmanager
-def _growth(resources: Resources) -> Iterator[None]:
+def _growth(resources: Resources) -> AbstractContextManager[None]:
     """Ask the autoscaler for the nodes of the whole pool, which Ray Data would not: its actors leave half of a core idle."""
     if not resources.grows:
-        yield
-        return
-    from ray.autoscaler.sdk import request_resources
-
+        return nullcontext()
     one = {"CPU": 1.0} | ({"GPU": resources.gpus_per_actor} if resources.gpus_per_actor else {})
-    request_resources(bundles=[one] * resources.most)
-    try:
-        yield
-    finally:
-        request_resources(bundles=[])
+    return autoscaler.growing(one, resources.actors, resources.most)
 
 
 @contextmanager

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 from boneage_ray import storage
 from boneage_ray.environment import real_number
 from boneage_ray.errors import BoneageError, MismatchError, StorageError, UsageError
-from boneage_ray.runtime import parts
+from boneage_ray.runtime import autoscaler, parts
 from boneage_ray.runtime.devices import Device, RunDevice, bfloat16_on
 from boneage_ray.runtime.lease import SHARED_PLACE, Hold
-from boneage_ray.runtime.resources import check_gpu, scales
+from boneage_ray.runtime.resources import check_gpu
 from boneage_ray.runtime.runs import say
 
 PROBE_SECONDS = 120.0
@@ -168,25 +168,32 @@ def patience() -> float:
 
 
 def wait_for(resource: str, count: float, flag: str) -> None:
-    """Wait until the cluster has so much of a resource: at once where it is there, or no autoscaler could add it.
+    """Wait until the cluster has so much of a resource: at once where it is there, or no autoscaler watches the cluster.
 
-    Asks the autoscaler for it, says what is waited for, and raises `UsageError` after `BONEAGE_WAIT_SECONDS`.
+    Asks the autoscaler for it and says what is waited for. Raises `UsageError` if it refuses, and after `BONEAGE_WAIT_SECONDS`.
     """
     import ray
-    from ray.autoscaler.sdk import request_resources
 
     def present() -> float:
         return float(ray.cluster_resources().get(resource, 0))
 
-    if present() >= count or scales().get(resource, 0) < count:
+    if present() >= count or not autoscaler.is_there():
         return
     bound = patience()
-    request_resources(bundles=[{resource: 1}] * int(count))
+    request = autoscaler.Request([{resource: 1}] * int(count))
+    request.send()
     started = said = time.monotonic()
-    say(f"{flag}: waiting up to {bound:g} s for {count:g} {resource}; the cluster has {present():g} now and can grow")
+    say(
+        f"{flag}: waiting up to {bound:g} s for {count:g} {resource}; the cluster has {present():g} now, its autoscaler is asked"
+    )
     try:
         while present() < count:
             now = time.monotonic()
+            if request.answer() == "refused":
+                raise UsageError(
+                    f"{flag}: the cluster has {present():g} {resource}, and its autoscaler cannot make it {count:g}: ask for "
+                    "less, or see its node types and their largest numbers"
+                )
             if now - started > bound:
                 raise UsageError(
                     f"{flag}: the cluster has {present():g} {resource} and did not get {count:g} within {bound:g} s "
@@ -195,7 +202,7 @@ def wait_for(resource: str, count: float, flag: str) -> None:
             if now - said > SAY_EVERY:
                 said = now
                 say(f"still waiting for {count:g} {resource}, {present():g} so far, {now - started:.0f} s")
-                request_resources(bundles=[{resource: 1}] * int(count))  # the end of another run's wait withdraws it
+            request.renew()
             time.sleep(1.0)
     finally:
-        request_resources(bundles=[])  # the work itself is the demand from here on
+        request.withdraw()  # the work itself is the demand from here on

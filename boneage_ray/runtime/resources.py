@@ -1,10 +1,11 @@
-"""What a cluster has, what an autoscaler may add to it, and how much of that a run takes."""
+"""What a cluster has, and how much of that a run takes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from boneage_ray.errors import UsageError
+from boneage_ray.runtime import autoscaler
 
 MOST_PARTS_AHEAD = 256
 
@@ -13,7 +14,7 @@ MOST_PARTS_AHEAD = 256
 class Resources:
     """The resources of a run: number of actors, and the CPUs, GPUs and threads of each.
 
-    `most`: actors that the run may have once an autoscaling cluster has grown; 0 where it does not grow.
+    `most`: actors that the run has use for, if an autoscaler can add so many nodes; 0 where none adds any.
     """
 
     actors: int
@@ -43,20 +44,11 @@ def offers() -> dict[str, float]:
 
 
 def offered_cpus() -> int:
-    """CPUs of the connected cluster, at least 1; of one that grows, as many as it may have, within reason."""
+    """CPUs of the connected cluster, at least 1; of one that grows, as many as it may have within reason."""
     import ray
 
     now = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    return max(now, int(min(scales().get("CPU", 0), MOST_PARTS_AHEAD)))
-
-
-def scales() -> dict[str, float]:
-    """The most that an autoscaler may give this cluster, by resource; empty for a cluster that stays as it is."""
-    # No public call of Ray 2.60 says so; Ray Train asks here too.
-    from ray._private.state import state
-
-    found = state.get_max_resources_from_cluster_config()
-    return {name: float(value) for name, value in (found or {}).items()}
+    return max(now, MOST_PARTS_AHEAD) if autoscaler.is_there() else now
 
 
 def choose_resources(parts: int, gpu: bool = False) -> Resources:
@@ -64,10 +56,10 @@ def choose_resources(parts: int, gpu: bool = False) -> Resources:
     import ray
 
     check_gpu(gpu)
-    have, most = ray.cluster_resources(), scales()
+    have = ray.cluster_resources()
     cpus, gpus = max(1, int(have.get("CPU", 1))), int(have.get("GPU", 0))
-    now, later = (gpus, most.get("GPU", 0.0)) if gpu else (cpus, most.get("CPU", 0.0))
-    actors, grown = max(1, min(now, parts)), int(min(later, parts))
+    actors = max(1, min(gpus if gpu else cpus, parts))
+    grown = min(parts, MOST_PARTS_AHEAD) if parts > actors and autoscaler.is_there() else 0
     threads = max(1, cpus // gpus) if gpu else 1
     return Resources(actors, 1.0 if gpu else 0.0, threads, cpus, grown if grown > actors else 0)
 
@@ -81,14 +73,14 @@ def check_gpu(gpu: bool) -> None:
 
 
 def check_workers(workers: int, gpu: bool, cpus: float) -> None:
-    """Raise `UsageError` for a request that the cluster, grown as far as it may, can never satisfy."""
+    """Raise `UsageError` for a request that a cluster which does not grow can never satisfy."""
     import ray
 
-    most = scales()
-    gpus = max(int(ray.cluster_resources().get("GPU", 0)), int(most.get("GPU", 0)))
-    cpus = max(cpus, most.get("CPU", 0))
     if workers < 1:
         raise UsageError(f"--workers {workers}: at least 1 is needed")
+    if autoscaler.is_there():
+        return
+    gpus = int(ray.cluster_resources().get("GPU", 0))
     if gpu and workers > gpus:
         raise UsageError(f"--gpu --workers {workers}: the cluster has {gpus} GPU(s); give at most that many workers")
     if not gpu and workers > 4 * cpus:
