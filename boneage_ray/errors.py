@@ -114,3 +114,8 @@ class InputProblem(Exception):  # noqa: N818  a problem of one input is a row, n
 
     def __str__(self) -> str:
         return f"{self.step}: {self.reason}: {self.message}"
+
+
+def last_line(text: str) -> str:
+    """The last line of a text, where libraries put what went wrong; empty for an empty text."""
+    return (text.strip().splitlines() or [""])[-1]

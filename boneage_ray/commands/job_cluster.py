@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boneage_ray.commands.jobs import JobSpec
-from boneage_ray.errors import BoneageError, ExitCode, UsageError
-from boneage_ray.runtime.runs import last_line, say
+from boneage_ray.errors import BoneageError, ExitCode, UsageError, last_line
+from boneage_ray.runtime.runs import say
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

@@ -19,20 +19,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from boneage_ray.environment import whole_number
 from boneage_ray.errors import BoneageError, ExitCode
-from boneage_ray.runtime import autoscaler, log
+from boneage_ray.runtime import address, autoscaler, log
 from boneage_ray.runtime.resources import Resources
 
 ACTOR_CPUS, LISTING_CPUS = 0.5, 0.25
 # Where a pool may grow, Ray fills the nodes that come with as many actors as fit: one a core, with room for the listing.
 GROWING_ACTOR_CPUS = 0.75
-_ADDRESS_FILE = "/tmp/ray/ray_current_cluster"  # written by `ray start`, removed by `ray stop`
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -69,7 +67,9 @@ def connect(num_cpus: int | None = None) -> float:
     if not ray.is_initialized():
         local: dict[str, Any] = {} if joining else {"address": "local", "num_cpus": cpus, "include_dashboard": False}
         debug = "BONEAGE_DEBUG" in os.environ
-        with _stderr_muted(not debug), _signals_put_off():
+        if joining:
+            address.check_reachable(address.address_to_join())
+        with _stderr_muted(not debug), _signals_put_off(), address.joined_soon(joining):
             ray.init(log_to_driver=debug, logging_level="INFO" if debug else "ERROR", **local)
         quiet_environment()  # ray.init sets the levels of its loggers again
         if threading.current_thread() is threading.main_thread():
@@ -80,7 +80,7 @@ def connect(num_cpus: int | None = None) -> float:
 
 def joins() -> bool:
     """Whether `connect` will join a running cluster."""
-    return _asked_cpus() is None and ("RAY_ADDRESS" in os.environ or Path(_ADDRESS_FILE).exists())
+    return _asked_cpus() is None and bool(address.address_to_join())
 
 
 def _asked_cpus() -> int | None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from boneage_ray import __version__, storage
-from boneage_ray.errors import BoneageError, ExitCode, UsageError
+from boneage_ray.errors import BoneageError, ExitCode, UsageError, last_line
 from boneage_ray.runtime import lease, log
 from boneage_ray.runtime.cluster import disconnect, first_cause
 
@@ -162,11 +162,6 @@ def _shown(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(item)}" for key, item in value.items()) or "none"
     return str(value)
-
-
-def last_line(text: str) -> str:
-    """The last line of a text, where libraries put what went wrong; empty for an empty text."""
-    return (text.strip().splitlines() or [""])[-1]
 
 
 def _summary(error: BaseException) -> str:

@@ -24,7 +24,7 @@ from ray.serve.schema import ApplicationStatus
 from boneage_ray import builtin
 from boneage_ray.archives.archive import Input
 from boneage_ray.decoding.radiograph import Radiograph
-from boneage_ray.errors import BoneageError, UsageError
+from boneage_ray.errors import BoneageError, UsageError, last_line
 from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.prediction.predictor import CPU_BATCH, Predictor
@@ -34,7 +34,7 @@ from boneage_ray.preparation.isolated import DecoderPool
 from boneage_ray.preparation.prepare import AS_THE_RECIPE_SAYS, Reading, prepare_radiograph
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics, nodes
-from boneage_ray.runtime.runs import last_line, say
+from boneage_ray.runtime.runs import say
 from boneage_ray.serving.arguments import ServiceArguments, read_arguments
 from boneage_ray.serving.placement import INGRESS_CPUS, ModelPlace, Placement, asked_place, inspect_models, place
 from boneage_ray.serving.problems import OverloadedError, UnavailableError

@@ -7,8 +7,10 @@ import time
 from functools import partial
 
 import pytest
+from s3server import free_port
 
 from boneage_ray.errors import BoneageError, ExitCode, MismatchError, StorageError, UsageError
+from boneage_ray.runtime import address
 from boneage_ray.runtime.cluster import Failure, Resources, connect, first_cause, joins, run_parts
 from boneage_ray.training.driver import resources_per_worker
 
@@ -25,6 +27,40 @@ def test_asked_cpus_mean_a_ray_of_ones_own(monkeypatch):
     monkeypatch.delenv("BONEAGE_CPUS", raising=False)
     assert joins()
     monkeypatch.setenv("BONEAGE_CPUS", "2")
+    assert not joins()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("nonsense", "HOST:PORT is needed"),
+        ("10.0.0.1:1x", "HOST:PORT is needed"),
+        ("ray://10.0.0.1:10001", "a command joins a cluster from inside"),
+        ("http://10.0.0.1:8265", "`boneage submit --address"),
+    ],
+)
+def test_an_address_that_cannot_be_joined_is_refused_with_the_way_to_mend_it(asked, said, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", asked)
+    monkeypatch.delenv("BONEAGE_CPUS", raising=False)
+    with pytest.raises(UsageError, match=said):
+        connect()
+
+
+def test_where_nothing_listens_a_command_ends_with_the_reason(monkeypatch, capsys):
+    port = free_port()
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    monkeypatch.delenv("BONEAGE_CPUS", raising=False)
+    monkeypatch.setattr(address, "REACH_SECONDS", 0.5)
+    with pytest.raises(
+        UsageError, match=f"no Ray answers at 127.0.0.1:{port}, as RAY_ADDRESS says: Connection refused"
+    ):
+        connect()
+    assert f"waiting up to 0.5 s for Ray at 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_local_means_a_ray_of_ones_own(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.delenv("BONEAGE_CPUS", raising=False)
     assert not joins()
 
 
