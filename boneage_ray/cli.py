@@ -202,13 +202,15 @@ def explain(
     pixel_spacing_mm: Annotated[
         float | None, typer.Option("--pixel-spacing-mm", min=SPACINGS_MM[0], max=SPACINGS_MM[1])
     ] = None,
+    voi: options.VoiOption = None,
+    header_gate: options.HeaderGateOption = None,
     json: options.JsonOption = False,
     debug: options.DebugOption = False,
 ) -> None:
     """One radiograph -> a picture that explains its result: landmarks and lines, a mask's outline, or Grad-CAM."""
     from boneage_ray.commands import explain as command
 
-    arguments = command.ExplainArguments(image, model, out, sex, pixel_spacing_mm)
+    arguments = command.ExplainArguments(image, model, out, sex, pixel_spacing_mm, voi, header_gate)
     _execute("explain", command.explain, arguments, json, debug)
 
 

@@ -29,7 +29,7 @@ PROMISED = {
     "evaluate": ["--model", "--data", "--split", "--out", "--max-mae", "--open-test"],
     "score": ["--model", "--out", "--metadata", "--sex", "--pixel-spacing-mm", "--strict", "--overwrite"],
     "ensemble": ["--model", "--out", "--name", "--overwrite"],
-    "explain": ["--model", "--out", "--sex", "--pixel-spacing-mm"],
+    "explain": ["--model", "--out", "--sex", "--pixel-spacing-mm", "--voi", "--no-header-gate"],
     "serve": ["--model", "--host", "--port"],
     "submit": ["--address", "--follow", "--pass-env", "--dry-run", "--kuberay"],
     "phantoms": ["--kind", "--count", "--out", "--bad", "--dicom", "--masks", "--seed", "--size"],

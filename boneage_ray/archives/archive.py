@@ -56,8 +56,10 @@ class Input:
     chronological_age_months: float | None = None
 
 
-def asked(uri: str, sex: Sex | None, pixel_spacing_mm: float | None) -> Input:
-    """One file with the values of options, as listed by `score --sex --pixel-spacing-mm`."""
+def asked(
+    uri: str, sex: Sex | None, pixel_spacing_mm: float | None, chronological_age_months: float | None = None
+) -> Input:
+    """One file with the values of options, as `explain --sex --pixel-spacing-mm` and a request give them."""
     return Input(
         uri=uri,
         record_id=stem_of(uri),
@@ -65,6 +67,7 @@ def asked(uri: str, sex: Sex | None, pixel_spacing_mm: float | None) -> Input:
         sex_source="option" if sex else "unknown",
         pixel_spacing_mm=pixel_spacing_mm,
         pixel_spacing_source="option" if pixel_spacing_mm else None,
+        chronological_age_months=chronological_age_months,
     )
 
 

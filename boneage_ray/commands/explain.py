@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from boneage_ray import storage
 from boneage_ray.archives.archive import asked
 from boneage_ray.archives.read import read_input
-from boneage_ray.commands.words import known_sex, model_places
+from boneage_ray.commands.words import known_reading, known_sex, model_places
 from boneage_ray.errors import InputProblem, NoUsableInputError, UsageError
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime.runs import Run, say
@@ -22,11 +22,13 @@ class ExplainArguments:
     out: str
     sex: str | None = None
     pixel_spacing_mm: float | None = None
+    voi: str | None = None
+    header_gate: bool | None = None
 
 
 def explain(run: Run, arguments: ExplainArguments) -> None:
     """The picture to OUT, the result to the terminal, and for a cephalogram every step of its stage before it."""
-    sex = known_sex(arguments.sex)
+    sex, reading = known_sex(arguments.sex), known_reading(arguments.voi, arguments.header_gate)
     if not arguments.out.lower().endswith(".png"):
         raise UsageError(f"--out {arguments.out}: a PNG is written, give a name that ends in .png")
     from boneage_ray import bundle
@@ -46,7 +48,7 @@ def explain(run: Run, arguments: ExplainArguments) -> None:
         where = "" if item.uri in data.message else f"{item.uri}: "
         raise NoUsableInputError(f"{where}{data.message}")
     predictor = Predictor(bundle.load(models.members[0].uri))
-    (image,) = models.scored_images()
+    (image,) = models.scored_images(reading)
     with DecoderPool(image) as pool:
         case = load_input(item, data, pool.prepare)
     found = findings_of(models.recipe).explain(predictor, case, data)

@@ -17,7 +17,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from boneage_ray.anatomy.growth import Sex
-from boneage_ray.archives.archive import SPACINGS_MM
+from boneage_ray.archives.archive import SPACINGS_MM, Input, asked
+from boneage_ray.decoding.dicom.age import OLDEST_MONTHS
 from boneage_ray.errors import Status
 
 
@@ -30,7 +31,14 @@ class PredictQuery(BaseModel):
     pixel_spacing_mm: float | None = Field(
         default=None, ge=SPACINGS_MM[0], le=SPACINGS_MM[1], allow_inf_nan=False, description="mm per pixel"
     )
+    chronological_age_months: float | None = Field(
+        default=None, ge=0, le=OLDEST_MONTHS, allow_inf_nan=False, description="age on the day of the image"
+    )
     model: str | None = Field(default=None, description="one of GET /v1/models; the first if left out")
+
+    def item(self, name: str) -> Input:
+        """An uploaded file with what is said of it."""
+        return asked(name, self.sex, self.pixel_spacing_mm, self.chronological_age_months)
 
 
 class Landmark(BaseModel):

@@ -15,7 +15,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from boneage_ray import __version__
-from boneage_ray.archives.archive import Input, asked
+from boneage_ray.archives.archive import Input
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics
 from boneage_ray.serving import uploads
@@ -152,9 +152,7 @@ class _Service:
         kind = uploads.content_type(request)
         with self._counted():
             upload = await uploads.read_single(request, kind, self.config.max_upload_bytes)
-            found = await self._in_time(
-                model.backend.explain(upload.data, asked(upload.name, query.sex, query.pixel_spacing_mm))
-            )
+            found = await self._in_time(model.backend.explain(upload.data, query.item(upload.name)))
         if isinstance(found, bytes):
             return found
         raise unusable(found)
@@ -209,8 +207,7 @@ class _Service:
         return [task.result() for task in tasks]
 
     async def _one(self, model: Served, upload: Upload, query: PredictQuery) -> Row:
-        item = asked(upload.name, query.sex, query.pixel_spacing_mm)
-        row = await self._in_time(model.backend.predict(upload.data, item))
+        row = await self._in_time(model.backend.predict(upload.data, query.item(upload.name)))
         metrics.SERVE_IMAGES.add(model=model.info.name, status=row["status"], reason=row["reason"] or "none")
         return row
 

@@ -19,11 +19,14 @@ def test_the_row_over_http_has_the_columns_of_the_result_schema():
 
 
 def test_a_raw_body_answers_one_row_with_what_the_query_says(ask, model):
-    response = ask("POST", "/v1/predict?sex=M&pixel_spacing_mm=0.2", content=b"12345", headers=PNG)
+    response = ask(
+        "POST", "/v1/predict?sex=M&pixel_spacing_mm=0.2&chronological_age_months=150", content=b"12345", headers=PNG
+    )
     row = response.json()
     assert response.status_code == 200
     assert (row["input_uri"], row["age_months"], row["sex"], row["sex_source"]) == ("request", 5.0, "M", "option")
     assert (model.seen[0].pixel_spacing_mm, model.seen[0].pixel_spacing_source) == (0.2, "option")
+    assert model.seen[0].chronological_age_months == 150.0
 
 
 def test_nothing_said_is_unknown_never_female(ask, model):
@@ -66,6 +69,7 @@ def test_a_body_without_a_content_type_is_bytes(ask):
         ("sex=", "bad_sex", "sex="),
         ("pixel_spacing_mm=0", "bad_pixel_spacing_mm", "pixel_spacing_mm=0"),
         ("pixel_spacing_mm=-1", "bad_pixel_spacing_mm", "-1"),
+        ("chronological_age_months=1441", "bad_chronological_age_months", "1441"),
         ("pixel_spacing_mm=nan", "bad_pixel_spacing_mm", "nan"),
         ("pixel_spacing_mm=fine", "bad_pixel_spacing_mm", "fine"),
         ("model=other", "unknown_model", "served: fake"),
