@@ -79,7 +79,7 @@ def near(picture, place, colour, reach=2):
 def test_a_cephalogram_is_shown_whole_with_its_points_its_lines_and_its_trace():
     data = encoded(HEAD.image)
     case = loaded(data)
-    found = explain_image(Known("cephalogram-light", points=head_points(case)), case, data)
+    found = explain_image(Known("cephalogram-light", points=head_points(case), levels_moved=0), case, data)
     assert (found.row["status"], found.row["cvm_stage"]) == ("scored", "CS5")
     picture, factor = decoded(found.png), SIDE / 300
     assert picture.shape == (SIDE, round(HEAD.image.shape[1] * factor), 3)
@@ -96,7 +96,7 @@ def test_points_that_are_no_vertebrae_are_shown_without_a_trace():
     case = loaded(data)
     points = head_points(case)
     points[:13, :2] = 50.0
-    found = explain_image(Known("cephalogram-light", points=points), case, data)
+    found = explain_image(Known("cephalogram-light", points=points, levels_moved=0), case, data)
     assert (found.row["flags"][-1], found.trace) == ("cvm_not_measurable", ())
     assert decoded(found.png).shape[0] == SIDE
 
@@ -104,7 +104,7 @@ def test_points_that_are_no_vertebrae_are_shown_without_a_trace():
 def test_what_is_rejected_or_unreadable_has_no_picture():
     data = encoded(HEAD.image)
     case = loaded(data)
-    unsure = explain_image(Known("cephalogram-light", points=head_points(case, sure=0.1)), case, data)
+    unsure = explain_image(Known("cephalogram-light", points=head_points(case, sure=0.1), levels_moved=0), case, data)
     assert (unsure.png, unsure.trace, unsure.row["reason"]) == (None, (), "out_of_distribution")
     for recipe in ("cephalogram-light", "hand-mask", "demo"):
         broken = explain_image(Known(recipe), loaded(b""), b"")

@@ -38,7 +38,7 @@ class Known:
         self.points = list(points)
 
     def __call__(self, columns):
-        return {"points": [self.points.pop(0) for _ in columns["image"]]}
+        return {"points": [self.points.pop(0) for _ in columns["image"]], "levels_moved": [0] * len(columns["image"])}
 
 
 def loaded(data=None, name="1", **known):

@@ -108,7 +108,7 @@ def expected(recipe):
     if recipe.task.kind == "mask":
         return {"dice", "bce"}, {"mask"}
     if recipe.task.kind == "cephalogram":
-        return {*recipe.model.maps, *(["neck"] if recipe.model.neck else [])}, {"points"}
+        return {*recipe.model.maps, *(["neck"] if recipe.model.neck else [])}, {"points", "levels_moved"}
     return {"age", *(f"stage_{name}" for name in recipe.model.stage_heads)}, {"age_months", "stages"}
 
 
@@ -145,7 +145,7 @@ def test_a_recipe_answers_alike_after_saving_and_in_the_columns_of_a_result(reci
     columns = [predict_epoch(learner(recipe, recipe.stages[0], net), [pictures()])[0] for net in (model, again)]
     assert str(columns[0]) == str(columns[1])
     # Of a mask only its overlap with the true one is kept; it has no row, but a file. Points become landmarks in a row.
-    assert set(columns[0]) - {"overlap", "points"} <= set(result_schema().names)
+    assert set(columns[0]) - {"overlap", "points", "levels_moved"} <= set(result_schema().names)
 
 
 def golden(name, losses):

@@ -11,6 +11,7 @@ import torch
 from boneage_ray.anatomy.cephalometry import LANDMARKS
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.models.heatmap import render_heatmaps
+from boneage_ray.models.spine import MEAN_K2
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 from boneage_ray.tasks.cephalogram.task import CephalogramTask
 
@@ -136,6 +137,39 @@ def test_a_model_that_leaves_a_point_out_is_not_better_for_it():
     metrics = task.metrics(task.predict(outputs), task.truth(batch(true)))
     assert metrics["mre_px"] == metrics["vertebral_mre_px"] == math.inf
     assert metrics["facial_mre_px"] < 0.05
+
+
+def spine(at=(30.0, 30.0), size=13.0):
+    """(1, 13, 2) the mean spine, a vertebra of which is 1.1 sizes high."""
+    return torch.tensor(size * MEAN_K2 + at).float()[None]
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+def test_points_at_another_level_are_moved_to_where_the_others_place_them(loss):
+    task, true = CephalogramTask(CephalogramTaskConfig(loss=loss, sigma=1.5)), spine()
+    level = 13.0 * torch.tensor([-0.25, 1.1])
+    heat = render_heatmaps(true, SIDE, SIDE, 1.5)
+    wrong = [6, 7, 11, 12]  # what the network took for points of the next vertebra
+    heat[:, wrong] = 0.4 * heat[:, wrong] + 0.8 * render_heatmaps(true + level, SIDE, SIDE, 1.5)[:, wrong]
+    logits = heat.clamp_min(1e-20).log() if loss == "cross_entropy" else torch.logit(heat.clamp(1e-6, 1 - 1e-6)) + 4.6
+    outputs = {"vertebral": logits, "frame": FRAME}
+    found = task.predict(outputs)
+    assert found["levels_moved"] == [4]
+    assert np.abs(found["points"][0][:13, :2] - true[0].numpy()).max() < 0.1
+    plain = task.decoded(logits)
+    assert (plain.points_BK2 - true).norm(dim=-1)[0, wrong].min() > 13.0, "without the others they are a vertebra lower"
+    assert found["points"][0][:13, 3] == pytest.approx(plain.confidence_BK[0].numpy()), "no point becomes surer"
+
+
+def test_a_spine_of_single_peaks_stays_as_it_is_and_so_does_what_is_no_spine():
+    task = CephalogramTask(CephalogramTaskConfig(loss="cross_entropy"))
+    for true in (spine(), points()[:, :13], torch.full((1, 13, 2), 32.0)):
+        logits = render_heatmaps(true, SIDE, SIDE, 2.0).clamp_min(1e-20).log()
+        found = task.predict({"vertebral": logits, "frame": FRAME})
+        assert found["levels_moved"] == [0]
+        assert np.abs(found["points"][0][:13, :2] - true[0].numpy()).max() < 0.1
+    for logits in (torch.zeros(1, 13, SIDE, SIDE), torch.full((1, 13, SIDE, SIDE), math.nan)):
+        assert task.predict({"vertebral": logits, "frame": FRAME})["levels_moved"] == [0]
 
 
 def test_sigma_becomes_as_large_as_the_error_was_in_validation():

@@ -19,6 +19,7 @@ from boneage_ray.datasets.batch import Batch
 from boneage_ray.models.cephalogram import moved, moved_back
 from boneage_ray.models.edges import edge_map
 from boneage_ray.models.heatmap import Decoded, decode_heatmaps, known_points, render_heatmaps
+from boneage_ray.models.spine import find_spine, seen, spine_through, within_reach
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 from boneage_ray.tasks.cephalogram.losses import focal_loss, map_cross_entropy, masked_mse
 from boneage_ray.tasks.task import Columns, Task
@@ -27,6 +28,8 @@ from boneage_ray.tasks.task import Columns, Task
 HELD = SETS | {"neck": SETS["vertebral"]}
 
 RATIO = "_sigma_ratio"  # of the metrics' names
+
+_NOWHERE = -1e4  # a logit
 
 # sigmoid(-4.6) = 0.01: a network that knows nothing says that a pixel is no landmark, as almost none is (Lin et al. 2017).
 _SCARCE = 4.6
@@ -101,18 +104,51 @@ class CephalogramTask(Task):
 
         Its columns are x, y, sigma (pixels of the prepared image) and confidence; NaN where the model has no map. What was found
         in the neck alone goes before what was found in the whole image, with the lower confidence of both. Sigma is the spread of
-        the map, times the ratio of error to spread once that is known (`calibrate`).
+        the map, times the ratio of error to spread once that is known (`calibrate`). levels_moved: how many vertebral points of
+        a case were highest at the level of another vertebra, and are where the others place them (models/spine.py); their
+        confidence stays that of the highest place.
         """
         cases = len(outputs["frame"])
+        levels_moved = [0] * cases
         found_BK4 = torch.full((cases, len(LANDMARKS), 4), math.nan)
         for name, logits_BKHW, frame_B3 in point_maps(outputs):
-            points_BK2, sigma_BK, confidence_BK = self.decoded(logits_BKHW)
+            found = self.decoded(logits_BKHW)
+            if HELD[name] == SETS["vertebral"]:
+                found, levels_moved = self._one_spine(logits_BKHW, found)
+            points_BK2, sigma_BK, confidence_BK = found
             values = [moved(points_BK2, frame_B3), (sigma_BK * frame_B3[:, 2:])[..., None], confidence_BK[..., None]]
             seen_BK4 = torch.cat(values, -1).float().cpu()
             seen_BK4[..., 3] = seen_BK4[..., 3].fmin(found_BK4[:, HELD[name], 3])
             found_BK4[:, HELD[name]] = seen_BK4
         found_BK4[..., 2:3] *= self.sigma_scale_K1
-        return {"points": list(found_BK4.numpy())}
+        return {"points": list(found_BK4.numpy()), "levels_moved": levels_moved}
+
+    def _one_spine(self, logits_BKHW: Tensor, found: Decoded) -> tuple[Decoded, list[int]]:
+        """What was found, with points of another level moved, and how many of each case were."""
+        points_BK2, sigma_BK, counts = found.points_BK2.clone(), found.sigma_BK.clone(), []
+        for case, points_K2 in enumerate(found.points_BK2.double().cpu().numpy()):
+            within_KHW, far_K = self._misplaced(logits_BKHW[case], points_K2)
+            counts.append(int(far_K.sum()))
+            if far_K.any():
+                moved_K, beyond_KHW = (torch.from_numpy(a).to(logits_BKHW.device) for a in (far_K, ~within_KHW[far_K]))
+                again = self.decoded(logits_BKHW[case, moved_K].float().masked_fill(beyond_KHW, _NOWHERE)[None])
+                points_BK2[case, moved_K], sigma_BK[case, moved_K] = again.points_BK2[0], again.sigma_BK[0]
+        return Decoded(points_BK2, sigma_BK, found.confidence_BK), counts
+
+    def _misplaced(
+        self, logits_KHW: Tensor, points_K2: NDArray[np.floating]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """(K, H, W) where the spine can have each point, and (K,) which points are elsewhere although seen there."""
+        nothing = np.zeros((len(points_K2), 1, 1), bool), np.zeros(len(points_K2), bool)
+        through = spine_through(points_K2)
+        if through is not None and not through.far(points_K2).any():
+            return nothing
+        heat_KHW = self.heat(logits_KHW[None])[0].cpu().numpy()
+        spine = find_spine(heat_KHW)
+        if spine is None:
+            return nothing
+        within_KHW = within_reach(spine, heat_KHW.shape[1:])
+        return within_KHW, spine.far(points_K2) & seen(heat_KHW, within_KHW)
 
     def calibrate(self, metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> None:
         """Sigmas become as large as the errors were in validation, set by set; where that is not known they stay as they are.

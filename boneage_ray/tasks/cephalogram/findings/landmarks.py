@@ -14,7 +14,7 @@ from boneage_ray.preparation.prepare import PreparedImage
 from boneage_ray.records.schema import Row
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 
-NOT_MEASURABLE = "cvm_not_measurable"
+NOT_MEASURABLE, LEVELS_MOVED = "cvm_not_measurable", "cvm_levels_moved"
 PIXEL_DIGITS = 3  # of the pixels that are stored: whoever measures a row's points finds the row's stage
 
 
@@ -41,6 +41,8 @@ def landmark_adder(config: CephalogramTaskConfig) -> Add:
             )
             return
         row |= {"status": "scored", "landmarks": named(points_K4)}
+        if values["levels_moved"]:
+            row["flags"] = [*row["flags"], LEVELS_MOVED]
         found = staged(points_K4, row["pixel_spacing_mm"], config)
         if found is None:
             return
