@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--facts", required=True, help="JSON: see boneage_ray/commands/make_builtin.py.")
     parser.add_argument("--root", default=default_root(), help="Where NAME/ is written.")
     parser.add_argument("--set", action="append", default=[], help="Say anew where first weights came from.")
-    parser.add_argument("--out-of-fold", help="CSV of out-of-fold predictions: ages get intervals.")
+    parser.add_argument("--out-of-fold", help="CSV of ages, or JSON of sigma_ratio: see there.")
     given = parser.parse_args()
     try:
         say(f"written: {make_builtin(given.model, given.facts, given.root, given.set, given.out_of_fold)}")

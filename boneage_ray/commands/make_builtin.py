@@ -95,8 +95,8 @@ def make_builtin(
 ) -> str:
     """Write ROOT/NAME from a bundle or an ensemble bundle, and return its folder.
 
-    `out_of_fold`: a CSV with record_id, sex, true_months and predicted_months (tests/benchmarks/hands.py writes it), by which the
-    ages of a single network get intervals.
+    `out_of_fold`: of cases that a single network had not learnt from. A CSV with record_id, sex, true_months and predicted_months
+    (tests/benchmarks/hands.py writes it) gives ages intervals, a JSON file with `sigma_ratio` (cephalograms.py) scales sigmas.
 
     `settings` name anew where the weights came from. Raises `UsageError` for facts that are not whole, a recipe that names a
     file of this machine, and weights that half precision changes by more than `TOLERANCE`.
@@ -140,9 +140,11 @@ def make_builtin(
 
 
 def calibration_of(uri: str) -> dict[str, Any]:
-    """calibration.json of ages, from predictions of cases that the model had not learnt from. Raises `UsageError`."""
+    """calibration.json, from predictions of cases that the model had not learnt from. Raises `UsageError`."""
     from boneage_ray.tasks.age import intervals
 
+    if uri.endswith(".json"):
+        return _ratios(uri)
     try:
         rows = list(csv.DictReader(io.StringIO(storage.read_bytes(uri).decode())))
         sexes = [row["sex"] for row in rows]
@@ -154,6 +156,15 @@ def calibration_of(uri: str) -> dict[str, Any]:
         raise UsageError(f"{uri}: sex, true_months and predicted_months of each case are needed: {error}") from None
     fitted_on = f"{len(rows)} cases, predicted out of fold"
     return {"calibrated": True, "fitted_on": fitted_on, "coverage": intervals.COVERAGE, "age_intervals": groups}
+
+
+def _ratios(uri: str) -> dict[str, Any]:
+    """{"sigma_ratio": {"vertebral": error over sigma, ...}, "fitted_on": words} as calibration.json."""
+    given = storage.read_json(uri)
+    ratios = given.get("sigma_ratio") if isinstance(given, dict) else None
+    if not ratios or not all(isinstance(ratio, float) and ratio > 0 for ratio in ratios.values()):
+        raise UsageError(f"{uri}: sigma_ratio with a number above 0 for each set of points is needed")
+    return {"calibrated": True, "fitted_on": str(given.get("fitted_on")), "sigma_ratio": ratios}
 
 
 def read_facts(uri: str) -> Facts:

@@ -15,7 +15,7 @@ from builtin_models import FIGURE, HAND, HEAD, facts, install, trained
 
 from boneage_ray import builtin, bundle
 from boneage_ray.commands import make_builtin as tool
-from boneage_ray.commands.make_builtin import halved, largest_change, make_builtin, published
+from boneage_ray.commands.make_builtin import calibration_of, halved, largest_change, make_builtin, published
 from boneage_ray.errors import BoneageError, UsageError
 from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.prediction import members
@@ -162,3 +162,13 @@ def test_the_job_writes_one_and_refuses_to_write_over_it(tmp_path):
     assert "half precision changes results of phantoms by at most 0.0" in done[0].stderr
     assert "is not empty: delete it, or give another --root" in done[1].stderr
     assert json.loads((tmp_path / "installed" / "hand" / "about.json").read_text())["format"] == builtin.FORMAT
+
+
+def test_out_of_fold_ratios_scale_the_sigmas_of_a_head(tmp_path):
+    ratios = tmp_path / "sigma.json"
+    ratios.write_text(json.dumps({"sigma_ratio": {"facial": 0.5}, "fitted_on": "9 heads"}))
+    assert calibration_of(str(ratios)) == {"calibrated": True, "fitted_on": "9 heads", "sigma_ratio": {"facial": 0.5}}
+    for wrong in ({}, [], {"sigma_ratio": {}}, {"sigma_ratio": {"facial": 0.0}}, {"sigma_ratio": {"facial": "1"}}):
+        ratios.write_text(json.dumps(wrong))
+        with pytest.raises(UsageError, match="sigma_ratio with a number above 0 for each set of points is needed"):
+            calibration_of(str(ratios))

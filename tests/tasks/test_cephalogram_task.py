@@ -184,7 +184,9 @@ def test_sigma_becomes_as_large_as_the_error_was_in_validation():
     logits = {"vertebral": torch.zeros(1, 13, 32, 32), "facial": torch.zeros(1, 19, 32, 32), "frame": torch.eye(3)[2:]}
     logits["vertebral"][..., 10, 12] = logits["facial"][..., 10, 12] = 9.0
     before = task.predict(logits)["points"][0]
-    task.calibrate({"val_vertebral_sigma_ratio": 0.25, "val_facial_sigma_ratio": None}, {})
+    task.calibrate(
+        {"val_vertebral_sigma_ratio": 2.0, "val_facial_sigma_ratio": None}, {"sigma_ratio": {"vertebral": 0.25}}
+    )
     after = task.predict(logits)["points"][0]
     assert after[:13, 2] == pytest.approx(0.25 * before[:13, 2])
     assert np.array_equal(after[13:], before[13:])

@@ -151,13 +151,13 @@ class CephalogramTask(Task):
         return within_KHW, spine.far(points_K2) & seen(heat_KHW, within_KHW)
 
     def calibrate(self, metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> None:
-        """Sigmas become as large as the errors were in validation, set by set; where that is not known they stay as they are.
+        """Sigmas become as large as the errors were, set by set: out of fold (`calibration`), else in validation (`metrics`).
 
         A map learns the width of its target on top of its own uncertainty, so that its spread shows which point is less
         certain, but not how far off it is.
         """
         for name, which in SETS.items():
-            ratio = metrics.get(f"val_{name}{RATIO}")
+            ratio = calibration.get("sigma_ratio", {}).get(name, metrics.get(f"val_{name}{RATIO}"))
             if isinstance(ratio, float) and ratio > 0:
                 self.sigma_scale_K1[which] = ratio
 
