@@ -7,6 +7,7 @@ import time
 from functools import partial
 
 import pytest
+import ray
 from s3server import free_port
 
 from boneage_ray.errors import BoneageError, ExitCode, MismatchError, StorageError, UsageError
@@ -40,6 +41,7 @@ def test_asked_cpus_mean_a_ray_of_ones_own(monkeypatch):
     ],
 )
 def test_an_address_that_cannot_be_joined_is_refused_with_the_way_to_mend_it(asked, said, monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # another test may have left Ray running
     monkeypatch.setenv("RAY_ADDRESS", asked)
     monkeypatch.delenv("BONEAGE_CPUS", raising=False)
     with pytest.raises(UsageError, match=said):
@@ -48,6 +50,7 @@ def test_an_address_that_cannot_be_joined_is_refused_with_the_way_to_mend_it(ask
 
 def test_where_nothing_listens_a_command_ends_with_the_reason(monkeypatch, capsys):
     port = free_port()
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
     monkeypatch.delenv("BONEAGE_CPUS", raising=False)
     monkeypatch.setattr(address, "REACH_SECONDS", 0.5)
