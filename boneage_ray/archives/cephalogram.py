@@ -7,8 +7,8 @@
                                 sex, patient, source, split, pixel spacing (mm, or pixels per centimetre)
 
 Either kind of annotation may be absent, for some images or all. Other files directly in SOURCE count as images; files in other
-folders are listed but not used. A table with an id or another of these columns alone is not used, and a note says so; tables
-of none, and `stages.csv`, the true stages of phantoms, are left out.
+folders are listed but not used. A table without an id, or with nothing but an id, is not used, and a note says so; `stages.csv`,
+the true stages of phantoms, is left out.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ class _Tables:
                 continue
             elif "record_id" in columns:
                 tables.unused[uri] = "no column but its id is understood; name another with --column sex=HEADING"
-            elif columns:
+            else:
                 tables.unused[uri] = "it has no id column; name it id, image or file"
         if choices.values and not any("sex" in account["columns"] for account in tables.accounts):
             raise UsageError(

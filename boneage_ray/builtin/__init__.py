@@ -85,6 +85,11 @@ def as_typed(place: str) -> str:
     return name if name in names() else place
 
 
+def is_kept(uri: str) -> bool:
+    """Whether a place is a built-in model or a version in wandb, which are read and never written to."""
+    return uri.startswith((SCHEME, artifacts.SCHEME))
+
+
 def folder_of(uri: str) -> str:
     """Where this machine keeps what `builtin:NAME`, a version in wandb or a part of them names; any other place is itself.
 

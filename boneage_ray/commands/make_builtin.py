@@ -10,20 +10,18 @@ For those who release this package; jobs/make_builtin.py calls it. What is to be
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from boneage_ray import builtin, bundle, storage
 from boneage_ray.builtin import About, Figure
 from boneage_ray.errors import BoneageError, UsageError
+from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.prediction import members
 from boneage_ray.recipes.recipe import Recipe, override
 from boneage_ray.runtime.runs import say
@@ -106,7 +104,7 @@ def make_builtin(
     several = len(found.members) > 1
     if several and out_of_fold:
         raise UsageError("--out-of-fold: intervals are of one network, this is an ensemble")
-    calibration = calibration_of(out_of_fold) if out_of_fold else None
+    calibration = findings_of(found.recipe).calibrated_out_of_fold(out_of_fold) if out_of_fold else None
     out = storage.join(storage.absolute(root), facts.name)
     if not storage.is_empty(out):
         raise UsageError(f"{out} is not empty: delete it, or give another --root")
@@ -137,34 +135,6 @@ def make_builtin(
         )
     _write_about(facts, out)
     return out
-
-
-def calibration_of(uri: str) -> dict[str, Any]:
-    """calibration.json, from predictions of cases that the model had not learnt from. Raises `UsageError`."""
-    from boneage_ray.tasks.age import intervals
-
-    if uri.endswith(".json"):
-        return _ratios(uri)
-    try:
-        rows = list(csv.DictReader(io.StringIO(storage.read_bytes(uri).decode())))
-        sexes = [row["sex"] for row in rows]
-        true_N, predicted_N = (
-            np.array([float(row[name]) for row in rows]) for name in ("true_months", "predicted_months")
-        )
-        groups = intervals.fit_intervals(sexes, true_N, predicted_N)
-    except (KeyError, ValueError, TypeError) as error:
-        raise UsageError(f"{uri}: sex, true_months and predicted_months of each case are needed: {error}") from None
-    fitted_on = f"{len(rows)} cases, predicted out of fold"
-    return {"calibrated": True, "fitted_on": fitted_on, "coverage": intervals.COVERAGE, "age_intervals": groups}
-
-
-def _ratios(uri: str) -> dict[str, Any]:
-    """{"sigma_ratio": {"vertebral": error over sigma, ...}, "fitted_on": words} as calibration.json."""
-    given = storage.read_json(uri)
-    ratios = given.get("sigma_ratio") if isinstance(given, dict) else None
-    if not ratios or not all(isinstance(ratio, float) and ratio > 0 for ratio in ratios.values()):
-        raise UsageError(f"{uri}: sigma_ratio with a number above 0 for each set of points is needed")
-    return {"calibrated": True, "fitted_on": str(given.get("fitted_on")), "sigma_ratio": ratios}
 
 
 def read_facts(uri: str) -> Facts:
@@ -211,7 +181,6 @@ def halved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def largest_change(full: bundle.Bundle, half: bundle.Bundle) -> float:
     """How far the results of phantoms are apart at most, in the unit of the task (`TaskFindings.largest_difference`)."""
-    from boneage_ray.findings.task_findings import findings_of
     from boneage_ray.prediction.predictor import Predictor
 
     columns: dict[str, list[Any]] = {"image": _phantoms(full.recipe), "sex": ["F", "M", None, "F"]}
@@ -222,7 +191,6 @@ def largest_change(full: bundle.Bundle, half: bundle.Bundle) -> float:
 def _phantoms(recipe: Recipe) -> list[object]:
     """Four prepared images of the kind that the recipe learns from: a phantom, mirrored, darker and of less contrast."""
     from boneage_ray.decoding.radiograph import Radiograph
-    from boneage_ray.findings.task_findings import findings_of
     from boneage_ray.preparation.prepare import prepare_radiograph
 
     image = recipe.image.model_copy(update={"mask": "none"})

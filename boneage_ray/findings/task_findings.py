@@ -103,6 +103,10 @@ class TaskFindings(ABC):
         if order.max_mae is not None:
             raise UsageError("--max-mae concerns ages; this model predicts none")
 
+    def calibrated_out_of_fold(self, uri: str) -> dict[str, Any]:
+        """calibration.json, from a file on predictions of cases that the model had not learnt from. Raises `UsageError`."""
+        raise UsageError(f"{uri}: a {self.noun} has nothing to calibrate")
+
     def after_score(self, source: str, out: str) -> str | None:
         """What to do with the files that were scored into OUT; None where the next step is to serve the model."""
         return None

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from boneage_ray.errors import UsageError, last_line
+from boneage_ray.errors import UsageError
 from boneage_ray.runtime import log
 
 REACH_SECONDS = 30.0
@@ -68,7 +68,7 @@ def joined_soon(joining: bool) -> Iterator[None]:
         yield
     except (RuntimeError, ConnectionError) as error:
         raise UsageError(
-            f"what listens at {address_to_join()} is no Ray that can be joined: {last_line(str(error))}"
+            f"what listens at {address_to_join()} is no Ray that can be joined: {' '.join(str(error).split())}"
         ) from error
     finally:
         os.environ.pop(_TRIES, None)

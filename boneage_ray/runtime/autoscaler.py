@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Event, Thread
 from typing import Any, Literal
@@ -82,22 +82,27 @@ class Request:
 @contextmanager
 def growing(bundle: dict[str, float], least: int, most: int) -> Iterator[None]:
     """Ask for nodes for `most` bundles while the block runs, or for as many as are not refused; `least` are there."""
+    from ray.exceptions import RpcError
+
     ended = Event()
 
     def keep_asking() -> None:
         low, high = least, most  # known to be possible, and perhaps possible
         count, request = most, Request([bundle] * most)
-        request.send()
-        while not ended.wait(LOOK_SECONDS):
-            answer = request.answer() if low < high else None
-            if answer is None:
-                request.renew()
-                continue
-            low, high = (count, high) if answer == "accepted" else (low, count - 1)
-            count = (low + high + 1) // 2
-            request = Request([bundle] * count)
+        with suppress(RpcError):
             request.send()
-        request.withdraw()
+        while not ended.wait(LOOK_SECONDS):
+            with suppress(RpcError):  # a head that starts again answers at the next look
+                answer = request.answer() if low < high else None
+                if answer is None:
+                    request.renew()
+                    continue
+                low, high = (count, high) if answer == "accepted" else (low, count - 1)
+                count = (low + high + 1) // 2
+                request = Request([bundle] * count)
+                request.send()
+        with suppress(RpcError):
+            request.withdraw()
 
     asking = Thread(target=keep_asking, name="growing", daemon=True)
     asking.start()

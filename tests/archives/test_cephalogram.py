@@ -85,7 +85,7 @@ def test_a_table_with_a_misspelt_id_column_or_with_nothing_but_an_id_is_reported
     (archive / "ages.csv").write_text("imgae;age\n001.png;12,5\n")
     (archive / "other.csv").write_text("a;b\n1;2\n")
     (archive / "people.csv").write_text("image;Befund\n001.png;x\n")
-    assert notes(archive) == [("ages.csv", "bad_label"), ("people.csv", "bad_label")]
+    assert notes(archive) == [("ages.csv", "bad_label"), ("other.csv", "bad_label"), ("people.csv", "bad_label")]
 
 
 def test_annotations_that_are_absent_bad_or_alone(archive):

@@ -15,7 +15,7 @@ from builtin_models import FIGURE, HAND, HEAD, facts, install, trained
 
 from boneage_ray import builtin, bundle
 from boneage_ray.commands import make_builtin as tool
-from boneage_ray.commands.make_builtin import calibration_of, halved, largest_change, make_builtin, published
+from boneage_ray.commands.make_builtin import halved, largest_change, make_builtin, published
 from boneage_ray.errors import BoneageError, UsageError
 from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.prediction import members
@@ -164,11 +164,23 @@ def test_the_job_writes_one_and_refuses_to_write_over_it(tmp_path):
     assert json.loads((tmp_path / "installed" / "hand" / "about.json").read_text())["format"] == builtin.FORMAT
 
 
-def test_out_of_fold_ratios_scale_the_sigmas_of_a_head(tmp_path):
-    ratios = tmp_path / "sigma.json"
-    ratios.write_text(json.dumps({"sigma_ratio": {"facial": 0.5}, "fitted_on": "9 heads"}))
-    assert calibration_of(str(ratios)) == {"calibrated": True, "fitted_on": "9 heads", "sigma_ratio": {"facial": 0.5}}
-    for wrong in ({}, [], {"sigma_ratio": {}}, {"sigma_ratio": {"facial": 0.0}}, {"sigma_ratio": {"facial": "1"}}):
-        ratios.write_text(json.dumps(wrong))
+def test_predictions_out_of_fold_calibrate_a_model_as_its_task_needs_it(tmp_path):
+    given = tmp_path / "given"
+
+    def calibrated(recipe, text):
+        given.write_text(text)
+        return findings_of(recipe).calibrated_out_of_fold(str(given))
+
+    ratios = {"sigma_ratio": {"facial": 0.5}, "fitted_on": "9 heads"}
+    assert calibrated(HEAD, json.dumps(ratios)) == {"calibrated": True, **ratios}
+    table = "sex,true_months,predicted_months\n" + "F,100,110\nM,100,90\n" * 100
+    assert calibrated(HAND, table)["fitted_on"] == "200 cases, predicted out of fold"
+    for wrong in ({}, [], {"sigma_ratio": {}}, {"sigma_ratio": [1.0]}, {"sigma_ratio": {"facial": 0.0}}):
         with pytest.raises(UsageError, match="sigma_ratio with a number above 0 for each set of points is needed"):
-            calibration_of(str(ratios))
+            calibrated(HEAD, json.dumps(wrong))
+    with pytest.raises(UsageError, match="not JSON"):
+        calibrated(HEAD, table)
+    with pytest.raises(UsageError, match="sex, true_months and predicted_months of each case are needed"):
+        calibrated(HAND, json.dumps(ratios))
+    with pytest.raises(UsageError, match="a mask has nothing to calibrate"):
+        calibrated(find_recipe("hand-mask"), table)

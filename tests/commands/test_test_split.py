@@ -40,6 +40,16 @@ def test_other_data_and_another_model_in_the_same_place_do_not_count(tmp_path):
         asked(tmp_path, sha256="b")
 
 
+def test_a_built_in_model_is_never_written_to_and_needs_open_test(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    note_validated(models("builtin:cephalogram"), DATA, "report")
+    assert list(tmp_path.iterdir()) == []
+    assert "builtin:cephalogram is not written to: its test split needs --open-test" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="--open-test"):
+        asked("builtin:cephalogram")
+    assert asked("builtin:cephalogram", open_test=True).facts["test_opened_before_validation"]
+
+
 def test_whoever_opens_it_all_the_same_is_recorded(tmp_path):
     early = asked(tmp_path, open_test=True)
     note_validated(models(tmp_path), DATA, "report")

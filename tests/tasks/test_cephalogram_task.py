@@ -11,7 +11,8 @@ import torch
 from boneage_ray.anatomy.cephalometry import LANDMARKS
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.models.heatmap import render_heatmaps
-from boneage_ray.models.spine import MEAN_K2
+from boneage_ray.models.spine import FAR, MEAN_K2, SPREAD
+from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 from boneage_ray.tasks.cephalogram.task import CephalogramTask
 
@@ -142,6 +143,16 @@ def test_a_model_that_leaves_a_point_out_is_not_better_for_it():
 def spine(at=(30.0, 30.0), size=13.0):
     """(1, 13, 2) the mean spine, a vertebra of which is 1.1 sizes high."""
     return torch.tensor(size * MEAN_K2 + at).float()[None]
+
+
+def test_the_mean_spine_is_that_of_phantoms():
+    spines = [cephalogram_phantom(seed, stage, 64).vertebral for seed in range(8) for stage in range(1, 7)]
+    placed = [np.c_[s, np.ones(13)] @ np.linalg.lstsq(np.c_[s, np.ones(13)], MEAN_K2, rcond=None)[0] for s in spines]
+    assert np.abs(np.mean(placed, 0) - MEAN_K2).max() < 0.05
+    assert np.sqrt((MEAN_K2**2).sum(1).mean()) == pytest.approx(1, abs=0.01)
+    # Phantoms are near to it, and a vertebra is far from the next.
+    assert np.quantile([np.hypot(*(p - MEAN_K2).T) for p in placed], 0.95) < SPREAD
+    assert np.hypot(*(MEAN_K2[11] - MEAN_K2[6])) > 2 * FAR
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal"])

@@ -47,6 +47,12 @@ class AgeFindings(TaskFindings):
 
         return float(np.abs(np.subtract(before["age_months"], after["age_months"])).max())
 
+    def calibrated_out_of_fold(self, uri: str) -> dict[str, Any]:
+        """See `intervals_of_table`."""
+        from boneage_ray.tasks.age.findings.out_of_fold import intervals_of_table
+
+        return intervals_of_table(uri)
+
     def explain(self, predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
         """The age, and a heat map over the prepared image."""
         from boneage_ray.findings.explanation import Explanation, prepared_image

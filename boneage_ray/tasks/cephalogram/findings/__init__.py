@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, final
 
 from boneage_ray import storage
+from boneage_ray.errors import UsageError
 from boneage_ray.findings.task_findings import Evaluated, EvaluationOrder, ScoredFiles, TaskFindings
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.runtime.runs import Run, timed
@@ -53,6 +54,14 @@ class CephalogramFindings(TaskFindings):
         sure = found & (np.nan_to_num(one[..., 3]) >= self.config.min_confidence)
         seen = sure if sure.any() else found
         return float(np.abs(one - other)[seen][:, :2].max()) if seen.any() else float("nan")
+
+    def calibrated_out_of_fold(self, uri: str) -> dict[str, Any]:
+        """Ratios of error to sigma: {"sigma_ratio": {"vertebral": 0.6, "facial": 0.8}, "fitted_on": words}."""
+        given = storage.read_json(uri)
+        ratios = given.get("sigma_ratio") if isinstance(given, dict) else None
+        if not isinstance(ratios, dict) or not ratios or not all(type(r) is float and r > 0 for r in ratios.values()):
+            raise UsageError(f"{uri}: sigma_ratio with a number above 0 for each set of points is needed")
+        return {"calibrated": True, "fitted_on": str(given.get("fitted_on")), "sigma_ratio": ratios}
 
     def explain(self, predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
         """Landmarks and measured lines on the original image, and the trace of the stage."""

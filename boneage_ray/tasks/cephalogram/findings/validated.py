@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boneage_ray import storage
+from boneage_ray import builtin, storage
 from boneage_ray.datasets.load import PreparedData
 from boneage_ray.errors import StorageError, UsageError
 from boneage_ray.prediction.members import Models
@@ -18,7 +18,11 @@ def check_validated(run: Run, models: Models, prepared: PreparedData, split: Spl
         return
     uri = _validated(models, prepared)
     # Of this very model: another may have been trained to the same place since.
-    validated = storage.exists(uri) and storage.read_json(uri).get("model_sha256") == models.sha256
+    validated = (
+        not builtin.is_kept(models.members[0].uri)
+        and storage.exists(uri)
+        and storage.read_json(uri).get("model_sha256") == models.sha256
+    )
     if not validated and not open_test:
         place = models.members[0].uri
         raise UsageError(
@@ -29,13 +33,19 @@ def check_validated(run: Run, models: Models, prepared: PreparedData, split: Spl
 
 
 def _validated(models: Models, prepared: PreparedData) -> str:
-    """Beside the bundle's files, a note of which data it was validated on; named by the data, so that others do not count."""
+    """Beside the bundle's files, a note of which data it was validated on; named by the data, so that others do not count.
+
+    A built-in model and one that wandb keeps are no places to write to: they have no such note.
+    """
     return storage.join(models.members[0].uri, f"validated-{prepared.manifest['fingerprint']}.json")
 
 
 def note_validated(models: Models, prepared: PreparedData, report: str) -> None:
     """Note beside the bundle that it was evaluated on the validation split of these data."""
     uri = _validated(models, prepared)
+    if builtin.is_kept(models.members[0].uri):
+        say(f"{models.members[0].uri} is not written to: its test split needs --open-test")
+        return
     try:
         storage.write_json(uri, {"report": report, "model_sha256": models.sha256})
     except StorageError as error:  # a bundle that may only be read
