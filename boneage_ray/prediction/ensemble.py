@@ -41,13 +41,17 @@ def image_column(number: int) -> str:
 
 
 def load_predictor(
-    models: Models, device: str | None = None, runtime: str = TORCH, auto: Precision | None = None
+    models: Models,
+    device: str | None = None,
+    runtime: str = TORCH,
+    auto: Precision | None = None,
+    coverage: float | None = None,
 ) -> Scorer:
-    """All members on a device; `auto` as for `choose_precision`.
+    """All members on a device; `auto` as for `choose_precision`, `coverage` as for `Task.calibrate`.
 
     Raises `MismatchError` if one is not what it was when `models` were resolved.
     """
-    predictors = [Predictor(_loaded(member), device, runtime, auto) for member in models.members]
+    predictors = [Predictor(_loaded(member), device, runtime, auto, coverage) for member in models.members]
     return Ensemble(models, predictors) if len(predictors) > 1 else predictors[0]
 
 

@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from boneage_ray import __version__, artifacts, builtin, bundle, storage
@@ -37,6 +37,12 @@ class Member:
     sha256: str
     recipe: Recipe
     metrics: dict[str, Any]
+    calibration: dict[str, Any]
+
+    @property
+    def site(self) -> str | None:
+        """The site that the bundle was calibrated for (`boneage calibrate`)."""
+        return self.calibration.get("site")
 
 
 @dataclass(frozen=True)
@@ -104,9 +110,7 @@ def several(members: Sequence[Member], name: str = "", summary: str = "") -> Mod
     _check(members)
     recipes = [member.recipe.name for member in members]
     named = [
-        member
-        if recipes.count(member.recipe.name) == 1
-        else Member(member.uri, f"{member.name}-{member.sha256[:8]}", member.sha256, member.recipe, member.metrics)
+        member if recipes.count(member.recipe.name) == 1 else replace(member, name=f"{member.name}-{member.sha256[:8]}")
         for member in sorted(members, key=lambda member: (member.recipe.name, member.sha256))
     ]
     names = "+".join(member.name for member in named)
@@ -159,12 +163,12 @@ def _one(member: Member) -> Models:
 
 def _member(uri: str) -> Member:
     manifest, sha256 = bundle.read_manifest(uri)
-    recipe, metrics = (
+    recipe, metrics, calibration = (
         bundle.read_object(uri, file, bundle.verified(uri, file, manifest["sha256"][file]))
-        for file in (bundle.RECIPE, bundle.METRICS)
+        for file in (bundle.RECIPE, bundle.METRICS, bundle.CALIBRATION)
     )
     built = build_recipe(recipe, f"{uri}/{bundle.RECIPE}")
-    return Member(uri, built.name, sha256, built, metrics)
+    return Member(uri, built.name, sha256, built, metrics, calibration)
 
 
 def _listed(uri: str, entry: dict[str, str]) -> Member:

@@ -19,6 +19,7 @@ from boneage_ray.tasks.age.ensemble import combine_ages, stage_heads, voted_sche
 from boneage_ray.tasks.age.intervals import interval, read_intervals
 from boneage_ray.tasks.age.losses import absolute_error, cross_entropy, huber
 from boneage_ray.tasks.age.metrics import age_metrics, stage_metrics
+from boneage_ray.tasks.age.site import Correction, read_correction
 from boneage_ray.tasks.task import Columns, Task
 
 
@@ -30,6 +31,7 @@ class AgeTask(Task):
         self.config = config
         self.groups: Sequence[Mapping[str, Any]] = ()
         self.coverage: float | None = None
+        self.correction = Correction()
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`age` and one `stage_<scheme>` a head."""
@@ -52,16 +54,20 @@ class AgeTask(Task):
 
     def predict(self, outputs: Mapping[str, Tensor]) -> Columns:
         """age_months (float) and stages (scheme -> class name; from its head if there is one, else from the age)."""
-        months = [round(float(years) * MONTHS_PER_YEAR, 3) for years in outputs["age_years"].float().cpu()]
+        raw_B = outputs["age_years"].float().cpu().double().numpy() * MONTHS_PER_YEAR
+        months = [round(age, 3) for age in self.correction(raw_B).tolist()]
         stages: list[dict[SchemeName, str]] = [{name: stage_of(age, name) for name in SCHEMES} for age in months]
         for name in _heads(outputs):
             for row, k in zip(stages, outputs[f"stage_{name}"].float().argmax(1).tolist(), strict=True):
                 row[name] = SCHEMES[name].classes[k]
         return {"age_months": months, "stages": stages}
 
-    def calibrate(self, metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> None:
-        """Take the intervals, if the bundle is calibrated."""
-        self.groups, self.coverage = read_intervals(calibration)
+    def calibrate(
+        self, metrics: Mapping[str, Any], calibration: Mapping[str, Any], coverage: float | None = None
+    ) -> None:
+        """Take the correction and the intervals, if the bundle is calibrated."""
+        self.groups, self.coverage = read_intervals(calibration, coverage)
+        self.correction = read_correction(calibration)
 
     def intervals(self, predicted: Columns, sexes: Sequence[str | None]) -> Columns:
         """age_low_months, age_high_months, interval_coverage; None for a case without an interval (intervals.py)."""
