@@ -1,10 +1,12 @@
-"""The options that several commands share. Nothing but typer is imported: `boneage --help` reads this."""
+"""The options that several commands share. Nothing heavy is imported: `boneage --help` reads this."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
+
+from boneage_ray.archives.archive import SPACINGS_MM
 
 RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe name (see `boneage recipes`) or TOML file.")]
 OutOption = Annotated[str, typer.Option("--out", help="Where the results go: a folder or s3://bucket/prefix.")]
@@ -41,6 +43,26 @@ HeaderGateOption = Annotated[
         "--header-gate/--no-header-gate",
         help="Reject DICOM of another modality or region; by default as the recipe says.",
     ),
+]
+CoverageOption = Annotated[
+    float | None,
+    typer.Option(
+        "--coverage", help="Share of true ages that an interval is to hold; by default the bundle's, mostly 0.9."
+    ),
+]
+SpacingOption = Annotated[
+    float | None, typer.Option("--pixel-spacing-mm", min=SPACINGS_MM[0], max=SPACINGS_MM[1], help="For every input.")
+]
+MaxMaeOption = Annotated[float | None, typer.Option("--max-mae", help="Exit 6 if the MAE is above this, in months.")]
+OpenTestOption = Annotated[bool, typer.Option("--open-test", help="Landmarks: evaluate test before val; recorded.")]
+PretrainDataOption = Annotated[
+    str | None, typer.Option("--pretrain-data", help="Prepared data for a recipe's pretraining stages.")
+]
+TrackOption = Annotated[
+    list[str], typer.Option("--track", help="Log to wandb, mlflow or tensorboard; repeat for several.")
+]
+PassEnvOption = Annotated[
+    list[str], typer.Option("--pass-env", help="Name of a variable that the job gets from here; repeat for several.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

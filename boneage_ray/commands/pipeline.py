@@ -13,8 +13,12 @@ from boneage_ray.archives.notes import caution_of_labels, cautions
 from boneage_ray.archives.tables import cautions_in_words, in_words
 from boneage_ray.commands.words import (
     absolute_places,
+    after_prepare,
+    after_score,
+    known_coverage,
     known_reading,
     known_sex,
+    known_split,
     line,
     model_facts,
     model_notes,
@@ -25,7 +29,6 @@ from boneage_ray.commands.words import (
 )
 from boneage_ray.errors import GateMissedError, StrictError, UsageError
 from boneage_ray.prediction.runtimes import TORCH, check_runtime
-from boneage_ray.preparation.split import SPLITS, Split
 from boneage_ray.runtime import cluster, lease, nodes, parts, resources
 from boneage_ray.runtime.runs import Run, say, timed
 
@@ -78,14 +81,11 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     storage.write_text(storage.join(out, "report.html"), page)
     for text in [*triage(manifest["overview"]), *cautions(archive.accounts)]:
         say(text)
-    pretraining = "PHANTOM_DATA" if any(stage.data == "pretrain" for stage in recipe.stages) else None
-    following = line(
-        "boneage train", recipe=arguments.recipe, set=arguments.settings, data=out, pretrain_data=pretraining
-    )
+    pretraining = any(stage.data == "pretrain" for stage in recipe.stages)
     run.finish(
         {**counts, "rejected_by_reason": manifest["rejected_by_reason"]},
         f"Data: {out}  Report: {out}/report.html  Rejected: {out}/rejected.parquet",
-        f"Next: {following} --out MODEL",
+        after_prepare(arguments.recipe, arguments.settings, out, pretraining, counts),
     )
     if arguments.strict and counts["rejected"]:
         raise StrictError(f"{counts['rejected']} inputs were rejected, see {out}/rejected.parquet")
@@ -177,6 +177,7 @@ class EvaluateArguments:
     overwrite: bool = False
     max_mae: float | None = None
     open_test: bool = False
+    coverage: float | None = None
 
 
 def evaluate(run: Run, arguments: EvaluateArguments) -> None:
@@ -186,7 +187,7 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     from boneage_ray.findings.task_findings import EvaluationOrder, findings_of
     from boneage_ray.prediction import members
 
-    split = _split(arguments.split)
+    split = known_split(arguments.split)
     model, data = model_places(arguments.model), absolute_places(arguments.data)
     out = storage.absolute(arguments.out)
     refuse_overlap(out, "--model", model)
@@ -197,7 +198,10 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
         prepared.shards(split)
     check_same_cases(datasets, split)
     prints = [prepared.manifest["fingerprint"] for prepared in datasets]
-    command = line("boneage evaluate", model=model, data=data, split=split, out=out, gpu=arguments.gpu or None)
+    level = known_coverage(arguments.coverage)
+    command = line(
+        "boneage evaluate", model=model, data=data, split=split, out=out, coverage=level, gpu=arguments.gpu or None
+    )
     facts = {
         **model_facts(models),
         "Data": ", ".join(f"{data.uri} {mark}" for data, mark in zip(datasets, prints, strict=True)),
@@ -212,10 +216,13 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
         facts,
         open_test=arguments.open_test,
         max_mae=arguments.max_mae,
+        coverage=level,
     )
     findings = findings_of(models.recipe)
     findings.check_evaluation(run, order)
-    parts.claim(out, parts.fingerprint([], models.sha256, prints, split), arguments.overwrite, "evaluate")
+    findings.check_coverage(models, level)
+    mark = parts.fingerprint([], models.sha256, prints, split, *([] if level is None else [level]))
+    parts.claim(out, mark, arguments.overwrite, "evaluate")
     run.out = out
     _connect(run)
     compute = nodes.device_of_run(out, arguments.gpu)
@@ -247,6 +254,7 @@ class ScoreArguments:
     values: list[str] = field(default_factory=list)
     voi: str | None = None
     header_gate: bool | None = None
+    coverage: float | None = None
 
 
 def score(run: Run, arguments: ScoreArguments) -> None:
@@ -270,10 +278,12 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     refuse_overlap(out, "SOURCE", [source])
     refuse_overlap(out, "--model", model)
     models = resolve(model)
+    findings = findings_of(models.recipe)
+    findings.check_coverage(models, known_coverage(arguments.coverage))
     mask_files = any(image.mask == "file" for image in models.scored_images())
     archive = FilesArchive(source, metadata, sex, arguments.pixel_spacing_mm, mask_files, choices)
     _check_tables(run, archive, learns=False)
-    options = ScoreOptions(source, model, out, arguments.overwrite, arguments.gpu, runtime, reading)
+    options = ScoreOptions(source, model, out, arguments.overwrite, arguments.gpu, runtime, reading, arguments.coverage)
     _connect(run)
     with timed(run, "score"):
         summary = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
@@ -290,10 +300,10 @@ def score(run: Run, arguments: ScoreArguments) -> None:
         pixel_spacing_mm=arguments.pixel_spacing_mm,
         gpu=arguments.gpu or None,
         runtime=None if runtime == TORCH else runtime,
+        coverage=arguments.coverage,
         **reading_flags(reading),
     )
     facts = {"Archive": source, "Place": " ".join(model), **model_facts(models)}
-    findings = findings_of(models.recipe)
     page = score_page(summary, problems(out), facts, command, findings)
     storage.write_text(storage.join(out, "report.html"), page)
     run.note(counts=summary, compute=summary["compute"], runtime=runtime, reading=reading.model_dump())
@@ -302,7 +312,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     run.finish(
         {name: summary[name] for name in ("inputs", "scored", "rejected", "failed", "reasons")},
         f"Results: {out}/results/  Report: {out}/report.html",
-        findings.after_score(source, out) or _after_score(model),
+        findings.after_score(source, out) or after_score(model),
     )
     lost = summary["rejected"] + summary["failed"]
     if arguments.strict and lost:
@@ -326,22 +336,8 @@ def _check_tables(run: Run, archive: Archive, learns: bool = True) -> None:
     archive.check_join()
 
 
-def _after_score(model: list[str]) -> str:
-    """The service answers with one model at a time: what was given by flags is served once it is one bundle."""
-    if len(model) == 1:
-        return f"Next: boneage serve --model {quoted(model[0])}"
-    return "Next: " + line("boneage ensemble", model=model, out="MODEL") + " && boneage serve --model MODEL"
-
-
 def _connect(run: Run) -> float:
     """Join or start Ray, and note in run.json what it offers."""
     cpus = cluster.connect()
     run.note(cluster=resources.offers())
     return cpus
-
-
-def _split(name: str) -> Split:
-    for split in SPLITS:
-        if split == name:
-            return split
-    raise UsageError(f"--split {name}: one of {', '.join(SPLITS)} is needed")

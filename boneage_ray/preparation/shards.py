@@ -148,7 +148,7 @@ def _divide(
     known = [_case(row) for row in records.select(_DECIDING).to_pylist()]
     assignment = split_cases(known, options.split, given)
     storage.write_text(storage.join(options.out, SPLIT_TABLE), write_splits(known, assignment))
-    for warning in split_warnings(assignment):
+    for warning in split_warnings(assignment, given is None and options.split.shares == "test"):
         say(f"prepare: {warning}")
     if assignment.leaks:
         say(f"prepare: {assignment.leaks} patients or exact copies are in several splits of the given split table")

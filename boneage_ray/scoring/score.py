@@ -43,7 +43,10 @@ SHOWN_PROBLEMS = 200
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What the command line says about a scoring run; several models are scored as one."""
+    """What the command line says about a scoring run; several models are scored as one.
+
+    `coverage`: of the intervals, if another than that of the bundle's calibration.
+    """
 
     source: str
     models: Sequence[str]
@@ -52,6 +55,7 @@ class ScoreOptions:
     gpu: bool = False
     runtime: str = TORCH
     reading: Reading = AS_THE_RECIPE_SAYS
+    coverage: float | None = None
 
 
 def score_archive(
@@ -65,6 +69,7 @@ def score_archive(
     sha256 = models.sha256
     other: list[Any] = [] if options.runtime == TORCH else [options.runtime]
     other += [] if options.reading == AS_THE_RECIPE_SAYS else [options.reading.model_dump()]
+    other += [] if options.coverage is None else [options.coverage]
     mark = parts.fingerprint(options.source, sha256, __version__, *other)
     listing = ArchiveParts(archive, RESULTS)
     parts.check_not_empty(listing, options.source)
@@ -97,7 +102,7 @@ def _run(
         "source": options.source,
         "out": options.out,
         "reading": options.reading,
-        "compute": Compute(resources.threads, compute.device, options.runtime, compute.auto),
+        "compute": Compute(resources.threads, compute.device, options.runtime, compute.auto, options.coverage),
     }
     return run_parts(rows, ScoreWorker, arguments, resources)
 
@@ -116,7 +121,7 @@ class ScoreWorker:
         torch.set_num_threads(compute.threads)
         self.out, self.rows = out, rows
         found = members.resolve(models, sha256)
-        self.predictor = ensemble.load_predictor(found, compute.device, compute.runtime, compute.auto)
+        self.predictor = ensemble.load_predictor(found, compute.device, compute.runtime, compute.auto, compute.coverage)
         self.add = findings_of(found.recipe).adder(ScoredFiles(source, self._write))
         self.pools = [DecoderPool(image, processes=compute.threads) for image in found.scored_images(reading)]
         self.meter = ScoreMeter([pool.counts for pool in self.pools])

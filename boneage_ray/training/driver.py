@@ -135,6 +135,7 @@ def _trained(
     metrics = {key: value for key, value in progress.history[progress.best_epoch - 1].items() if value is not None}
     best = checkpoint.load_best(run_uri)
     trees, blended = fit_blend(recipe, prepared, best, options.compute)
+    metrics["data_fingerprint"] = prepared.manifest["fingerprint"]
     metrics["compute"] = options.compute.as_json() | {"precision": options.compute.precision_of(recipe.precision)}
     options.hold.check()
     sha256 = bundle.save(options.out, recipe, best, metrics | {"history": progress.history} | blended, trees)

@@ -130,7 +130,8 @@ def test_an_exchanged_model_is_refused_by_the_worker(models):
 
 def row(number, **more):
     told = {"record_id": str(number), "input_uri": "a", "sex": "F", "true_months": 1.0, "predicted_months": 2.0}
-    return told | {"stages": {"three": "child"}, "spread_months": None, "parts": None} | more
+    told |= {"stages": {"three": "child"}, "spread_months": None, "parts": None}
+    return told | dict.fromkeys(("low_months", "high_months", "interval_coverage", "source")) | more
 
 
 def test_rows_with_parts_become_columns_and_a_file(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, final
 
 from boneage_ray import storage
+from boneage_ray.errors import UsageError
 from boneage_ray.findings.task_findings import Evaluated, EvaluationOrder, ScoredFiles, TaskFindings
 from boneage_ray.runtime.runs import Run, timed
 
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from boneage_ray.findings.explanation import Explanation
+    from boneage_ray.prediction.members import Models
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import Add, Loaded
+    from boneage_ray.tasks.age.findings.analysis import Predictions
     from boneage_ray.tasks.task import Columns
 
 
@@ -69,6 +72,15 @@ class AgeFindings(TaskFindings):
     def check_evaluation(self, run: Run, order: EvaluationOrder) -> None:
         """Ages have no order that cannot be followed."""
 
+    def check_coverage(self, models: Models, coverage: float | None) -> None:
+        """Every single network may have intervals; the mean of several has none."""
+        from boneage_ray.tasks.age.intervals import read_intervals
+
+        if coverage is not None and len(models.members) > 1:
+            raise UsageError(f"--coverage {coverage:g}: an ensemble has no intervals; give one of its members alone")
+        for member in models.members:
+            read_intervals(member.calibration, coverage)
+
     def evaluate(self, run: Run, order: EvaluationOrder) -> Evaluated:
         """Ages against the labels of all data, by sex and by age, and against always guessing the median."""
         from boneage_ray.evaluation.split_job import left_out, write_predictions
@@ -79,11 +91,12 @@ class AgeFindings(TaskFindings):
 
         members, datasets, split = order.models.members, order.datasets, order.split
         with timed(run, "evaluate"):
-            rows = job.predict_ages(order.models, datasets, split, order.compute)
+            rows = job.predict_ages(order.models, datasets, split, order.compute, order.coverage)
         write_predictions(order.out, rows, job.AGE_PREDICTIONS)
         predictions = job.as_age_predictions(rows, voted_schemes([member.recipe.model for member in members]))
         without_age = left_out(datasets[0].rows(split), rows, "age")
         analysis = analyse_ages(predictions, job.median_age(datasets[0])) | {"without_age": without_age}
+        analysis["coverage"] = _coverage(order, predictions)
         storage.write_json(storage.join(order.out, "metrics.json"), analysis)
         history = members[0].metrics.get("history", []) if len(members) == 1 else []
         page = age_page(analysis, predictions, order.facts, history, order.command)
@@ -94,8 +107,22 @@ class AgeFindings(TaskFindings):
         return Evaluated(headline_of_ages(analysis), missed)
 
 
+def _coverage(order: EvaluationOrder, predictions: Predictions) -> dict[str, Any] | None:
+    """The figures of the intervals, with a note where they were fitted on the very cases of this evaluation."""
+    from boneage_ray.tasks.age.findings.coverage import coverage_figures
+
+    found = coverage_figures(predictions)
+    fitted = order.models.members[0].calibration.get("data", {})
+    same = fitted.get("fingerprint") == order.datasets[0].manifest["fingerprint"]
+    if found and same and order.split in fitted.get("splits", ()):
+        found["note"] = "The intervals were fitted on these very cases: on others they may hold less often."
+    return found
+
+
 def headline_of_ages(analysis: dict[str, Any]) -> dict[str, Any]:
     """The few figures that the terminal shows."""
+    from boneage_ray.tasks.age.findings.coverage import covered_in_words
+
     low, high = analysis["mae_interval_months"]
     shown: dict[str, Any] = {
         "cases": analysis["n"],
@@ -106,6 +133,8 @@ def headline_of_ages(analysis: dict[str, Any]) -> dict[str, Any]:
         "bias_months": analysis["bias_months"],
         "r2": analysis["r2"],
     }
+    if coverage := analysis.get("coverage"):
+        shown[f"inside_{coverage['level']:g}_interval"] = covered_in_words(coverage)
     for part in analysis["parts"]:
         shown[f"mae_months of {part['name']}"] = part["mae_months"]
     if analysis.get("baseline"):

@@ -21,6 +21,7 @@ from boneage_ray.evaluation.page import (
 )
 from boneage_ray.tasks.age.findings import figures as age_figures
 from boneage_ray.tasks.age.findings.analysis import Predictions
+from boneage_ray.tasks.age.findings.coverage import coverage_section
 
 # Below this, an interval over cases says little about a group.
 FEW_CASES, FEW_IN_BIN = 100, 20
@@ -37,6 +38,7 @@ def age_page(
     sections = [
         _agreement(analysis, predictions, command),
         _groups(analysis, predictions, command),
+        *([coverage_section(analysis["coverage"], command)] if analysis.get("coverage") else []),
         *([_parts(analysis, command)] if analysis["parts"] else []),
         *(_stages(name, found, command) for name, found in analysis["stages"].items()),
         *([_training(history, command)] if history else []),
@@ -101,7 +103,9 @@ def _numbers(analysis: Mapping[str, Any]) -> list[Number]:
         Number(
             "MAE against guessing",
             "-" if ratio is None else f"{ratio:.0%}",
-            f"always saying the training median errs by {guess} months" if baseline else "no training median given",
+            f"always saying the training median errs by {guess} months"
+            if baseline
+            else "the data hold no training split",
         ),
     ]
 
