@@ -24,7 +24,6 @@ from boneage_ray.runtime import nodes
 from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.runtime.resources import Resources
 from boneage_ray.runtime.runs import Run
-from boneage_ray.tasks.age.findings import predictions as job
 from boneage_ray.tasks.age.findings.predictions import (
     AGE_PREDICTIONS,
     AgeWorker,
@@ -152,7 +151,6 @@ def test_the_command_evaluates_members_with_different_images_as_one(models, tmp_
     monkeypatch.setattr(nodes, "check_places", lambda hold, places: None)
     monkeypatch.setattr(split_job, "choose_resources", lambda parts, gpu: Resources(1, 0.0, 1, 1))
     monkeypatch.setattr(split_job, "run_parts", lambda rows, worker, arguments, _: map(worker(**arguments), rows()))
-    monkeypatch.setattr(job, "median_age", lambda prepared: 95.0)
     datasets = [data(tmp_path / name, recipe).uri for name, recipe in (("small", SMALL), ("large", RECIPE))]
     record, out = Run("evaluate"), str(tmp_path / "out")
     pipeline.evaluate(record, pipeline.EvaluateArguments(models, datasets, out))
@@ -160,6 +158,7 @@ def test_the_command_evaluates_members_with_different_images_as_one(models, tmp_
     assert [part["name"] for part in metrics["parts"]] == ["demo", "small"]
     assert metrics["spread"]["mean_months"] > 0
     assert (metrics["n"], metrics["without_age"], record.answer["without_age"]) == (4, 1, 1)
+    assert metrics["baseline"] is None  # these data are all test: there is no median of training to guess
     assert record.answer["mae_months of small"] == metrics["parts"][1]["mae_months"]
     assert list(record.facts["members"]) == ["demo", "small"]
     assert record.facts["data_fingerprint"] == ["large", "small"]

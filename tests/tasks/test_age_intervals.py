@@ -88,10 +88,14 @@ def test_a_sex_with_few_cases_takes_the_bounds_of_both_and_one_with_almost_none_
         ("M", "all", 90),
     ]
     assert notes_on(groups, few) == [
-        "girls: fewer than 50 cases predicted from 8 to 11 years, from 11 to 14 years, from 14 years on: those of all girls are "
-        "used",
-        "boys: not enough cases for intervals of their own (30 of 50): those of both sexes are used",
+        "girls: fewer than 50 cases predicted from 8 to 11 years, from 11 to 14 years, from 14 years on: the intervals of all "
+        "girls are used",
+        "boys: not enough cases for intervals of their own (30 of 50): the intervals of both sexes are used",
     ]
+    spread = fit_intervals(["F", "M"] * 50, np.full(100, 80.0), np.linspace(20, 200, 100))
+    assert notes_on(spread, ["F", "M"] * 50)[0] == (
+        "girls: fewer than 50 cases in every age range: the intervals of all girls are used"
+    )
     girls = ["F"] * 60 + ["M"] * 9
     alone = fit_intervals(girls, np.full(69, 80.0), np.full(69, 80.0))
     assert {group["sex"] for group in alone} == {"F"}

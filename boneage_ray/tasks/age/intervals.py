@@ -140,10 +140,11 @@ def notes_on(groups: Sequence[Mapping[str, Any]], sexes: Sequence[str]) -> list[
             found.append(f"no interval for {word}: not enough cases ({cases} of {FEW})")
         elif own[0]["of"] == "all":
             found.append(
-                f"{word}: not enough cases for intervals of their own ({cases} of {ENOUGH}): those of both sexes are used"
+                f"{word}: not enough cases for intervals of their own ({cases} of {ENOUGH}): the intervals of both sexes are used"
             )
         elif thin := [_span(group) for group in own if group["of"] == "sex"]:
-            found.append(f"{word}: fewer than {ENOUGH} cases predicted {', '.join(thin)}: those of all {word} are used")
+            where = "in every age range" if len(thin) == len(own) else f"predicted {', '.join(thin)}"
+            found.append(f"{word}: fewer than {ENOUGH} cases {where}: the intervals of all {word} are used")
     return found
 
 
