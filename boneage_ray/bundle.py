@@ -110,7 +110,9 @@ def _write(uri: str, contents: dict[str, bytes], more: dict[str, Any]) -> str:
 
 
 def _calibration(values: dict[str, Any] | None, weights_sha256: str) -> bytes:
-    return _json(values | {_OF_WEIGHTS: weights_sha256} if values else {"calibrated": False})
+    if not values or not values["calibrated"]:
+        return _json({"calibrated": False})
+    return _json(values | {_OF_WEIGHTS: weights_sha256})
 
 
 def _sha256(data: bytes) -> str:

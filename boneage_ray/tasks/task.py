@@ -63,6 +63,10 @@ class Task(ABC):
         """What a model cannot learn from the cases of a training split, in words."""
         return []
 
+    def calibration(self, predicted: Columns, truth: Columns) -> dict[str, Any] | None:
+        """What calibration.json of a trained model holds, if anything, from the columns of the validation split (`metrics`)."""
+        return None
+
     def calibrate(
         self, metrics: Mapping[str, Any], calibration: Mapping[str, Any], coverage: float | None = None
     ) -> None:

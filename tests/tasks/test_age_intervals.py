@@ -9,7 +9,13 @@ import pytest
 
 from boneage_ray.errors import UsageError
 from boneage_ray.tasks.age.config import AgeTaskConfig
-from boneage_ray.tasks.age.intervals import fit_intervals, interval, notes_on, read_intervals
+from boneage_ray.tasks.age.intervals import (
+    fit_intervals,
+    interval,
+    notes_on,
+    read_intervals,
+    validated_intervals,
+)
 from boneage_ray.tasks.age.task import AgeTask
 
 EACH = 99
@@ -119,3 +125,17 @@ def test_another_coverage_is_read_from_the_residuals():
         read_intervals({"calibrated": False}, 0.9)
     with pytest.raises(UsageError, match="a share between 0 and 1"):
         read_intervals(calibration, 95)
+
+
+def test_a_training_takes_intervals_from_validation_where_there_are_cases_enough():
+    sexes, true, predicted = cases(dict.fromkeys([(s, a) for s in "FM" for a in (100, 60)], 0.1))
+    found = validated_intervals([*sexes, None, "F"], [*true, 100.0, math.nan], [*predicted, 100.0, 100.0])
+    assert (found["calibrated"], found["fitted_on"]) == (True, "396 cases of the validation split")
+    assert found["age_intervals"] == fit_intervals(sexes, true, predicted)
+    few = validated_intervals(["F", "M", None], [100.0, 90.0, 80.0], [100.0, 90.0, 80.0])
+    assert few["calibrated"] is False
+    assert few["notes"] == [
+        "no intervals: not enough cases (2 of 50) for an interval of coverage 0.9, of known sex in the validation split"
+    ]
+    unlabelled = validated_intervals([], [], [])
+    assert "(0 of 50)" in unlabelled["notes"][0]

@@ -71,6 +71,33 @@ def fit_intervals(
     return found
 
 
+def validated_intervals(
+    sexes: Sequence[str | None], true: Sequence[float], predicted: Sequence[float]
+) -> dict[str, Any]:
+    """calibration.json of a model that was just trained, from its ages of the validation split, in months.
+
+    The split may have chosen the best epoch too, so these intervals may be a little too narrow. `notes`: which cases lacked.
+    """
+    rows = [
+        (sex, *ages)
+        for sex, *ages in zip(sexes, true, predicted, strict=True)
+        if sex in _SEXES and np.isfinite(ages).all()
+    ]
+    known = [str(sex) for sex, *_ in rows]
+    ages_N2 = np.array([ages for _, *ages in rows], np.float64).reshape(-1, 2)
+    try:
+        groups = fit_intervals(known, ages_N2[:, 0], ages_N2[:, 1])
+    except ValueError as error:
+        return {"calibrated": False, "notes": [f"no intervals: {error}, of known sex in the validation split"]}
+    return {
+        "calibrated": True,
+        "fitted_on": f"{len(known)} cases of the validation split",
+        "coverage": COVERAGE,
+        "age_intervals": groups,
+        "notes": notes_on(groups, known),
+    }
+
+
 def cases_needed(coverage: float) -> int:
     """How many cases bounds of this coverage need at least: the k of the head of this file must be 1.
 

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from boneage_ray.anatomy.growth import MONTHS_PER_YEAR, SCHEMES, SchemeName, stage_of
 from boneage_ray.datasets.balance import has_ages, missing_classes
-from boneage_ray.datasets.batch import Batch
+from boneage_ray.datasets.batch import SEX_INDEX, Batch
 from boneage_ray.datasets.plan import Shard
 from boneage_ray.models.config import ModelSettings
 from boneage_ray.tasks.age.config import AgeTaskConfig
 from boneage_ray.tasks.age.ensemble import combine_ages, stage_heads, voted_schemes
-from boneage_ray.tasks.age.intervals import interval, read_intervals
+from boneage_ray.tasks.age.intervals import interval, read_intervals, validated_intervals
 from boneage_ray.tasks.age.losses import absolute_error, cross_entropy, huber
 from boneage_ray.tasks.age.metrics import age_metrics, stage_metrics
 from boneage_ray.tasks.age.site import Correction, read_correction
@@ -79,6 +79,15 @@ class AgeTask(Task):
             "age_high_months": [each and each[1] for each in found],
             "interval_coverage": [each and self.coverage for each in found],
         }
+
+    def truth(self, batch: Batch) -> Columns:
+        """Ages in months, NaN where there is no label, and sexes."""
+        known: dict[int, str | None] = {index: sex for sex, index in SEX_INDEX.items()}
+        return super().truth(batch) | {"sex": [known[index] for index in batch.sex_B.tolist()]}
+
+    def calibration(self, predicted: Columns, truth: Columns) -> dict[str, Any] | None:
+        """Intervals from the cases of known sex and age; without them where these are too few, and why."""
+        return validated_intervals(truth["sex"], truth["age_months"], predicted["age_months"])
 
     def combine(self, names: Sequence[str], answers: Sequence[Columns], models: Sequence[ModelSettings]) -> Columns:
         """The mean of the members' ages, their spread, each member's own age, and stages by vote; see `combine_ages`."""

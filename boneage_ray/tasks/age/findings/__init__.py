@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, final
 from boneage_ray import storage
 from boneage_ray.errors import UsageError
 from boneage_ray.findings.task_findings import Evaluated, EvaluationOrder, ScoredFiles, TaskFindings
-from boneage_ray.runtime.runs import Run, timed
+from boneage_ray.runtime.runs import Run, say, timed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,6 +116,7 @@ def _coverage(order: EvaluationOrder, predictions: Predictions) -> dict[str, Any
     same = fitted.get("fingerprint") == order.datasets[0].manifest["fingerprint"]
     if found and same and order.split in fitted.get("splits", ()):
         found["note"] = "The intervals were fitted on these very cases: on others they may hold less often."
+        say(found["note"])
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,20 +45,21 @@ def coverage_figures(predictions: Predictions) -> dict[str, Any] | None:
     by_source = predictions.source or [None] * len(predictions.bounds)
     sources = [name for name, _ in Counter(by_source).most_common(MOST_SOURCES) if name]
 
-    def group(name: str, of: Callable[[int], bool] = lambda k: True) -> dict[str, Any]:
-        return {"name": name, **_share(predictions, [k for k in known if of(k)])}
+    def groups(keys: Sequence[object], names: Mapping[Any, str]) -> list[dict[str, Any]]:
+        """The figures of the cases of each key, those of no case left out."""
+        found = [
+            {"name": name, **_share(predictions, [k for k in known if keys[k] == key])} for key, name in names.items()
+        ]
+        return [row for row in found if row["n"]]
 
-    bins = [age_bin(age) for age in predictions.true_months]
-    sexes = [group(name, lambda k, s=sex: predictions.sex[k] == s) for sex, name in SEX_WORDS.items()]
-    ages = [group(name, lambda k, b=name: bins[k] == b) for name in AGE_BINS]
-    origins = [group(name, lambda k, s=name: by_source[k] == s) for name in sources] if len(sources) > 1 else []
     return {
         "level": predictions.level,
         "without_interval": len(predictions.bounds) - len(known),
-        **group("all"),
-        "by_sex": [found for found in sexes if found["n"]],
-        "by_age": [found for found in ages if found["n"]],
-        "by_source": [found for found in origins if found["n"]],
+        "name": "all",
+        **_share(predictions, known),
+        "by_sex": groups([sex or "unknown" for sex in predictions.sex], SEX_WORDS),
+        "by_age": groups([age_bin(age) for age in predictions.true_months], {name: name for name in AGE_BINS}),
+        "by_source": groups(by_source, {name: name for name in sources} if len(sources) > 1 else {}),
     }
 
 
