@@ -161,6 +161,11 @@ def test_the_command_evaluates_members_with_different_images_as_one(models, tmp_
     assert metrics["baseline"] is None  # these data are all test: there is no median of training to guess
     assert record.answer["mae_months of small"] == metrics["parts"][1]["mae_months"]
     assert list(record.facts["members"]) == ["demo", "small"]
+    assert [cost["name"] for cost in metrics["costs"]] == ["demo", "small"]
+    assert all(cost["milliseconds_per_case"] > 0 for cost in metrics["costs"])
+    (pair,) = metrics["pairs"]
+    maes = [part["mae_months"] for part in metrics["parts"]]
+    assert pair["mae_difference_months"] == pytest.approx(maes[0] - maes[1], abs=1e-5)
     assert record.facts["data_fingerprint"] == ["large", "small"]
     page = storage.read_text(f"{out}/report.html")
     assert f"--model {models[0]} --model {models[1]} --data {datasets[0]} --data {datasets[1]}" in page

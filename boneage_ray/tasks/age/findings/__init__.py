@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from boneage_ray import storage
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from boneage_ray.prediction.members import Models
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import Add, Loaded
+    from boneage_ray.records.schema import Row
     from boneage_ray.tasks.age.findings.analysis import Predictions
     from boneage_ray.tasks.task import Columns
 
@@ -97,6 +99,7 @@ class AgeFindings(TaskFindings):
         without_age = left_out(datasets[0].rows(split), rows, "age")
         analysis = analyse_ages(predictions, job.median_age(datasets[0])) | {"without_age": without_age}
         analysis["coverage"] = _coverage(order, predictions)
+        analysis |= _comparison(order, rows, predictions)
         storage.write_json(storage.join(order.out, "metrics.json"), analysis)
         history = members[0].metrics.get("history", []) if len(members) == 1 else []
         page = age_page(analysis, predictions, order.facts, history, order.command)
@@ -120,8 +123,20 @@ def _coverage(order: EvaluationOrder, predictions: Predictions) -> dict[str, Any
     return found
 
 
+def _comparison(order: EvaluationOrder, rows: Sequence[Row], predictions: Predictions) -> dict[str, Any]:
+    """What each model costs, where that was measured, and how far the errors of each two differ."""
+    from boneage_ray.tasks.age.findings.comparison import pair_figures, training_seconds
+    from boneage_ray.tasks.age.findings.predictions import costs_of
+
+    trained = training_seconds(order.models.members)
+    where = "on a GPU" if order.compute.device == "cuda" else "on CPUs"
+    costs = [cost | {"training_seconds": trained.get(cost["name"])} for cost in costs_of(rows)]
+    return {"costs": costs, "pairs": pair_figures(predictions), "measured_on": where}
+
+
 def headline_of_ages(analysis: dict[str, Any]) -> dict[str, Any]:
     """The few figures that the terminal shows."""
+    from boneage_ray.tasks.age.findings.comparison import comparison_in_words
     from boneage_ray.tasks.age.findings.coverage import covered_in_words
 
     low, high = analysis["mae_interval_months"]
@@ -138,6 +153,7 @@ def headline_of_ages(analysis: dict[str, Any]) -> dict[str, Any]:
         shown[f"inside_{coverage['level']:g}_interval"] = covered_in_words(coverage)
     for part in analysis["parts"]:
         shown[f"mae_months of {part['name']}"] = part["mae_months"]
+    shown |= comparison_in_words(analysis.get("costs", ()), analysis.get("pairs", ()))
     if analysis.get("baseline"):
         shown["always_median_mae_months"] = analysis["baseline"]["mae_months"]
     return shown

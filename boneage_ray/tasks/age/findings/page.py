@@ -21,6 +21,7 @@ from boneage_ray.evaluation.page import (
 )
 from boneage_ray.tasks.age.findings import figures as age_figures
 from boneage_ray.tasks.age.findings.analysis import Predictions
+from boneage_ray.tasks.age.findings.comparison import comparison_section
 from boneage_ray.tasks.age.findings.coverage import coverage_section
 
 # Below this, an interval over cases says little about a group.
@@ -40,6 +41,7 @@ def age_page(
         _groups(analysis, predictions, command),
         *([coverage_section(analysis["coverage"], command)] if analysis.get("coverage") else []),
         *([_parts(analysis, command)] if analysis["parts"] else []),
+        *_comparison(analysis, command),
         *(_stages(name, found, command) for name, found in analysis["stages"].items()),
         *([_training(history, command)] if history else []),
         _largest(analysis, command),
@@ -191,6 +193,11 @@ def _parts(analysis: Mapping[str, Any], command: str) -> Section:
         ]
         tables.append(PageTable(["spread", "cases", "up to, months", "MAE, months"], thirds, "Cases by their spread"))
     return Section("The parts and the whole", text, tables, command=command)
+
+
+def _comparison(analysis: Mapping[str, Any], command: str) -> list[Section]:
+    costs, pairs = analysis.get("costs", ()), analysis.get("pairs", ())
+    return [comparison_section(costs, pairs, analysis["measured_on"], command)] if costs or pairs else []
 
 
 def _mae(name: str, row: Mapping[str, Any]) -> list[str]:

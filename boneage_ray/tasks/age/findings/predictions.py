@@ -16,6 +16,7 @@ import pyarrow as pa
 from boneage_ray.datasets.load import PreparedData
 from boneage_ray.datasets.plan import Slice, ordered_slices, rows_between
 from boneage_ray.datasets.read import read_slice
+from boneage_ray.evaluation.costs import add_up, metered
 from boneage_ray.evaluation.match import labels_of
 from boneage_ray.evaluation.split_job import SplitJob, pixels_of, predict_parts
 from boneage_ray.prediction import ensemble, members
@@ -74,7 +75,8 @@ class AgeWorker:
 
         torch.set_num_threads(threads)
         found = members.resolve(models, sha256)
-        self.predictor = ensemble.load_predictor(found, compute.device, auto=compute.auto, coverage=coverage)
+        scorer = ensemble.load_predictor(found, compute.device, auto=compute.auto, coverage=coverage)
+        self.predictor, self.meters = metered(scorer)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The predictions of the shard's labelled records."""
@@ -103,6 +105,8 @@ class AgeWorker:
             }
             for k, row in enumerate(rows)
         ]
+        if predictions:  # what the models cost on this shard travels with its first case
+            predictions[0]["costs"] = [meter.last for meter in self.meters]
         return {"number": row["number"], "rows": predictions}
 
 
@@ -123,6 +127,11 @@ def as_age_predictions(rows: list[dict[str, Any]], direct: Iterable[str]) -> Pre
         level=next(iter(levels), None),
         source=[row["source"] for row in rows],
     )
+
+
+def costs_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What each model cost over all shards (evaluation/costs.py)."""
+    return add_up(cost for row in rows for cost in row.get("costs", ()))
 
 
 def bounds_of(row: dict[str, Any]) -> tuple[float, float] | None:
