@@ -105,7 +105,7 @@ def _check_cases(member: Member, prepared: PreparedData, asked: str, splits: lis
     from boneage_ray.tasks.age.findings.calibration import check_count
 
     known = {split: _known(prepared, split) for split in known_splits("all")}
-    hint = "prepare them with --set split.shares=test" if sum(known.values()) == 0 else _hint(known, asked)
+    hint = _hint(known, sum(known[split] for split in splits))
     check_count(sum(known[split] for split in splits), f"in the {asked} split of {prepared.uri}", hint, coverage)
     own = member.metrics.get("data_fingerprint") == prepared.manifest["fingerprint"]
     if own and splits != ["test"]:
@@ -114,9 +114,12 @@ def _check_cases(member: Member, prepared: PreparedData, asked: str, splits: lis
         )
 
 
-def _hint(known: dict[Split, int], asked: str) -> str:
+def _hint(known: dict[Split, int], taken: int) -> str:
+    """Where the cases may be that lack."""
+    if sum(known.values()) == taken:
+        return "these are all of them; `boneage prepare OWN_CASES --set split.shares=test` prepares more"
     held = ", ".join(f"{split} {count}" for split, count in known.items())
-    return f"DATA holds {held}" + ("" if asked == "all" else "; --split all takes all of them")
+    return f"DATA holds {held}; --split all takes all of them"
 
 
 def _known(prepared: PreparedData, split: Split) -> int:

@@ -14,7 +14,6 @@ from boneage_ray.archives.tables import cautions_in_words, in_words
 from boneage_ray.commands.words import (
     absolute_places,
     after_prepare,
-    after_score,
     known_coverage,
     known_reading,
     known_sex,
@@ -26,6 +25,7 @@ from boneage_ray.commands.words import (
     quoted,
     reading_flags,
     refuse_overlap,
+    serve_next,
 )
 from boneage_ray.errors import GateMissedError, StrictError, UsageError
 from boneage_ray.prediction.runtimes import TORCH, check_runtime
@@ -312,7 +312,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     run.finish(
         {name: summary[name] for name in ("inputs", "scored", "rejected", "failed", "reasons")},
         f"Results: {out}/results/  Report: {out}/report.html",
-        findings.after_score(source, out) or after_score(model),
+        findings.after_score(source, out) or serve_next(model),
     )
     lost = summary["rejected"] + summary["failed"]
     if arguments.strict and lost:

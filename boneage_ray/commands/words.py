@@ -82,7 +82,7 @@ def after_prepare(recipe: str, settings: list[str], out: str, pretraining: bool,
     return f"Next: {line('boneage train', recipe=recipe, set=settings, data=out, pretrain_data=more)} --out MODEL"
 
 
-def after_score(model: list[str]) -> str:
+def serve_next(model: list[str]) -> str:
     """The service answers with one model at a time: what was given by flags is served once it is one bundle."""
     if len(model) == 1:
         return f"Next: boneage serve --model {quoted(model[0])}"

@@ -58,7 +58,7 @@ def metered(scorer: Scorer) -> tuple[Scorer, list[Metered]]:
     return scorer, []
 
 
-def add_up(costs: Iterable[Row]) -> list[Row]:
+def sum_of_costs(costs: Iterable[Row]) -> list[Row]:
     """Costs of many calls by model, in the order of their first: seconds a case, cases a second, and the highest peak in MB."""
     found: dict[str, Row] = {}
     for cost in costs:

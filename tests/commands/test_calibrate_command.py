@@ -110,7 +110,7 @@ def test_a_site_model_is_not_corrected_twice(tmp_path, capsys):
         (("F", "M", None) * 25, "test", [], "not enough cases (50 of 60)"),
         (("F", "M") * 40, "val", [], "(0 of 60) with a sex and an age in the test split of {data} to calibrate a model: DATA "
          "holds train 0, val 80, test 0; --split all takes all of them"),
-        ((None,) * 80, "test", [], "prepare them with --set split.shares=test"),
+        ((None,) * 80, "test", [], "these are all of them; `boneage prepare OWN_CASES --set split.shares=test`"),
         (("F", "M") * 40, "test", ["--coverage", "0.99"], "(80 of 222) with a sex and an age in the test split of {data} to "
          "calibrate a model at a coverage of 0.99"),
         (("F", "M") * 40, "test", ["--coverage", "90"], "--coverage 90: a share between 0 and 1 is needed"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from made_up_predictions import predictions
 
-from boneage_ray.evaluation.costs import Metered, add_up
+from boneage_ray.evaluation.costs import Metered, sum_of_costs
 from boneage_ray.tasks.age.findings.comparison import comparison_section, pair_figures, training_seconds
 
 
@@ -70,7 +70,7 @@ def test_a_model_is_metered_once_it_is_warm():
 def test_costs_of_all_shards_add_up():
     cost = {"name": "a", "parameters": 10, "cases": 4, "seconds": 2.0, "peak_bytes": 3_000_000}
     more = [cost, cost | {"seconds": 1.0, "peak_bytes": 5_000_000}, cost | {"name": "b", "peak_bytes": None}]
-    assert add_up([*more, cost | {"name": "c", "cases": 0}]) == [
+    assert sum_of_costs([*more, cost | {"name": "c", "cases": 0}]) == [
         {"name": "a", "parameters": 10, "milliseconds_per_case": 375.0, "peak_memory_mb": 5.0},
         {"name": "b", "parameters": 10, "milliseconds_per_case": 500.0, "peak_memory_mb": None},
     ]

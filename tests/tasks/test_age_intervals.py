@@ -12,7 +12,7 @@ from boneage_ray.tasks.age.config import AgeTaskConfig
 from boneage_ray.tasks.age.intervals import (
     fit_intervals,
     interval,
-    notes_on,
+    lacking_cases,
     read_intervals,
     validated_intervals,
 )
@@ -93,19 +93,19 @@ def test_a_sex_with_few_cases_takes_the_bounds_of_both_and_one_with_almost_none_
         ("F", "range", 60),
         ("M", "all", 90),
     ]
-    assert notes_on(groups, few) == [
+    assert lacking_cases(groups, few) == [
         "girls: fewer than 50 cases predicted from 8 to 11 years, from 11 to 14 years, from 14 years on: the intervals of all "
         "girls are used",
         "boys: not enough cases for intervals of their own (30 of 50): the intervals of both sexes are used",
     ]
     spread = fit_intervals(["F", "M"] * 50, np.full(100, 80.0), np.linspace(20, 200, 100))
-    assert notes_on(spread, ["F", "M"] * 50)[0] == (
+    assert lacking_cases(spread, ["F", "M"] * 50)[0] == (
         "girls: fewer than 50 cases in every age range: the intervals of all girls are used"
     )
     girls = ["F"] * 60 + ["M"] * 9
     alone = fit_intervals(girls, np.full(69, 80.0), np.full(69, 80.0))
     assert {group["sex"] for group in alone} == {"F"}
-    assert notes_on(alone, girls)[1] == "no interval for boys: not enough cases (9 of 10)"
+    assert lacking_cases(alone, girls)[1] == "no interval for boys: not enough cases (9 of 10)"
 
 
 def test_another_coverage_is_read_from_the_residuals():

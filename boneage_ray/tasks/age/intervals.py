@@ -94,7 +94,7 @@ def validated_intervals(
         "fitted_on": f"{len(known)} cases of the validation split",
         "coverage": COVERAGE,
         "age_intervals": groups,
-        "notes": notes_on(groups, known),
+        "notes": lacking_cases(groups, known),
     }
 
 
@@ -158,7 +158,7 @@ def interval(groups: Sequence[Mapping[str, Any]], sex: str | None, age_months: f
     return None
 
 
-def notes_on(groups: Sequence[Mapping[str, Any]], sexes: Sequence[str]) -> list[str]:
+def lacking_cases(groups: Sequence[Mapping[str, Any]], sexes: Sequence[str]) -> list[str]:
     """What people must know of groups fitted to cases of these sexes: which had too few cases, and what was done instead."""
     found = []
     for sex, word in _SEXES.items():

@@ -22,7 +22,7 @@ from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.tasks.age.findings.analysis import Predictions
 from boneage_ray.tasks.age.findings.coverage import coverage_figures, covered_in_words
 from boneage_ray.tasks.age.findings.predictions import bounds_of, predict_ages
-from boneage_ray.tasks.age.intervals import cases_needed, notes_on
+from boneage_ray.tasks.age.intervals import cases_needed, lacking_cases
 from boneage_ray.tasks.age.site import FEWEST, FOLDS, SiteCases, fit_site, nested, usable_cases
 
 _DIGITS = 3
@@ -83,7 +83,7 @@ def calibrated(rows: Sequence[Row], coverage: float) -> Calibrated:
         "age_intervals": site.groups,
         "measured": {"before": before, "after": after, "by": f"nested cross-validation, {FOLDS} folds"},
     }
-    return Calibrated(values, answer, notes_on(site.groups, cases.sexes.tolist()))
+    return Calibrated(values, answer, lacking_cases(site.groups, cases.sexes.tolist()))
 
 
 def _covered(found: dict[str, Any] | None) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from boneage_ray.datasets.load import PreparedData
 from boneage_ray.datasets.plan import Slice, ordered_slices, rows_between
 from boneage_ray.datasets.read import read_slice
-from boneage_ray.evaluation.costs import add_up, metered
+from boneage_ray.evaluation.costs import metered, sum_of_costs
 from boneage_ray.evaluation.match import labels_of
 from boneage_ray.evaluation.split_job import SplitJob, pixels_of, predict_parts
 from boneage_ray.prediction import ensemble, members
@@ -131,7 +131,7 @@ def as_age_predictions(rows: list[dict[str, Any]], direct: Iterable[str]) -> Pre
 
 def costs_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """What each model cost over all shards (evaluation/costs.py)."""
-    return add_up(cost for row in rows for cost in row.get("costs", ()))
+    return sum_of_costs(cost for row in rows for cost in row.get("costs", ()))
 
 
 def bounds_of(row: dict[str, Any]) -> tuple[float, float] | None:
