@@ -13,7 +13,7 @@ from boneage_ray.runtime.runs import Run, say, timed
 
 if TYPE_CHECKING:
     from boneage_ray.datasets.load import PreparedData
-    from boneage_ray.prediction.members import Member, Models
+    from boneage_ray.prediction.members import Models
     from boneage_ray.preparation.split import Split
     from boneage_ray.records.schema import Row
 
@@ -54,7 +54,7 @@ def calibrate(run: Run, arguments: CalibrateArguments) -> None:
     site = (arguments.site or prepared.manifest["fingerprint"]).strip()
     splits = [split for split in known_splits(arguments.split) if prepared.rows(split)]
     _check_model(models)
-    _check_cases(models.members[0], prepared, arguments.split, splits, coverage)
+    _check_cases(models, prepared, arguments.split, splits, coverage)
     mark = parts.fingerprint([], models.sha256, [prepared.manifest["fingerprint"]], *splits, site, coverage)
     parts.claim(out, mark, arguments.overwrite, "calibrate")
     run.out = out
@@ -73,7 +73,7 @@ def calibrate(run: Run, arguments: CalibrateArguments) -> None:
     held = {"site": site, "data": {"fingerprint": prepared.manifest["fingerprint"], "splits": splits}}
     lease.holding(out).check()
     chapter = calibration.chapter(site, found, models.sha256)
-    sha256 = bundle.recalibrate(models.members[0].uri, out, found.values | held, chapter)
+    sha256 = _save(models, out, found.values | held, chapter)
     run.note(model_sha256=sha256, calibrated_from=models.sha256, data_fingerprint=prepared.manifest["fingerprint"])
     run.note(splits=splits, models=model_facts(models))
     run.finish(
@@ -84,33 +84,42 @@ def calibrate(run: Run, arguments: CalibrateArguments) -> None:
     _gate(arguments.max_mae, found.answer)
 
 
+def _save(models: Models, out: str, calibration: dict[str, Any], chapter: str) -> str:
+    """The whole bundle with another calibration: one of its own, or of an ensemble that of all members together."""
+    from boneage_ray.prediction import members
+
+    if len(models.members) == 1:
+        return bundle.recalibrate(models.members[0].uri, out, calibration, chapter)
+    folders = members.copy_members(models, out)
+    storage.write_text(storage.join(out, bundle.CARD), f"# {models.name}\n\n{models.summary}\n\n{chapter}")
+    origin = {"calibrated_from": models.sha256}
+    return members.save_ensemble(out, models.name, models.summary, folders, calibration | origin).sha256
+
+
 def _check_model(models: Models) -> None:
     """Raise `UsageError` for a model that has no age to correct, or whose ages are corrected already."""
     member = models.members[0]
     if not member.recipe.task_kind.joins:
         raise UsageError(f"{member.uri} predicts no age ({member.recipe.task_kind.name}); calibrate corrects ages only")
-    if len(models.members) > 1:
+    if models.site is not None:
+        held = models.calibration if len(models.members) > 1 else bundle.read_manifest(member.uri)[0]
+        origin = held.get("calibrated_from", "unknown")
         raise UsageError(
-            f"an ensemble cannot be calibrated as a whole: calibrate each of its {len(models.members)} members, then join them"
-        )
-    if member.site is not None:
-        origin = bundle.read_manifest(member.uri)[0].get("calibrated_from", "unknown")
-        raise UsageError(
-            f"{member.uri} is calibrated for {member.site} already: give the model that it was made from ({origin[:12]}...)"
+            f"{models.name} is calibrated for {models.site} already: give the model that it was made from ({origin[:12]}...)"
         )
 
 
-def _check_cases(member: Member, prepared: PreparedData, asked: str, splits: list[Split], coverage: float) -> None:
+def _check_cases(models: Models, prepared: PreparedData, asked: str, splits: list[Split], coverage: float) -> None:
     """Raise `UsageError` for too few cases, and for cases that the model has learnt from, before Ray is started."""
     from boneage_ray.tasks.age.findings.calibration import check_count
 
     known = {split: _known(prepared, split) for split in known_splits("all")}
     hint = _hint(known, sum(known[split] for split in splits))
     check_count(sum(known[split] for split in splits), f"in the {asked} split of {prepared.uri}", hint, coverage)
-    own = member.metrics.get("data_fingerprint") == prepared.manifest["fingerprint"]
+    own = prepared.manifest["fingerprint"] in [member.metrics.get("data_fingerprint") for member in models.members]
     if own and splits != ["test"]:
         raise UsageError(
-            f"{prepared.uri} is what {member.uri} was trained on: on these cases it errs less than on others; give --split test"
+            f"{prepared.uri} is what {models.name} was trained on: on these cases it errs less than on others; give --split test"
         )
 
 

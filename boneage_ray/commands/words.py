@@ -126,8 +126,8 @@ def model_facts(models: Models) -> dict[str, str]:
     facts = {"Model": f"{models.name} {models.sha256[:12]}"}
     if len(models.members) > 1:
         facts["Members"] = ", ".join(f"{member.name} {member.sha256[:12]}" for member in models.members)
-    if sites := [member.site for member in models.members if member.site]:
-        facts["Calibrated for"] = ", ".join(dict.fromkeys(sites))
+    if models.site:
+        facts["Calibrated for"] = models.site
     return facts
 
 

@@ -12,6 +12,7 @@ from builtin_models import HAND, HEAD, trained
 from boneage_ray import bundle, storage
 from boneage_ray.cli import main
 from boneage_ray.commands import calibrate as command
+from boneage_ray.prediction.ensemble import load_predictor
 from boneage_ray.prediction.members import resolve
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.preparation.split import SPLITS
@@ -79,7 +80,7 @@ def test_the_site_has_a_whole_bundle_whose_ages_are_mended(tmp_path, capsys):
     assert answer["mae_months"]["after"] < answer["mae_months"]["before"] - 2
     before, after = bundle.load(model), bundle.load(out)
     assert after.sha256 == answer["model_sha256"] == resolve([out]).sha256 != before.sha256
-    assert resolve([out]).members[0].site == "Northtown"
+    assert resolve([out]).site == "Northtown"
     manifest, _ = bundle.read_manifest(out)
     assert (manifest["site"], manifest["calibrated_from"]) == ("Northtown", before.sha256)
     image = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
@@ -92,6 +93,27 @@ def test_the_site_has_a_whole_bundle_whose_ages_are_mended(tmp_path, capsys):
     card = storage.read_text(f"{out}/MODEL_CARD.md")
     assert "## Calibrated for Northtown" in card
     assert "girls: not enough cases for intervals of their own (40 of 50)" in card
+
+
+def test_an_ensemble_is_calibrated_as_a_whole(tmp_path, capsys):
+    places = [trained(tmp_path / name, seed=seed) for seed, name in enumerate("ab")]
+    both, out = str(tmp_path / "both"), str(tmp_path / "site")
+    assert main(["ensemble", "--model", places[0], "--model", places[1], "--out", both]) == 0
+    assert run(both, cases(tmp_path / "data"), out, "--site", "Northtown") == 0
+    before, after = resolve([both]), resolve([out])
+    assert (after.site, after.calibration["calibrated_from"]) == ("Northtown", before.sha256)
+    assert after.sha256 != before.sha256
+    assert [member.sha256 for member in after.members] == [member.sha256 for member in before.members]
+    columns = {"image": [np.zeros((64, 64), np.uint8)] * 2, "sex": ["M", None]}
+    plain, mended = (load_predictor(models, "cpu")(columns) for models in (before, after))
+    assert mended["age_months"][0] - plain["age_months"][0] == pytest.approx(-OLDER, abs=2.5)
+    assert mended["age_low_months"][0] < mended["age_high_months"][0]
+    assert mended["age_low_months"][1] is None
+    assert "age_low_months" not in plain
+    narrow = load_predictor(after, "cpu", coverage=0.5)(columns)
+    assert narrow["age_high_months"][0] < mended["age_high_months"][0]
+    assert run(out, tmp_path / "data", tmp_path / "again") == 2
+    assert "is calibrated for Northtown already" in capsys.readouterr().err
 
 
 def test_a_site_model_is_not_corrected_twice(tmp_path, capsys):

@@ -90,8 +90,8 @@ class AgeTask(Task):
         return validated_intervals(truth["sex"], truth["age_months"], predicted["age_months"])
 
     def combine(self, names: Sequence[str], answers: Sequence[Columns], models: Sequence[ModelSettings]) -> Columns:
-        """The mean of the members' ages, their spread, each member's own age, and stages by vote; see `combine_ages`."""
-        return combine_ages(names, answers, voted_schemes(models))
+        """The corrected mean of the members' ages, their spread, each member's own age, and stages by vote: `combine_ages`."""
+        return combine_ages(names, answers, voted_schemes(models), self.correction)
 
     def missing_labels(self, shards: Sequence[Shard]) -> str | None:
         """An age, if no case has one."""

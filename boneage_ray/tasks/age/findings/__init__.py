@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from boneage_ray import storage
-from boneage_ray.errors import UsageError
 from boneage_ray.findings.task_findings import Evaluated, EvaluationOrder, ScoredFiles, TaskFindings
 from boneage_ray.runtime.runs import Run, say, timed
 
@@ -75,13 +74,10 @@ class AgeFindings(TaskFindings):
         """Ages have no order that cannot be followed."""
 
     def check_coverage(self, models: Models, coverage: float | None) -> None:
-        """Every single network may have intervals; the mean of several has none."""
+        """A single network has intervals from its training, an ensemble only from a calibration of its own."""
         from boneage_ray.tasks.age.intervals import read_intervals
 
-        if coverage is not None and len(models.members) > 1:
-            raise UsageError(f"--coverage {coverage:g}: an ensemble has no intervals; give one of its members alone")
-        for member in models.members:
-            read_intervals(member.calibration, coverage)
+        read_intervals(models.calibration, coverage)
 
     def evaluate(self, run: Run, order: EvaluationOrder) -> Evaluated:
         """Ages against the labels of all data, by sex and by age, and against always guessing the median."""
@@ -115,7 +111,7 @@ def _coverage(order: EvaluationOrder, predictions: Predictions) -> dict[str, Any
     from boneage_ray.tasks.age.findings.coverage import coverage_figures
 
     found = coverage_figures(predictions)
-    fitted = order.models.members[0].calibration.get("data", {})
+    fitted = order.models.calibration.get("data", {})
     same = fitted.get("fingerprint") == order.datasets[0].manifest["fingerprint"]
     if found and same and order.split in fitted.get("splits", ()):
         found["note"] = "The intervals were fitted on these very cases: on others they may hold less often."
