@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from made_up_predictions import predictions
 
-from boneage_ray.tasks.age.findings.coverage import coverage_figures, coverage_section, wilson_interval
+from boneage_ray.tasks.age.findings.coverage import coverage_figures, coverage_section, too_narrow, wilson_interval
 
 
 def with_bounds(count, inside, **more):
@@ -34,6 +34,15 @@ def test_shares_by_sex_age_and_source():
     assert [(row["name"], row["covered"]) for row in found["by_source"]] == [("north", 1.0), ("south", 0.6)]
     assert [(row["name"], row["n"]) for row in found["by_age"]] == [("8-10 y", 40)]
     assert coverage_figures(with_bounds(40, 36, source=["north"] * 40))["by_source"] == []
+
+
+def test_intervals_that_are_too_narrow_raise_a_caution():
+    assert too_narrow(coverage_figures(with_bounds(100, 80))) == [
+        "Only 80.0% of the true ages lie inside their intervals of coverage 90.0%: boneage calibrate fits intervals to cases like "
+        "these."
+    ]
+    assert too_narrow(coverage_figures(with_bounds(100, 86))) == []
+    assert too_narrow(coverage_figures(with_bounds(5, 0))) == too_narrow(None) == []
 
 
 def test_few_cases_and_cases_without_interval_are_said():

@@ -87,6 +87,16 @@ def covered_in_words(row: Mapping[str, Any]) -> str:
     return f"{percent(row['covered'])} of {row['n']} ({ends}), {row['mean_width_months']:.1f} months wide"
 
 
+def too_narrow(found: Mapping[str, Any] | None) -> list[str]:
+    """A caution where surely fewer true ages lie inside their intervals than was promised."""
+    if not found or found["covered"] is None or found["interval"][1] >= found["level"]:
+        return []
+    return [
+        f"Only {percent(found['covered'])} of the true ages lie inside their intervals of coverage {percent(found['level'])}: "
+        "boneage calibrate fits intervals to cases like these."
+    ]
+
+
 def coverage_section(found: Mapping[str, Any], command: str) -> Section:
     """The part of the page on intervals: `found` of `coverage_figures`."""
     level = percent(found["level"])

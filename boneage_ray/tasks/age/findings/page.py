@@ -22,7 +22,7 @@ from boneage_ray.evaluation.page import (
 from boneage_ray.tasks.age.findings import figures as age_figures
 from boneage_ray.tasks.age.findings.analysis import Predictions
 from boneage_ray.tasks.age.findings.comparison import comparison_section
-from boneage_ray.tasks.age.findings.coverage import coverage_section
+from boneage_ray.tasks.age.findings.coverage import coverage_section, too_narrow
 
 # Below this, an interval over cases says little about a group.
 FEW_CASES, FEW_IN_BIN = 100, 20
@@ -70,6 +70,7 @@ def _status(analysis: Mapping[str, Any]) -> PageStatus:
     if gap and gap["excludes_zero"]:
         worse = "girls" if gap["female_minus_male_months"] > 0 else "boys"
         cautions.append(f"The error is larger for {worse}: {_gap_words(gap)}")
+    cautions += too_narrow(analysis.get("coverage"))
     if cautions:
         return PageStatus("caution", "Evaluated, with cautions", cautions)
     return PageStatus(
