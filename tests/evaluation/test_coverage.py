@@ -38,8 +38,8 @@ def test_shares_by_sex_age_and_source():
 
 def test_intervals_that_are_too_narrow_raise_a_caution():
     assert too_narrow(coverage_figures(with_bounds(100, 80))) == [
-        "Only 80.0% of the true ages lie inside their intervals of coverage 90.0%: boneage calibrate fits intervals to cases like "
-        "these."
+        "Only 80.0% of the true ages lie inside their intervals of coverage 90.0%: "
+        "boneage calibrate fits intervals to cases like these."
     ]
     assert too_narrow(coverage_figures(with_bounds(100, 86))) == []
     assert too_narrow(coverage_figures(with_bounds(5, 0))) == too_narrow(None) == []

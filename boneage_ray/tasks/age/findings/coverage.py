@@ -110,10 +110,10 @@ def coverage_section(found: Mapping[str, Any], command: str) -> Section:
         )
     if note := found.get("note"):
         text.append(note)
-    header = ["", "cases", "inside", "95 % interval", "mean width, months"]
-    groups = [("all", [found]), ("sex", found["by_sex"]), ("true age", found["by_age"]), ("source", found["by_source"])]
+    header = ["cases", "inside", "95 % interval", "mean width, months"]
+    groups = [("", [found]), ("sex", found["by_sex"]), ("true age", found["by_age"]), ("source", found["by_source"])]
     tables = [
-        PageTable([name, *header[1:]], [_line(row) for row in rows], "" if name == "all" else f"By {name}")
+        PageTable([name, *header], [_line(row) for row in rows], f"By {name}" if name else "")
         for name, rows in groups
         if rows
     ]
