@@ -135,15 +135,15 @@ def headline_of_ages(analysis: dict[str, Any]) -> dict[str, Any]:
     from boneage_ray.tasks.age.findings.comparison import comparison_in_words
     from boneage_ray.tasks.age.findings.coverage import covered_in_words
 
-    low, high = analysis["mae_interval_months"]
+    interval, n = analysis["mae_interval_months"], analysis["n"]
     shown: dict[str, Any] = {
         "cases": analysis["n"],
         "without_age": analysis["without_age"],
         "mae_months": analysis["mae_months"],
-        "mae_95_interval": f"{low:.2f} to {high:.2f}",
+        "mae_95_interval": "{:.2f} to {:.2f}".format(*interval) if interval else f"not enough cases ({n} of 2)",
         "rmse_months": analysis["rmse_months"],
         "bias_months": analysis["bias_months"],
-        "r2": analysis["r2"],
+        "r2": f"not enough cases ({n} of 2)" if analysis["r2"] is None else analysis["r2"],
     }
     if coverage := analysis.get("coverage"):
         shown[f"inside_{coverage['level']:g}_interval"] = covered_in_words(coverage)
