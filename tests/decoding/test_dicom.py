@@ -202,11 +202,7 @@ def test_palette_becomes_gray():
         ({"PixelRepresentation": None}, "unreadable", "lacks a usable PixelRepresentation"),
         ({"PhotometricInterpretation": ""}, "unreadable", "lacks a usable PhotometricInterpretation"),
         ({"PhotometricInterpretation": "CMYK"}, "unsupported_format", "photometric"),
-        (
-            {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"},
-            "unsupported_format",
-            "RGB of 3 samples with 16 bits",
-        ),
+        ({"PhotometricInterpretation": "RGB"}, "unsupported_format", "RGB of 1 samples with 16 bits"),
         ({"Rows": 97}, "truncated", "pixel data hold 14784 bytes, 14938 are needed"),
     ],
 )

@@ -31,7 +31,17 @@ _START_OF_SCAN, _LS_PRESET, _LS_SIZES = 0xDA, 0xF8, 4
 _MAX_SCANS = 100  # each scan of a progressive JPEG passes over the whole image again
 _COLOUR_MARKERS = (0xE0, 0xEE)  # JFIF and Adobe: what the components mean
 _AS_RGB = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"  # T.872, 6.5.3
+_SYNTAXES: dict[tuple[Kind, ...], tuple[str, ...]] = {
+    ("jpeg",): ("50", "51"),
+    ("jpeg-lossless",): ("57", "70"),
+    ("jpeg-ls",): ("80", "81"),
+    ("jpeg2000",): ("90", "91"),
+    ("htj2k",): ("201", "202", "203"),
+}
+# Transfer syntax -> the kinds of codestreams that it allows.
+KINDS = {f"1.2.840.10008.1.2.4.{end}": kinds for kinds, ends in _SYNTAXES.items() for end in ends}
 _HT_MARKER = b"\xff\x50"
+_JP2_START, _JP2_ROOM = b"\0\0\0\x0cjP  ", 1 << 16
 _MAX_TILES = 4096
 
 
@@ -74,7 +84,7 @@ def _decoded(frame: bytes, header: Codestream) -> npt.NDArray[Any]:
         return imagecodecs.jpegls_decode(frame)
     if header.kind in ("jpeg2000", "htj2k"):
         # OpenJPEG for both: OpenJPH decodes HTJ2K in half the time, but reports damage on stderr and as unraisable errors.
-        return imagecodecs.jpeg2k_decode(frame[frame.index(_J2K_START) :])
+        return imagecodecs.jpeg2k_decode(frame[_jpeg2000_start(frame) :])
     if header.kind == "jpeg" and header.precision == 8:
         return _eight_bits(frame, header)
     if header.components == 3:  # declared to be RGB on both sides, the samples stay as they are: Y Cb Cr too
@@ -103,11 +113,21 @@ def _eight_bits(frame: bytes, header: Codestream) -> npt.NDArray[Any]:
     return np.asarray(simplejpeg.decode_jpeg(stream, colorspace="RGB", strict=True))
 
 
+def is_codestream(frame: bytes) -> bool:
+    """Whether a frame begins as JPEG, JPEG-LS or JPEG 2000."""
+    return frame.startswith(_JPEG_START) or _jpeg2000_start(frame) >= 0
+
+
+def _jpeg2000_start(frame: bytes) -> int:
+    """Where a JPEG 2000 codestream begins: some writers leave the JP2 boxes around it; -1 for another frame."""
+    return frame.find(_J2K_START, 0, _JP2_ROOM if frame.startswith(_JP2_START) else len(_J2K_START))
+
+
 def read_header(frame: bytes) -> Codestream:
     """Read kind and size of a codestream from its own header. Raises `InputProblem` unreadable."""
     if frame.startswith(_JPEG_START):
         return _jpeg_header(frame)
-    at = frame.find(_J2K_START, 0, 512)  # some writers leave the JP2 boxes around it
+    at = _jpeg2000_start(frame)
     if at >= 0 and len(frame) >= at + 43:
         return _jpeg2000_header(frame, at)
     raise InputProblem("decode", "unreadable", "the compressed pixel data are neither JPEG, JPEG-LS nor JPEG 2000")
@@ -166,7 +186,7 @@ def _check(header: Codestream, shape: tuple[int, int, int]) -> None:
         )
     if (header.height, header.width, header.components) != shape:
         raise InputProblem("decode", "unreadable", f"{declared}, the header declares {columns} x {rows} x {samples}")
-    if header.precision > (8 if samples == 3 else 16):
+    if header.precision > 16:
         raise InputProblem("decode", "unreadable", f"{declared} of {header.precision} bits")
     if header.tiles > _MAX_TILES:
         raise InputProblem("decode", "unreadable", f"the {header.kind} data have more tiles than any radiograph needs")
