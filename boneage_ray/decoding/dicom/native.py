@@ -97,9 +97,11 @@ def _is_padding(file: DicomFile, layout: PixelLayout, surplus: int) -> bool:
 
 
 def _rows_are_right(image: npt.NDArray[Any], line: int) -> bool:
-    """Whether samples a `line` apart differ less than those of any other distance near to it."""
+    """Whether samples a `line` apart differ less than those of any other distance near to it, but not near to none."""
     near = [
-        other for other in range(max(1, line - _NEAR), line + _NEAR + 1) if other != line and 2 * other < len(image)
+        other
+        for other in range(max(line // 2 + 1, line - _NEAR), line + _NEAR + 1)
+        if other != line and 2 * other < len(image)
     ]
     if not near or 2 * line >= len(image):
         return False
