@@ -62,7 +62,7 @@ DETECTOR = ("spacing_at_detector",)
             ("spacing_unusable", "spacing_at_detector"),
         ),
         ({"PixelSpacing": ["NaN", "NaN"]}, None, None, ("spacing_unusable",)),
-        ({"PixelSpacing": ["0.1"]}, 0.1, "dicom:PixelSpacing", ("spacing_mended",)),
+        ({"PixelSpacing": ["0.1"]}, 0.1, "dicom:PixelSpacing", ("spacing_irregular",)),
         ({"PixelSpacing": ["1", "1"]}, None, None, ("spacing_unusable",)),
         ({"PixelSpacing": ["1", "1"], "PixelSpacingCalibrationType": "FIDUCIAL"}, 1.0, "dicom:PixelSpacing", ()),
         (
@@ -85,14 +85,14 @@ def test_spacing_and_its_source(extra, mm, source, flags):
 def test_spacing_with_a_decimal_comma_is_read(raw):
     radiograph = read_raw("PixelSpacing", raw)
     assert radiograph.pixel_spacing_mm == pytest.approx(0.15)
-    assert radiograph.flags == ("spacing_mended",)
+    assert radiograph.flags == ("spacing_irregular",)
 
 
 def test_spacing_of_another_vr_is_read():
     dataset = pydicom.dcmread(io.BytesIO(encode_dicom(IMAGE, DicomTags(7, "F"))))
     dataset.add_new("PixelSpacing", "UT", "0.15\\0.15")
     radiograph = decode_dicom(file_bytes(dataset), 1, "file")
-    assert (radiograph.pixel_spacing_mm, radiograph.flags) == (pytest.approx(0.15), ("spacing_mended",))
+    assert (radiograph.pixel_spacing_mm, radiograph.flags) == (pytest.approx(0.15), ("spacing_irregular",))
     dataset.add_new("PixelSpacing", "UT", "about 0.15")
     dataset.ImagerPixelSpacing = ["0.2", "0.2"]
     radiograph = decode_dicom(file_bytes(dataset), 1, "file")

@@ -7,7 +7,7 @@ an overlay is the other way round. Values are read with all bits and flagged `bi
 `bits_outside_stored`; what is neither is refused. Bits that are a sign, an overlay that the header declares, or the same
 everywhere, are masked. Rescale and VOI do not change, because they are defined on values, not on bits.
 
-Bits below the stored ones cannot be told apart in this way. The precision of a codestream is reliable, because the encoder wrote
+Bits below the stored ones cannot be separated in this way. The precision of a codestream is reliable, because the encoder wrote
 it: with a HighBit that would cut off its bits, all of them are used, flagged `bits_stored_wrong`. Of words they are masked.
 """
 

@@ -1,4 +1,4 @@
-"""Read uncompressed pixels (PS3.5, 8.1 and 8.2) and judge what their element holds beyond the image.
+"""Read uncompressed pixels (PS3.5, 8.1 and 8.2) and decide what their element holds beyond the image.
 
 The length of the element is the only check on Rows, Columns and BitsAllocated: where they are too small, it is longer than its
 image. Surplus bytes are therefore padding only where the picture itself shows that its rows are as long as Columns says: a row

@@ -21,7 +21,7 @@ from boneage_ray.decoding.dicom.rle import decode_rle, is_rle
 from boneage_ray.decoding.dicom.tail import check_tail, one_frame, split_items
 from boneage_ray.errors import InputProblem
 
-_CONTRADICTED = "transfer_syntax_wrong"
+_CONTRADICTED = ("transfer_syntax_wrong",)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def decode_frame(file: DicomFile, layout: PixelLayout) -> Frame:
         return _of_words(pixels, layout, file, flags)
     if not divided:
         pixels, flags = read_native(file, layout)
-        return _of_words(pixels, layout, file, (*flags, _CONTRADICTED))
+        return _of_words(pixels, layout, file, (*flags, *_CONTRADICTED))
     return _encapsulated(file, layout)
 
 
@@ -78,7 +78,7 @@ def _encapsulated(file: DicomFile, layout: PixelLayout) -> Frame:
             )
         pixels, precision = decode_codestream(data, layout.shape)
         known = not file.syntax or read_header(data).kind in KINDS.get(file.syntax, ())
-        flags = flags if known else (*flags, _CONTRADICTED)
+        flags = flags if known else (*flags, *_CONTRADICTED)
         if layout.allocated == 8 and layout.samples == 3:
             return Frame(pixels, layout, flags)
         values, corrected, more = from_codestream(pixels, layout, precision, file.syntax not in LOSSLESS, file.tags)
@@ -91,7 +91,7 @@ def _encapsulated(file: DicomFile, layout: PixelLayout) -> Frame:
     flags = (
         *flags,
         *(("pixel_data_longer",) if longer else ()),
-        *(() if file.syntax in (RLE, "") else (_CONTRADICTED,)),
+        *(() if file.syntax in (RLE, "") else _CONTRADICTED),
     )
     return _of_words(np.moveaxis(planes, 0, -1) if layout.samples == 3 else planes, layout, file, flags)
 

@@ -36,7 +36,7 @@ def read_spacing(tags: Dataset) -> PixelSpacing:
     Flags: `spacing_at_detector`: measured at the detector or film and not corrected for magnification, also when PixelSpacing
     only repeats ImagerPixelSpacing without a calibration. `spacing_unusable`: one of them is not two plausible numbers, and the
     next is used (None if there is none); 1 mm both ways, without a calibration, is what writers put who know none.
-    `spacing_mended`: it has decimal commas or one value, or is stored as plain text; it was read as what it can only mean.
+    `spacing_irregular`: it has decimal commas or one value, or is stored as plain text; it was read as what it can only mean.
     `spacing_not_square`: row and column spacing differ by more than 1 % (None is given: one number cannot describe both, and
     nothing is resampled).
     """
@@ -44,7 +44,7 @@ def read_spacing(tags: Dataset) -> PixelSpacing:
     calibrated = bool(text(tags, "PixelSpacingCalibrationType"))
     unusable: tuple[str, ...] = ()
     for name, stated in given.items():
-        found = stated if _is_pair(stated) else _mended(tags, name, stated)
+        found = stated if _is_pair(stated) else _as_meant(tags, name, stated)
         if not _is_pair(found) or (found == [1.0, 1.0] and not calibrated):
             unusable = ("spacing_unusable",)
             continue
@@ -53,8 +53,8 @@ def read_spacing(tags: Dataset) -> PixelSpacing:
             return PixelSpacing(None, None, (*unusable, "spacing_not_square"))
         repeats = found == given.get("ImagerPixelSpacing") and not calibrated
         flags = ("spacing_at_detector",) if repeats or name != "PixelSpacing" else ()
-        mended = () if found == stated else ("spacing_mended",)
-        return PixelSpacing((row + column) / 2, f"dicom:{name}", (*unusable, *mended, *flags))
+        irregular = () if found == stated else ("spacing_irregular",)
+        return PixelSpacing((row + column) / 2, f"dicom:{name}", (*unusable, *irregular, *flags))
     return PixelSpacing(None, None, unusable)
 
 
@@ -62,7 +62,7 @@ def _is_pair(found: list[float]) -> bool:
     return len(found) == 2 and all(math.isfinite(mm) and SPACINGS_MM[0] <= mm <= SPACINGS_MM[1] for mm in found)
 
 
-def _mended(tags: Dataset, name: str, stated: list[float]) -> list[float]:
+def _as_meant(tags: Dataset, name: str, stated: list[float]) -> list[float]:
     """Two numbers of a spacing that is not written as two decimal strings, where it can mean nothing else; else no numbers."""
     values = [parse_spacing(part.strip(" \0")) for part in raw_text(tags, name).split("\\")]
     if len(stated) > 2 or len(values) > 2 or None in values:
