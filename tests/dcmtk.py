@@ -32,3 +32,11 @@ def shown_by_dcmtk(data, folder, *options):
     )
     assert said.returncode == 0, said.stderr
     return cv2.imread(str(folder / "out.pnm"), cv2.IMREAD_UNCHANGED)
+
+
+def by_dcmtk(program, data, folder):
+    """A file as one of dcmtk's programs (dcmcrle, dcmcjpeg, dcmcjpls) writes it again."""
+    (folder / "plain.dcm").write_bytes(data)
+    files = [str(folder / name) for name in ("plain.dcm", "packed.dcm")]
+    subprocess.run([dcmtk(program), *files], check=True, capture_output=True)
+    return (folder / "packed.dcm").read_bytes()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dcmtk import shown_by_dcmtk
+from dcmtk import by_dcmtk, shown_by_dcmtk
 from pydicom.dataset import Dataset
 
 from boneage_ray.decoding.decode import decode
@@ -170,7 +170,7 @@ def float_file(values, **extra):
 def test_floating_point_pixels_become_gray(kind):
     values = (VALUES / 4095 - 0.25).astype(kind)  # -0.25 to 0.75
     radiograph = decode(float_file(values))
-    assert (radiograph.pixels.dtype, radiograph.flags) == (np.uint16, ("float_converted",))
+    assert (radiograph.pixels.dtype, radiograph.flags) == (np.uint16, ("levels_reduced",))
     low, high = int(VALUES.min()), int(VALUES.max())
     assert np.abs(radiograph.pixels - (VALUES.astype(float) - low) / (high - low) * 65535).max() <= 1.5
     windowed = decode(float_file(values, WindowCenter=0.25, WindowWidth=2.0, VOILUTFunction="LINEAR_EXACT"))
@@ -179,13 +179,29 @@ def test_floating_point_pixels_become_gray(kind):
     assert np.abs(65535 - inverted.pixels.astype(int) - radiograph.pixels).max() <= 1
 
 
+@pytest.mark.parametrize("encoding", ["explicit-little", "rle"])
+@pytest.mark.parametrize(("kind", "stored"), [("<u4", 32), ("<i4", 32), ("<i4", 24)])
+def test_integers_of_thirty_two_bits_become_gray(kind, stored, encoding, tmp_path):
+    values = ((VALUES.astype(np.int64) - (2048 if kind == "<i4" else 0)) << (stored - 12)).astype(kind)
+    sign = {"BitsAllocated": 32, "BitsStored": stored, "HighBit": stored - 1, "PixelRepresentation": int(kind == "<i4")}
+    data = changed(encode_dicom(HAND, DicomTags(5)), **sign, PixelData=values.tobytes())
+    if encoding == "rle":
+        data = by_dcmtk("dcmcrle", data, tmp_path)
+    radiograph = decode(data)
+    assert radiograph.flags == ("levels_reduced",)
+    low, high = int(VALUES.min()), int(VALUES.max())
+    expected = (VALUES.astype(float) - low) / (high - low) * 65535
+    assert np.abs(radiograph.pixels - expected).max() <= 1.5
+    assert np.abs(shown_by_dcmtk(data, tmp_path, "--min-max-window") - expected / 257).max() <= 1
+
+
 def test_floats_that_are_no_numbers_are_black():
     values = VALUES.astype("<f4")
     values[:5] = np.nan
     values[5:8] = np.inf
     values[8:10] = -9.0
     radiograph = decode(float_file(values, FloatPixelPaddingValue=-9.0))
-    assert radiograph.flags == ("float_converted", "values_not_finite")
+    assert radiograph.flags == ("levels_reduced", "values_not_finite")
     assert not radiograph.pixels[:10].any()
     part = VALUES[10:].astype(float)
     assert np.abs(radiograph.pixels[10:] - (part - part.min()) / np.ptp(part) * 65535).max() <= 1.5

@@ -146,6 +146,13 @@ def _clipped(pixels: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[Any]:
     return pixels if top >= np.iinfo(pixels.dtype).max else np.minimum(pixels, pixels.dtype.type(top))
 
 
+def wide_values(pixels: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[Any]:
+    """The values of words of 32 bits: the stored bits, sign taken."""
+    room = layout.allocated - layout.stored
+    words = pixels.astype(np.uint32, copy=False) << np.uint32(room - layout.shift)
+    return (words.view(np.int32) if layout.signed else words) >> room
+
+
 def _unsigned(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if pixels.dtype.kind == "i":  # JPEG 2000 has signed samples
         return pixels.astype(np.int16, copy=False).view(np.uint16)

@@ -43,6 +43,11 @@ class PixelLayout:
     floating: bool = False
 
     @property
+    def wide(self) -> bool:
+        """Whether values have more than 16 bits: integers of 32, and floating point."""
+        return self.allocated > 16
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Rows, columns, samples."""
         return self.rows, self.columns, self.samples
@@ -110,7 +115,7 @@ def _check_syntax(file: DicomFile) -> None:
 def _check_format(file: DicomFile, layout: PixelLayout) -> None:
     if layout.floating:
         _check_floats(file, layout)
-    elif layout.allocated not in (8, 16):
+    elif layout.allocated not in (8, 16) and not (layout.allocated == 32 and layout.photometric in _GRAY[:2]):
         raise _unsupported(f"{layout.allocated} bits allocated")
     if layout.photometric not in _GRAY + _COLOUR:
         raise _unsupported("a photometric interpretation other than " + ", ".join((*_GRAY, *_COLOUR)))
@@ -136,5 +141,5 @@ def _unsupported(what: str) -> InputProblem:
     return InputProblem(
         "decode",
         "unsupported_format",
-        f"{what}; gray or colour in 8 or 16 allocated bits is read, and gray in floating point",
+        f"{what}; gray and colour in 8 or 16 allocated bits are read, and gray in 32 or floating point",
     )

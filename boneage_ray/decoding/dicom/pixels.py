@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from boneage_ray.decoding.dicom.bits import from_codestream, from_words
+from boneage_ray.decoding.dicom.bits import from_codestream, from_words, wide_values
 from boneage_ray.decoding.dicom.codestream import KINDS, decode_codestream, is_codestream, read_header
 from boneage_ray.decoding.dicom.file import DicomFile, name_of
 from boneage_ray.decoding.dicom.layout import LOSSLESS, NATIVE, RLE, PixelLayout
@@ -28,8 +28,8 @@ _CONTRADICTED = ("transfer_syntax_wrong",)
 class Frame:
     """(rows, columns) bit patterns of `layout.stored` bits, uint8 or uint16, sign not yet taken; of colour (rows, columns, 3).
 
-    Floating-point pixels are what they are. `layout`: that of the header, corrected where the pixels show it to be wrong.
-    `flags`: warnings.
+    Of more than 16 bits they are values, not bit patterns. `layout`: that of the header, corrected where the pixels show it to be
+    wrong. `flags`: warnings.
     """
 
     pixels: npt.NDArray[Any]
@@ -72,6 +72,8 @@ def _encapsulated(file: DicomFile, layout: PixelLayout) -> Frame:
     flags: tuple[str, ...] = () if items.ended else ("end_mark_missing",)
     rle = is_rle(data, layout.samples * layout.allocated // 8)
     if is_codestream(data) and not rle:
+        if layout.wide:
+            raise InputProblem("decode", "unsupported_format", f"compressed pixels of {layout.allocated} bits")
         if not items.ended and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
             raise InputProblem(
                 "decode", "truncated", "compressed pixel data end without end mark, and the image without its own"
@@ -99,5 +101,7 @@ def _encapsulated(file: DicomFile, layout: PixelLayout) -> Frame:
 def _of_words(pixels: npt.NDArray[Any], layout: PixelLayout, file: DicomFile, flags: tuple[str, ...]) -> Frame:
     if layout.floating or (layout.allocated == 8 and layout.samples == 3):
         return Frame(pixels, layout, flags)
+    if layout.wide:
+        return Frame(wide_values(pixels, layout), layout, flags)
     values, corrected, more = from_words(pixels, layout, file.tags)
     return Frame(values, corrected, (*flags, *more))

@@ -2,7 +2,7 @@
 
 start.py recognises DICOM. file.py parses the header, with elements.py, and names objects without pixels. layout.py reads how the
 pixels are stored. pixels.py turns every transfer syntax into stored values, with tail.py (items, and what follows the pixels),
-native.py, codestream.py, rle.py and bits.py. gray.py, floats.py and colour.py turn these into gray. tags.py reads spacing, sex
+native.py, codestream.py, rle.py and bits.py. gray.py, wide.py and colour.py turn these into gray. tags.py reads spacing, sex
 and identifiers.
 
 Messages name only sizes, transfer syntaxes, object kinds and element keywords: values about the patient are never quoted.
@@ -41,7 +41,7 @@ def decode_dicom(data: bytes, max_megapixels: float, voi: Literal["file", "none"
 
 def _decode(data: bytes, max_megapixels: float, voi: Literal["file", "none"]) -> Radiograph:
     # Here, not above: an archive without DICOM needs no pydicom.
-    from boneage_ray.decoding.dicom import age, colour, floats, gray, pixels, tags
+    from boneage_ray.decoding.dicom import age, colour, gray, pixels, tags, wide
     from boneage_ray.decoding.dicom.file import read_file
     from boneage_ray.decoding.dicom.layout import read_layout
 
@@ -50,8 +50,8 @@ def _decode(data: bytes, max_megapixels: float, voi: Literal["file", "none"]) ->
     layout = frame.layout
     if layout.photometric == "PALETTE COLOR":
         shown = gray.Shown(colour.from_palette(file, frame.pixels, layout), colour.COLOUR_FLAGS)
-    elif layout.floating:
-        shown = floats.from_floats(file, frame.pixels, layout, voi)
+    elif layout.wide:
+        shown = wide.from_wide(file, frame.pixels, layout, voi)
     elif layout.samples == 1:
         shown = gray.from_stored(file, frame.pixels, layout, voi)
     else:

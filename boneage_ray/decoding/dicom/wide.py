@@ -1,4 +1,4 @@
-"""Floating-point pixels (PS3.3 C.7.6.24 and C.7.6.25) become levels that gray.py maps like stored values."""
+"""Pixels of more than 16 bits, integers and floating point (PS3.3 C.7.6.24 and C.7.6.25), become levels that gray.py can map."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from boneage_ray.errors import InputProblem
 _TOP = 65535
 
 
-def from_floats(file: DicomFile, frame: npt.NDArray[Any], layout: PixelLayout, voi: Literal["file", "none"]) -> Shown:
-    """(rows, columns) floating-point values to gray, uint16: 65,535 equal steps from their least to their greatest value.
+def from_wide(file: DicomFile, frame: npt.NDArray[Any], layout: PixelLayout, voi: Literal["file", "none"]) -> Shown:
+    """(rows, columns) values to gray, uint16: 65,535 equal steps from the least to the greatest of them.
 
-    Values that are no finite number, and padding, are black. Flags: `float_converted`, and `values_not_finite` where there are
+    Values that are no finite number, and padding, are black. Flags: `levels_reduced`, and `values_not_finite` where there are
     such. Raises `InputProblem` unreadable where no value is finite.
     """
     low, high, not_finite = np.inf, -np.inf, False
@@ -41,7 +41,7 @@ def from_floats(file: DicomFile, frame: npt.NDArray[Any], layout: PixelLayout, v
     values = low + (high - low) * np.maximum(np.arange(_TOP + 1) - 1, 0) / (_TOP - 1)
     padding = np.arange(_TOP + 1) == 0
     shown = show(file, levels, Levels(values, padding, deep=True, signed=low < 0), layout.photometric, voi)
-    flags = ("float_converted", *(("values_not_finite",) if not_finite else ()))
+    flags = ("levels_reduced", *(("values_not_finite",) if not_finite else ()))
     return shown._replace(flags=(*shown.flags, *flags))
 
 
