@@ -195,6 +195,13 @@ def test_integers_of_thirty_two_bits_become_gray(kind, stored, encoding, tmp_pat
     assert np.abs(shown_by_dcmtk(data, tmp_path, "--min-max-window") - expected / 257).max() <= 1
 
 
+def test_integers_of_thirty_two_bits_in_big_endian_are_shown_in_two_ways_and_refused():
+    header = {"BitsAllocated": 32, "BitsStored": 32, "HighBit": 31, "PixelData": VALUES.astype(">u4").tobytes()}
+    found = refused(encode_dicom(HAND, DicomTags(5, extra=header), "explicit-big"))
+    assert found[0] == "unsupported_format"
+    assert "big endian" in found[1]
+
+
 def test_floats_that_are_no_numbers_are_black():
     values = VALUES.astype("<f4")
     values[:5] = np.nan

@@ -117,6 +117,9 @@ def _check_format(file: DicomFile, layout: PixelLayout) -> None:
         _check_floats(file, layout)
     elif layout.allocated not in (8, 16) and not (layout.allocated == 32 and layout.photometric in _GRAY[:2]):
         raise _unsupported(f"{layout.allocated} bits allocated")
+    elif layout.wide and file.big_endian:
+        # The standard has words of 16 bits (OW) here: pydicom and dcmtk show different pictures.
+        raise _unsupported(f"{layout.allocated} bits allocated in big endian")
     if layout.photometric not in _GRAY + _COLOUR:
         raise _unsupported("a photometric interpretation other than " + ", ".join((*_GRAY, *_COLOUR)))
     colour = layout.photometric in _COLOUR
