@@ -28,15 +28,16 @@ def shown_by_dcmtk(data, folder, *options):
         [dcmtk(syntax), *(options or ("+Wi", "1")), str(folder / "in.dcm"), str(folder / "out.pnm")],
         capture_output=True,
         text=True,
+        errors="replace",
         check=False,
     )
     assert said.returncode == 0, said.stderr
     return cv2.imread(str(folder / "out.pnm"), cv2.IMREAD_UNCHANGED)
 
 
-def by_dcmtk(program, data, folder):
+def by_dcmtk(program, data, folder, *options):
     """A file as one of dcmtk's programs (dcmcrle, dcmcjpeg, dcmcjpls) writes it again."""
     (folder / "plain.dcm").write_bytes(data)
     files = [str(folder / name) for name in ("plain.dcm", "packed.dcm")]
-    subprocess.run([dcmtk(program), *files], check=True, capture_output=True)
+    subprocess.run([dcmtk(program), *options, *files], check=True, capture_output=True)
     return (folder / "packed.dcm").read_bytes()

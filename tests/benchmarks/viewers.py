@@ -77,6 +77,7 @@ def by_dcmtk(path, folder):
             [program, "--min-max-window", "--no-overlays", str(path), str(out)],
             capture_output=True,
             text=True,
+            errors="replace",  # what a broken file makes dcmtk quote need not be text
             check=False,
             timeout=60,
         )

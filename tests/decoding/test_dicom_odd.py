@@ -66,6 +66,7 @@ def lut(keyword, first, entries, bits=16):
         lut("ModalityLUTSequence", 0, range(4096), bits=18),
         lut("ModalityLUTSequence", 0, []),
         lut("ModalityLUTSequence", 5000, range(4096)),  # all values of the image become its first entry
+        lut("ModalityLUTSequence", 0, range(256), bits=8),  # that of 8 bits: nearly all values become its last entry
     ],
 )
 def test_a_modality_lut_that_does_not_fit_is_left_out(damaged):
@@ -170,7 +171,7 @@ def float_file(values, **extra):
 def test_floating_point_pixels_become_gray(kind):
     values = (VALUES / 4095 - 0.25).astype(kind)  # -0.25 to 0.75
     radiograph = decode(float_file(values))
-    assert (radiograph.pixels.dtype, radiograph.flags) == (np.uint16, ("levels_reduced",))
+    assert (radiograph.pixels.dtype, radiograph.flags) == (np.uint16, ())
     low, high = int(VALUES.min()), int(VALUES.max())
     assert np.abs(radiograph.pixels - (VALUES.astype(float) - low) / (high - low) * 65535).max() <= 1.5
     windowed = decode(float_file(values, WindowCenter=0.25, WindowWidth=2.0, VOILUTFunction="LINEAR_EXACT"))
@@ -188,7 +189,7 @@ def test_integers_of_thirty_two_bits_become_gray(kind, stored, encoding, tmp_pat
     if encoding == "rle":
         data = by_dcmtk("dcmcrle", data, tmp_path)
     radiograph = decode(data)
-    assert radiograph.flags == ("levels_reduced",)
+    assert radiograph.flags == ()
     low, high = int(VALUES.min()), int(VALUES.max())
     expected = (VALUES.astype(float) - low) / (high - low) * 65535
     assert np.abs(radiograph.pixels - expected).max() <= 1.5
@@ -208,13 +209,71 @@ def test_floats_that_are_no_numbers_are_black():
     values[5:8] = np.inf
     values[8:10] = -9.0
     radiograph = decode(float_file(values, FloatPixelPaddingValue=-9.0))
-    assert radiograph.flags == ("levels_reduced", "values_not_finite")
+    assert radiograph.flags == ("values_not_finite",)
     assert not radiograph.pixels[:10].any()
     part = VALUES[10:].astype(float)
     assert np.abs(radiograph.pixels[10:] - (part - part.min()) / np.ptp(part) * 65535).max() <= 1.5
     assert refused(float_file(np.full_like(values, np.nan)))[0] == "unreadable"
     assert refused(float_file(values[:90]))[0] == "truncated"
     assert refused(float_file(values, BitsAllocated=16))[0] == "unsupported_format"
+
+
+def test_one_far_value_does_not_take_the_levels_of_all_others(tmp_path):
+    header = {"BitsAllocated": 32, "BitsStored": 32, "HighBit": 31}
+    far = VALUES.astype("<u4")
+    far[0, 0] = 0xFFFFFFFF
+    data = changed(encode_dicom(HAND, TAGS), **header, PixelData=far.tobytes())
+    radiograph = decode(data)
+    assert radiograph.flags == ()
+    off = np.abs(radiograph.pixels - FULL.astype(int))
+    assert off.ravel()[1:].max() <= 1
+    assert np.abs(shown_by_dcmtk(data, tmp_path) - radiograph.pixels / 257).max() <= 1
+    many = np.random.default_rng(0).permutation(300 * 400).reshape(300, 400).astype("<u4") * 30000
+    many[0, 0] = 0
+    data = changed(data, Rows=300, Columns=400, PixelData=many.tobytes(), WindowCenter=9e8, WindowWidth=1.8e9)
+    radiograph = decode(data, voi="none")
+    assert radiograph.flags == ("levels_reduced",)
+    assert np.abs(radiograph.pixels - many.astype(float) / many.max() * 65535).max() <= 2.5
+
+
+@pytest.mark.parametrize("kind", ["<i2", "<u4", "<i4"])
+@pytest.mark.parametrize("stored", [11, 10, 8])
+def test_one_rule_for_bits_above_the_stored_ones_also_of_signed_and_wide_words(kind, stored):
+    middle = 2048 if "i" in kind else 0
+    values = (VALUES.astype(np.int64) - middle).astype(kind)
+    size = values.itemsize * 8
+    header = {"BitsAllocated": size, "PixelRepresentation": int("i" in kind), "RescaleIntercept": middle}
+    whole = encode_dicom(HAND, DicomTags(5, bits=12, window=WINDOW, extra={**header, "PixelData": values.tobytes()}))
+    assert (decode(whole).flags, np.array_equal(decode(whole).pixels, FULL)) == ((), True)
+    radiograph = decode(changed(whole, BitsStored=stored, HighBit=stored - 1))
+    assert radiograph.flags == ("bits_stored_wrong",)
+    assert np.array_equal(radiograph.pixels, FULL)
+    # Old writers put their overlay above 12 bits without extending the sign.
+    beside = (values.astype(np.int64) & 0xFFF).astype(kind)
+    beside[30:50, 20:50] |= 0x1000
+    radiograph = decode(changed(whole, PixelData=beside.tobytes()))
+    assert radiograph.flags == ("bits_outside_stored",)
+    assert np.array_equal(radiograph.pixels, FULL)
+
+
+def test_values_without_a_picture_in_or_above_the_stored_bits_are_in_doubt():
+    noise = np.random.default_rng(2).integers(0, 65536, VALUES.shape).astype(np.uint16)
+    found = refused(
+        write_values(noise, DicomTags(1, bits=16, extra={"BitsStored": 8, "HighBit": 7}), "explicit-little")
+    )
+    assert found[0] == "unreadable"
+
+
+@pytest.mark.parametrize(("syntax", "codec"), [("jpeg2000", "jpeg2000"), ("jpeg-ls-near", "jpeg-ls")])
+def test_the_codestream_tells_whether_it_is_lossy(syntax, codec):
+    """A syntax that allows losses does not make them: bits beside the values of a lossless codestream are masked."""
+    text = np.zeros(VALUES.shape, np.uint16)
+    text[20:30, 10:60:7] = 0x8000
+    wide = DicomTags(5, bits=16, window=WINDOW, extra={"BitsStored": 12, "HighBit": 11})
+    lossless = write_values(VALUES | text, wide, "jpeg2000-lossless" if codec == "jpeg2000" else codec)
+    radiograph = decode(restated(lossless, syntax))
+    assert radiograph.flags == ("bits_outside_stored",)
+    assert np.array_equal(radiograph.pixels, FULL)
 
 
 def restated(data, encoding):
@@ -247,6 +306,57 @@ def test_pixels_that_prove_another_syntax_are_read(inside, stated):
     radiograph = decode(restated(data, stated))
     assert radiograph.flags == ("transfer_syntax_wrong",)
     assert np.array_equal(radiograph.pixels, FULL)
+
+
+@pytest.mark.parametrize("stated", ["explicit-little", "jpeg-ls", "jpeg2000"])
+def test_a_codestream_may_stand_without_items(stated):
+    whole = encode_dicom(HAND, TAGS, "jpeg-ls")
+    start = whole.index(b"\xe0\x7f\x10\0OB")
+    frame = whole[whole.index(b"\xff\xd8\xff") : -8]
+    bare = whole[: start + 8] + struct.pack("<I", len(frame)) + frame
+    radiograph = decode(restated(bare, stated))
+    assert radiograph.flags == ("transfer_syntax_wrong",)
+    assert np.array_equal(radiograph.pixels, FULL)
+    assert refused(restated(bare[:-50], stated))[0] == "truncated"
+
+
+def test_a_contradicted_byte_order_is_refused_and_a_data_set_that_is_not_deflated_is_read():
+    for inside, stated, said in (
+        ("explicit-little", "explicit-big", ("Explicit VR Big Endian", "little")),
+        ("explicit-big", "implicit-little", ("Implicit VR Little Endian", "big")),
+    ):
+        reason, message = refused(restated(encode_dicom(HAND, TAGS, inside), stated))
+        assert reason == "unreadable"
+        assert all(word in message for word in said)
+    radiograph = decode(restated(encode_dicom(HAND, TAGS), "deflated"))
+    assert radiograph.flags == ("transfer_syntax_wrong",)
+    assert np.array_equal(radiograph.pixels, FULL)
+
+
+def test_a_jpeg_that_says_another_colour_space_than_the_header_is_read_as_it_says(tmp_path):
+    """Writers that convert to Y Cb Cr often leave RGB in the header: read so, a gray hand would lose most of its contrast."""
+    gray = np.repeat(HAND[..., None], 3, -1)
+    header = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    plain = colour_file(gray, **header)
+    plain = changed(plain, PixelData=gray.tobytes())
+    for options, photometric in ((("+eb",), "RGB"), (("+eb", "+cr"), "YBR_FULL")):
+        right = by_dcmtk("dcmcjpeg", plain, tmp_path, *options)
+        wrong = decode(changed(right, PhotometricInterpretation=photometric))
+        assert decode(right).flags == ("colour_converted",)
+        assert wrong.flags == ("colour_converted", "colour_space_wrong")
+        assert np.array_equal(wrong.pixels, decode(right).pixels)
+        assert np.abs(wrong.pixels.astype(float) - HAND).mean() < 3
+
+
+def test_colour_whose_planes_are_not_known_is_refused():
+    reason, message = refused(changed(colour_file(DEEP), PlanarConfiguration=2))
+    assert (reason, "PlanarConfiguration" in message) == ("unreadable", True)
+
+
+def test_luminance_of_sixteen_bits_is_the_first_sample_of_four_by_two():
+    halved = np.stack([VALUES[:, 0:76:2], VALUES[:, 1:76:2], VALUES[:, 0:76:2] * 0, VALUES[:, 0:76:2] * 0], -1) * 16
+    data = colour_file(halved, Columns=76, PhotometricInterpretation="YBR_FULL_422")
+    assert np.abs(decode(data).pixels - VALUES[:, :76].astype(int) * 16).max() <= 1
 
 
 def test_pixels_that_prove_nothing_are_refused_and_both_are_said():

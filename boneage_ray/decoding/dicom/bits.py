@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
+from boneage_ray.decoding.dicom.codestream import Codestream
 from boneage_ray.decoding.dicom.layout import PixelLayout
+from boneage_ray.decoding.lookup import row_blocks
 from boneage_ray.errors import InputProblem
 
 _OVERSHOOT = 1.25  # lossy coding exceeds the range by no more than this
@@ -28,25 +30,29 @@ _OVERSHOOT = 1.25  # lossy coding exceeds the range by no more than this
 # bits that are set beside the values, 0.13 to 0.9 for values that outgrow BitsStored by 1 to 4 bits (sharp edges make it low).
 _BESIDE, _A_PART = 0.05, 0.15
 _FEW = 0.05
+_ROUGH = 0.2  # of the stored range: no picture where the higher bits change; random values differ by a third
 _OVERLAYS, _BIT_POSITION = range(0x6000, 0x6020, 2), 0x0102
 
 
 def from_codestream(
-    pixels: npt.NDArray[Any], layout: PixelLayout, precision: int, lossy: bool, tags: Dataset
+    pixels: npt.NDArray[Any], layout: PixelLayout, header: Codestream, lossy: bool, tags: Dataset
 ) -> tuple[npt.NDArray[Any], PixelLayout, tuple[str, ...]]:
     """Bit patterns of the stored values, the corrected layout, and flags.
 
-    `pixels`: as decoded, of `precision` bits. Lossy coding overshoots: its values are clipped, those of lossless coding masked.
-    Raises `InputProblem` unreadable where nothing tells what the bits above the stored ones are.
+    `pixels`: as decoded, of the precision of `header`. `lossy`: they may be coded with losses, by the header or the transfer
+    syntax. Lossy coding overshoots: its values are clipped, those of lossless coding masked. What lies beside the values does not
+    survive it: of a lossy codestream all bits are values. Raises `InputProblem` unreadable where nothing tells what the bits
+    above the stored ones are.
     """
-    flags: tuple[str, ...] = ()
-    if not _fits(pixels, layout, precision, _OVERSHOOT if lossy else 1.0) and not _has_overlays(tags):
-        above = not layout.shift and precision >= layout.stored
-        if above and not lossy and not _belong(pixels, layout, precision):
-            flags = ("bits_outside_stored",)
-        else:
-            layout, flags = replace(layout, stored=precision, shift=0), ("bits_stored_wrong",)
-    return (_clipped if lossy else masked)(pixels, layout), layout, flags
+    if _fits(pixels, layout, header.precision, _OVERSHOOT if lossy else 1.0):
+        return (_clipped if lossy else masked)(pixels, layout), layout, ()
+    if _has_overlays(tags):
+        return (masked if header.lossless else _clipped)(pixels, layout), layout, ()
+    above = not layout.shift and header.precision >= layout.stored
+    if above and header.lossless and not _belong(pixels, layout, header.precision):
+        return masked(pixels, layout), layout, ("bits_outside_stored",)
+    layout = replace(layout, stored=header.precision, shift=0)
+    return (_clipped if lossy else masked)(pixels, layout), layout, ("bits_stored_wrong",)
 
 
 def from_words(
@@ -64,30 +70,44 @@ def from_words(
 def _belong(pixels: npt.NDArray[Any], layout: PixelLayout, precision: int) -> bool:
     """Whether the bits above the stored ones are a part of the values, not something else beside them.
 
-    `pixels`: words of `precision` bits, the lowest one stored. Looks at neighbours in a row that differ in these bits. Raises
-    `InputProblem` unreadable where they tell neither.
+    `pixels`: words of `precision` bits, the lowest one stored. Looks at neighbours in a row between which these bits change what
+    is left of the value without them. Raises `InputProblem` unreadable where they tell neither.
     """
     words = _unsigned(pixels)
-    if words.ndim == 3:
-        words = np.moveaxis(words, -1, 0)
-    top = (1 << layout.stored) - 1
-    higher = words & ((1 << precision) - 1) & ~words.dtype.type(top)
-    changes = np.nonzero(higher[..., 1:] != higher[..., :-1])
-    if not changes[0].size:
+    planes = np.moveaxis(words, -1, 0) if words.ndim == 3 else words[None]
+    parts = [_changes(plane[rows], layout, precision) for plane in planes for rows in row_blocks(plane)]
+    whole, rest, higher = (np.abs(np.concatenate(part)) for part in zip(*parts, strict=True))
+    if not higher.size:
         return False  # the same everywhere, or below the stored bits
-    step = max(1, changes[0].size >> 16)
-    left = tuple(axis[::step] for axis in changes)
-    right = (*left[:-1], left[-1] + 1)
-    whole = _apart(words, left, right, precision if layout.signed else 0)
-    rest = _apart(words & words.dtype.type(top), left, right, layout.stored if layout.signed else 0)
-    step_by_step = _apart(higher, left, right, 0) == top + 1
-    if step_by_step.mean() < _FEW:
-        return False  # a value passes through all of its levels
+    step_by_step = higher == 1 << layout.stored
+    if step_by_step.mean() < _FEW:  # a value passes through all of its levels
+        if rest.mean() > _ROUGH * (1 << layout.stored):
+            raise _doubtful(layout)
+        return False
     smooth = float((whole < rest)[step_by_step].mean())
     if _BESIDE < smooth < _A_PART:
-        message = f"values of more than {layout.stored} bits: BitsStored is wrong, or other data lie above them"
-        raise InputProblem("decode", "unreadable", message)
+        raise _doubtful(layout)
     return smooth >= _A_PART
+
+
+def _changes(words: npt.NDArray[Any], layout: PixelLayout, precision: int) -> tuple[npt.NDArray[np.int64], ...]:
+    """Differences of neighbours of the words, of their stored bits, and of what is above these, where the last is not zero."""
+    whole, rest = (_with_sign(words, bits, layout.signed) for bits in (precision, layout.stored))
+    higher = np.diff(whole - rest)
+    changed = higher != 0
+    step = max(1, int(changed.sum()) >> 12)
+    return tuple(each[changed][::step] for each in (np.diff(whole), np.diff(rest), higher))
+
+
+def _with_sign(words: npt.NDArray[Any], bits: int, signed: bool) -> npt.NDArray[np.int64]:
+    """The values of the lowest bits of words."""
+    values = words.astype(np.int64) & ((1 << bits) - 1)
+    return values - ((values >> (bits - 1) & 1) << bits) if signed else values
+
+
+def _doubtful(layout: PixelLayout) -> InputProblem:
+    message = f"values of more than {layout.stored} bits: BitsStored is wrong, or other data lie above them"
+    return InputProblem("decode", "unreadable", message)
 
 
 def _apart(words: npt.NDArray[Any], left: tuple[Any, ...], right: tuple[Any, ...], sign: int) -> npt.NDArray[np.int64]:
@@ -118,9 +138,10 @@ def _fits(pixels: npt.NDArray[Any], layout: PixelLayout, precision: int, toleran
     return bool(signed.min() >= -half and signed.max() <= half - 1)
 
 
-def _sign_extended(pixels: npt.NDArray[Any], precision: int) -> npt.NDArray[np.int16]:
-    room = 16 - precision
-    return np.asarray((pixels.astype(np.uint16) << room).view(np.int16) >> room)
+def _sign_extended(pixels: npt.NDArray[Any], precision: int) -> npt.NDArray[Any]:
+    size = 32 if precision > 16 else 16
+    room = size - precision
+    return np.asarray((pixels.astype(f"u{size // 8}") << room).view(f"i{size // 8}") >> room)
 
 
 def _has_overlays(tags: Dataset) -> bool:
@@ -146,11 +167,9 @@ def _clipped(pixels: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[Any]:
     return pixels if top >= np.iinfo(pixels.dtype).max else np.minimum(pixels, pixels.dtype.type(top))
 
 
-def wide_values(pixels: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[Any]:
-    """The values of words of 32 bits: the stored bits, sign taken."""
-    room = layout.allocated - layout.stored
-    words = pixels.astype(np.uint32, copy=False) << np.uint32(room - layout.shift)
-    return (words.view(np.int32) if layout.signed else words) >> room
+def wide_values(patterns: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[Any]:
+    """The values of bit patterns in words of 32 bits."""
+    return _sign_extended(patterns, layout.stored) if layout.signed else patterns
 
 
 def _unsigned(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -53,12 +53,16 @@ class PixelElement:
 
 @dataclass(frozen=True)
 class DicomFile:
-    """Elements before the pixels, the transfer syntax (empty: not stated and encapsulated), the pixel data, and flags."""
+    """Elements before the pixels, the transfer syntax (empty: not stated and encapsulated), the pixel data, and flags.
+
+    `broken`: the tags of elements that were left out because they cannot be read.
+    """
 
     tags: Dataset
     syntax: str
     pixel: PixelElement
     flags: tuple[str, ...] = ()
+    broken: frozenset[int] = frozenset()
 
     @property
     def big_endian(self) -> bool:
@@ -70,27 +74,36 @@ def read_file(data: bytes, max_megapixels: float) -> DicomFile:
     """Parse one file. Raises `InputProblem` for what holds no pixels, is cut off, or inflates beyond all measure.
 
     Flags: `bytes_after_end` (they follow the end of a deflated data set, such as the checksum of gzip), `element_unreadable` (an
-    element before the pixels was left out because it cannot be read).
+    element before the pixels was left out because it cannot be read), `transfer_syntax_wrong` (stated as deflated and is not).
     """
     at = PREAMBLE_LENGTH + 4 if data[PREAMBLE_LENGTH : PREAMBLE_LENGTH + 4] == PREFIX else 0
     meta = dict(_meta_elements(data, at))
     at = max((end for _, end in meta.values()), default=at)
     stated = _uid(meta[_SYNTAX][0]) if _SYNTAX in meta else ""
     media_class = _uid(meta[_MEDIA_CLASS][0]) if _MEDIA_CLASS in meta else ""
-    syntax = stated or _WITHOUT_META[first_element(data, at)]
+    written = first_element(data, at)
+    syntax = stated or _WITHOUT_META[written]
     flags: tuple[str, ...] = ()
+    if syntax == DEFLATED and written in ("explicit", "implicit"):
+        syntax, flags = _WITHOUT_META[written], ("transfer_syntax_wrong",)
     if syntax == DEFLATED:
         data, surplus = _inflate(memoryview(data)[at:], max_megapixels)
         at, flags = 0, ("bytes_after_end",) if surplus else ()
+    elif written and (written == "big") != (syntax == EXPLICIT_BIG):
+        order = "big" if written == "big" else "little"
+        message = f"the file states {name_of(syntax)}, but its elements are in {order} endian: the order of its pixels is unknown"
+        raise InputProblem("decode", "unreadable", message)
+    broken: frozenset[int] = frozenset()
     try:
         tags, pixel, cut = _parse(data, at, syntax)
     except BROKEN:
-        tags, pixel, cut = _parse(_without_broken(data, at, syntax), 0, syntax)
+        kept, broken = _without_broken(data, at, syntax)
+        tags, pixel, cut = _parse(kept, 0, syntax)
         flags = (*flags, "element_unreadable")
     if pixel is None:
         raise _no_pixels(tags, media_class, cut)
     encapsulated_anyhow = not stated and pixel.length is None
-    return DicomFile(tags, "" if encapsulated_anyhow else syntax, pixel, flags)
+    return DicomFile(tags, "" if encapsulated_anyhow else syntax, pixel, flags, broken)
 
 
 def name_of(uid: str) -> str:
@@ -156,12 +169,12 @@ def _parse(data: bytes, at: int, syntax: str) -> tuple[Dataset, PixelElement | N
     return tags, PixelElement(keyword_for_tag(tag), vr, view[start:end], declared, view[end:]), False
 
 
-def _without_broken(data: bytes, at: int, syntax: str) -> bytes:
-    """The data set from `at` on without the elements before the pixels that pydicom cannot read.
+def _without_broken(data: bytes, at: int, syntax: str) -> tuple[bytes, frozenset[int]]:
+    """The data set from `at` on without the elements before the pixels that pydicom cannot read, and the tags of these.
 
     A NUL in SpecificCharacterSet, for one, ends its reading; such an element says nothing about the pixels.
     """
-    whole, kept = memoryview(data), list[memoryview]()
+    whole, kept, broken = memoryview(data), list[memoryview](), set[int]()
     coding = Coding(">" if syntax == EXPLICIT_BIG else "<", syntax == IMPLICIT_LITTLE)
     try:
         while at < len(data):
@@ -172,11 +185,11 @@ def _without_broken(data: bytes, at: int, syntax: str) -> bytes:
                 read_dataset(io.BytesIO(whole[at:end]), coding.implicit, coding.order == "<")
                 kept.append(whole[at:end])
             except BROKEN:
-                pass
+                broken.add(tag)
             at = end
     except NoElementError:  # the pixels, which may be cut off, or damage: what is left tells
         pass
-    return b"".join((*kept, whole[at:]))
+    return b"".join((*kept, whole[at:])), frozenset(broken)
 
 
 def _inflate(packed: memoryview, max_megapixels: float) -> tuple[bytes, bool]:

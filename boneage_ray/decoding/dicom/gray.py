@@ -14,8 +14,9 @@ and invert once where both are present. Padding pixels are black and are left ou
 
 Flags: `voi_unusable` (the file's VOI is invalid or leaves one gray level: all levels were kept), `voi_clips` (it would ruin the
 picture, clipping.py: all levels were kept), `rescale_unusable` (slope or intercept are invalid: 1 and 0 are used),
-`modality_lut_unusable` (the Modality LUT is damaged or leaves one gray level: neither it nor the VOI, which is made for its
-values, is used), `polarity_unclear` (photometric interpretation and presentation shape contradict each other).
+`modality_lut_unusable` (the Modality LUT is damaged, leaves one gray level, or is made for other values, as clipping.py finds:
+neither it nor the VOI, which is made for its values, is used), `polarity_unclear` (photometric interpretation and presentation
+shape contradict each other).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from boneage_ray.decoding.lookup import look_up, row_blocks
 
 Table = npt.NDArray[np.float64]
 _WITHOUT_LUT = ("modality_lut_unusable",)
+_MODALITY_LUT = 0x00283000
 _NARROWEST = 1e-12  # width of a window
 # Share of a picture's differences that a VOI may clip (clipping.py). Measured: the windows of 21 public radiographs (CR, DX, RG,
 # 9 different pictures) clip 0 to 0.033, windows that do not fit a hand's 12 bits 0.5 to 1. Of four hands under 26 windows each,
@@ -79,7 +81,8 @@ def show(
     """(rows, columns) bit patterns with the meaning of `levels` to gray."""
     used = _present(frame, len(levels.values)) & ~levels.padding
     modality, flags = modality_values(file.tags, levels.values, file.big_endian)
-    if "ModalityLUTSequence" in file.tags and _flattens(modality[used], levels.values[used]):
+    lut = "ModalityLUTSequence" in file.tags and flags != _WITHOUT_LUT
+    if _MODALITY_LUT in file.broken or (lut and _lut_ruins(file, frame, modality, levels)):
         modality, flags = levels.values, _WITHOUT_LUT
     top = 65535 if levels.deep else 255
     gray = full = _full_range(modality, modality[used] if levels.deep else modality)
@@ -226,6 +229,18 @@ def _present(frame: npt.NDArray[Any], count: int) -> npt.NDArray[np.bool_]:
 def _flattens(gray: Table, modality: Table) -> bool:
     """Whether gray is one level where the image has more."""
     return bool(gray.size and np.ptp(gray) == 0 and np.ptp(modality) > 0)
+
+
+def _lut_ruins(file: DicomFile, frame: npt.NDArray[Any], modality: Table, levels: Levels) -> bool:
+    """Whether a Modality LUT leaves one gray level, or is for other values: it begins or ends within what is to be seen."""
+    item, values = file.tags["ModalityLUTSequence"][0], levels.values
+    used = _present(frame, len(values)) & ~levels.padding
+    table = lookup_table(words(item, "LUTDescriptor", file.big_endian), item, "LUTData", file.big_endian)
+    if table is None or _flattens(modality[used], values[used]):
+        return True
+    first = signed_first(table[1], bool(values.min() < 0))
+    mapped = np.clip((values - first) / max(len(table[0]) - 1, 1), 0, 1)
+    return clipped_share(frame, values, mapped, levels.padding) > MOST_CLIPPED
 
 
 def _full_range(values: Table, counted: Table) -> Table:

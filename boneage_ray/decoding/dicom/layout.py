@@ -77,7 +77,7 @@ def read_layout(file: DicomFile, max_megapixels: float) -> PixelLayout:
         stored=stored,
         shift=(stored - 1 if high is None else high) + 1 - stored,
         signed=floating or required(tags, "PixelRepresentation", least=0) == 1,
-        planar=header_whole(tags, "PlanarConfiguration") == 1,
+        planar=_planar(tags),
         floating=floating,
     )
     _check_syntax(file)
@@ -100,6 +100,14 @@ def required(tags: Dataset, keyword: str, least: int = 1) -> int:
     if value is None or value < least:
         raise _missing(keyword)
     return value
+
+
+def _planar(tags: Dataset) -> bool:
+    """Whether the samples of colour lie in planes, which only this element tells. Raises `InputProblem` where it is unusable."""
+    value = header_whole(tags, "PlanarConfiguration")
+    if value not in (None, 0, 1) or (value is None and tags.get("PlanarConfiguration") is not None):
+        raise InputProblem("decode", "unreadable", "the DICOM header has an unusable PlanarConfiguration")
+    return value == 1
 
 
 def _missing(keyword: str) -> InputProblem:
@@ -125,8 +133,6 @@ def _check_format(file: DicomFile, layout: PixelLayout) -> None:
     colour = layout.photometric in _COLOUR
     if layout.samples != (3 if colour else 1) or (colour and layout.allocated == 16 and layout.signed):
         raise _unsupported(f"{layout.photometric} of {layout.samples} samples with {layout.allocated} bits")
-    if layout.photometric == "YBR_FULL_422" and layout.allocated > 8:
-        raise _unsupported(f"{layout.photometric} of {layout.allocated} bits")
     if layout.shift < 0 or layout.shift + layout.stored > layout.allocated:
         message = f"impossible header: {layout.stored} bits stored, {layout.allocated} allocated, or a wrong HighBit"
         raise InputProblem("decode", "unreadable", message)
