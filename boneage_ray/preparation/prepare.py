@@ -76,7 +76,8 @@ class PreparedImage:
     `pixels`: (size, size) uint8. `to_original`: (s, tx, ty), x_original = s * x + tx, y_original = s * y + ty.
     `original_size`: (height, width) of the decoded image. `pixel_sha256`: of its pixels, equal for exact copies in another file
     format. `flags`: soft warnings of file, gate and steps. `source`: the metadata of the file, with the prepared pixels.
-    `mask`: (size, size) uint8 0/1 in the geometry of `pixels`, if the configuration needs one.
+    `mask`: (size, size) uint8 0/1 in the geometry of `pixels`, if the configuration needs one. `pixel_gate`: whether the gate of the
+    bundle may reject it.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -86,6 +87,7 @@ class PreparedImage:
     flags: tuple[str, ...]
     source: Radiograph
     mask: npt.NDArray[np.uint8] | None = None
+    pixel_gate: bool = True
 
 
 def prepare_image(data: bytes, config: ImageConfig, mask_data: bytes | None = None) -> PreparedImage:
@@ -128,6 +130,7 @@ def prepare_radiograph(radiograph: Radiograph, config: ImageConfig, mask_data: b
         # The original pixels may be a hundred times larger, and many prepared images wait for a GPU at the same time.
         source=replace(radiograph, pixels=image),
         mask=mask,
+        pixel_gate=config.quality.pixel_gate,
     )
 
 
