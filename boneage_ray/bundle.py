@@ -1,8 +1,8 @@
 """The model bundle on disk or S3: weights, recipe, metrics and a model card, all hashed, none pickled.
 
 `MODEL/weights.safetensors recipe.json calibration.json metrics.json MODEL_CARD.md`, for a recipe with a blend also `trees.json`
-(XGBoost's own format), for one with a gate by pixels `gate.json` (models/pixel_gate.py), and `manifest.json` with the SHA-256 of each. The manifest is written last; without it a folder is not
-a bundle. `model_sha256` is the hash of the manifest.
+(XGBoost's own format), for one with a gate by pixels `gate.json` (models/pixel_gate.py), and `manifest.json` with the SHA-256 of
+each. The manifest is written last; without it a folder is not a bundle. `model_sha256` is the hash of the manifest.
 """
 
 from __future__ import annotations

@@ -177,6 +177,8 @@ def score(
     voi: options.VoiOption = None,
     header_gate: options.HeaderGateOption = None,
     coverage: options.CoverageOption = None,
+    pixel_gate: options.PixelGateOption = None,
+    two_hands: options.TwoHandsOption = None,
     overwrite: options.OverwriteOption = False,
     strict: options.StrictOption = False,
     json: options.JsonOption = False,
@@ -201,6 +203,8 @@ def score(
         voi,
         header_gate,
         coverage,
+        pixel_gate,
+        two_hands,
     )
     _execute("score", pipeline.score, arguments, json, debug)
 
@@ -214,13 +218,17 @@ def explain(
     pixel_spacing_mm: options.SpacingOption = None,
     voi: options.VoiOption = None,
     header_gate: options.HeaderGateOption = None,
+    pixel_gate: options.PixelGateOption = None,
+    two_hands: options.TwoHandsOption = None,
     json: options.JsonOption = False,
     debug: options.DebugOption = False,
 ) -> None:
     """One radiograph -> a picture that explains its result: landmarks and lines, a mask's outline, or Grad-CAM."""
     from boneage_ray.commands import explain as command
 
-    arguments = command.ExplainArguments(image, model, out, sex, pixel_spacing_mm, voi, header_gate)
+    arguments = command.ExplainArguments(
+        image, model, out, sex, pixel_spacing_mm, voi, header_gate, pixel_gate, two_hands
+    )
     _execute("explain", command.explain, arguments, json, debug)
 
 
@@ -248,12 +256,14 @@ def serve(
     voi: options.VoiOption = None,
     header_gate: options.HeaderGateOption = None,
     coverage: options.CoverageOption = None,
+    pixel_gate: options.PixelGateOption = None,
+    two_hands: options.TwoHandsOption = None,
     debug: options.DebugOption = False,
 ) -> None:
     """Answer single requests over HTTP: POST /v1/predict."""
     from boneage_ray.commands import service
 
-    arguments = service.ServeArguments(model, host, port, runtime, voi, header_gate, coverage)
+    arguments = service.ServeArguments(model, host, port, runtime, voi, header_gate, coverage, pixel_gate, two_hands)
     _execute("serve", service.serve, arguments, False, debug)
 
 

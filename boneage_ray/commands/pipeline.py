@@ -255,6 +255,8 @@ class ScoreArguments:
     voi: str | None = None
     header_gate: bool | None = None
     coverage: float | None = None
+    pixel_gate: bool | None = None
+    two_hands: str | None = None
 
 
 def score(run: Run, arguments: ScoreArguments) -> None:
@@ -265,7 +267,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     from boneage_ray.scoring.score import ScoreOptions, problems, score_archive
 
     sex, runtime = known_sex(arguments.sex), check_runtime(arguments.runtime, arguments.gpu)
-    reading = known_reading(arguments.voi, arguments.header_gate)
+    reading = known_reading(arguments.voi, arguments.header_gate, arguments.pixel_gate, arguments.two_hands)
     source, model, out = (
         storage.absolute(arguments.source),
         model_places(arguments.model),

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from boneage_ray.errors import UsageError
 
 Floats = NDArray[np.float64]
-RIDGE = 0.1  # of standardised features
+RIDGE = 0.03  # of standardised features
 REACH = 8.0  # standard deviations: what lies farther out is clipped, so that one feature never decides
-LOST = 0.005  # share of the held-out known pictures that lies below the limit
+LOST = 0.0075  # share of the held-out known pictures that lies below the limit
 FAR = 4.0  # standard deviations below their mean, where fewer than 200 of them show how far they reach
 ENOUGH_KNOWN, ENOUGH_HELD_OUT = 60, 30
 _ARRAYS, _DIGITS = ("mean", "scale", "weight"), 6

@@ -24,7 +24,7 @@ _LETTERS = [chr(code) for code in (*range(97, 123), *range(97, 123), *range(48, 
 def no_hand(kind: str, seed: int) -> Image:
     """One picture (H, W) uint8 of a kind in `KINDS`; equal arguments give equal pixels."""
     rng = np.random.default_rng([seed, tuple(KINDS).index(kind)])
-    height, width = (int(side) for side in rng.integers(*_SIDES, 2))
+    height, width = (int(side) for side in rng.integers(_SIDES[0], _SIDES[1], 2))
     return KINDS[kind](rng, height, width)
 
 
@@ -45,7 +45,7 @@ def _text(rng: np.random.Generator, h: int, w: int) -> Image:
     scale, y = rng.uniform(0.4, 1.4), 0
     while y < 2 * h:
         y += int(scale * rng.uniform(26, 40))
-        line = "".join(rng.choice(_LETTERS, int(rng.integers(3, max(4, 2 * w / (scale * 12))))))
+        line = "".join(rng.choice(_LETTERS, int(rng.integers(3, max(4, int(2 * w / (scale * 12)))))))
         place = (int(rng.uniform(0.03, 0.15) * 2 * w), y)
         face, gray = int(rng.choice([0, 2, 3, 4])), 235 if dark else 10
         cv2.putText(page, line, place, face, scale, gray, max(1, int(scale * 2)), cv2.LINE_AA)
@@ -169,7 +169,7 @@ def _grain(rng: np.random.Generator, h: int, w: int, most: float) -> Floats:
 
 
 def _gray(picture: Any) -> Image:  # noqa: ANN401  OpenCV's arrays
-    return np.clip(np.rint(np.asarray(picture) * 255), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(np.asarray(picture) * 255), 0, 255), np.uint8)
 
 
 KINDS: dict[str, Callable[[np.random.Generator, int, int], Image]] = {

@@ -77,7 +77,7 @@ class Ensemble:
         self.batch_size = min(predictor.batch_size for predictor in self.predictors)
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> Columns:
-        """What the task makes of the columns of all members (`Task.combine`), with intervals, and `unlike` of those with a gate."""
+        """What the task makes of all members (`Task.combine`), with intervals, and `unlike` of those with a gate."""
         if not columns["sex"]:
             return {}
         answers = [
