@@ -30,7 +30,7 @@ PROMISED = {
     "calibrate": ["--model", "--data", "--out", "--site", "--split", "--coverage", "--max-mae"],
     "score": ["--model", "--out", "--metadata", "--sex", "--pixel-spacing-mm", "--strict", "--overwrite"],
     "ensemble": ["--model", "--out", "--name", "--overwrite"],
-    "explain": ["--model", "--out", "--sex", "--pixel-spacing-mm", "--voi", "--no-header-gate"],
+    "explain": ["--model", "--out", "--sex", "--pixel-spacing-mm", "--voi", "--no-header-gate", "--no-pixel-gate", "--two-hands"],
     "serve": ["--model", "--host", "--port"],
     "submit": ["--address", "--follow", "--pass-env", "--dry-run", "--kuberay"],
     "phantoms": ["--kind", "--count", "--out", "--bad", "--dicom", "--masks", "--seed", "--size"],
