@@ -13,7 +13,7 @@ from boneage_ray.preparation.quality import rejection
 
 TwoHands = Literal["reject", "left"]
 # As shares of the picture: two hands side by side need this width, and each this height; they are about equally high, and
-# between them is a gap. None of 950 single hands is taken for two (tests/benchmarks/pixel_gate.py).
+# between them is a gap. None of 950 single hands is taken for two (docs/measured.md).
 _WIDTH, _HEIGHT, _EQUAL, _GAP = 0.9, 0.4, 0.7, 0.004
 
 

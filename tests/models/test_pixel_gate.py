@@ -23,7 +23,9 @@ def test_the_likeness_is_a_weighted_sum_of_clipped_standardised_features():
     features = np.array([[2.0, 3.0, 77.0], [1000.0, 1000.0, -5.0]])  # the third is of the sex
     assert GATE.likeness(features) == pytest.approx([0.1, -1.9])
     assert GATE.unlike(features)[0] is None
-    assert GATE.unlike(features)[1].startswith("unlike the radiographs that the model learnt from: likeness -1.90, where 1")
+    assert GATE.unlike(features)[1].startswith(
+        "unlike the radiographs that the model learnt from: likeness -1.90, where 1"
+    )
 
 
 def test_the_limit_is_a_quantile_of_held_out_pictures_or_far_below_few():
