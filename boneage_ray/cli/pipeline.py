@@ -1,77 +1,13 @@
-"""The `boneage` commands with their flags. Heavy imports wait until a command runs."""
+"""Commands of the pipeline: from an archive to a model, to results and to a service."""
 
 from __future__ import annotations
 
-import os
-import shlex
-import sys
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from boneage_ray import __version__
+from boneage_ray.cli.app import app, run_command
 from boneage_ray.commands import options
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Skeletal maturity from radiographs on Ray: train, evaluate, score archives, serve. For research, not a medical device.",
-)
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
-        typer.echo(__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def _common(
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    """Options before the command."""
-
-
-@app.command()
-def demo(
-    out: Annotated[str, typer.Option("--out", help="Folder for the whole tree.")] = "demo",
-    overwrite: options.OverwriteOption = False,
-    json: options.JsonOption = False,
-    debug: options.DebugOption = False,
-) -> None:
-    """Phantoms -> prepare -> train -> evaluate -> score -> report: no data, no network, no GPU."""
-    from boneage_ray.commands import demo as command
-
-    _execute("demo", command.demo, command.DemoArguments(out, overwrite), json, debug)
-
-
-@app.command()
-def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe in full (TOML).")] = None,
-    json: options.JsonOption = False,
-    debug: options.DebugOption = False,
-) -> None:
-    """List the recipes, one line each; with NAME, print one recipe."""
-    from boneage_ray.commands import tools
-
-    _execute("recipes", tools.recipes, name, json, debug)
-
-
-@app.command()
-def models(
-    name: Annotated[str | None, typer.Argument(help="Tell all of this one.")] = None,
-    json: options.JsonOption = False,
-    debug: options.DebugOption = False,
-) -> None:
-    """The built-in models, one line each; with NAME, its errors with their commands, size, terms and hash."""
-    from boneage_ray.commands import models as command
-
-    _execute("models", command.models, name, json, debug)
 
 
 @app.command()
@@ -93,7 +29,7 @@ def prepare(
     from boneage_ray.commands import pipeline
 
     arguments = pipeline.PrepareArguments(source, recipe, out, labels, split, set_, overwrite, strict, column, value)
-    _execute("prepare", pipeline.prepare, arguments, json, debug)
+    run_command("prepare", pipeline.prepare, arguments, json, debug)
 
 
 @app.command()
@@ -117,7 +53,7 @@ def train(
 
     names = (*(["wandb"] if wandb else []), *track)
     arguments = pipeline.TrainArguments(recipe, data, out, pretrain_data, workers, gpu, set_, resume, overwrite, names)
-    _execute("train", pipeline.train, arguments, json, debug)
+    run_command("train", pipeline.train, arguments, json, debug)
 
 
 @app.command()
@@ -138,7 +74,7 @@ def evaluate(
     from boneage_ray.commands import pipeline
 
     arguments = pipeline.EvaluateArguments(model, data, out, split, gpu, overwrite, max_mae, open_test, coverage)
-    _execute("evaluate", pipeline.evaluate, arguments, json, debug)
+    run_command("evaluate", pipeline.evaluate, arguments, json, debug)
 
 
 @app.command()
@@ -159,7 +95,7 @@ def calibrate(
     from boneage_ray.commands import calibrate as command
 
     arguments = command.CalibrateArguments(model, data, out, site, split, coverage, gpu, overwrite, max_mae)
-    _execute("calibrate", command.calibrate, arguments, json, debug)
+    run_command("calibrate", command.calibrate, arguments, json, debug)
 
 
 @app.command()
@@ -206,7 +142,7 @@ def score(
         pixel_gate,
         two_hands,
     )
-    _execute("score", pipeline.score, arguments, json, debug)
+    run_command("score", pipeline.score, arguments, json, debug)
 
 
 @app.command()
@@ -229,7 +165,7 @@ def explain(
     arguments = command.ExplainArguments(
         image, model, out, sex, pixel_spacing_mm, voi, header_gate, pixel_gate, two_hands
     )
-    _execute("explain", command.explain, arguments, json, debug)
+    run_command("explain", command.explain, arguments, json, debug)
 
 
 @app.command()
@@ -244,7 +180,7 @@ def ensemble(
     """Several bundles -> one bundle that predicts their mean and spread."""
     from boneage_ray.commands import ensemble as command
 
-    _execute("ensemble", command.join_models, command.EnsembleArguments(model, out, name, overwrite), json, debug)
+    run_command("ensemble", command.join_models, command.EnsembleArguments(model, out, name, overwrite), json, debug)
 
 
 @app.command()
@@ -264,93 +200,4 @@ def serve(
     from boneage_ray.commands import service
 
     arguments = service.ServeArguments(model, host, port, runtime, voi, header_gate, coverage, pixel_gate, two_hands)
-    _execute("serve", service.serve, arguments, False, debug)
-
-
-@app.command()
-def submit(
-    job: Annotated[str, typer.Argument(help="Job spec (YAML), see jobs/.")],
-    address: Annotated[str | None, typer.Option("--address", help="Ray dashboard, e.g. http://head:8265.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Show the log; exit as the job does.")] = False,
-    pass_env: options.PassEnvOption = [],  # noqa: B006  typer copies it
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the request.")] = False,
-    kuberay: Annotated[bool, typer.Option("--kuberay", help="Only print a RayJob for Kubernetes.")] = False,
-    json: options.JsonOption = False,
-    debug: options.DebugOption = False,
-) -> None:
-    """Submit a job to a Ray cluster (Ray Jobs API)."""
-    from boneage_ray.commands import submit as command
-
-    arguments = command.SubmitArguments(job, address, follow, check_words, tuple(pass_env), dry_run, kuberay)
-    _execute("submit", command.submit, arguments, json, debug)
-
-
-@app.command()
-def phantoms(
-    out: options.OutOption,
-    kind: Annotated[str, typer.Option("--kind", help="hand or cephalogram.")] = "hand",
-    count: Annotated[int, typer.Option("--count", min=1)] = 32,
-    size: Annotated[int, typer.Option("--size", min=64, max=4096, help="Height in pixels.")] = 512,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
-    bad: Annotated[bool, typer.Option("--bad", help="Add planted bad inputs.")] = False,
-    dicom: Annotated[bool, typer.Option("--dicom", help="DICOM in all encodings instead of PNG.")] = False,
-    masks: Annotated[bool, typer.Option("--masks", help="Add the true mask of each hand: masks/ID.png.")] = False,
-    json: options.JsonOption = False,
-    debug: options.DebugOption = False,
-) -> None:
-    """A synthetic archive with known answers."""
-    from boneage_ray.commands import tools
-
-    arguments = tools.PhantomArguments(out, kind, count, size, seed, bad, dicom, masks)
-    _execute("phantoms", tools.phantoms, arguments, json, debug)
-
-
-@app.command()
-def doctor(
-    model: Annotated[str | None, typer.Option("--model", help="Also verify this bundle.")] = None,
-    storage: Annotated[str | None, typer.Option("--storage", help="Also write to and read from this location.")] = None,
-    json: options.JsonOption = False,
-    debug: options.DebugOption = False,
-) -> None:
-    """Check versions, devices, Ray, storage and a model on this machine."""
-    from boneage_ray.commands import tools
-
-    _execute("doctor", tools.doctor, tools.DoctorArguments(model, storage), json, debug)
-
-
-def check_words(words: list[str]) -> None:
-    """Refuse what no command would take (`["score", "s3://hands", "--modle", "m"]`); runs nothing. Raises `UsageError`."""
-    from boneage_ray.errors import UsageError
-
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    name, *flags = words or [""]
-    if name not in commands:
-        raise UsageError(f"boneage {name}: no such command; known: {', '.join(commands)}")
-    wrong_usage: Any = typer.BadParameter.__base__  # typer's UsageError, which it has had under several names
-    try:
-        commands[name].make_context(f"boneage {name}", [flag for flag in flags if flag != "--help"])
-    except wrong_usage as error:
-        raise UsageError(f"boneage {name}: {error.format_message()}") from None
-
-
-def _execute(name: str, body: Callable[..., None], arguments: Any, json: bool, debug: bool) -> None:  # noqa: ANN401
-    """Run a command with the common behaviour of all commands (runtime/runs.py)."""
-    from boneage_ray.runtime.passed import take_passed
-    from boneage_ray.runtime.runs import Run, execute
-
-    if debug:
-        os.environ["BONEAGE_DEBUG"] = "1"
-    take_passed()
-    run = Run(name, json_output=json, debug=debug)
-    raise typer.Exit(execute(run, lambda run: body(run, arguments)))
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The console script; returns the exit code (see errors.ExitCode)."""
-    arguments = sys.argv[1:] if argv is None else argv
-    os.environ.setdefault("BONEAGE_COMMAND", shlex.join(["boneage", *arguments]))
-    try:
-        app(args=arguments, prog_name="boneage")
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(bool(ended.code))
-    return 0
+    run_command("serve", service.serve, arguments, False, debug)
