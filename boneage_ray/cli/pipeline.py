@@ -65,6 +65,7 @@ def evaluate(
     max_mae: options.MaxMaeOption = None,
     open_test: options.OpenTestOption = False,
     coverage: options.CoverageOption = None,
+    stability: options.StabilityOption = False,
     gpu: options.GpuOption = False,
     overwrite: options.OverwriteOption = False,
     json: options.JsonOption = False,
@@ -73,7 +74,9 @@ def evaluate(
     """Bundle + prepared split -> metrics, figures and a one-page report."""
     from boneage_ray.commands import pipeline
 
-    arguments = pipeline.EvaluateArguments(model, data, out, split, gpu, overwrite, max_mae, open_test, coverage)
+    arguments = pipeline.EvaluateArguments(
+        model, data, out, split, gpu, overwrite, max_mae, open_test, coverage, stability
+    )
     run_command("evaluate", pipeline.evaluate, arguments, json, debug)
 
 

@@ -75,5 +75,8 @@ TwoHandsOption = Annotated[
     str | None,
     typer.Option("--two-hands", help="A film of two hands: reject it, or score its left half (left)."),
 ]
+StabilityOption = Annotated[
+    bool, typer.Option("--stability", help="Measure how far results move when 40 cases are changed; some minutes.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

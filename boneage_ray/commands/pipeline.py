@@ -178,6 +178,7 @@ class EvaluateArguments:
     max_mae: float | None = None
     open_test: bool = False
     coverage: float | None = None
+    stability: bool = False
 
 
 def evaluate(run: Run, arguments: EvaluateArguments) -> None:
@@ -217,6 +218,7 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
         open_test=arguments.open_test,
         max_mae=arguments.max_mae,
         coverage=level,
+        stability=arguments.stability,
     )
     findings = findings_of(models.recipe)
     findings.check_evaluation(run, order)
