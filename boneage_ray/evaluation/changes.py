@@ -130,15 +130,20 @@ def suite() -> list[Change]:
     found = [Change("rotation", f"turned by {angle:+d}\u00b0", partial(turned, degrees=angle)) for angle in _ANGLES]
     found += [Change("mirror", "left and right exchanged", mirrored)]
     for by in (-0.2, -0.1, 0.1, 0.2):
-        found += [Change("brightness", f"brightness {by:+.0%}", partial(brighter, by=by))]
-    found += [Change("contrast", f"contrast {f:.0%}", partial(contrasted, factor=f)) for f in (0.7, 0.85, 1.2, 1.4)]
+        found += [Change("brightness", f"brightness {100 * by:+.0f} %", partial(brighter, by=by))]
+    found += [
+        Change("contrast", f"contrast {100 * f:.0f} %", partial(contrasted, factor=f)) for f in (0.7, 0.85, 1.2, 1.4)
+    ]
     found += [Change("gamma", f"gamma {g:g}", partial(with_gamma, exponent=g)) for g in (0.7, 0.85, 1.2, 1.5)]
     found += [Change("inversion", "white and black exchanged", inverted)]
     found += [Change("marker", "white letter, upper corner", partial(marked, x=0.05, y=0.15))]
     found += [Change("marker", "white letter, lower corner", partial(marked, x=0.85, y=0.95))]
     for name, level in (("black", 0), ("white", 255)):
         found += [Change("border", f"{name} border of 8 %", partial(framed, share=0.08, level=level))]
-    found += [Change("resolution", f"pixels {f:.0%} a side", partial(resized, factor=f)) for f in (0.75, 0.5, 0.25)]
+    found += [
+        Change("resolution", f"{100 * f:.0f} % of the pixels a side", partial(resized, factor=f))
+        for f in (0.75, 0.5, 0.25)
+    ]
     found += [Change("JPEG", f"JPEG quality {quality}", partial(as_jpeg, quality=quality)) for quality in (90, 50, 20)]
     found += [Change("bits", f"{bits} bits", partial(in_bits, bits=bits)) for bits in (6, 8, 12, 16)]
     found += [Change("crop", "5 % cut off all round", partial(cropped, top=0.05, right=0.05, bottom=0.05, left=0.05))]

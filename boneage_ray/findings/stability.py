@@ -29,6 +29,7 @@ from boneage_ray.preparation import enhance
 from boneage_ray.preparation.prepare import ImageConfig, PreparedImage, prepare_radiograph
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime.devices import RunDevice
+from boneage_ray.runtime.runs import say
 
 if TYPE_CHECKING:
     from boneage_ray.findings.task_findings import EvaluationOrder
@@ -47,7 +48,8 @@ def measure_stability(order: EvaluationOrder) -> dict[str, Any]:
         {"slices": [[asdict(piece) for piece in rows_between(each, k, k + 1)] for each in shards]} for k in at
     ]
     models = order.models
-    job = SplitJob([member.uri for member in models.members], models.sha256, len(at), order.compute)
+    job = SplitJob([member.uri for member in models.members], models.sha256, len(at) * len(suite()), order.compute)
+    say(f"stability: {len(at)} cases, each changed in {len(suite())} ways")
     return summarise(predict_parts(job, work, StabilityWorker))
 
 

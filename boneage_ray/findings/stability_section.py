@@ -51,7 +51,7 @@ def told_of_cases(found: Mapping[str, Any]) -> str:
             "the prepared images, as the original files were not at hand; resolution and gray depth are tested in part"
         )
     unscored = f" {found['not_scored']} of them were not scored even unchanged." if found["not_scored"] else ""
-    return f"{cases} cases, evenly spaced in the split, were changed and scored again: changed were {where}.{unscored}"
+    return f"{cases} cases, evenly spaced in the split, were scored again after each change, made to {where}.{unscored}"
 
 
 def told_of_worst(found: Mapping[str, Any], measures: Mapping[str, Measure], count: int = 3) -> list[str]:

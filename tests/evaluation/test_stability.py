@@ -56,11 +56,13 @@ def test_a_model_of_the_mean_brightness_moves_by_just_that_much(monkeypatch, tmp
     assert len(rows) == len(suite())
     assert not any(row["original"] for row in rows.values())
     moved = {name: row["moved"]["age_months"] for name, row in rows.items()}
-    assert (moved["brightness +10%"], moved["brightness -20%"], moved["brightness +20%"]) == (26.0, -51.0, 51.0)
+    assert (moved["brightness +10 %"], moved["brightness -20 %"], moved["brightness +20 %"]) == (26.0, -51.0, 51.0)
     assert moved["white and black exchanged"] == 75.0  # 255 - 90 - 90
-    assert moved["left and right exchanged"] == moved["turned by +10\u00b0"] == moved["pixels 50% a side"] == 0.0
-    assert rows["brightness +10%"]["moved"]["stage_three"] == 1.0
-    assert rows["brightness -20%"]["moved"]["stage_three"] == 0.0
+    assert (
+        moved["left and right exchanged"] == moved["turned by +10\u00b0"] == moved["50 % of the pixels a side"] == 0.0
+    )
+    assert rows["brightness +10 %"]["moved"]["stage_three"] == 1.0
+    assert rows["brightness -20 %"]["moved"]["stage_three"] == 0.0
 
 
 def test_an_original_is_changed_and_prepared_anew(monkeypatch, tmp_path):
@@ -83,7 +85,7 @@ def test_an_original_is_changed_and_prepared_anew(monkeypatch, tmp_path):
         found.images[0],
     )
     plain = prepare_image(file.read_bytes(), found.images[0])
-    assert rows["brightness +10%"]["moved"]["age_months"] == pytest.approx(
+    assert rows["brightness +10 %"]["moved"]["age_months"] == pytest.approx(
         brighter.pixels.mean() - plain.pixels.mean(), abs=0.6
     )
     assert rows["8 bits"]["moved"]["age_months"] == 0.0

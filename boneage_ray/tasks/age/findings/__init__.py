@@ -33,8 +33,8 @@ class AgeFindings(TaskFindings):
     measures = MappingProxyType(
         {
             "age_months": Measure("age", "months"),
-            "stage_three": Measure("other of the three stages", "share"),
-            "stage_four": Measure("other of the four stages", "share"),
+            "stage_three": Measure("another of three stages", "share"),
+            "stage_four": Measure("another of four stages", "share"),
         }
     )
 

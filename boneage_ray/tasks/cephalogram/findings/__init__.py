@@ -34,7 +34,7 @@ class CephalogramFindings(TaskFindings):
         {
             "points_px": Measure("mean distance of the points", "pixels of the original"),
             "points_mm": Measure("mean distance of the points", "mm"),
-            "cvm_stage": Measure("other cervical stage", "share"),
+            "cvm_stage": Measure("another cervical stage", "share"),
         }
     )
 
