@@ -24,7 +24,7 @@ def stability_sections(analysis: Mapping[str, Any], measures: Mapping[str, Measu
     main, others = measures[first], [name for name in present[1:] if measures[name].unit == "share"]
     header = ["change", "cases", "no longer scored", f"mean move, {main.unit}", "95 % move less than", "most", "shift"]
     header += [measures[name].words for name in others]
-    rows = [_row(change, first, others) for change in changes]
+    rows = [_row(change, first, main.digits, others) for change in changes]
     bars = [
         (change["change"], change["moved"][first]["mean_abs"], change["moved"][first]["p95_abs"])
         for change in changes
@@ -62,7 +62,9 @@ def told_of_worst(found: Mapping[str, Any], measures: Mapping[str, Measure], cou
         return []
     moved = [change for change in changes if first in change["moved"]]
     worst = sorted(moved, key=lambda change: -change["moved"][first]["mean_abs"])[:count]
-    told = "; ".join(f"{each['change']} ({shown(each['moved'][first]['mean_abs'])})" for each in worst)
+    told = "; ".join(
+        f"{each['change']} ({shown(each['moved'][first]['mean_abs'], measures[first].digits)})" for each in worst
+    )
     lines = [f"The {measures[first].words} moves most on average, in {measures[first].unit}, after: {told}."]
     refused = [f"{each['change']} ({sum(each['refused'].values())})" for each in changes if each["refused"]]
     if refused:
@@ -70,10 +72,10 @@ def told_of_worst(found: Mapping[str, Any], measures: Mapping[str, Measure], cou
     return lines
 
 
-def _row(change: Mapping[str, Any], first: str, others: list[str]) -> list[str]:
+def _row(change: Mapping[str, Any], first: str, digits: int, others: list[str]) -> list[str]:
     figures = change["moved"].get(first, {})
     cells = [change["change"], str(change["n"]), str(sum(change["refused"].values()))]
-    cells += [shown(figures.get(key)) for key in ("mean_abs", "p95_abs", "largest_abs")]
-    cells.append(shown(figures.get("mean"), sign=True))
+    cells += [shown(figures.get(key), digits) for key in ("mean_abs", "p95_abs", "largest_abs")]
+    cells.append(shown(figures.get("mean"), digits, sign=True))
     shares = (change["moved"].get(name, {}).get("mean") for name in others)
     return cells + ["-" if share is None else percent(share) for share in shares]

@@ -69,10 +69,11 @@ class Evaluated:
 
 
 class Measure(NamedTuple):
-    """What moves when a radiograph is changed: in words, and its unit ("share" for what is 0 or 1)."""
+    """What moves when a radiograph is changed: in words, and its unit ("share": 0 or 1), and how many decimals are shown."""
 
     words: str
     unit: str
+    digits: int = 1
 
 
 class TaskFindings(ABC):

@@ -163,4 +163,7 @@ def test_points_are_compared_in_the_unchanged_image():
     after = scored({"a": (89.0, 20.0), "b": (69.0, 44.0)}, "CS4")  # mirrored at x = 99 / 2; b is 4 pixels lower
     back = np.array([[-1.0, 0, 99], [0, 1, 0]])
     assert landmarks_moved(before, after, back) == {"points_px": 2.0, "points_mm": 1.0, "cvm_stage": 1.0}
-    assert findings_of(find_recipe("cephalogram")).measures["points_mm"].unit == "mm"
+    told = summarise([row("1", "a", landmarks_moved(before, after, back))])
+    (section,) = stability_sections({"stability": told}, findings_of(find_recipe("cephalogram")).measures, "")
+    assert section.text[1] == "The mean place of the points moves most on average, in mm, after: a (1.00)."
+    assert section.tables[0].rows[0] == ["a", "1", "0", "1.00", "1.00", "1.00", "+1.00", "100.0%"]

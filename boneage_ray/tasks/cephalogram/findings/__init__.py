@@ -32,8 +32,8 @@ class CephalogramFindings(TaskFindings):
     title = "Cephalograms"
     measures = MappingProxyType(
         {
-            "points_px": Measure("mean distance of the points", "pixels of the original"),
-            "points_mm": Measure("mean distance of the points", "mm"),
+            "points_mm": Measure("mean place of the points", "mm", 2),
+            "points_px": Measure("mean place of the points", "pixels of the original"),
             "cvm_stage": Measure("another cervical stage", "share"),
         }
     )
