@@ -166,6 +166,9 @@ def score(
     runtime: options.RuntimeOption = "torch",
     voi: options.VoiOption = None,
     header_gate: options.HeaderGateOption = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Score what is new or changed since OUT was written; drop what is gone.")
+    ] = False,
     overwrite: options.OverwriteOption = False,
     strict: options.StrictOption = False,
     json: options.JsonOption = False,
@@ -189,6 +192,7 @@ def score(
         value,
         voi,
         header_gate,
+        update,
     )
     _execute("score", pipeline.score, arguments, json, debug)
 

@@ -119,7 +119,7 @@ def _found(folder: str, path: str, listed: dict[str, dict[str, storage.FileInfo]
     if not _is_inside(folder, uri):
         return _lost(folder, path, ("permission_denied", "this link leads out of the archive"))
     info = spellings[exact]
-    return Found(uri, exact, stem_of(uri), info.size, info.problem or too_large(info.size))
+    return Found(uri, exact, stem_of(uri), info.size, info.problem or too_large(info.size), version=info.version)
 
 
 def _is_inside(folder: str, uri: str) -> bool:

@@ -30,6 +30,7 @@ class Masks:
 
     source: str
     uris: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str | None] = field(default_factory=dict)  # by URI
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     fitting: dict[str, Counter[int]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
@@ -50,6 +51,7 @@ class Masks:
             if name in masks.uris:
                 masks.duplicates.append((name, found.uri))
             masks.uris.setdefault(name, found.uri)
+            masks.versions[found.uri] = found.version
         for found in images if masks.uris else ():
             for name, rank in masks._names(found).items():
                 masks.fitting.setdefault(name, Counter())[rank] += 1

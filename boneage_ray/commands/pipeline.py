@@ -13,6 +13,8 @@ from boneage_ray.archives.notes import caution_of_labels, cautions
 from boneage_ray.archives.tables import cautions_in_words, in_words
 from boneage_ray.commands.words import (
     absolute_places,
+    check_update,
+    for_every_input,
     known_reading,
     known_sex,
     line,
@@ -247,6 +249,7 @@ class ScoreArguments:
     values: list[str] = field(default_factory=list)
     voi: str | None = None
     header_gate: bool | None = None
+    update: bool = False
 
 
 def score(run: Run, arguments: ScoreArguments) -> None:
@@ -255,14 +258,13 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     from boneage_ray.prediction.members import resolve
     from boneage_ray.scoring.report import score_page
     from boneage_ray.scoring.score import ScoreOptions, problems, score_archive
+    from boneage_ray.scoring.summary import balance
 
+    check_update(arguments.update, arguments.overwrite)
     sex, runtime = known_sex(arguments.sex), check_runtime(arguments.runtime, arguments.gpu)
     reading = known_reading(arguments.voi, arguments.header_gate)
-    source, model, out = (
-        storage.absolute(arguments.source),
-        model_places(arguments.model),
-        storage.absolute(arguments.out),
-    )
+    source, out = storage.absolute(arguments.source), storage.absolute(arguments.out)
+    model = model_places(arguments.model)
     metadata = storage.absolute(arguments.metadata) if arguments.metadata else None
     choices = read_choices(arguments.columns, arguments.values)
     if choices and not metadata:
@@ -273,11 +275,11 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     mask_files = any(image.mask == "file" for image in models.scored_images())
     archive = FilesArchive(source, metadata, sex, arguments.pixel_spacing_mm, mask_files, choices)
     _check_tables(run, archive, learns=False)
-    options = ScoreOptions(source, model, out, arguments.overwrite, arguments.gpu, runtime, reading)
+    given, overwrite, update = for_every_input(sex, arguments.pixel_spacing_mm), arguments.overwrite, arguments.update
+    options = ScoreOptions(source, model, out, overwrite, arguments.gpu, runtime, reading, given, update)
     _connect(run)
     with timed(run, "score"):
         summary = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
-    storage.write_json(storage.join(out, "summary.json"), summary)
     command = line(
         "boneage score",
         source,
@@ -289,6 +291,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
         sex=arguments.sex,
         pixel_spacing_mm=arguments.pixel_spacing_mm,
         gpu=arguments.gpu or None,
+        update=update or None,
         runtime=None if runtime == TORCH else runtime,
         **reading_flags(reading),
     )
@@ -300,7 +303,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     run.note(source=source, model=model[0] if len(model) == 1 else model)
     run.note(inputs_fingerprint=summary["fingerprint"], **model_notes(models))
     run.finish(
-        {name: summary[name] for name in ("inputs", "scored", "rejected", "failed", "reasons")},
+        balance(summary, update),
         f"Results: {out}/results/  Report: {out}/report.html",
         findings.after_score(source, out) or _after_score(model),
     )

@@ -1,38 +1,42 @@
 """The scoring job: archive -> one result row for every input file, by Ray Data, in parts that are committed once.
 
-Killed anywhere, the same command continues: parts that are there are kept, parts in flight are done again.
+Killed anywhere, the same command continues: parts that are there are kept, parts in flight are done again. An update does
+what became new, changed or vanished since, see archives/updates.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from boneage_ray import __version__, storage
+from boneage_ray import PIPELINE_VERSION, storage
 from boneage_ray.archives.archive import Archive, Input
-from boneage_ray.archives.in_parts import ArchiveParts, inputs_of
+from boneage_ray.archives.in_parts import ArchiveParts
 from boneage_ray.archives.masks import mask_data
-from boneage_ray.archives.notes import line_of_notes, say_rows, sum_of_notes
+from boneage_ray.archives.notes import say_rows, sum_of_notes
 from boneage_ray.archives.read import read_input
+from boneage_ray.archives.updates import Unchanged, UpdateTodo, differs, work_of
 from boneage_ray.errors import NoUsableInputError
 from boneage_ray.findings.task_findings import ScoredFiles, findings_of
 from boneage_ray.prediction import members
 from boneage_ray.prediction.runtimes import TORCH, Compute
 from boneage_ray.preparation.isolated import DecoderPool
 from boneage_ray.preparation.prepare import AS_THE_RECIPE_SAYS, PreparedImage, Reading
-from boneage_ray.records.schema import Row, from_table, result_schema, to_table
+from boneage_ray.records.schema import Row, from_table
 from boneage_ray.runtime import lease, nodes, parts
 from boneage_ray.runtime.cluster import run_parts
 from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.runtime.resources import Resources
 from boneage_ray.runtime.runs import say
 from boneage_ray.scoring.metering import ScoreMeter
-from boneage_ray.scoring.summary import add_up, part_counts
+from boneage_ray.scoring.renewal import Earlier, first_time, update_counts
+from boneage_ray.scoring.summary import add_up
 
 if TYPE_CHECKING:
     from boneage_ray.prediction.rows import Loaded
@@ -43,7 +47,10 @@ SHOWN_PROBLEMS = 200
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What the command line says about a scoring run; several models are scored as one."""
+    """What the command line says about a scoring run; several models are scored as one.
+
+    `given`: flags whose values hold for every input, with them. `update`: do what changed since OUT was written.
+    """
 
     source: str
     models: Sequence[str]
@@ -52,6 +59,19 @@ class ScoreOptions:
     gpu: bool = False
     runtime: str = TORCH
     reading: Reading = AS_THE_RECIPE_SAYS
+    given: Mapping[str, str] = field(default_factory=dict)
+    update: bool = False
+
+    def settings(self, sha256: str) -> dict[str, str]:
+        """What decides the results of an archive, in words."""
+        return {
+            "pipeline version": str(PIPELINE_VERSION),
+            "SOURCE": self.source,
+            "model": sha256,
+            **({} if self.runtime == TORCH else {"--runtime": self.runtime}),
+            **({} if self.reading == AS_THE_RECIPE_SAYS else {"reading": self.reading.model_dump_json()}),
+            **self.given,
+        }
 
 
 def score_archive(
@@ -63,32 +83,62 @@ def score_archive(
     """
     models = members.resolve(options.models)
     sha256 = models.sha256
-    other: list[Any] = [] if options.runtime == TORCH else [options.runtime]
-    other += [] if options.reading == AS_THE_RECIPE_SAYS else [options.reading.model_dump()]
-    mark = parts.fingerprint(options.source, sha256, __version__, *other)
-    listing = ArchiveParts(archive, RESULTS)
+    settings = options.settings(sha256)
+    mark = parts.fingerprint(settings)
+    listing = ArchiveParts(archive, RESULTS, files_only=True)
     parts.check_not_empty(listing, options.source)
-    parts.claim(options.out, mark, options.overwrite, "score")
+    parts.claim(options.out, mark, options.overwrite, "score", settings)
     on_claimed()
+    update = _update(options)
     compute = nodes.device_of_run(options.out, options.gpu, one_device=True)
     nodes.check_places(lease.holding(options.out), [("SOURCE", options.source), *members.read_places(models)])
-    job = parts.PartsJob("score", options.out, listing, (RESULTS,), options.gpu)
+    todo = partial(_todo, archive=archive, listing=listing, options=options, update=update)
+    job = parts.PartsJob("score", options.out, listing, (RESULTS,), options.gpu, todo)
     completed = parts.complete(job, partial(_run, options=options, sha256=sha256, compute=compute))
     lease.holding(options.out).check()  # what closes a run is written only into its own OUT
     summary = add_up(completed.lines)
     if not summary["inputs"]:
         raise NoUsableInputError(f"{options.source}: there is no file to score")
-    summary["tables"] = sum_of_notes(completed.lines, archive.accounts)
-    say_rows(options.out, summary["tables"], completed.lines)
-    return summary | {
+    summary["tables"] = sum_of_notes([completed.said], archive.accounts)
+    say_rows(options.out, summary["tables"], [completed.said])
+    if update:
+        summary["update"] = update_counts(completed.lines, update)
+        if options.update:
+            say("update: {new:,} new, {changed:,} changed, {vanished:,} vanished".format(**summary["update"]))
+    summary |= {
         "fingerprint": parts.fingerprint(mark, completed.marks),
         "model_sha256": sha256,
         "compute": compute.as_json(),
     }
+    storage.write_json(storage.join(options.out, "summary.json"), summary)
+    if update:
+        parts.plan_update(options.out, update, done=True)
+    return summary
+
+
+def _update(options: ScoreOptions) -> str:
+    """The id of the last update of OUT, or of the one that begins; empty for a first run."""
+    known = parts.planned_update(options.out)
+    held = storage.list_folder(storage.join(options.out, RESULTS)) if known is None and options.update else []
+    if options.update and (held if known is None else known["done"]):
+        known = {"id": secrets.token_hex(8)}
+        parts.plan_update(options.out, known["id"], done=False)
+    return str(known["id"]) if known else ""
+
+
+def _todo(
+    done: Mapping[str, str], owner: str, archive: Archive, listing: ArchiveParts, options: ScoreOptions, update: str
+) -> parts.Rows:
+    """What is to be done: all of a first run that is not there yet, in its order, or whatever an update finds."""
+    if options.update and update:
+        return UpdateTodo(archive, options.out, RESULTS, update, done, owner)
+    if update:
+        return Unchanged(archive, options.out, RESULTS, done, owner)
+    return parts.Todo(listing, done, owner, partial(differs, archive, options.out, RESULTS))
 
 
 def _run(
-    rows: parts.Todo, resources: Resources, options: ScoreOptions, sha256: str, compute: RunDevice
+    rows: parts.Rows, resources: Resources, options: ScoreOptions, sha256: str, compute: RunDevice
 ) -> Iterator[dict[str, Any]]:
     say(f"scoring: {resources.describe()}; {compute.describe()}")
     arguments = {
@@ -122,16 +172,18 @@ class ScoreWorker:
         self.meter = ScoreMeter([pool.counts for pool in self.pools])
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Commit the part's rows and return their counts; what is no file (metadata that lead to none) is counted apart."""
+        """Commit the part's rows and return their counts."""
         part = parts.Part(**row)
-        inputs = inputs_of(part)
-        files = [item for item in inputs if item.uri]
-        loaded = parts.prefetched(self._load, files, self.pools[0].readers, ahead=2 * self.predictor.batch_size)
+        work = work_of(part)
+        earlier = Earlier.read(self.out, part, work) if work.was else None
+        if earlier and earlier.line["mark"] == part.mark:  # committed by a worker that died before it could say so
+            return earlier.line
+        loaded = parts.prefetched(self._load, work.inputs, self.pools[0].readers, ahead=2 * self.predictor.batch_size)
         with self.meter.predicting():
             rows = list(self.rows.score_rows(self.meter.waiting(loaded), self.predictor, self.add))
-        line = part_counts(rows) | line_of_notes(inputs)
+        scored = earlier.renewed(work, rows) if earlier else first_time(work, rows)
         with self.meter.writing():
-            committed = parts.commit(self.out, part, to_table(rows, result_schema()), line)
+            committed = parts.commit(self.out, part, scored.table, scored.line, marks=scored.marks)
         self.meter.record(rows)
         return committed
 

@@ -9,9 +9,10 @@ The line of one part, as `part_counts` makes it from the part's result rows::
      "sexes": {"F": 30, "M": 24, "unknown": 7},      scored rows
      "cvm_stages": {"CS3": 12, "CS4": 20}}           scored rows that have a cervical stage
 
-and, beside these, what the inputs say of the metadata (archives/notes.py).
+and, in a part that an update wrote, what that update did (renewal.py).
 
-`summary.json` holds the sum of all lines in the same form, with `tables`: what was read from the metadata, and what became of it.
+`summary.json` holds the sum of all lines in the same form, with `tables`: what was read from the metadata, and what became of it,
+and after an update `update`: its counts of new, changed and vanished inputs, and the URIs of the latter.
 """
 
 from __future__ import annotations
@@ -66,6 +67,13 @@ def add_up(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "sexes": {name: tables["sexes"][name] for name in _SEXES if name in tables["sexes"]},
         "cvm_stages": dict(sorted(tables["cvm_stages"].items())),
     }
+
+
+def balance(summary: Mapping[str, Any], update: bool) -> dict[str, Any]:
+    """What `boneage score` answers; after an update with what it did."""
+    answer = {name: summary[name] for name in ("inputs", *STATUSES, "reasons")}
+    done = summary.get("update", {}) if update else {}
+    return answer | {name: done[name] for name in ("new", "changed", "vanished") if name in done}
 
 
 def _check(totals: Mapping[str, int], reasons: Counter[str]) -> None:

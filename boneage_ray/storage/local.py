@@ -12,7 +12,7 @@ from pathlib import Path
 from boneage_ray.errors import Reason
 
 ListingProblem = tuple[Reason, str]
-Listed = tuple[str, int, ListingProblem | None]
+Listed = tuple[str, int, ListingProblem | None, str | None]
 
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISFIFO, "a named pipe"),
@@ -41,8 +41,9 @@ def absolute_path(path: str) -> Path:
 
 
 def local_files(path: Path) -> Iterator[Listed]:
-    """(name, bytes, why it cannot be read) of the files below a folder, or of `path` itself; names are relative to it.
+    """(name, bytes, why it cannot be read, time of modification) of the files below a folder, or of `path` itself.
 
+    Names are relative to it, times in nanoseconds.
     A file that cannot be examined, such as a link to itself, counts 0 bytes; reading it raises the reason.
     """
     if path.is_dir():
@@ -58,7 +59,7 @@ def local_folder(path: Path) -> list[tuple[str, int]]:
 
 def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Listed]:
     if len(above) == _DEEPEST:
-        yield prefix.rstrip("/"), 0, _DEEP
+        yield prefix.rstrip("/"), 0, _DEEP, None
         return
     try:
         status = folder.stat()
@@ -67,7 +68,7 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
     except OSError as error:
         if not above or error.errno not in _CLOSED:
             raise
-        yield prefix.rstrip("/"), 0, _CLOSED[error.errno]
+        yield prefix.rstrip("/"), 0, _CLOSED[error.errno], None
         return
     for name in names:
         if name.endswith("/"):
@@ -96,18 +97,18 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _state(path: str) -> tuple[int, ListingProblem | None]:
+def _state(path: str) -> tuple[int, ListingProblem | None, str | None]:
     try:
         return _measured(Path(path).stat())
     except OSError:
-        return 0, None
+        return 0, None, None
 
 
-def _measured(status: os.stat_result) -> tuple[int, ListingProblem | None]:
+def _measured(status: os.stat_result) -> tuple[int, ListingProblem | None, str | None]:
     if stat.S_ISREG(status.st_mode):
-        return status.st_size, None
+        return status.st_size, None, str(status.st_mtime_ns)
     kind = next((kind for holds, kind in _KINDS if holds(status.st_mode)), "something else")
-    return 0, ("unsupported_format", f"{kind}, not a file")
+    return 0, ("unsupported_format", f"{kind}, not a file"), None
 
 
 def delete(path: Path) -> None:
