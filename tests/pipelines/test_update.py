@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 import unicodedata
@@ -85,7 +84,7 @@ def test_an_update_scores_what_changed_and_nothing_else(hands, model, tmp_path):
         "vanished": 1,
     }
     after = rows_of(out)
-    assert set(after) == {str(source / name) for name in os.listdir(source)}
+    assert set(after) == {str(path) for path in source.iterdir()}
     gone, other = str(source / names[5]), str(source / names[30])
     assert all(after[uri] == row for uri, row in before.items() if uri not in (gone, other))
     assert after[other]["input_sha256"] != before[other]["input_sha256"]
