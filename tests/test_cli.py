@@ -27,7 +27,7 @@ PROMISED = {
     "prepare": ["--recipe", "--out", "--labels", "--set", "--overwrite", "--strict"],
     "train": ["--recipe", "--data", "--out", "--workers", "--gpu", "--set", "--resume", "--wandb", "--track"],
     "evaluate": ["--model", "--data", "--split", "--out", "--max-mae", "--open-test"],
-    "score": ["--model", "--out", "--metadata", "--sex", "--pixel-spacing-mm", "--strict", "--overwrite"],
+    "score": ["--model", "--out", "--metadata", "--sex", "--pixel-spacing-mm", "--strict", "--overwrite", "--update"],
     "ensemble": ["--model", "--out", "--name", "--overwrite"],
     "explain": ["--model", "--out", "--sex", "--pixel-spacing-mm", "--voi", "--no-header-gate"],
     "serve": ["--model", "--host", "--port"],
@@ -49,7 +49,12 @@ def test_version(capsys):
     assert capsys.readouterr().out.strip() == __version__
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["score"], ["train", "--workers", "0"], ["recipes", "resnet"]])
+BOTH = ["score", "x", "--model", "hand", "--out", "o", "--update", "--overwrite"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["score"], ["train", "--workers", "0"], ["recipes", "resnet"], BOTH]
+)
 def test_wrong_usage_is_two(arguments):
     assert main(arguments) == 2
 
