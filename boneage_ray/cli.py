@@ -169,6 +169,10 @@ def score(
     update: Annotated[
         bool, typer.Option("--update", help="Score what is new or changed since OUT was written; drop what is gone.")
     ] = False,
+    max_failures: Annotated[
+        float | None,
+        typer.Option("--max-failures", min=0.0, max=1.0, help="End, exit 4, if more than this share of inputs failed."),
+    ] = None,
     overwrite: options.OverwriteOption = False,
     strict: options.StrictOption = False,
     json: options.JsonOption = False,
@@ -193,6 +197,7 @@ def score(
         voi,
         header_gate,
         update,
+        max_failures,
     )
     _execute("score", pipeline.score, arguments, json, debug)
 

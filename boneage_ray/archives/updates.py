@@ -63,15 +63,16 @@ class UpdateTodo:
     owner: str = ""
 
     def __call__(self) -> Iterator[dict[str, Any]]:
-        """Rows of work, then one row with the line {"listed": parts, "inputs": inputs, "marks": hash, "said": ...}."""
+        """Rows of work, then one row with the line {"listed": parts, "inputs": inputs, "work": rows, ...}."""
         notes, targets = Notes(), list(self.done)
         held = held_in(self.out, targets)
         number = max((int(target.rpartition("-")[2].partition(".")[0]) for target in targets), default=-1) + 1
         lengths = chain(repeat(_FIRST, _FIRST_PARTS), repeat(SMALL_SIZE, _SMALL_PARTS), repeat(LARGE_SIZE))
         new: list[Input] = []
-        length, made = next(lengths), 0
+        length, made, renewed = next(lengths), 0, 0
         for change in changes(held, notes.files(self.archive.inputs())):
             if isinstance(change, Redo):
+                renewed += 1
                 yield asdict(self._again(targets[change.part], change))
                 continue
             new.append(change)
@@ -81,8 +82,8 @@ class UpdateTodo:
         if new:
             yield asdict(self._new(number + made, new))
             made += 1
-        listed = {"listed": len(targets) + made, "inputs": held.listed, "marks": held.digest}
-        yield {"line": listed | {"said": notes.line()}}
+        counts = {"listed": len(targets) + made, "inputs": held.listed, "work": made + renewed}
+        yield {"line": counts | {"marks": held.digest, "said": notes.line()}}
 
     def _new(self, number: int, inputs: list[Input]) -> Part:
         body = {"inputs": [plain(item) for item in inputs], "update": self.update}

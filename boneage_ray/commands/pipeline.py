@@ -24,6 +24,7 @@ from boneage_ray.commands.words import (
     quoted,
     reading_flags,
     refuse_overlap,
+    to_serve,
 )
 from boneage_ray.errors import GateMissedError, StrictError, UsageError
 from boneage_ray.prediction.runtimes import TORCH, check_runtime
@@ -250,6 +251,7 @@ class ScoreArguments:
     voi: str | None = None
     header_gate: bool | None = None
     update: bool = False
+    max_failures: float | None = None
 
 
 def score(run: Run, arguments: ScoreArguments) -> None:
@@ -258,7 +260,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     from boneage_ray.prediction.members import resolve
     from boneage_ray.scoring.report import score_page
     from boneage_ray.scoring.score import ScoreOptions, problems, score_archive
-    from boneage_ray.scoring.summary import balance
+    from boneage_ray.scoring.summary import balance, check_failures, check_strict
 
     check_update(arguments.update, arguments.overwrite)
     sex, runtime = known_sex(arguments.sex), check_runtime(arguments.runtime, arguments.gpu)
@@ -276,7 +278,9 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     archive = FilesArchive(source, metadata, sex, arguments.pixel_spacing_mm, mask_files, choices)
     _check_tables(run, archive, learns=False)
     given, overwrite, update = for_every_input(sex, arguments.pixel_spacing_mm), arguments.overwrite, arguments.update
-    options = ScoreOptions(source, model, out, overwrite, arguments.gpu, runtime, reading, given, update)
+    options = ScoreOptions(
+        source, model, out, overwrite, arguments.gpu, runtime, reading, given, update, arguments.max_failures
+    )
     _connect(run)
     with timed(run, "score"):
         summary = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
@@ -292,6 +296,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
         pixel_spacing_mm=arguments.pixel_spacing_mm,
         gpu=arguments.gpu or None,
         update=update or None,
+        max_failures=arguments.max_failures,
         runtime=None if runtime == TORCH else runtime,
         **reading_flags(reading),
     )
@@ -305,11 +310,10 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     run.finish(
         balance(summary, update),
         f"Results: {out}/results/  Report: {out}/report.html",
-        findings.after_score(source, out) or _after_score(model),
+        findings.after_score(source, out) or to_serve(model),
     )
-    lost = summary["rejected"] + summary["failed"]
-    if arguments.strict and lost:
-        raise StrictError(f"{lost} of {summary['inputs']} inputs were rejected or failed, see {out}/report.html")
+    check_failures(summary, arguments.max_failures)
+    check_strict(summary, arguments.strict, out)
 
 
 def _say_cautions(manifest: dict[str, Any]) -> None:
@@ -327,13 +331,6 @@ def _check_tables(run: Run, archive: Archive, learns: bool = True) -> None:
             say(text)
     run.note(tables=archive.accounts)
     archive.check_join()
-
-
-def _after_score(model: list[str]) -> str:
-    """The service answers with one model at a time: what was given by flags is served once it is one bundle."""
-    if len(model) == 1:
-        return f"Next: boneage serve --model {quoted(model[0])}"
-    return "Next: " + line("boneage ensemble", model=model, out="MODEL") + " && boneage serve --model MODEL"
 
 
 def _connect(run: Run) -> float:

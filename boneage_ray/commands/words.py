@@ -109,3 +109,10 @@ def model_notes(models: Models) -> dict[str, Any]:
         return {"model_sha256": models.sha256, "recipe": recipes[0], "seed": seeds[0]}
     hashes = {member.name: member.sha256 for member in models.members}
     return {"model_sha256": models.sha256, "members": hashes, "recipe": recipes, "seed": seeds}
+
+
+def to_serve(model: list[str]) -> str:
+    """The service answers with one model at a time: what was given by flags is served once it is one bundle."""
+    if len(model) == 1:
+        return f"Next: boneage serve --model {quoted(model[0])}"
+    return "Next: " + line("boneage ensemble", model=model, out="MODEL") + " && boneage serve --model MODEL"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import time
 from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,16 +23,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from boneage_ray import storage
-from boneage_ray.errors import BoneageError, MismatchError, NoUsableInputError
+from boneage_ray.errors import BoneageError, MismatchError, NoUsableInputError, StorageError
 from boneage_ray.runtime import lease
-from boneage_ray.runtime.devices import RunDevice
+from boneage_ray.runtime.plan import difference, read_plan, write_plan
 from boneage_ray.runtime.resources import Resources, choose_resources, offered_cpus
 from boneage_ray.runtime.runs import ProgressLine, say
 
 _META, _MARKS = b"boneage", b"boneage_inputs"
-PLAN = "plan.json"
 LEAD_PARTS = 8  # short parts at the start of a run
 INPUTS_AN_ACTOR = 32
+CAREFUL_ROUNDS = 8  # each finds at least one input that kills its worker
+COMMIT_PAUSES = (1.0, 5.0, 25.0)  # seconds before a commit that failed is tried again; the storage has retried before
 Rows = Callable[[], Iterator[dict[str, Any]]]  # of work, and at the end the line of what was listed
 T = TypeVar("T")
 A = TypeVar("A")
@@ -42,13 +44,15 @@ B = TypeVar("B")
 class Part:
     """Work that is committed together: `target` is its file below OUT, `body` describes the work as JSON.
 
-    `owner`: the run whose lease of OUT must hold when the part is committed; it is not part of the work.
+    `owner`: the run whose lease of OUT must hold when the part is committed. `careful`: the part has killed its workers before,
+    so that its inputs are worked on one by one. Neither is part of the work.
     """
 
     target: str
     body: str
     size: int
     owner: str = ""
+    careful: bool = False
 
     @property
     def mark(self) -> str:
@@ -80,9 +84,9 @@ class Todo:
     differs: Callable[[], MismatchError] | None = None
 
     def __call__(self) -> Iterator[dict[str, Any]]:
-        """Rows of work, then one row with the line {"listed": parts, "inputs": inputs, "marks": hash, "said": ...}."""
+        """Rows of work, then one row with the line {"listed": parts, "inputs": inputs, "work": rows, "marks": hash, ...}."""
         digest = hashlib.sha256()
-        parts = inputs = found = 0
+        parts = inputs = found = work = 0
         said: dict[str, Any] = {}
         for part in self.listing():
             digest.update(part.mark.encode())
@@ -92,6 +96,7 @@ class Todo:
             parts, inputs = parts + 1, inputs + part.size
             held = self.done.get(part.target)
             if held is None:
+                work += 1
                 yield asdict(replace(part, owner=self.owner))
             elif held == part.mark:
                 found += 1
@@ -99,7 +104,8 @@ class Todo:
                 raise self._differs(f"{part.target} is different")
         if found < len(self.done):
             raise self._differs(f"{len(self.done) - found} committed parts are not in the listing")
-        yield {"line": {"listed": parts, "inputs": inputs, "marks": digest.hexdigest()[:16], "said": said}}
+        counts = {"listed": parts, "inputs": inputs, "work": work}
+        yield {"line": counts | {"marks": digest.hexdigest()[:16], "said": said}}
 
     def _differs(self, what: str) -> MismatchError:
         return changed(what) if self.differs is None else self.differs()
@@ -141,9 +147,22 @@ def commit(
         writer.write_table(with_line)
         if marks:  # not in the schema, which a file holds twice
             writer.add_key_value_metadata({_MARKS.decode(): b64encode(marks).decode()})
-    lease.Hold(out, part.owner).check()
-    storage.write_bytes(storage.join(out, part.target), buffer.getvalue())
+    _write(out, part, buffer.getvalue())
     return whole
+
+
+def _write(out: str, part: Part, data: bytes) -> None:
+    """Write a part while the lease holds; storage that fails for a minute ends no run."""
+    for pause in (*COMMIT_PAUSES, None):
+        try:
+            lease.Hold(out, part.owner).check()
+            storage.write_bytes(storage.join(out, part.target), data)
+            return
+        except StorageError as error:
+            if pause is None:
+                raise
+            say(f"{part.target} was not written and is tried again in {pause:g} s: {error}")
+            time.sleep(pause)
 
 
 def committed(out: str, folder: str) -> dict[str, dict[str, Any]]:
@@ -201,42 +220,62 @@ class PartsJob:
 
 
 def complete(job: PartsJob, work: Callable[[Rows, Resources], Iterator[dict[str, Any]]]) -> Completed:
-    """Have `work` do the parts that are not committed yet, with a progress line. Raises BoneageError if a part is missing."""
-    title = job.title
+    """Have `work` do the parts that are not committed yet, with a progress line. Raises BoneageError if a part is missing.
+
+    Parts whose workers were killed each time are tried again, input by input (`Part.careful`).
+    """
     lines = {target: line for folder in job.folders for target, line in committed(job.out, folder).items()}
     if lines:
-        say(f"{title}: {len(lines)} parts are done already; continuing")
+        say(f"{job.title}: {len(lines)} parts are done already; continuing")
     hold = lease.holding(job.out)
-    todo = (job.todo or partial(Todo, job.listing))(
-        {target: line["mark"] for target, line in lines.items()}, hold.owner
-    )
+    for careful in (False, *[True] * CAREFUL_ROUNDS):
+        make = job.todo or partial(Todo, job.listing)
+        todo = make({target: line["mark"] for target, line in lines.items()}, hold.owner)
+        end, lost = _work_through(job, work, partial(_careful, todo) if careful else todo, lines)
+        if not lost:
+            break
+        say(
+            f"{job.title}: {lost} parts were lost with their workers, several times each; their inputs are tried one by one"
+        )
+    counted = (len(lines), sum(line["size"] for line in lines.values()))
+    if lost or counted != (end.get("listed"), end.get("inputs")):
+        reason = f"the workers of {lost} parts were killed each time" if lost else "this is a bug of boneage"
+        raise BoneageError(
+            f"{job.title}: {end.get('inputs')} inputs in {end.get('listed')} parts were listed, "
+            f"but {counted[1]} in {counted[0]} are committed; {reason}, not an error of the inputs"
+        )
+    hold.check()
+    _check_files(job, lines)
+    return Completed([lines[target] for target in sorted(lines)], end["marks"], end.get("said", {}))
+
+
+def _careful(todo: Rows) -> Iterator[dict[str, Any]]:
+    return (row if "line" in row else {**row, "careful": True} for row in todo())
+
+
+def _work_through(
+    job: PartsJob, work: Callable[[Rows, Resources], Iterator[dict[str, Any]]], todo: Rows, lines: dict[str, Any]
+) -> tuple[dict[str, Any], int]:
+    """One round over what is to be done, which adds to `lines`; the line of the listing, and how many parts were lost."""
     first = list(islice(todo(), LEAD_PARTS + offered_cpus()))
     if "line" in first[-1]:  # that is all: it need not be listed again
         todo = partial(iter, first)
     ahead = [row["size"] for row in first if "line" not in row]
-    waiting = len(ahead)
     # Starting an actor takes longer than a few inputs do.
-    resources = choose_resources(max(1, min(waiting, sum(ahead) // INPUTS_AN_ACTOR)), job.gpu)
+    resources = choose_resources(max(1, min(len(ahead), sum(ahead) // INPUTS_AN_ACTOR)), job.gpu)
     done = sum(line["size"] for line in lines.values())
     end: dict[str, Any] = {}
-    with ProgressLine(title, None) as bar:
-        for line in work(todo, resources) if waiting else (row["line"] for row in todo()):
+    came = set()
+    with ProgressLine(job.title, None) as bar:
+        for line in work(todo, resources) if ahead else (row["line"] for row in todo()):
             if "listed" in line:
                 end = line
                 continue
             done += line["size"] - lines.get(line["target"], {"size": 0})["size"]
             lines[line["target"]] = line
+            came.add(line["target"])
             bar.update(done)
-    counted = (len(lines), sum(line["size"] for line in lines.values()))
-    if counted != (end.get("listed"), end.get("inputs")):
-        raise BoneageError(
-            f"{title}: {end.get('inputs')} inputs in {end.get('listed')} parts were listed, "
-            f"but {counted[1]} in {counted[0]} are committed; "
-            "this is a bug of boneage, not an error of the inputs"
-        )
-    hold.check()
-    _check_files(job, lines)
-    return Completed([lines[target] for target in sorted(lines)], end["marks"], end.get("said", {}))
+    return end, end["work"] - len(came) if end else 1
 
 
 def _check_files(job: PartsJob, lines: Mapping[str, Any]) -> None:
@@ -257,40 +296,24 @@ def claim(out: str, mark: str, overwrite: bool, what: str, settings: Mapping[str
     ends the lease; a command does so at its end.
     """
     storage.check_writable(out)
-    held = _plan(out)
+    held = read_plan(out)
     same = held is not None and (held.get("what"), held.get("fingerprint")) == (what, mark)
     if held is None and _has_files(out):
         raise MismatchError(f"{out} holds files that are not from boneage: give another --out (they are never deleted)")
     if held is not None and not overwrite and not same:
         raise MismatchError(
             f"{out} holds another run ({held.get('what')} {held.get('fingerprint')}, this is {what} {mark}"
-            f"{_difference(held.get('settings'), settings)}): give another --out, or --overwrite to delete that run"
+            f"{difference(held.get('settings'), settings)}): give another --out, or --overwrite to delete that run"
         )
     lease.hold(out, what, say)
-    if _plan(out) != held:
+    if read_plan(out) != held:
         raise MismatchError(f"{out} was claimed by another run at the same time: give the command again")
     if same and not overwrite:
         return True
     if held is not None:
         lease.clear(out)
-    named = {"settings": dict(settings)} if settings else {}
-    storage.write_json(storage.join(out, PLAN), {"what": what, "fingerprint": mark} | named)
+    write_plan(out, what, mark, settings)
     return False
-
-
-def _difference(held: Mapping[str, str] | None, settings: Mapping[str, str] | None) -> str:
-    """What of the settings is another, as "; model was a, is b"; empty where a run left none."""
-    if not held or not settings:
-        return ""
-    names = [name for name in {**held, **settings} if held.get(name) != settings.get(name)]
-    return "".join(
-        f"; {name} was {held.get(name, 'not given')}, is {settings.get(name, 'not given')}" for name in names
-    )
-
-
-def _plan(out: str) -> dict[str, Any] | None:
-    plan = storage.join(out, PLAN)
-    return dict(storage.read_json(plan)) if storage.exists(plan) else None
 
 
 def _has_files(out: str) -> bool:
@@ -299,31 +322,6 @@ def _has_files(out: str) -> bool:
         return False
     own = storage.join(storage.absolute(out), lease.LEASE)
     return any(info.uri != own for info in islice(storage.list_files(out), 2))
-
-
-def planned_device(out: str) -> RunDevice | None:
-    """The device and precision that the plan of OUT keeps; None before they are decided."""
-    plan = _plan(out) or {}
-    return RunDevice.from_json(plan["compute"]) if "compute" in plan else None
-
-
-def plan_device(out: str, compute: RunDevice) -> None:
-    """Keep the device and precision of a run in its plan."""
-    _add_to_plan(out, "compute", compute.as_json())
-
-
-def _add_to_plan(out: str, name: str, value: Mapping[str, Any]) -> None:
-    storage.write_json(storage.join(out, PLAN), (_plan(out) or {}) | {name: value})
-
-
-def planned_update(out: str) -> dict[str, Any] | None:
-    """The last update of OUT, {"id": hash, "done": whether it came to its end}; None if it was never updated."""
-    return (_plan(out) or {}).get("update")
-
-
-def plan_update(out: str, mark: str, done: bool) -> None:
-    """Keep in the plan of OUT that it is being updated, or was."""
-    _add_to_plan(out, "update", {"id": mark, "done": done})
 
 
 def held_by_same_run(out: str) -> MismatchError:

@@ -29,14 +29,15 @@ from boneage_ray.prediction.runtimes import TORCH, Compute
 from boneage_ray.preparation.isolated import DecoderPool
 from boneage_ray.preparation.prepare import AS_THE_RECIPE_SAYS, PreparedImage, Reading
 from boneage_ray.records.schema import Row, from_table
-from boneage_ray.runtime import lease, nodes, parts
+from boneage_ray.runtime import lease, nodes, parts, plan
 from boneage_ray.runtime.cluster import run_parts
 from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.runtime.resources import Resources
 from boneage_ray.runtime.runs import say
+from boneage_ray.scoring.careful import RETRIES, Suspects
 from boneage_ray.scoring.metering import ScoreMeter
 from boneage_ray.scoring.renewal import Earlier, first_time, update_counts
-from boneage_ray.scoring.summary import add_up
+from boneage_ray.scoring.summary import add_up, watched
 
 if TYPE_CHECKING:
     from boneage_ray.prediction.rows import Loaded
@@ -49,7 +50,8 @@ SHOWN_PROBLEMS = 200
 class ScoreOptions:
     """What the command line says about a scoring run; several models are scored as one.
 
-    `given`: flags whose values hold for every input, with them. `update`: do what changed since OUT was written.
+    `given`: flags whose values hold for every input, with them. `update`: do what changed since OUT was written. `max_failures`:
+    the share of failed inputs above which the run ends.
     """
 
     source: str
@@ -61,6 +63,7 @@ class ScoreOptions:
     reading: Reading = AS_THE_RECIPE_SAYS
     given: Mapping[str, str] = field(default_factory=dict)
     update: bool = False
+    max_failures: float | None = None
 
     def settings(self, sha256: str) -> dict[str, str]:
         """What decides the results of an archive, in words."""
@@ -111,18 +114,19 @@ def score_archive(
         "compute": compute.as_json(),
     }
     storage.write_json(storage.join(options.out, "summary.json"), summary)
+    storage.delete_tree(storage.join(options.out, RETRIES))
     if update:
-        parts.plan_update(options.out, update, done=True)
+        plan.plan_update(options.out, update, done=True)
     return summary
 
 
 def _update(options: ScoreOptions) -> str:
     """The id of the last update of OUT, or of the one that begins; empty for a first run."""
-    known = parts.planned_update(options.out)
+    known = plan.planned_update(options.out)
     held = storage.list_folder(storage.join(options.out, RESULTS)) if known is None and options.update else []
     if options.update and (held if known is None else known["done"]):
         known = {"id": secrets.token_hex(8)}
-        parts.plan_update(options.out, known["id"], done=False)
+        plan.plan_update(options.out, known["id"], done=False)
     return str(known["id"]) if known else ""
 
 
@@ -149,7 +153,7 @@ def _run(
         "reading": options.reading,
         "compute": Compute(resources.threads, compute.device, options.runtime, compute.auto),
     }
-    return run_parts(rows, ScoreWorker, arguments, resources)
+    return watched(run_parts(rows, ScoreWorker, arguments, resources), options.max_failures)
 
 
 class ScoreWorker:
@@ -178,14 +182,29 @@ class ScoreWorker:
         earlier = Earlier.read(self.out, part, work) if work.was else None
         if earlier and earlier.line["mark"] == part.mark:  # committed by a worker that died before it could say so
             return earlier.line
-        loaded = parts.prefetched(self._load, work.inputs, self.pools[0].readers, ahead=2 * self.predictor.batch_size)
         with self.meter.predicting():
-            rows = list(self.rows.score_rows(self.meter.waiting(loaded), self.predictor, self.add))
+            rows = self._one_by_one(part, work.inputs) if part.careful else self._all(work.inputs)
         scored = earlier.renewed(work, rows) if earlier else first_time(work, rows)
         with self.meter.writing():
             committed = parts.commit(self.out, part, scored.table, scored.line, marks=scored.marks)
         self.meter.record(rows)
+        if part.careful:
+            Suspects(self.out, part).end()
         return committed
+
+    def _all(self, inputs: Sequence[Input]) -> list[Row]:
+        loaded = parts.prefetched(self._load, inputs, self.pools[0].readers, ahead=2 * self.predictor.batch_size)
+        return list(self.rows.score_rows(self.meter.waiting(loaded), self.predictor, self.add))
+
+    def _one_by_one(self, part: parts.Part, inputs: Sequence[Input]) -> list[Row]:
+        """The rows of a part that has killed its workers, without the inputs that do."""
+        suspects = Suspects(self.out, part)
+        rows: list[Row] = []
+        for number, item in enumerate(inputs):
+            problem = suspects.begin(number)
+            loaded = self.rows.Loaded(item, None, None, problem) if problem else self._load(item)
+            rows += self.rows.score_rows([loaded], self.predictor, self.add)
+        return rows
 
     def _write(self, name: str, data: bytes) -> None:
         storage.write_bytes(storage.join(self.out, name), data)

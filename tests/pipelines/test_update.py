@@ -27,7 +27,7 @@ ODD += [unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD")]
 def hands(tmp_path_factory):
     """Ninety small hands, ten of which come later."""
     uri = tmp_path_factory.mktemp("growing") / "hands"
-    write_hand_archive(str(uri), 90, seed=31, size=64)
+    write_hand_archive(str(uri), 90, seed=31, size=96)
     return uri / HAND_FOLDER
 
 
@@ -77,8 +77,9 @@ def test_an_update_scores_what_changed_and_nothing_else(hands, model, tmp_path):
     assert rows_of(out) == before
 
     answer = score(source, model, out, update=True).answer
-    assert {name: answer[name] for name in ("inputs", "new", "changed", "vanished")} == {
+    assert {name: answer[name] for name in ("inputs", "scored", "new", "changed", "vanished")} == {
         "inputs": 99,
+        "scored": 99,
         "new": 20,
         "changed": 1,
         "vanished": 1,
