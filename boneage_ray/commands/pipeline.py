@@ -259,7 +259,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     from boneage_ray.findings.task_findings import findings_of
     from boneage_ray.prediction.members import resolve
     from boneage_ray.scoring.report import score_page
-    from boneage_ray.scoring.score import ScoreOptions, problems, score_archive
+    from boneage_ray.scoring.score import ScoreOptions, score_archive
     from boneage_ray.scoring.summary import balance, check_failures, check_strict
 
     check_update(arguments.update, arguments.overwrite)
@@ -283,7 +283,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     )
     _connect(run)
     with timed(run, "score"):
-        summary = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
+        summary, problems = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
     command = line(
         "boneage score",
         source,
@@ -302,7 +302,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     )
     facts = {"Archive": source, "Place": " ".join(model), **model_facts(models)}
     findings = findings_of(models.recipe)
-    page = score_page(summary, problems(out), facts, command, findings)
+    page = score_page(summary, problems, facts, command, findings)
     storage.write_text(storage.join(out, "report.html"), page)
     run.note(counts=summary, compute=summary["compute"], runtime=runtime, reading=reading.model_dump())
     run.note(source=source, model=model[0] if len(model) == 1 else model)

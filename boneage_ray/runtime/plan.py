@@ -28,9 +28,11 @@ def write_plan(out: str, what: str, mark: str, settings: Mapping[str, str] | Non
 
 
 def difference(held: Mapping[str, str] | None, settings: Mapping[str, str] | None) -> str:
-    """What of the settings is another, as "; model was a, is b"; empty where a run left none."""
-    if not held or not settings:
+    """What of the settings is another, as "; model was a, is b"; empty where none are known."""
+    if not settings:
         return ""
+    if not held:
+        return "; it is of an earlier version of boneage"
     names = [name for name in {**held, **settings} if held.get(name) != settings.get(name)]
     return "".join(
         f"; {name} was {held.get(name, 'not given')}, is {settings.get(name, 'not given')}" for name in names

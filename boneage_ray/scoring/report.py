@@ -117,7 +117,17 @@ def _balance(summary: Mapping[str, Any], command: str) -> Section:
     read = summary.get("tables", {"read": []})
     if read["read"]:
         tables.append(_table_rows(read))
-    return Section("Balance sheet", tables=tables, command=command)
+    return Section("Balance sheet", _update(summary), tables, command=command)
+
+
+def _update(summary: Mapping[str, Any]) -> list[str]:
+    """What the last update did, in words; nothing of a run that was never updated."""
+    if not (done := summary.get("update")):
+        return []
+    new, changed, vanished = (f"{done[name]:,}" for name in ("new", "changed", "vanished"))
+    return [
+        f"The last update scored {new} new and {changed} changed inputs; {vanished} have vanished, and their rows with them."
+    ]
 
 
 def _table_rows(read: Mapping[str, Any]) -> PageTable:

@@ -79,8 +79,8 @@ class ScoreOptions:
 
 def score_archive(
     archive: Archive, options: ScoreOptions, on_claimed: Callable[[], None] = lambda: None
-) -> dict[str, Any]:
-    """Score every input on the connected cluster and return the summary; its counts add up or it raises.
+) -> tuple[dict[str, Any], list[Row]]:
+    """Score every input on the connected cluster; the summary, whose counts add up or it raises, and the first problems.
 
     `on_claimed` is called once OUT is this run's own.
     """
@@ -117,7 +117,7 @@ def score_archive(
     storage.delete_tree(storage.join(options.out, RETRIES))
     if update:
         plan.plan_update(options.out, update, done=True)
-    return summary
+    return summary, _problems(options.out, completed.lines)
 
 
 def _update(options: ScoreOptions) -> str:
@@ -224,11 +224,12 @@ def results(out: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
             yield pq.read_table(file, columns=columns)
 
 
-def problems(out: str) -> list[Row]:
-    """The first rows that were rejected or failed, for the report."""
+def _problems(out: str, lines: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The first rows that were rejected or failed, for the report; only parts that have such rows are read."""
     found: list[Row] = []
-    for table in results(out, ["input_uri", "status", "step", "reason", "message"]):
-        found += [row for row in from_table(table) if row["status"] != "scored"]
-        if len(found) >= SHOWN_PROBLEMS:
-            break
+    for line in lines:
+        if line["scored"] < line["inputs"] and len(found) < SHOWN_PROBLEMS:
+            with storage.open_read(storage.join(out, line["target"])) as file:
+                table = pq.read_table(file, columns=["input_uri", "status", "step", "reason", "message"])
+            found += [row for row in from_table(table) if row["status"] != "scored"]
     return found[:SHOWN_PROBLEMS]

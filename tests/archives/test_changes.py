@@ -160,12 +160,18 @@ def committed(out, inputs):
     return done
 
 
-def test_an_update_makes_new_parts_and_renews_those_that_changed(tmp_path):
+@pytest.fixture(params=["local", "s3"])
+def out(request, tmp_path):
+    """An empty OUT on either kind of storage."""
+    return str(tmp_path) if request.param == "local" else f"{request.getfixturevalue('s3_bucket')}/out"
+
+
+def test_an_update_makes_new_parts_and_renews_those_that_changed(out):
     old = items(100)
-    done = committed(str(tmp_path), [*old, GHOST])
+    done = committed(out, [*old, GHOST])
     assert sorted(done) == [f"results/part-{k:05d}.parquet" for k in range(9)]
     now = [*items(1, "2"), *old[1:20], *old[21:], *(Input(f"/films/new{k}.png", f"new{k}") for k in range(40)), GHOST]
-    *work, end = UpdateTodo(Fixed(now), str(tmp_path), "results", "u1", done, "me")()
+    *work, end = UpdateTodo(Fixed(now), out, "results", "u1", done, "me")()
     orders = {row["target"]: work_of(parts.Part(**row)) for row in work}
     assert {row["target"]: row["size"] for row in work} == {
         "results/part-00000.parquet": 8,
@@ -179,12 +185,12 @@ def test_an_update_makes_new_parts_and_renews_those_that_changed(tmp_path):
     assert (renewed.was, added.was) == (done["results/part-00000.parquet"], "")
     assert {order.update for order in orders.values()} == {"u1"}
     assert {row["owner"] for row in work} == {"me"}
-    assert (end["line"]["listed"], end["line"]["inputs"]) == (11, 139)
+    assert (end["line"]["listed"], end["line"]["inputs"], end["line"]["work"]) == (11, 139, 4)
     assert end["line"]["said"]["table_rows"] == {"unmatched": 1}
 
 
-def test_a_command_that_is_no_update_says_what_changed(tmp_path):
-    out, old = str(tmp_path), items(20)
+def test_a_command_that_is_no_update_says_what_changed(out):
+    old = items(20)
     done = committed(out, old)
     (end,) = Unchanged(Fixed(old), out, "results", done)()
     assert (end["line"]["listed"], end["line"]["inputs"]) == (3, 20)

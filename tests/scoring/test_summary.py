@@ -225,3 +225,11 @@ def test_the_answer_of_an_update_has_its_counts_but_no_names():
     summary["update"] = {"new": 1, "changed": 0, "vanished": 1, "vanished_inputs": ["/films/a.png"]}
     assert "new" not in balance(summary, update=False)
     assert list(balance(summary, update=True))[-3:] == ["new", "changed", "vanished"]
+
+
+def test_score_page_says_what_the_last_update_did():
+    update = {"new": 1200, "changed": 3, "vanished": 2, "vanished_inputs": ["/a.png", "/b.png"]}
+    said = "The last update scored 1,200 new and 3 changed inputs; 2 have vanished"
+    summary = add_up([part_counts(ROWS)])
+    assert said in score_page({**summary, "update": update}, [], {}, "c", AGES)
+    assert said not in score_page(summary, [], {}, "c", AGES)
