@@ -279,8 +279,10 @@ def _work_through(
 
 
 def _check_files(job: PartsJob, lines: Mapping[str, Any]) -> None:
-    """Raise `BoneageError` unless every part that a worker reported is a file in OUT: a line alone proves no result."""
+    """Raise `BoneageError` unless the parts that workers reported are the files in OUT: a line alone proves no result."""
     present = {target for folder in job.folders for target in _present(job.out, folder)}
+    if surplus := sorted(present - lines.keys()):
+        raise MismatchError(f"{job.out}: {surplus[0]} came from another run meanwhile: give the command again")
     if lost := sorted(lines.keys() - present):
         raise BoneageError(
             f"{job.title}: {len(lost)} of {len(lines)} parts that workers reported are not in {job.out} ({lost[0]}), so a node "
