@@ -16,7 +16,7 @@ from boneage_ray.archives.changes import Held, Redo, changes, mark_of
 from boneage_ray.archives.files import FilesArchive
 from boneage_ray.archives.in_parts import ArchiveParts
 from boneage_ray.archives.updates import Unchanged, UpdateTodo, differs, work_of
-from boneage_ray.errors import MismatchError
+from boneage_ray.errors import MismatchError, StorageError
 from boneage_ray.runtime import parts
 
 A = Input("s3://site/a.png", "a", sex="F", size_bytes=7, version='"e1"')
@@ -108,6 +108,19 @@ def test_a_part_is_renewed_as_soon_as_its_inputs_are_listed():
     first = next(iter(changes(held(old[:100], old[100:]), listing())))
     assert (first.part, [row for row, _ in first.changed]) == (0, list(range(100)))
     assert len(taken) < 600
+
+
+def test_a_listing_that_fails_half_way_removes_nothing():
+    old = items(2000)
+
+    def broken():
+        yield from old[:1500]
+        raise StorageError("unreadable", "503 SlowDown")
+
+    came = []
+    with pytest.raises(StorageError):
+        came.extend(iter(changes(held(old[:100], old[100:]), broken())))
+    assert came == []
 
 
 def test_a_uri_that_is_listed_twice_has_two_rows():
