@@ -57,18 +57,20 @@ def main():
         assert answer.returncode == 0, answer.stderr
         rows, files = check(out, images)
         assert rows == files, (rows, files)
-        print(f"{title}: {time.monotonic() - started:.1f} s, {rows} rows", flush=True)
+        seconds = time.monotonic() - started
+        print(f"{title}: {seconds:.1f} s, {rows} rows", flush=True)
+        return seconds
 
     update("first run" if not out.exists() else "whatever was left")
     for k in range(given.repeats):
         add(images, originals, given.new, f"night-{time.time_ns()}")
         update(f"{given.new} new files, {k + 1}")
-    update("nothing new")
+    usual = update("nothing new")
     draw = random.Random(1)
     for k in range(given.kills):
-        add(images, originals, 40, f"kill-{time.time_ns()}")
+        add(images, originals, 100, f"kill-{time.time_ns()}")
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(draw.uniform(4, 16))
+        time.sleep(usual * draw.uniform(0.2, 2.0))
         process.send_signal(signal.SIGKILL)
         process.wait()
         rows, files = check(out, images)
