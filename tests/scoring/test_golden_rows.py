@@ -15,6 +15,8 @@ from boneage_ray.errors import InputProblem
 from boneage_ray.findings.task_findings import ScoredFiles, findings_of
 from boneage_ray.prediction import ensemble, members, rows
 from boneage_ray.preparation.prepare import ImageConfig, prepare_image
+from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
+from boneage_ray.tasks.cephalogram.findings.landmarks import landmark_adder
 
 FOLDER = Path(__file__).parents[1] / "golden"
 STORED = FOLDER / "rows.json"
@@ -54,6 +56,34 @@ def scored():
     }
 
 
+class Known:
+    """Stands for a bundle of cephalograms: it answers with the stored points, as one without error would."""
+
+    name, sha256, batch_size = "cephalogram", "0" * 64, 4
+
+    def __init__(self, points):
+        self.points = points
+
+    def __call__(self, columns):
+        return {"points": [self.points for _ in columns["sex"]], "levels_moved": [0] * len(columns["sex"])}
+
+
+def staged():
+    """Rows of the stored head, whose points are given in its own pixels: with a pixel spacing, and without."""
+    stored = json.loads((FOLDER / "head_points.json").read_text())
+    image, path = ImageConfig(size=128), FOLDER / "inputs" / "head.png"
+    s, tx, ty = prepare_image(path.read_bytes(), image).to_original
+    points = np.full((32, 4), 0.9, np.float32)
+    points[:, :2] = (np.array(stored["points"]) - (tx, ty)) / s
+    points[:, 2] = 0.1
+    loaded = [
+        rows.load_input(asked(str(path), None, spacing), path.read_bytes(), lambda data: prepare_image(data, image))
+        for spacing in (stored["pixel_spacing_mm"], None)
+    ]
+    found = rows.score_rows(loaded, Known(points), landmark_adder(CephalogramTaskConfig()))
+    return [{k: v for k, v in row.items() if k not in LEFT_OUT} for row in found]
+
+
 def prepared():
     """Settings -> for each stored file the mean gray of four quarters, and the place in the original; or the reason."""
     return {name: [seen(path, config) for path in inputs()] for name, config in SETTINGS.items()}
@@ -88,7 +118,7 @@ def differences(found, kept):
 @pytest.fixture(scope="module")
 def golden():
     """(present, stored) values; both with the number that they belong to."""
-    now = {"pipeline_version": PIPELINE_VERSION, "rows": scored(), "prepared": prepared()}
+    now = {"pipeline_version": PIPELINE_VERSION, "rows": scored(), "staged": staged(), "prepared": prepared()}
     now = json.loads(json.dumps(now))
     if "BONEAGE_WRITE_GOLDEN" in os.environ:
         STORED.write_text(json.dumps(now, indent=1, ensure_ascii=False) + "\n")
@@ -103,6 +133,7 @@ def test_results_change_only_with_the_number(golden):
     )
     assert differences(now["rows"], stored["rows"]) == [], FIX
     assert differences(now["prepared"], stored["prepared"]) == [], FIX
+    assert close(now["staged"], stored["staged"]), FIX
 
 
 def test_the_stored_results_are_those_of_the_number(golden):
@@ -117,6 +148,7 @@ def test_the_stored_results_hold_scored_rejected_and_failed_inputs(golden):
     assert [statuses[f"hand-{k}.png"][0] for k in range(3)] == ["scored"] * 3
     assert statuses["hand.dcm"][0] == "scored"
     assert stored["prepared"].keys() == SETTINGS.keys()
+    assert [row["cvm_stage"] for row in stored["staged"]] == ["CS4", "CS4"]
 
 
 def test_a_small_change_of_a_result_is_seen(golden):
