@@ -68,13 +68,14 @@ def main():
     usual = update("nothing new")
     draw = random.Random(1)
     for k in range(given.kills):
-        add(images, originals, 100, f"kill-{time.time_ns()}")
+        add(images, originals, 600, f"kill-{time.time_ns()}")
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(usual * draw.uniform(0.2, 2.0))
+        time.sleep(usual * draw.uniform(0.8, 3.0))
         process.send_signal(signal.SIGKILL)
         process.wait()
+        ended = process.returncode != -signal.SIGKILL
         rows, files = check(out, images)
-        print(f"kill {k + 1}: {rows} rows of {files} files", flush=True)
+        print(f"kill {k + 1}: {rows} rows of {files} files{', had ended' if ended else ''}", flush=True)
     if given.kills:
         update("after all kills")
 
