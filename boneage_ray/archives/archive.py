@@ -33,7 +33,7 @@ class Input:
     archives/zips.py and archives/tars.py. `mask`: the URI of its hand mask (archives/masks.py). `table_rows`: the count of the
     rows of a table that the problem leaves unused. `is_remark`: a word on a table, which is no input and no lost label.
     `chronological_age_months`: by the years of a table, which may be its label too. `version`: of the file's content and of its
-    mask's, as the storage tells it; inputs are compared without it.
+    mask's, as the storage tells it; inputs are compared without it. `closed`: it, or what is in it, cannot be examined now.
     """
 
     uri: str
@@ -56,6 +56,7 @@ class Input:
     is_remark: bool | None = None
     chronological_age_months: float | None = None
     version: str | None = field(default=None, compare=False)
+    closed: bool | None = None
 
 
 def asked(

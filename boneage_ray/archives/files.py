@@ -100,7 +100,10 @@ class FilesArchive(Archive):
 
     def _chosen(self, item: Input, mask: str | None, masks: Masks) -> Input:
         if mask:
-            item = replace(item, mask=mask, version=f"{item.version} {masks.versions[mask]}")
+            known = masks.versions[mask]
+            item = replace(
+                item, mask=mask, version=f"{item.version} {known}", closed=item.closed or known is None or None
+            )
         if self.sex:
             item = replace(item, sex=self.sex, sex_source="option")
         if self.spacing_mm:

@@ -18,7 +18,7 @@ class Found(NamedTuple):
     """One file. `path` is relative to the listed folder, prefix, zip or tar file; `stem` is its name without extension.
 
     `version`: of its content, as `storage.FileInfo` has it. An entry of a tar file has that of its tar file, one of a zip file
-    none, since its position holds a checksum.
+    none, since its position holds a checksum. `closed`: it, or what is in it, cannot be examined now.
     """
 
     uri: str
@@ -28,6 +28,7 @@ class Found(NamedTuple):
     problem: tuple[Reason, str] | None = None
     position: str | None = None
     version: str | None = None
+    closed: bool = False
 
 
 def files_below(source: str, *but: str) -> Iterator[Found]:
@@ -45,12 +46,13 @@ def files_below(source: str, *but: str) -> Iterator[Found]:
         if is_system_file(path) or f"{info.uri}/".startswith(left_out):
             continue
         if info.problem:
-            yield _as_a_whole(info, path, *info.problem)
+            yield _as_a_whole(info, path, *info.problem, closed=info.closed)
         elif is_packed(info.uri):
             yield from _opened(info, path)
         else:
             name = path or info.uri.rsplit("/", 1)[-1]
-            yield Found(info.uri, name, stem_of(info.uri), info.size, too_large(info.size), version=info.version)
+            problem = too_large(info.size)
+            yield Found(info.uri, name, stem_of(info.uri), info.size, problem, None, info.version, info.closed)
 
 
 def entries(uri: str) -> Iterator[tuple[str, ArchiveEntry]]:
@@ -83,9 +85,9 @@ def _opened(info: storage.FileInfo, path: str) -> Iterator[Found]:
         yield _as_a_whole(info, path, error.reason, str(error))
 
 
-def _as_a_whole(info: storage.FileInfo, path: str, reason: Reason, message: str) -> Found:
+def _as_a_whole(info: storage.FileInfo, path: str, reason: Reason, message: str, closed: bool = True) -> Found:
     name = path or info.uri.rsplit("/", 1)[-1]
-    return Found(info.uri, name, stem_of(info.uri), info.size, (reason, message), version=info.version)
+    return Found(info.uri, name, stem_of(info.uri), info.size, (reason, message), None, info.version, closed)
 
 
 def find_entry(archive: str, name: str) -> ArchiveEntry | None:

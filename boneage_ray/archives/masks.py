@@ -16,7 +16,7 @@ from boneage_ray import storage
 from boneage_ray.archives.archive import IMAGE_ENDINGS, Input, composed, note, without_ending
 from boneage_ray.archives.listing import Found, files_below
 from boneage_ray.archives.read import read_input
-from boneage_ray.errors import InputProblem
+from boneage_ray.errors import InputProblem, StorageError
 
 FOLDER = "masks"
 _OWN = ".mask"  # before .png in the mask's name for a file without an extension: there may also be a NAME.png
@@ -38,13 +38,20 @@ class Masks:
 
     @classmethod
     def below(cls, source: str, images: Iterable[Found] = ()) -> Masks:
-        """The masks of an archive; none without such a folder. `images` are only listed if there are masks."""
+        """The masks of an archive; none without such a folder. `images` are only listed if there are masks.
+
+        Raises `StorageError` if a folder of masks cannot be listed.
+        """
         masks = cls(source)
         folder = storage.join(source, FOLDER)
         if storage.is_empty(folder):
             return masks
         for found in files_below(folder):
             name = composed(without_ending(found.path))
+            if found.problem and found.closed:
+                raise StorageError(
+                    found.problem[0], f"{found.uri}: {found.problem[1]}; it may hold the masks of any image"
+                )
             if found.problem:  # opening a pipe would block for ever
                 masks.unusable.append(note(name, found.problem[0], f"{found.uri}: {found.problem[1]}"))
                 continue

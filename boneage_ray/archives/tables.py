@@ -291,6 +291,7 @@ def labelled(found: Found, row: TableRow | None) -> Input:
         problem=found.problem,
         position=found.position,
         version=found.version,
+        closed=found.closed or None,
     )
     if row is None:
         return plain

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from boneage_ray import storage
 from boneage_ray.archives.archive import Archive, Input
-from boneage_ray.archives.changes import Held, Redo, changes
+from boneage_ray.archives.changes import Comparison, Held, Redo
 from boneage_ray.archives.in_parts import LARGE_SIZE, SMALL_SIZE, Notes, input_of, part_name, plain
 from boneage_ray.errors import MismatchError
 from boneage_ray.runtime import parts
@@ -33,7 +33,7 @@ class PartWork:
     """The work of one part: the inputs to score; in an update also its id, and what becomes of the rows that are there.
 
     `was`: the mark of the part that is replaced, empty for a new one. `changed`: the rows that `inputs` replace; `vanished`:
-    those to leave out.
+    those to leave out; `again`: how many of the changed ones are only tried once more.
     """
 
     inputs: list[Input]
@@ -41,6 +41,7 @@ class PartWork:
     was: str = ""
     changed: list[int] = field(default_factory=list)
     vanished: list[int] = field(default_factory=list)
+    again: int = 0
 
 
 def work_of(part: Part) -> PartWork:
@@ -53,7 +54,10 @@ def work_of(part: Part) -> PartWork:
 
 @dataclass(frozen=True)
 class UpdateTodo:
-    """The rows of work of an update, as `parts.Todo` has those of a run. `done`: target -> mark of the committed parts."""
+    """The rows of work of an update, as `parts.Todo` has those of a run. `done`: target -> mark of the committed parts.
+
+    `again`: inputs that could not be read are tried once more.
+    """
 
     archive: Archive
     out: str
@@ -61,16 +65,17 @@ class UpdateTodo:
     update: str
     done: Mapping[str, str]
     owner: str = ""
+    again: bool = True
 
     def __call__(self) -> Iterator[dict[str, Any]]:
         """Rows of work, then one row with the line {"listed": parts, "inputs": inputs, "work": rows, ...}."""
         notes, targets = Notes(), list(self.done)
-        held = held_in(self.out, targets)
+        compared = compared_with(self.out, targets, self.again)
         number = max((int(target.rpartition("-")[2].partition(".")[0]) for target in targets), default=-1) + 1
         lengths = chain(repeat(_FIRST, _FIRST_PARTS), repeat(SMALL_SIZE, _SMALL_PARTS), repeat(LARGE_SIZE))
         new: list[Input] = []
         length, made, renewed = next(lengths), 0, 0
-        for change in changes(held, notes.files(self.archive.inputs())):
+        for change in compared.changes(notes.files(self.archive.inputs())):
             if isinstance(change, Redo):
                 renewed += 1
                 yield asdict(self._again(targets[change.part], change))
@@ -82,8 +87,11 @@ class UpdateTodo:
         if new:
             yield asdict(self._new(number + made, new))
             made += 1
-        counts = {"listed": len(targets) + made, "inputs": held.listed, "work": made + renewed}
-        yield {"line": counts | {"marks": held.digest, "said": notes.line()}}
+        inputs = compared.held.listed + compared.closed.unlisted
+        counts = {"listed": len(targets) + made, "inputs": inputs, "work": made + renewed}
+        yield {
+            "line": counts | {"marks": compared.held.digest, "said": notes.line() | {"closed": compared.closed.line()}}
+        }
 
     def _new(self, number: int, inputs: list[Input]) -> Part:
         body = {"inputs": [plain(item) for item in inputs], "update": self.update}
@@ -96,19 +104,21 @@ class UpdateTodo:
             "was": self.done[target],
             "changed": [row for row, _ in redo.changed],
             "vanished": list(redo.vanished),
+            "again": redo.again,
         }
         return Part(target, json.dumps(body), redo.rows - len(redo.vanished), self.owner)
 
 
-def held_in(out: str, targets: Iterable[str]) -> Held:
-    """The inputs whose rows the committed parts hold."""
-    uris = (storage.join(out, target) for target in targets)
-    return Held(list(parts.prefetched(parts.read_marks, uris, threads=8, ahead=64)))
+def compared_with(out: str, targets: Iterable[str], again: bool = True) -> Comparison:
+    """A comparison with the inputs whose rows the committed parts hold."""
+    files = [storage.join(out, target) for target in targets]
+    held = Held(list(parts.prefetched(parts.read_marks, files, threads=8, ahead=64)))
+    return Comparison(held, lambda part: _uris_of(files[part]), again)
 
 
 @dataclass(frozen=True)
 class Unchanged:
-    """As `UpdateTodo` for a command that is no update: there is no work, or else `differs` is raised."""
+    """As `UpdateTodo` for a command that is no update: there is no work, or else `differs` is raised; nothing is tried again."""
 
     archive: Archive
     out: str
@@ -118,7 +128,7 @@ class Unchanged:
 
     def __call__(self) -> Iterator[dict[str, Any]]:
         """The row of the line at the end. Raises `MismatchError` if any input is new, changed or gone."""
-        *work, end = islice(UpdateTodo(self.archive, self.out, self.folder, "", self.done)(), 2)
+        *work, end = islice(UpdateTodo(self.archive, self.out, self.folder, "", self.done, again=False)(), 2)
         if work or "line" not in end:
             raise differs(self.archive, self.out, self.folder)
         yield end
@@ -129,7 +139,7 @@ def differs(archive: Archive, out: str, folder: str) -> MismatchError:
     targets = [f"{folder}/{info.uri.rpartition('/')[2]}" for info in storage.list_folder(storage.join(out, folder))]
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
-    for change in changes(held_in(out, targets), Notes().files(archive.inputs())):
+    for change in compared_with(out, targets, again=False).changes(Notes().files(archive.inputs())):
         if isinstance(change, Input):
             counts["new"] += 1
             first.setdefault("new", change.uri)
@@ -139,13 +149,13 @@ def differs(archive: Archive, out: str, folder: str) -> MismatchError:
         if change.changed:
             first.setdefault("changed", change.changed[0][1].uri)
         if change.vanished:
-            first.setdefault("gone", _uri_of(storage.join(out, targets[change.part]), change.vanished[0]))
+            first.setdefault("gone", _uris_of(storage.join(out, targets[change.part]))[change.vanished[0]])
     words = {"new": "without a row", "changed": "changed", "gone": "gone"}
     told = [f"{counts[kind]:,} {word}, {first[kind]}" for kind, word in words.items() if counts[kind]]
     what = storage.printable("; ".join(told)) or "its order or its notes"
     return parts.changed(f"inputs: {what}", "give --update to do only these, ")
 
 
-def _uri_of(part: str, row: int) -> str:
+def _uris_of(part: str) -> list[str]:
     with storage.open_read(part) as file:
-        return str(pq.read_table(file, columns=["input_uri"]).column(0)[row].as_py())
+        return [str(uri) for uri in pq.read_table(file, columns=["input_uri"]).column(0).to_pylist()]

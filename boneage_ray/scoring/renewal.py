@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +20,7 @@ from boneage_ray.scoring.summary import part_counts
 
 _COUNTED = ["status", "reason", "flags", "age_months", "sex", "cvm_stage"]
 _OF_PART = ("target", "mark", "size")
+_OF_STORAGE = ("not_found", "permission_denied", "unreadable")
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,16 @@ class Scored:
 def first_time(work: PartWork, rows: list[Row]) -> Scored:
     """The content of a new part."""
     added = {"update": work.update, "new": len(rows)} if work.update else {}
-    return Scored(to_table(rows, result_schema()), part_counts(rows) | added, b"".join(map(mark_of, work.inputs)))
+    return Scored(to_table(rows, result_schema()), part_counts(rows) | added, b"".join(_marks(work, rows)))
+
+
+def _marks(work: PartWork, rows: list[Row]) -> list[bytes]:
+    """The marks of the inputs; a file that the storage did not hand out is tried again by the next update."""
+    return [mark_of(item, again=_unread(row)) for item, row in zip(work.inputs, rows, strict=True)]
+
+
+def _unread(row: Row) -> bool:
+    return row["status"] == "failed" and row["step"] == "read" and row["reason"] in _OF_STORAGE
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ class Earlier:
         chosen = [len(self.table) + new[row] if row in new else row for row in kept]
         table = pa.concat_tables([self.table, to_table(rows, result_schema()).replace_schema_metadata(None)])
         marks = [self.marks[k : k + MARK_BYTES] for k in range(0, len(self.marks), MARK_BYTES)]
-        marks += [mark_of(item) for item in work.inputs]
+        marks += _marks(work, rows)
         table = table.take(pa.array(chosen, pa.int64()))
         line = self._line(work, len(rows)) | part_counts(from_table(table.select(_COUNTED)))
         return Scored(table, line, b"".join(marks[k] for k in chosen))
@@ -74,14 +86,30 @@ class Earlier:
         done = self.line if same else {}
         return kept | {
             "update": work.update,
-            "changed": done.get("changed", 0) + rescored,
+            "changed": done.get("changed", 0) + rescored - work.again,
+            "retried": done.get("retried", 0) + work.again,
             "vanished": done.get("vanished", []) + gone,
         }
 
 
-def update_counts(lines: list[dict[str, Any]], update: str) -> dict[str, Any]:
-    """What an update did, of the lines of all parts."""
+def update_counts(
+    lines: list[dict[str, Any]], update: str, closed: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """What an update did, of the lines of all parts; `closed`: what it could not examine, as `changes.Closed` says it."""
     of_it = [line for line in lines if line.get("update") == update]
     vanished = sorted(uri for line in of_it for uri in line.get("vanished", []))
-    counts = {name: sum(line.get(name, 0) for line in of_it) for name in ("new", "changed")}
-    return counts | {"vanished": len(vanished), "vanished_inputs": vanished}
+    counts = {name: sum(line.get(name, 0) for line in of_it) for name in ("new", "changed", "retried")}
+    return counts | {"vanished": len(vanished), "vanished_inputs": vanished, **closed}
+
+
+def update_in_words(counts: Mapping[str, Any]) -> list[str]:
+    """What an update did, for a person."""
+    told = [f"{counts[name]:,} {name}" for name in ("new", "changed", "vanished")]
+    if counts.get("retried"):
+        told.append(f"{counts['retried']:,} tried again, which could not be read before")
+    lines = [f"update: {', '.join(told)}"]
+    if counts.get("kept"):
+        first, *others = counts["closed_inputs"]
+        more = f" and {len(others):,} more" if others else ""
+        lines.append(f"update: {counts['kept']:,} rows are kept whose files cannot be examined now: {first}{more}")
+    return lines

@@ -125,9 +125,16 @@ def _update(summary: Mapping[str, Any]) -> list[str]:
     if not (done := summary.get("update")):
         return []
     new, changed, vanished = (f"{done[name]:,}" for name in ("new", "changed", "vanished"))
-    return [
+    lines = [
         f"The last update scored {new} new and {changed} changed inputs; {vanished} have vanished, and their rows with them."
     ]
+    if done.get("retried"):
+        lines.append(f"{done['retried']:,} inputs that could not be read before were tried again.")
+    if done.get("kept"):
+        first, *others = done["closed_inputs"]
+        more = f" and {len(others):,} more places" if others else ""
+        lines.append(f"{done['kept']:,} rows are kept whose files could not be examined: {first}{more}.")
+    return lines
 
 
 def _table_rows(read: Mapping[str, Any]) -> PageTable:

@@ -36,7 +36,7 @@ from boneage_ray.runtime.resources import Resources
 from boneage_ray.runtime.runs import say
 from boneage_ray.scoring.careful import RETRIES, Suspects
 from boneage_ray.scoring.metering import ScoreMeter
-from boneage_ray.scoring.renewal import Earlier, first_time, update_counts
+from boneage_ray.scoring.renewal import Earlier, first_time, update_counts, update_in_words
 from boneage_ray.scoring.summary import add_up, watched
 
 if TYPE_CHECKING:
@@ -105,9 +105,9 @@ def score_archive(
     summary["tables"] = sum_of_notes([completed.said], archive.accounts)
     say_rows(options.out, summary["tables"], [completed.said])
     if update:
-        summary["update"] = update_counts(completed.lines, update)
-        if options.update:
-            say("update: {new:,} new, {changed:,} changed, {vanished:,} vanished".format(**summary["update"]))
+        summary["update"] = update_counts(completed.lines, update, completed.said.get("closed", {}))
+        for text in update_in_words(summary["update"]) if options.update else ():
+            say(storage.printable(text))
     summary |= {
         "fingerprint": parts.fingerprint(mark, completed.marks),
         "model_sha256": sha256,

@@ -12,7 +12,7 @@ The line of one part, as `part_counts` makes it from the part's result rows::
 and, in a part that an update wrote, what that update did (renewal.py).
 
 `summary.json` holds the sum of all lines in the same form, with `tables`: what was read from the metadata, and what became of it,
-and after an update `update`: its counts of new, changed and vanished inputs, and the URIs of the latter.
+and after an update `update`: its counts of new, changed and vanished inputs, and the URIs of the latter (renewal.py).
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def balance(summary: Mapping[str, Any], update: bool) -> dict[str, Any]:
     """What `boneage score` answers; after an update with what it did."""
     answer = {name: summary[name] for name in ("inputs", *STATUSES, "reasons")}
     done = summary.get("update", {}) if update else {}
-    return answer | {name: done[name] for name in ("new", "changed", "vanished") if name in done}
+    answer |= {name: done[name] for name in ("new", "changed", "vanished") if name in done}
+    return answer | {name: done[name] for name in ("retried", "kept") if done.get(name)}
 
 
 def watched(lines: Iterable[dict[str, Any]], share: float | None) -> Iterator[dict[str, Any]]:

@@ -50,12 +50,14 @@ class FileInfo(NamedTuple):
     """One listed file; size in bytes. `problem`: (reason, message) of a file that must not be opened.
 
     `version`: what the storage tells of the content and changes with it, an ETag or a time of modification; None if nothing.
+    `closed`: it cannot be examined now: the state of the file is unknown, or what is in the folder.
     """
 
     uri: str
     size: int
     problem: tuple[Reason, str] | None = None
     version: str | None = None
+    closed: bool = False
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -268,11 +270,12 @@ def list_files(uri: str) -> Iterator[FileInfo]:
         if location.scheme == "file":
             found = local.local_files(Path(location.path))
         elif location.scheme in _S3:
-            found = ((name, size, None, tag) for name, size, tag in s3.list_objects(location.fs, location.path))
+            objects = s3.list_objects(location.fs, location.path)
+            found = (local.Listed(name, size, version=tag) for name, size, tag in objects)
         else:
             found = others.found_files(location.fs, location.path)
-        for name, size, problem, version in found:
-            yield FileInfo(f"{folder}{name}" if name else location.uri, size, problem, version)
+        for listed in found:
+            yield FileInfo(f"{folder}{listed.name}" if listed.name else location.uri, *listed[1:])
 
 
 def list_folder(uri: str) -> list[FileInfo]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import unicodedata
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from boneage_ray import storage
+from boneage_ray.archives import dicomdir
 from boneage_ray.archives.archive import Archive, Input, note
-from boneage_ray.archives.changes import Held, Redo, changes, mark_of
+from boneage_ray.archives.changes import Comparison, Held, Redo, mark_of
 from boneage_ray.archives.files import FilesArchive
 from boneage_ray.archives.in_parts import ArchiveParts
 from boneage_ray.archives.updates import Unchanged, UpdateTodo, differs, work_of
@@ -26,8 +31,10 @@ NAMES = [
 ]
 
 
-def held(*groups):
-    return Held([b"".join(map(mark_of, group)) for group in groups])
+def changes(groups, inputs, again=True):
+    """What a comparison with these parts finds."""
+    held = Held([b"".join(map(mark_of, group)) for group in groups])
+    return Comparison(held, lambda part: [item.uri for item in groups[part]], again).changes(inputs)
 
 
 def items(count, version="1"):
@@ -36,7 +43,7 @@ def items(count, version="1"):
 
 def plan(old, new):
     """(URIs of new inputs, {part: (changed rows, vanished rows)})."""
-    found = list(changes(held(*old), new))
+    found = list(changes(old, new))
     redone = [change for change in found if isinstance(change, Redo)]
     assert len({change.part for change in redone}) == len(redone)
     new_ones = [change.uri for change in found if isinstance(change, Input)]
@@ -73,9 +80,9 @@ def test_a_patient_is_in_no_mark_and_a_zip_entry_may_move():
 def test_names_that_look_alike_are_inputs_of_their_own(tmp_path):
     for name in NAMES:
         (tmp_path / name).write_bytes(b"x")
-    marks = [mark_of(item) for item in FilesArchive(str(tmp_path)).inputs()]
-    assert len({mark[:8] for mark in marks}) == len(NAMES)
-    assert list(changes(Held([b"".join(marks)]), FilesArchive(str(tmp_path)).inputs())) == []
+    found = list(FilesArchive(str(tmp_path)).inputs())
+    assert len({mark_of(item)[:8] for item in found}) == len(NAMES)
+    assert list(changes([found], FilesArchive(str(tmp_path)).inputs())) == []
 
 
 def test_an_unchanged_archive_is_no_work():
@@ -105,7 +112,7 @@ def test_a_part_is_renewed_as_soon_as_its_inputs_are_listed():
             taken.append(item)
             yield item
 
-    first = next(iter(changes(held(old[:100], old[100:]), listing())))
+    first = next(iter(changes([old[:100], old[100:]], listing())))
     assert (first.part, [row for row, _ in first.changed]) == (0, list(range(100)))
     assert len(taken) < 600
 
@@ -119,7 +126,7 @@ def test_a_listing_that_fails_half_way_removes_nothing():
 
     came = []
     with pytest.raises(StorageError):
-        came.extend(iter(changes(held(old[:100], old[100:]), broken())))
+        came.extend(iter(changes([old[:100], old[100:]], broken())))
     assert came == []
 
 
@@ -139,7 +146,7 @@ def test_what_remains_and_what_is_done_is_always_the_new_archive():
         groups = [old[a:b] for a, b in zip([0, *cut], [*cut, len(old)], strict=True)]
         rows = [list(group) for group in groups]
         added = []
-        for change in changes(held(*groups), now):
+        for change in changes(groups, now):
             if isinstance(change, Input):
                 added.append(change)
                 continue
@@ -148,6 +155,46 @@ def test_what_remains_and_what_is_done_is_always_the_new_archive():
             rows[change.part] = [r for k, r in enumerate(rows[change.part]) if k not in change.vanished]
         result = [*(item for group in rows for item in group), *added]
         assert sorted(map(mark_of, result)) == sorted(map(mark_of, now))
+
+
+def test_what_cannot_be_examined_keeps_its_rows():
+    names = ["a.png", "ward/1.png", "ward/b/2.png", "wards.png", "films.zip!/3.png", "films.zip!/c/4.png", "gone.png"]
+    old = [Input(f"/films/{name}", name, version="1") for name in names]
+    ward = Input("/films/ward", "ward", problem=("permission_denied", "no"), closed=True)
+    packed = Input("/films/films.zip", "films", problem=("truncated", "no"), closed=True)
+    refused = replace(old[0], version=None, size_bytes=0, closed=True)
+    groups = [old[:2], old[2:]]
+    compared = Comparison(
+        Held([b"".join(map(mark_of, group)) for group in groups]), lambda k: [i.uri for i in groups[k]]
+    )
+    *new, redo = compared.changes([ward, packed, refused, old[3]])
+    assert new == [ward, packed]
+    assert (redo.part, redo.changed, redo.vanished) == (1, (), (4,))
+    assert compared.closed.line() == {
+        "kept": 5,
+        "closed_inputs": [f"/films/{n}" for n in ("a.png", "films.zip", "ward")],
+    }
+    # Open again, their rows are as before, and those of the folder and the zip file are gone.
+    again = Comparison(Held([b"".join(map(mark_of, [*old[:6], ward, packed]))]), lambda _: [])
+    (redo,) = again.changes(old[:6])
+    assert (redo.changed, redo.vanished, again.closed.line()) == ((), (6, 7), {})
+
+
+def test_a_part_with_kept_rows_is_renewed_for_its_changed_ones():
+    old = [Input(f"/films/{name}", name, version="1") for name in ("ward/1.png", "x.png")]
+    ward = Input("/films/ward", "ward", problem=("permission_denied", "no"), closed=True)
+    _, redo = changes([old], [ward, replace(old[1], version="2")])
+    assert ([row for row, _ in redo.changed], redo.vanished) == ([1], ())
+
+
+def test_what_could_not_be_read_is_tried_again_by_an_update_only():
+    assert mark_of(A, again=True)[:-1] == mark_of(A)[:-1]
+    unread = Held([mark_of(A, again=True) + mark_of(items(1)[0])])
+    (redo,) = Comparison(unread, lambda _: []).changes([A, *items(1)])
+    assert (redo.changed, redo.again) == (((0, A),), 1)
+    assert list(Comparison(Held([mark_of(A, again=True)]), lambda _: [], again=False).changes([A])) == []
+    (redo,) = Comparison(Held([mark_of(A, again=True)]), lambda _: []).changes([replace(A, version='"e2"')])
+    assert (len(redo.changed), redo.again) == (1, 0)
 
 
 class Fixed(Archive):
@@ -228,3 +275,99 @@ def test_the_version_of_a_file_is_what_its_storage_tells(tmp_path, s3_bucket):
         assert before.version == again.version != after.version
         assert before == after  # compared without it
         assert json.loads(json.dumps(before.version)) == before.version
+
+
+@pytest.fixture
+def ward(tmp_path):
+    """A folder of films: two in a ward, one beside it."""
+    for name in ("films/ward/1.png", "films/ward/2.png", "films/x.png"):
+        storage.write_bytes(f"{tmp_path}/{name}", b"12")
+    return tmp_path / "films"
+
+
+def work_on(films, out, done):
+    """(inputs of new parts, renewed parts, what is said of kept rows) of an update."""
+    *work, end = UpdateTodo(FilesArchive(str(films)), out, "results", "u1", done)()
+    orders = [work_of(parts.Part(**row)) for row in work]
+    new = [item.uri.removeprefix(f"{films}/") for order in orders if not order.was for item in order.inputs]
+    assert end["line"]["inputs"] == sum(row["size"] for row in work if row["target"] not in done) + 3
+    return new, [(order.changed, order.vanished) for order in orders if order.was], end["line"]["said"]["closed"]
+
+
+def test_a_folder_that_cannot_be_listed_keeps_the_rows_of_its_films(ward, tmp_path, monkeypatch):
+    out = str(tmp_path / "out")
+    done = committed(out, list(FilesArchive(str(ward)).inputs()))
+    assert work_on(ward, out, done) == ([], [], {})
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("/ward"):
+            raise PermissionError(errno.EACCES, "closed", str(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", closed)
+        assert work_on(ward, out, done) == (["ward"], [], {"kept": 2, "closed_inputs": [f"{ward}/ward"]})
+    assert work_on(ward, out, done) == ([], [], {})
+
+
+def test_a_share_that_is_not_mounted_behind_its_link_keeps_the_rows_of_its_films(ward, tmp_path):
+    out, share = str(tmp_path / "out"), tmp_path / "share"
+    (ward / "ward").rename(share)
+    (ward / "ward").symlink_to(share)
+    done = committed(out, list(FilesArchive(str(ward)).inputs()))
+    share.rename(tmp_path / "gone")
+    assert work_on(ward, out, done) == (["ward"], [], {"kept": 2, "closed_inputs": [f"{ward}/ward"]})
+
+
+def test_a_film_whose_state_is_refused_keeps_its_row(ward, tmp_path, monkeypatch):
+    out = str(tmp_path / "out")
+    done = committed(out, list(FilesArchive(str(ward)).inputs()))
+    state = Path.stat
+
+    def refused(self, **options):
+        if self.name == "x.png":
+            raise PermissionError(errno.EACCES, "refused", str(self))
+        return state(self, **options)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    assert work_on(ward, out, done) == ([], [], {"kept": 1, "closed_inputs": [f"{ward}/x.png"]})
+
+
+def test_a_zip_file_that_breaks_off_keeps_the_rows_of_its_entries(tmp_path):
+    films, out = tmp_path / "films", str(tmp_path / "out")
+    films.mkdir()
+    with zipfile.ZipFile(films / "f.zip", "w") as packed:
+        for name in ("1.png", "a/2.png", "a/3.png"):
+            packed.writestr(name, b"12345")
+    done = committed(out, list(FilesArchive(str(films)).inputs()))
+    whole = (films / "f.zip").read_bytes()
+    (films / "f.zip").write_bytes(whole[:-30])
+    new, renewed, said = work_on(films, out, done)
+    assert (new, renewed, said) == (["f.zip"], [], {"kept": 3, "closed_inputs": [f"{films}/f.zip"]})
+
+
+def test_a_dicomdir_whose_folder_cannot_be_listed_keeps_the_rows_of_its_files(tmp_path, monkeypatch):
+    info = storage.FileInfo(f"{tmp_path}/DICOM", 0, ("permission_denied", "closed"), closed=True)
+    monkeypatch.setattr(dicomdir, "_references", lambda _: [("DICOM/A/IM1", None), ("IM2", None)])
+    monkeypatch.setattr(storage, "list_files", lambda _: iter([info]))
+    found = list(dicomdir.dicomdir_files(f"{tmp_path}/DICOMDIR"))
+    assert [(f.path, f.problem[0], f.closed) for f in found] == [
+        ("DICOM/A/IM1", "permission_denied", True),
+        ("IM2", "not_found", False),
+    ]
+
+
+def test_a_folder_of_masks_that_cannot_be_listed_ends_the_listing(tmp_path, monkeypatch):
+    storage.write_bytes(f"{tmp_path}/masks/ward/1.png", b"1")
+    storage.write_bytes(f"{tmp_path}/1.png", b"1")
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("/ward"):
+            raise PermissionError(errno.EACCES, "closed", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(StorageError, match=r"masks/ward: this folder cannot be listed.* masks of any image"):
+        list(FilesArchive(str(tmp_path), masks=True).inputs())

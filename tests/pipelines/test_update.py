@@ -103,6 +103,38 @@ def test_an_update_scores_what_changed_and_nothing_else(hands, model, tmp_path):
         assert state_of(out) == state
 
 
+def test_a_share_that_is_away_keeps_its_rows_and_what_was_unreadable_is_tried_again(hands, model, tmp_path, capsys):
+    source, out, share = tmp_path / "films", tmp_path / "scores", tmp_path / "share"
+    names, _ = grow(hands, source, before=12)
+    share.mkdir()
+    for name in names[20:30]:
+        shutil.copy2(hands / name, share / name)
+    (source / "ward").symlink_to(share)
+    (source / "later.png").symlink_to(tmp_path / "later.png")  # to a file that comes later
+    assert score(source, model, out, update=True).answer["failed"] == 1
+    before = rows_of(out)
+    share.rename(tmp_path / "away")
+    (source / names[3]).unlink()
+    answer = score(source, model, out, update=True).answer
+    assert {name: answer[name] for name in ("inputs", "new", "vanished", "kept")} == {
+        "inputs": 23,
+        "new": 1,
+        "vanished": 1,
+        "kept": 10,
+    }
+    assert f"10 rows are kept whose files cannot be examined now: {source}/ward" in capsys.readouterr().err
+    after = rows_of(out)
+    assert {uri: row for uri, row in before.items() if names[3] not in uri} == {
+        uri: row for uri, row in after.items() if uri != f"{source}/ward"
+    }
+    (tmp_path / "away").rename(share)
+    shutil.copy2(hands / names[40], tmp_path / "later.png")
+    answer = score(source, model, out, update=True).answer
+    assert (answer["inputs"], answer["scored"], answer["changed"], answer["vanished"]) == (22, 22, 1, 1)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["update"]["vanished_inputs"] == [f"{source}/ward"]
+
+
 def test_a_table_and_the_options_decide_rows_too(hands, model, tmp_path):
     source, out, table = tmp_path / "films", tmp_path / "scores", tmp_path / "sexes.csv"
     names, _ = grow(hands, source, before=20)

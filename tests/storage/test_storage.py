@@ -279,6 +279,24 @@ def test_a_folder_that_cannot_be_listed_does_not_end_the_listing(tmp_path, monke
     assert refusal(lambda: list(storage.list_files(f"{tmp_path}/a")))[1].startswith(f"{tmp_path}/a: ")
 
 
+def test_another_filesystem_that_cannot_list_a_folder_ends_the_listing(tmp_path, monkeypatch, refusal):
+    for name in ("a/1", "b/c/2", "3"):
+        storage.write_bytes(f"{tmp_path}/{name}", b"12")
+    folder = f"local://{tmp_path}"  # as fsspec lists it
+    assert [info.uri for info in storage.list_files(folder)] == [f"{folder}/{name}" for name in ("3", "a/1", "b/c/2")]
+    (alone,) = storage.list_files(f"{folder}/b/c/2")
+    assert (alone.uri, alone.size, bool(alone.version)) == (f"{folder}/b/c/2", 2, True)
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).rstrip("/").endswith("/c"):
+            raise PermissionError(errno.EACCES, "closed", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    assert refusal(lambda: list(storage.list_files(folder)))[0] == "permission_denied"
+
+
 def test_a_file_whose_state_is_refused_is_still_listed(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"1")
     (tmp_path / "b").write_bytes(b"12")
