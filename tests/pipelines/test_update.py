@@ -90,7 +90,7 @@ def test_an_update_scores_what_changed_and_nothing_else(hands, model, tmp_path):
     assert all(after[uri] == row for uri, row in before.items() if uri not in (gone, other))
     assert after[other]["input_sha256"] != before[other]["input_sha256"]
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["update"] == {"new": 20, "changed": 1, "vanished": 1, "vanished_inputs": [gone]}
+    assert summary["update"] == {"new": 20, "changed": 1, "retried": 0, "vanished": 1, "vanished_inputs": [gone]}
     kept = [name for name, state in state_of(out).items() if files.get(name) == state]
     assert len(files) - len(kept) <= 2  # those with the changed and the vanished input
 
