@@ -28,7 +28,17 @@ PROMISED = {
     "train": ["--recipe", "--data", "--out", "--workers", "--gpu", "--set", "--resume", "--wandb", "--track"],
     "evaluate": ["--model", "--data", "--split", "--out", "--max-mae", "--open-test", "--coverage"],
     "calibrate": ["--model", "--data", "--out", "--site", "--split", "--coverage", "--max-mae"],
-    "score": ["--model", "--out", "--metadata", "--sex", "--pixel-spacing-mm", "--strict", "--overwrite"],
+    "score": [
+        "--model",
+        "--out",
+        "--metadata",
+        "--sex",
+        "--pixel-spacing-mm",
+        "--strict",
+        "--overwrite",
+        "--update",
+        "--max-failures",
+    ],
     "ensemble": ["--model", "--out", "--name", "--overwrite"],
     "explain": [
         "--model",
@@ -59,7 +69,12 @@ def test_version(capsys):
     assert capsys.readouterr().out.strip() == __version__
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["score"], ["train", "--workers", "0"], ["recipes", "resnet"]])
+BOTH = ["score", "x", "--model", "hand", "--out", "o", "--update", "--overwrite"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["score"], ["train", "--workers", "0"], ["recipes", "resnet"], BOTH]
+)
 def test_wrong_usage_is_two(arguments):
     assert main(arguments) == 2
 

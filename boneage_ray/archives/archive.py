@@ -6,7 +6,7 @@ import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from boneage_ray.anatomy.growth import Sex
@@ -32,7 +32,8 @@ class Input:
     `problem`: (reason, message), if it cannot be used. `position`: the byte range of a zip or tar entry, as written by
     archives/zips.py and archives/tars.py. `mask`: the URI of its hand mask (archives/masks.py). `table_rows`: the count of the
     rows of a table that the problem leaves unused. `is_remark`: a word on a table, which is no input and no lost label.
-    `chronological_age_months`: by the years of a table, which may be its label too.
+    `chronological_age_months`: by the years of a table, which may be its label too. `version`: of the file's content and of its
+    mask's, as the storage tells it; inputs are compared without it. `closed`: it, or what is in it, cannot be examined now.
     """
 
     uri: str
@@ -54,6 +55,8 @@ class Input:
     table_rows: int | None = None
     is_remark: bool | None = None
     chronological_age_months: float | None = None
+    version: str | None = field(default=None, compare=False)
+    closed: bool | None = None
 
 
 def asked(

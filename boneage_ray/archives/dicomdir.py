@@ -100,12 +100,17 @@ def _refusal(parts: list[str]) -> tuple[Reason, str] | None:
 
 
 def _listed(folder: str, wanted: set[str]) -> dict[str, dict[str, storage.FileInfo]]:
-    """Path in one case -> (path as written -> file) of the referenced files below a folder."""
+    """Path in one case -> (path as written -> file) of the referenced files below a folder.
+
+    Folders that cannot be examined are in it too, with a slash behind their path.
+    """
     listed: dict[str, dict[str, storage.FileInfo]] = {}
     start = len(folder) + 1
     for info in storage.list_files(folder) if wanted else ():
         path = info.uri[start:]
-        if path.casefold() in wanted:
+        if info.closed and info.problem:
+            path += "/"
+        if info.closed or path.casefold() in wanted:
             listed.setdefault(path.casefold(), {})[path] = info
     return listed
 
@@ -113,13 +118,23 @@ def _listed(folder: str, wanted: set[str]) -> dict[str, dict[str, storage.FileIn
 def _found(folder: str, path: str, listed: dict[str, dict[str, storage.FileInfo]]) -> Found:
     spellings = listed.get(path.casefold(), {})
     if not spellings:
+        if closed := _closed_above(path, listed):
+            return _lost(folder, path, closed)._replace(closed=True)
         return _lost(folder, path, ("not_found", "the DICOMDIR references this file, but it does not exist"))
     exact = path if path in spellings else min(spellings)
     uri = f"{folder}/{exact}"
     if not _is_inside(folder, uri):
         return _lost(folder, path, ("permission_denied", "this link leads out of the archive"))
     info = spellings[exact]
-    return Found(uri, exact, stem_of(uri), info.size, info.problem or too_large(info.size))
+    problem = info.problem or too_large(info.size)
+    return Found(uri, exact, stem_of(uri), info.size, problem, None, info.version, info.closed)
+
+
+def _closed_above(path: str, listed: dict[str, dict[str, storage.FileInfo]]) -> tuple[Reason, str] | None:
+    """Why the folder that a referenced file may be in cannot be listed."""
+    folders = path.casefold().split("/")[:-1]
+    names = ("/".join(folders[:depth]) + "/" for depth in range(1, len(folders) + 1))
+    return next((info.problem for name in names for info in listed.get(name, {}).values()), None)
 
 
 def _is_inside(folder: str, uri: str) -> bool:

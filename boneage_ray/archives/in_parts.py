@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
 from typing import Any
 
 from boneage_ray.archives.archive import Archive, Input
+from boneage_ray.archives.notes import line_of_notes
 from boneage_ray.runtime.parts import LEAD_PARTS, Part
 
 # Short parts first, for early results; longer ones later, for fewer files.
@@ -18,37 +19,69 @@ SMALL_PARTS, SMALL_SIZE, LARGE_SIZE = 128, 64, 256
 
 @dataclass(frozen=True)
 class ArchiveParts:
-    """The listing of an archive, cut into parts below `folder`."""
+    """The listing of an archive, cut into parts below `folder`.
+
+    `files_only`: what is no file is in no part; what it says of the tables is said at the end.
+    """
 
     archive: Archive
     folder: str
+    files_only: bool = False
 
     def __call__(self) -> Iterator[Part]:
         """The parts, each as soon as its inputs are listed."""
-        inputs = self.archive.inputs()
+        notes = Notes()
+        inputs = notes.files(self.archive.inputs()) if self.files_only else self.archive.inputs()
         lengths = chain(repeat(LEAD_SIZE, LEAD_PARTS), repeat(SMALL_SIZE, SMALL_PARTS), repeat(LARGE_SIZE))
         for number, length in enumerate(lengths):
             chosen = list(islice(inputs, length))
             if not chosen:
-                return
-            body = json.dumps([_plain(item) for item in chosen])
-            yield Part(f"{self.folder}/part-{number:05d}.parquet", body, len(chosen))
+                break
+            body = json.dumps([plain(item) for item in chosen])
+            yield Part(part_name(self.folder, number), body, len(chosen))
+        if self.files_only:
+            yield Part("", json.dumps(notes.line()), 0)
+
+
+@dataclass
+class Notes:
+    """What a listing says of tables, put aside while its files go by."""
+
+    told: list[Input] = field(default_factory=list)
+
+    def files(self, inputs: Iterable[Input]) -> Iterator[Input]:
+        """The inputs that are files."""
+        for item in inputs:
+            if item.problem and (item.table_rows or not item.uri):
+                self.told.append(item)
+            if item.uri:
+                yield item
+
+    def line(self) -> dict[str, Any]:
+        """The counts and notes of archives/notes.py, complete when all files have gone by."""
+        return line_of_notes(self.told)
+
+
+def part_name(folder: str, number: int) -> str:
+    """The target of a part."""
+    return f"{folder}/part-{number:05d}.parquet"
 
 
 def inputs_of(part: Part) -> list[Input]:
     """The inputs of a part of `ArchiveParts`."""
-    return [Input(**_tuples(item)) for item in json.loads(part.body)]
+    return [input_of(item) for item in json.loads(part.body)]
 
 
-def _plain(item: Input) -> dict[str, Any]:
-    """The known fields only, because most fields of most inputs are empty."""
-    return {name: value for name, value in asdict(item).items() if value is not None}
+def plain(item: Input) -> dict[str, Any]:
+    """The known fields of an input as JSON values, because most fields of most inputs are empty."""
+    return {name: value for name, value in vars(item).items() if value is not None}
 
 
-def _tuples(item: dict[str, Any]) -> dict[str, Any]:
+def input_of(item: dict[str, Any]) -> Input:
+    """The inverse of `plain`."""
     for name in ("vertebral", "facial"):
         if name in item:
             item[name] = tuple(tuple(point) for point in item[name])
     if "problem" in item:
         item["problem"] = tuple(item["problem"])
-    return item
+    return Input(**item)

@@ -15,7 +15,11 @@ from boneage_ray.errors import InputProblem, Reason, StorageError
 
 
 class Found(NamedTuple):
-    """One file. `path` is relative to the listed folder, prefix, zip or tar file; `stem` is its name without extension."""
+    """One file. `path` is relative to the listed folder, prefix, zip or tar file; `stem` is its name without extension.
+
+    `version`: of its content, as `storage.FileInfo` has it. An entry of a tar file has that of its tar file, one of a zip file
+    none, since its position holds a checksum. `closed`: it, or what is in it, cannot be examined now.
+    """
 
     uri: str
     path: str
@@ -23,6 +27,8 @@ class Found(NamedTuple):
     size_bytes: int | None
     problem: tuple[Reason, str] | None = None
     position: str | None = None
+    version: str | None = None
+    closed: bool = False
 
 
 def files_below(source: str, *but: str) -> Iterator[Found]:
@@ -40,12 +46,13 @@ def files_below(source: str, *but: str) -> Iterator[Found]:
         if is_system_file(path) or f"{info.uri}/".startswith(left_out):
             continue
         if info.problem:
-            yield _as_a_whole(info, path, *info.problem)
+            yield _as_a_whole(info, path, *info.problem, closed=info.closed)
         elif is_packed(info.uri):
             yield from _opened(info, path)
         else:
             name = path or info.uri.rsplit("/", 1)[-1]
-            yield Found(info.uri, name, stem_of(info.uri), info.size, too_large(info.size))
+            problem = too_large(info.size)
+            yield Found(info.uri, name, stem_of(info.uri), info.size, problem, None, info.version, info.closed)
 
 
 def entries(uri: str) -> Iterator[tuple[str, ArchiveEntry]]:
@@ -70,15 +77,17 @@ def _opened(info: storage.FileInfo, path: str) -> Iterator[Found]:
     try:
         for name, entry in entries(info.uri):
             stem, size = stem_of(entry.name), entry.size_bytes
-            yield Found(f"{info.uri}!/{name}", before + name, stem, size, entry.problem, entry.position)
+            version = None if entry.position.startswith("zip ") else info.version
+            yield Found(f"{info.uri}!/{name}", before + name, stem, size, entry.problem, entry.position, version)
     except InputProblem as problem:
         yield _as_a_whole(info, path, problem.reason, problem.message)
     except StorageError as error:
         yield _as_a_whole(info, path, error.reason, str(error))
 
 
-def _as_a_whole(info: storage.FileInfo, path: str, reason: Reason, message: str) -> Found:
-    return Found(info.uri, path or info.uri.rsplit("/", 1)[-1], stem_of(info.uri), info.size, (reason, message))
+def _as_a_whole(info: storage.FileInfo, path: str, reason: Reason, message: str, closed: bool = True) -> Found:
+    name = path or info.uri.rsplit("/", 1)[-1]
+    return Found(info.uri, name, stem_of(info.uri), info.size, (reason, message), None, info.version, closed)
 
 
 def find_entry(archive: str, name: str) -> ArchiveEntry | None:

@@ -16,7 +16,7 @@ from boneage_ray import storage
 from boneage_ray.archives.archive import IMAGE_ENDINGS, Input, composed, note, without_ending
 from boneage_ray.archives.listing import Found, files_below
 from boneage_ray.archives.read import read_input
-from boneage_ray.errors import InputProblem
+from boneage_ray.errors import InputProblem, StorageError
 
 FOLDER = "masks"
 _OWN = ".mask"  # before .png in the mask's name for a file without an extension: there may also be a NAME.png
@@ -30,6 +30,7 @@ class Masks:
 
     source: str
     uris: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str | None] = field(default_factory=dict)  # by URI
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     fitting: dict[str, Counter[int]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
@@ -37,19 +38,27 @@ class Masks:
 
     @classmethod
     def below(cls, source: str, images: Iterable[Found] = ()) -> Masks:
-        """The masks of an archive; none without such a folder. `images` are only listed if there are masks."""
+        """The masks of an archive; none without such a folder. `images` are only listed if there are masks.
+
+        Raises `StorageError` if a folder of masks cannot be listed.
+        """
         masks = cls(source)
         folder = storage.join(source, FOLDER)
         if storage.is_empty(folder):
             return masks
         for found in files_below(folder):
             name = composed(without_ending(found.path))
+            if found.problem and found.closed:
+                raise StorageError(
+                    found.problem[0], f"{found.uri}: {found.problem[1]}; it may hold the masks of any image"
+                )
             if found.problem:  # opening a pipe would block for ever
                 masks.unusable.append(note(name, found.problem[0], f"{found.uri}: {found.problem[1]}"))
                 continue
             if name in masks.uris:
                 masks.duplicates.append((name, found.uri))
             masks.uris.setdefault(name, found.uri)
+            masks.versions[found.uri] = found.version
         for found in images if masks.uris else ():
             for name, rank in masks._names(found).items():
                 masks.fitting.setdefault(name, Counter())[rank] += 1

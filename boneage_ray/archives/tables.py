@@ -284,7 +284,15 @@ def years_for_months(rows: Iterable[TableRow]) -> str | None:
 
 def labelled(found: Found, row: TableRow | None) -> Input:
     """An input with the values of its row, if it has one."""
-    plain = Input(found.uri, found.stem, size_bytes=found.size_bytes, problem=found.problem, position=found.position)
+    plain = Input(
+        found.uri,
+        found.stem,
+        size_bytes=found.size_bytes,
+        problem=found.problem,
+        position=found.position,
+        version=found.version,
+        closed=found.closed or None,
+    )
     if row is None:
         return plain
     return replace(

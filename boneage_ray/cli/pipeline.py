@@ -118,6 +118,13 @@ def score(
     coverage: options.CoverageOption = None,
     pixel_gate: options.PixelGateOption = None,
     two_hands: options.TwoHandsOption = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Score what is new or changed since OUT was written; drop what is gone.")
+    ] = False,
+    max_failures: Annotated[
+        float | None,
+        typer.Option("--max-failures", min=0.0, max=1.0, help="End, exit 4, if more than this share of inputs failed."),
+    ] = None,
     overwrite: options.OverwriteOption = False,
     strict: options.StrictOption = False,
     json: options.JsonOption = False,
@@ -144,6 +151,8 @@ def score(
         coverage,
         pixel_gate,
         two_hands,
+        update,
+        max_failures,
     )
     run_command("score", pipeline.score, arguments, json, debug)
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from boneage_ray import storage
-from boneage_ray.archives.archive import Archive
 from boneage_ray.archives.columns import read_choices
 from boneage_ray.archives.files import FilesArchive
-from boneage_ray.archives.notes import caution_of_labels, cautions
-from boneage_ray.archives.tables import cautions_in_words, in_words
+from boneage_ray.archives.notes import cautions
+from boneage_ray.commands.starting import check_tables, connect, say_cautions
 from boneage_ray.commands.words import (
     absolute_places,
     after_prepare,
+    check_update,
+    for_every_input,
     known_coverage,
     known_reading,
     known_sex,
@@ -29,7 +29,7 @@ from boneage_ray.commands.words import (
 )
 from boneage_ray.errors import GateMissedError, StrictError, UsageError
 from boneage_ray.prediction.runtimes import TORCH, check_runtime
-from boneage_ray.runtime import cluster, lease, nodes, parts, resources
+from boneage_ray.runtime import lease, nodes, parts, resources
 from boneage_ray.runtime.runs import Run, say, timed
 
 
@@ -64,10 +64,10 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     splits = storage.absolute(arguments.splits) if arguments.splits else None
     refuse_overlap(out, "SOURCE", [source])
     archive = open_archive(source, labels, read_choices(arguments.columns, arguments.values))
-    _check_tables(run, archive)
+    check_tables(run, archive)
     options = PrepareOptions(out, recipe.image, recipe.split, splits, arguments.overwrite, recipe.task_kind.region)
     run.note(recipe=recipe.model_dump(mode="json"), source=source, labels=labels)
-    _connect(run)
+    connect(run)
     with timed(run, "prepare"):
         manifest = prepare_archive(archive, source, options, on_claimed=lambda: setattr(run, "out", out))
     counts = manifest["counts"]
@@ -126,7 +126,7 @@ def train(run: Run, arguments: TrainArguments) -> None:
     prepared = open_prepared(data)
     prepared.check_image(recipe.image)
     driver.check_labels(recipe, prepared)
-    _say_cautions(prepared.manifest)
+    say_cautions(prepared.manifest)
     run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed, workers=arguments.workers)
     driver.check_pretraining(recipe, prepared, pretrain)
     options = driver.TrainOptions(data, out, pretrain, arguments.workers, arguments.gpu, track=arguments.track)
@@ -134,7 +134,7 @@ def train(run: Run, arguments: TrainArguments) -> None:
     if parts.claim(out, mark, arguments.overwrite, "train") and not arguments.resume:
         raise parts.held_by_same_run(out)
     run.out = out
-    cpus = _connect(run)
+    cpus = connect(run)
     resources.check_workers(arguments.workers, arguments.gpu, cpus)
     if arguments.gpu:
         nodes.wait_for("GPU", arguments.workers, f"--gpu --workers {arguments.workers}")
@@ -226,7 +226,7 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     mark = parts.fingerprint([], models.sha256, prints, split, *([] if level is None else [level]))
     parts.claim(out, mark, arguments.overwrite, "evaluate")
     run.out = out
-    _connect(run)
+    connect(run)
     compute = nodes.device_of_run(out, arguments.gpu)
     run.note(compute=compute.as_json())
     nodes.check_places(lease.holding(out), [*(("--data", uri) for uri in data), *members.read_places(models)])
@@ -259,6 +259,8 @@ class ScoreArguments:
     coverage: float | None = None
     pixel_gate: bool | None = None
     two_hands: str | None = None
+    update: bool = False
+    max_failures: float | None = None
 
 
 def score(run: Run, arguments: ScoreArguments) -> None:
@@ -266,15 +268,14 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     from boneage_ray.findings.task_findings import findings_of
     from boneage_ray.prediction.members import resolve
     from boneage_ray.scoring.report import score_page
-    from boneage_ray.scoring.score import ScoreOptions, problems, score_archive
+    from boneage_ray.scoring.score import ScoreOptions, score_archive
+    from boneage_ray.scoring.summary import balance, check_failures, check_strict
 
+    check_update(arguments.update, arguments.overwrite)
     sex, runtime = known_sex(arguments.sex), check_runtime(arguments.runtime, arguments.gpu)
     reading = known_reading(arguments.voi, arguments.header_gate, arguments.pixel_gate, arguments.two_hands)
-    source, model, out = (
-        storage.absolute(arguments.source),
-        model_places(arguments.model),
-        storage.absolute(arguments.out),
-    )
+    source, out = storage.absolute(arguments.source), storage.absolute(arguments.out)
+    model = model_places(arguments.model)
     metadata = storage.absolute(arguments.metadata) if arguments.metadata else None
     choices = read_choices(arguments.columns, arguments.values)
     if choices and not metadata:
@@ -286,62 +287,47 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     findings.check_coverage(models, known_coverage(arguments.coverage))
     mask_files = any(image.mask == "file" for image in models.scored_images())
     archive = FilesArchive(source, metadata, sex, arguments.pixel_spacing_mm, mask_files, choices)
-    _check_tables(run, archive, learns=False)
-    options = ScoreOptions(source, model, out, arguments.overwrite, arguments.gpu, runtime, reading, arguments.coverage)
-    _connect(run)
-    with timed(run, "score"):
-        summary = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
-    storage.write_json(storage.join(out, "summary.json"), summary)
-    command = line(
-        "boneage score",
-        source,
-        model=model,
-        out=out,
-        metadata=metadata,
-        column=arguments.columns,
-        value=arguments.values,
-        sex=arguments.sex,
-        pixel_spacing_mm=arguments.pixel_spacing_mm,
-        gpu=arguments.gpu or None,
-        runtime=None if runtime == TORCH else runtime,
-        coverage=arguments.coverage,
-        **reading_flags(reading),
+    check_tables(run, archive, learns=False)
+    given, overwrite, update = for_every_input(sex, arguments.pixel_spacing_mm), arguments.overwrite, arguments.update
+    most = arguments.max_failures
+    options = ScoreOptions(
+        source, model, out, overwrite, arguments.gpu, runtime, reading, arguments.coverage, given, update, most
     )
+    connect(run)
+    with timed(run, "score"):
+        summary, problems = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
+    command = _score_line(arguments, source, model, out, reading_flags(reading))
     facts = {"Archive": source, "Place": " ".join(model), **model_facts(models)}
-    page = score_page(summary, problems(out), facts, command, findings)
+    page = score_page(summary, problems, facts, command, findings)
     storage.write_text(storage.join(out, "report.html"), page)
     run.note(counts=summary, compute=summary["compute"], runtime=runtime, reading=reading.model_dump())
     run.note(source=source, model=model[0] if len(model) == 1 else model)
     run.note(inputs_fingerprint=summary["fingerprint"], **model_notes(models))
     run.finish(
-        {name: summary[name] for name in ("inputs", "scored", "rejected", "failed", "reasons")},
+        balance(summary, update),
         f"Results: {out}/results/  Report: {out}/report.html",
         findings.after_score(source, out) or serve_next(model),
     )
-    lost = summary["rejected"] + summary["failed"]
-    if arguments.strict and lost:
-        raise StrictError(f"{lost} of {summary['inputs']} inputs were rejected or failed, see {out}/report.html")
+    check_failures(summary, most)
+    check_strict(summary, arguments.strict, out)
 
 
-def _say_cautions(manifest: dict[str, Any]) -> None:
-    """Say before training what of the labels must be looked at."""
-    for text in cautions(manifest.get("tables", {"read": []})["read"]):
-        say(text)
-
-
-def _check_tables(run: Run, archive: Archive, learns: bool = True) -> None:
-    """Say and record what is taken from which column, before any file is read; refuse tables that belong to no file."""
-    if not learns:
-        caution_of_labels(archive.accounts)
-    for account in archive.accounts:
-        for text in (in_words(account), *cautions_in_words(account)):
-            say(text)
-    run.note(tables=archive.accounts)
-    archive.check_join()
-
-
-def _connect(run: Run) -> float:
-    """Join or start Ray, and note in run.json what it offers."""
-    cpus = cluster.connect()
-    run.note(cluster=resources.offers())
-    return cpus
+def _score_line(arguments: ScoreArguments, source: str, model: list[str], out: str, flags: dict[str, object]) -> str:
+    """The command that gives these results again."""
+    return line(
+        "boneage score",
+        source,
+        model=model,
+        out=out,
+        metadata=storage.absolute(arguments.metadata) if arguments.metadata else None,
+        column=arguments.columns,
+        value=arguments.values,
+        sex=arguments.sex,
+        pixel_spacing_mm=arguments.pixel_spacing_mm,
+        gpu=arguments.gpu or None,
+        update=arguments.update or None,
+        max_failures=arguments.max_failures,
+        runtime=None if arguments.runtime == TORCH else arguments.runtime,
+        coverage=arguments.coverage,
+        **flags,
+    )

@@ -35,6 +35,18 @@ def known_sex(text: str | None) -> Sex | None:
     return cast("Sex | None", text)
 
 
+def for_every_input(sex: Sex | None, pixel_spacing_mm: float | None) -> dict[str, str]:
+    """The flags whose values hold for every input of an archive, with these values."""
+    given = {"--sex": sex, "--pixel-spacing-mm": pixel_spacing_mm}
+    return {flag: str(value) for flag, value in given.items() if value}
+
+
+def check_update(update: bool, overwrite: bool) -> None:
+    """Raise `UsageError` for the two flags that contradict each other."""
+    if update and overwrite:
+        raise UsageError("--update keeps what is in OUT, --overwrite deletes it: give one of them")
+
+
 def known_reading(
     voi: str | None, header_gate: bool | None = None, pixel_gate: bool | None = None, two_hands: str | None = None
 ) -> Reading:

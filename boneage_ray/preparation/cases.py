@@ -26,7 +26,7 @@ from boneage_ray.runtime.resources import Resources
 CASES = "cases"
 
 
-def run_cases(rows: parts.Todo, resources: Resources, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def run_cases(rows: parts.Rows, resources: Resources, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The lines of the parts; `arguments` are those of `CaseWorker` without its processes."""
     return run_parts(rows, CaseWorker, {**arguments, "processes": resources.threads}, resources)
 

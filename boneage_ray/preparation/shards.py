@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from boneage_ray import __version__, storage
+from boneage_ray import PIPELINE_VERSION, __version__, storage
 from boneage_ray.archives.archive import Archive
 from boneage_ray.archives.in_parts import ArchiveParts
 from boneage_ray.archives.notes import say_rows, sum_of_notes
@@ -75,7 +75,7 @@ def prepare_archive(
     """
     given = read_splits(storage.read_text(options.splits), options.splits) if options.splits else None
     # The cases do not depend on the split: after an error of the split, a run with another one reuses them.
-    mark = parts.fingerprint(source, options.image.model_dump(mode="json"), options.region, __version__)
+    mark = parts.fingerprint(source, options.image.model_dump(mode="json"), options.region, PIPELINE_VERSION)
     whole_mark = parts.fingerprint(mark, options.split.model_dump(mode="json"), given and given.splits)
     listing = ArchiveParts(archive, CASES)
     parts.check_not_empty(listing, source)
@@ -231,7 +231,7 @@ def _write_shards(records: pa.Table, assignment: Assignment, targets: Sequence[s
     )
 
 
-def _run_shards(rows: parts.Todo, resources: Resources, out: str) -> Iterator[dict[str, Any]]:
+def _run_shards(rows: parts.Rows, resources: Resources, out: str) -> Iterator[dict[str, Any]]:
     return run_parts(rows, ShardWorker, {"out": out}, resources)
 
 

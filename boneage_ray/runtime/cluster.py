@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -31,6 +32,7 @@ from boneage_ray.runtime.resources import Resources
 ACTOR_CPUS, LISTING_CPUS = 0.5, 0.25
 # Where a pool may grow, Ray fills the nodes that come with as many actors as fit: one a core, with room for the listing.
 GROWING_ACTOR_CPUS = 0.75
+PART_TRIES = 3
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -157,11 +159,18 @@ def run_parts(
     arguments: dict[str, Any],
     resources: Resources,
 ) -> Iterator[dict[str, Any]]:
-    """Run every part on a pool of actors and yield each part's line as soon as it is committed."""
+    """Run every part on a pool of actors and yield each part's line as soon as it is committed.
+
+    A part whose actor dies at each of `PART_TRIES` has no line: who asked for the parts counts them.
+    """
     import ray.data
 
     quiet_environment()  # importing ray.data set up its loggers again
-    with _one_row_a_block():
+    if "BONEAGE_DEBUG" not in os.environ:
+        logging.getLogger("ray.data").setLevel(
+            logging.CRITICAL
+        )  # it would print a traceback for each part that is lost
+    with _parts_context():
         # Not from_arrow: it requests the size of each table in a task of a whole CPU, which a busy single core never grants.
         dataset = (
             ray.data.from_items([{"list": True}], override_num_blocks=1)
@@ -175,6 +184,7 @@ def run_parts(
                 compute=_pool(resources),
                 num_cpus=GROWING_ACTOR_CPUS if resources.grows else ACTOR_CPUS,
                 num_gpus=resources.gpus_per_actor,
+                max_task_retries=PART_TRIES - 1,  # without it Ray tries for ever
                 fn_constructor_kwargs={"worker": worker, "arguments": arguments, "threads": resources.threads},
             )
         )
@@ -204,17 +214,19 @@ def _growth(resources: Resources) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _one_row_a_block() -> Iterator[None]:
-    """Datasets made inside pass on every row at once; otherwise Ray Data collects 128 MB first."""
+def _parts_context() -> Iterator[None]:
+    """Datasets made inside pass on every row at once, where Ray Data collects 128 MB first, and go on without lost parts."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
-    usual = context.target_max_block_size
-    context.target_max_block_size = 1
+    usual = context.target_max_block_size, context.max_errored_blocks
+    context.target_max_block_size, context.max_errored_blocks = 1, -1
     try:
-        yield
+        with warnings.catch_warnings():  # Ray 2.60 deprecates the only way to bound the retries of an actor's tasks
+            warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+            yield
     finally:
-        context.target_max_block_size = usual
+        context.target_max_block_size, context.max_errored_blocks = usual
 
 
 def _listed(_: pa.Table, rows: RowSource) -> Iterator[pa.Table]:

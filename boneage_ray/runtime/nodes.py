@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from boneage_ray import storage
 from boneage_ray.environment import real_number
 from boneage_ray.errors import BoneageError, MismatchError, StorageError, UsageError
-from boneage_ray.runtime import autoscaler, parts
+from boneage_ray.runtime import autoscaler, plan
 from boneage_ray.runtime.devices import Device, RunDevice, bfloat16_on
 from boneage_ray.runtime.lease import SHARED_PLACE, Hold
 from boneage_ray.runtime.resources import check_gpu
@@ -58,7 +58,7 @@ def device_of_run(out: str, gpu: bool, one_device: bool = False) -> RunDevice:
     Automatic precision is bfloat16 if all nodes that have such a device compute in it. Waits for a first GPU that may come.
     `one_device`: raise `MismatchError` if the run began on the other kind of device; else only its precision stays.
     """
-    planned, device = parts.planned_device(out), "cuda" if gpu else "cpu"
+    planned, device = plan.planned_device(out), "cuda" if gpu else "cpu"
     if planned is not None and planned.device != device and one_device:
         fix = "omit --gpu" if gpu else "give --gpu"
         raise MismatchError(
@@ -70,7 +70,7 @@ def device_of_run(out: str, gpu: bool, one_device: bool = False) -> RunDevice:
     if planned is not None:
         return replace(planned, device="cuda" if gpu else "cpu")
     compute = device_of_cluster(gpu)
-    parts.plan_device(out, compute)
+    plan.plan_device(out, compute)
     return compute
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import time
+from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
@@ -20,16 +23,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from boneage_ray import storage
-from boneage_ray.errors import BoneageError, MismatchError, NoUsableInputError
+from boneage_ray.errors import BoneageError, MismatchError, NoUsableInputError, StorageError
 from boneage_ray.runtime import lease
-from boneage_ray.runtime.devices import RunDevice
+from boneage_ray.runtime.plan import difference, read_plan, write_plan
 from boneage_ray.runtime.resources import Resources, choose_resources, offered_cpus
 from boneage_ray.runtime.runs import ProgressLine, say
 
-_META = b"boneage"
-PLAN = "plan.json"
+_META, _MARKS = b"boneage", b"boneage_inputs"
 LEAD_PARTS = 8  # short parts at the start of a run
 INPUTS_AN_ACTOR = 32
+CAREFUL_ROUNDS = 8  # each finds at least one input that kills its worker
+COMMIT_PAUSES = (1.0, 5.0, 25.0)  # seconds before a commit that failed is tried again; the storage has retried before
+Rows = Callable[[], Iterator[dict[str, Any]]]  # of work, and at the end the line of what was listed
 T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
@@ -39,13 +44,15 @@ B = TypeVar("B")
 class Part:
     """Work that is committed together: `target` is its file below OUT, `body` describes the work as JSON.
 
-    `owner`: the run whose lease of OUT must hold when the part is committed; it is not part of the work.
+    `owner`: the run whose lease of OUT must hold when the part is committed. `careful`: the part has killed its workers before,
+    so that its inputs are worked on one by one. Neither is part of the work.
     """
 
     target: str
     body: str
     size: int
     owner: str = ""
+    careful: bool = False
 
     @property
     def mark(self) -> str:
@@ -54,7 +61,10 @@ class Part:
 
 
 class Listing(Protocol):
-    """Yields the parts of a run, always the same in the same order. It is pickled for a worker."""
+    """Yields the parts of a run, always the same in the same order. It is pickled for a worker.
+
+    A part without a target is no work: its body is what is said of the listing as a whole.
+    """
 
     def __call__(self) -> Iterator[Part]:
         """All parts, from the first."""
@@ -65,44 +75,56 @@ class Todo:
     """The rows of a listing for `cluster.run_parts`, without the parts that are committed already, and a final count.
 
     `done`: target -> mark of the committed parts. Raises `MismatchError` if these are from another listing.
-    `owner`: of the lease, for every part.
+    `owner`: of the lease, for every part. `differs`: the error for another listing, if more can be said than this class does.
     """
 
     listing: Listing
     done: Mapping[str, str]
     owner: str = ""
+    differs: Callable[[], MismatchError] | None = None
 
     def __call__(self) -> Iterator[dict[str, Any]]:
-        """Rows of work, then one row with the line {"listed": parts, "inputs": inputs, "marks": hash}."""
+        """Rows of work, then one row with the line {"listed": parts, "inputs": inputs, "work": rows, "marks": hash, ...}."""
         digest = hashlib.sha256()
-        parts = inputs = found = 0
+        parts = inputs = found = work = 0
+        said: dict[str, Any] = {}
         for part in self.listing():
-            parts, inputs = parts + 1, inputs + part.size
             digest.update(part.mark.encode())
+            if not part.target:
+                said = json.loads(part.body)
+                continue
+            parts, inputs = parts + 1, inputs + part.size
             held = self.done.get(part.target)
             if held is None:
+                work += 1
                 yield asdict(replace(part, owner=self.owner))
             elif held == part.mark:
                 found += 1
             else:
-                raise _changed(f"{part.target} is different")
+                raise self._differs(f"{part.target} is different")
         if found < len(self.done):
-            raise _changed(f"{len(self.done) - found} committed parts are not in the listing")
-        yield {"line": {"listed": parts, "inputs": inputs, "marks": digest.hexdigest()[:16]}}
+            raise self._differs(f"{len(self.done) - found} committed parts are not in the listing")
+        counts = {"listed": parts, "inputs": inputs, "work": work}
+        yield {"line": counts | {"marks": digest.hexdigest()[:16], "said": said}}
+
+    def _differs(self, what: str) -> MismatchError:
+        return changed(what) if self.differs is None else self.differs()
 
 
-def _changed(what: str) -> MismatchError:
+def changed(what: str, fix: str = "") -> MismatchError:
+    """The error for an archive that is no longer the one that OUT began with."""
     return MismatchError(
-        f"the archive has changed since this run began ({what}): give another --out, or --overwrite to start again"
+        f"the archive has changed since this run began ({what}): {fix}give another --out, or --overwrite to start again"
     )
 
 
 @dataclass(frozen=True)
 class Completed:
-    """All lines of a run in the order of their parts, and a hash of everything that was listed."""
+    """All lines of a run in the order of their parts, a hash of everything that was listed, and what was said of it."""
 
     lines: list[dict[str, Any]]
     marks: str
+    said: dict[str, Any]
 
 
 def fingerprint(*settings: object) -> str:
@@ -110,18 +132,37 @@ def fingerprint(*settings: object) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def commit(out: str, part: Part, table: pa.Table, line: dict[str, Any], compression: str = "zstd") -> dict[str, Any]:
+def commit(
+    out: str, part: Part, table: pa.Table, line: dict[str, Any], compression: str = "zstd", marks: bytes = b""
+) -> dict[str, Any]:
     """Write one part's rows and its line of counts atomically; returns the whole line.
 
+    `marks`: what tells later which inputs the rows are of (archives/changes.py); only updates read it.
     Raises `MismatchError` if another run has taken OUT over, or this machine does not see the OUT of the driver.
     """
     whole = {"target": part.target, "mark": part.mark, "size": part.size, **line}
     buffer = io.BytesIO()
     with_line = table.replace_schema_metadata({_META: json.dumps(whole).encode()})
-    pq.write_table(with_line, buffer, compression=compression)
-    lease.Hold(out, part.owner).check()
-    storage.write_bytes(storage.join(out, part.target), buffer.getvalue())
+    with pq.ParquetWriter(buffer, with_line.schema, compression=compression) as writer:
+        writer.write_table(with_line)
+        if marks:  # not in the schema, which a file holds twice
+            writer.add_key_value_metadata({_MARKS.decode(): b64encode(marks).decode()})
+    _write(out, part, buffer.getvalue())
     return whole
+
+
+def _write(out: str, part: Part, data: bytes) -> None:
+    """Write a part while the lease holds; storage that fails for a minute ends no run."""
+    for pause in (*COMMIT_PAUSES, None):
+        try:
+            lease.Hold(out, part.owner).check()
+            storage.write_bytes(storage.join(out, part.target), data)
+            return
+        except StorageError as error:
+            if pause is None:
+                raise
+            say(f"{part.target} was not written and is tried again in {pause:g} s: {error}")
+            time.sleep(pause)
 
 
 def committed(out: str, folder: str) -> dict[str, dict[str, Any]]:
@@ -144,9 +185,15 @@ def read_line(uri: str) -> dict[str, Any]:
     return line
 
 
+def read_marks(uri: str) -> bytes:
+    """The marks of the inputs whose rows a committed part holds, in the order of its rows."""
+    with storage.open_read(uri) as file:
+        return b64decode(pq.read_metadata(file).metadata.get(_MARKS, b""))
+
+
 def check_not_empty(listing: Listing, source: str) -> None:
     """List the first part, so that errors of the listing are raised before OUT is changed. Raises `NoUsableInputError`."""
-    if next(iter(listing()), None) is None:
+    if next((part for part in listing() if part.target), None) is None:
         raise NoUsableInputError(f"{source} holds no input")
 
 
@@ -154,57 +201,88 @@ def check_unchanged(listing: Listing, marks: str) -> None:
     """Raise `MismatchError` unless the listing still has the hash `Completed.marks`; reads only names."""
     *_, end = Todo(listing, {})()
     if end["line"]["marks"] != marks:
-        raise _changed("its listing is different")
+        raise changed("its listing is different")
 
 
 @dataclass(frozen=True)
 class PartsJob:
-    """The task of `complete`: commit every part of `listing` below `folders` of OUT."""
+    """The task of `complete`: commit every part of `listing` below `folders` of OUT.
+
+    `todo`: makes the rows of work of the committed parts (target -> mark) and the owner of the lease, as `Todo` does.
+    """
 
     title: str
     out: str
     listing: Listing
     folders: tuple[str, ...]
     gpu: bool = False
+    todo: Callable[[Mapping[str, str], str], Rows] | None = None
 
 
-def complete(job: PartsJob, work: Callable[[Todo, Resources], Iterator[dict[str, Any]]]) -> Completed:
-    """Have `work` do the parts that are not committed yet, with a progress line. Raises BoneageError if a part is missing."""
-    title = job.title
+def complete(job: PartsJob, work: Callable[[Rows, Resources], Iterator[dict[str, Any]]]) -> Completed:
+    """Have `work` do the parts that are not committed yet, with a progress line. Raises BoneageError if a part is missing.
+
+    Parts whose workers were killed each time are tried again, input by input (`Part.careful`).
+    """
     lines = {target: line for folder in job.folders for target, line in committed(job.out, folder).items()}
     if lines:
-        say(f"{title}: {len(lines)} parts are done already; continuing")
+        say(f"{job.title}: {len(lines)} parts are done already; continuing")
     hold = lease.holding(job.out)
-    todo = Todo(job.listing, {target: line["mark"] for target, line in lines.items()}, hold.owner)
-    ahead = [row["size"] for row in islice(todo(), LEAD_PARTS + offered_cpus()) if "line" not in row]
-    waiting = len(ahead)
-    # Starting an actor takes longer than a few inputs do.
-    resources = choose_resources(max(1, min(waiting, sum(ahead) // INPUTS_AN_ACTOR)), job.gpu)
-    done = sum(line["size"] for line in lines.values())
-    end: dict[str, Any] = {}
-    with ProgressLine(title, None) as bar:
-        for line in work(todo, resources) if waiting else (row["line"] for row in todo()):
-            if "listed" in line:
-                end = line
-                continue
-            lines[line["target"]] = line
-            done += line["size"]
-            bar.update(done)
+    for careful in (False, *[True] * CAREFUL_ROUNDS):
+        make = job.todo or partial(Todo, job.listing)
+        todo = make({target: line["mark"] for target, line in lines.items()}, hold.owner)
+        end, lost = _work_through(job, work, partial(_careful, todo) if careful else todo, lines)
+        if not lost:
+            break
+        say(
+            f"{job.title}: {lost} parts were lost with their workers, several times each; their inputs are tried one by one"
+        )
     counted = (len(lines), sum(line["size"] for line in lines.values()))
-    if counted != (end.get("listed"), end.get("inputs")):
+    if lost or counted != (end.get("listed"), end.get("inputs")):
+        reason = f"the workers of {lost} parts were killed each time" if lost else "this is a bug of boneage"
         raise BoneageError(
-            f"{title}: {end.get('inputs')} inputs in {end.get('listed')} parts were listed, "
-            f"but {counted[1]} in {counted[0]} are committed; "
-            "this is a bug of boneage, not an error of the inputs"
+            f"{job.title}: {end.get('inputs')} inputs in {end.get('listed')} parts were listed, "
+            f"but {counted[1]} in {counted[0]} are committed; {reason}, not an error of the inputs"
         )
     hold.check()
     _check_files(job, lines)
-    return Completed([lines[target] for target in sorted(lines)], end["marks"])
+    return Completed([lines[target] for target in sorted(lines)], end["marks"], end.get("said", {}))
+
+
+def _careful(todo: Rows) -> Iterator[dict[str, Any]]:
+    return (row if "line" in row else {**row, "careful": True} for row in todo())
+
+
+def _work_through(
+    job: PartsJob, work: Callable[[Rows, Resources], Iterator[dict[str, Any]]], todo: Rows, lines: dict[str, Any]
+) -> tuple[dict[str, Any], int]:
+    """One round over what is to be done, which adds to `lines`; the line of the listing, and how many parts were lost."""
+    first = list(islice(todo(), LEAD_PARTS + offered_cpus()))
+    if "line" in first[-1]:  # that is all: it need not be listed again
+        todo = partial(iter, first)
+    ahead = [row["size"] for row in first if "line" not in row]
+    # Starting an actor takes longer than a few inputs do.
+    resources = choose_resources(max(1, min(len(ahead), sum(ahead) // INPUTS_AN_ACTOR)), job.gpu)
+    done = sum(line["size"] for line in lines.values())
+    end: dict[str, Any] = {}
+    came = set()
+    with ProgressLine(job.title, None) as bar:
+        for line in work(todo, resources) if ahead else (row["line"] for row in todo()):
+            if "listed" in line:
+                end = line
+                continue
+            done += line["size"] - lines.get(line["target"], {"size": 0})["size"]
+            lines[line["target"]] = line
+            came.add(line["target"])
+            bar.update(done)
+    return end, end["work"] - len(came) if end else 1
 
 
 def _check_files(job: PartsJob, lines: Mapping[str, Any]) -> None:
-    """Raise `BoneageError` unless every part that a worker reported is a file in OUT: a line alone proves no result."""
+    """Raise `BoneageError` unless the parts that workers reported are the files in OUT: a line alone proves no result."""
     present = {target for folder in job.folders for target in _present(job.out, folder)}
+    if surplus := sorted(present - lines.keys()):
+        raise MismatchError(f"{job.out}: {surplus[0]} came from another run meanwhile: give the command again")
     if lost := sorted(lines.keys() - present):
         raise BoneageError(
             f"{job.title}: {len(lost)} of {len(lines)} parts that workers reported are not in {job.out} ({lost[0]}), so a node "
@@ -212,36 +290,32 @@ def _check_files(job: PartsJob, lines: Mapping[str, Any]) -> None:
         )
 
 
-def claim(out: str, mark: str, overwrite: bool, what: str) -> bool:
+def claim(out: str, mark: str, overwrite: bool, what: str, settings: Mapping[str, str] | None = None) -> bool:
     """Reserve OUT for this run and take its lease; True if it continues an earlier run with the same fingerprint.
 
     Raises `MismatchError` if OUT holds another run and `overwrite` is not given, or files of no run, or if a run that is alive
-    writes there. `lease.release_all` ends the lease; a command does so at its end.
+    writes there. `settings`: in words, what the fingerprint is of; another run's difference is named by them. `lease.release_all`
+    ends the lease; a command does so at its end.
     """
     storage.check_writable(out)
-    held = _plan(out)
+    held = read_plan(out)
     same = held is not None and (held.get("what"), held.get("fingerprint")) == (what, mark)
     if held is None and _has_files(out):
         raise MismatchError(f"{out} holds files that are not from boneage: give another --out (they are never deleted)")
     if held is not None and not overwrite and not same:
         raise MismatchError(
-            f"{out} holds another run ({held.get('what')} {held.get('fingerprint')}, this is {what} {mark}): "
-            "give another --out, or --overwrite to delete that run"
+            f"{out} holds another run ({held.get('what')} {held.get('fingerprint')}, this is {what} {mark}"
+            f"{difference(held.get('settings'), settings)}): give another --out, or --overwrite to delete that run"
         )
     lease.hold(out, what, say)
-    if _plan(out) != held:
+    if read_plan(out) != held:
         raise MismatchError(f"{out} was claimed by another run at the same time: give the command again")
     if same and not overwrite:
         return True
     if held is not None:
         lease.clear(out)
-    storage.write_json(storage.join(out, PLAN), {"what": what, "fingerprint": mark})
+    write_plan(out, what, mark, settings)
     return False
-
-
-def _plan(out: str) -> dict[str, Any] | None:
-    plan = storage.join(out, PLAN)
-    return dict(storage.read_json(plan)) if storage.exists(plan) else None
 
 
 def _has_files(out: str) -> bool:
@@ -250,17 +324,6 @@ def _has_files(out: str) -> bool:
         return False
     own = storage.join(storage.absolute(out), lease.LEASE)
     return any(info.uri != own for info in islice(storage.list_files(out), 2))
-
-
-def planned_device(out: str) -> RunDevice | None:
-    """The device and precision that the plan of OUT keeps; None before they are decided."""
-    plan = _plan(out) or {}
-    return RunDevice.from_json(plan["compute"]) if "compute" in plan else None
-
-
-def plan_device(out: str, compute: RunDevice) -> None:
-    """Keep the device and precision of a run in its plan."""
-    storage.write_json(storage.join(out, PLAN), (_plan(out) or {}) | {"compute": compute.as_json()})
 
 
 def held_by_same_run(out: str) -> MismatchError:

@@ -117,7 +117,24 @@ def _balance(summary: Mapping[str, Any], command: str) -> Section:
     read = summary.get("tables", {"read": []})
     if read["read"]:
         tables.append(_table_rows(read))
-    return Section("Balance sheet", tables=tables, command=command)
+    return Section("Balance sheet", _update(summary), tables, command=command)
+
+
+def _update(summary: Mapping[str, Any]) -> list[str]:
+    """What the last update did, in words; nothing of a run that was never updated."""
+    if not (done := summary.get("update")):
+        return []
+    new, changed, vanished = (f"{done[name]:,}" for name in ("new", "changed", "vanished"))
+    lines = [
+        f"The last update scored {new} new and {changed} changed inputs; {vanished} have vanished, and their rows with them."
+    ]
+    if done.get("retried"):
+        lines.append(f"{done['retried']:,} inputs that could not be read before were tried again.")
+    if done.get("kept"):
+        first, *others = done["closed_inputs"]
+        more = f" and {len(others):,} more places" if others else ""
+        lines.append(f"{done['kept']:,} rows are kept whose files could not be examined: {first}{more}.")
+    return lines
 
 
 def _table_rows(read: Mapping[str, Any]) -> PageTable:

@@ -9,21 +9,23 @@ The line of one part, as `part_counts` makes it from the part's result rows::
      "sexes": {"F": 30, "M": 24, "unknown": 7},      scored rows
      "cvm_stages": {"CS3": 12, "CS4": 20}}           scored rows that have a cervical stage
 
-and, beside these, what the inputs say of the metadata (archives/notes.py).
+and, in a part that an update wrote, what that update did (renewal.py).
 
-`summary.json` holds the sum of all lines in the same form, with `tables`: what was read from the metadata, and what became of it.
+`summary.json` holds the sum of all lines in the same form, with `tables`: what was read from the metadata, and what became of it,
+and after an update `update`: its counts of new, changed and vanished inputs, and the URIs of the latter (renewal.py).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from boneage_ray.anatomy.growth import AGE_BINS, age_bin
-from boneage_ray.errors import BoneageError
+from boneage_ray.errors import BoneageError, StrictError
 from boneage_ray.records.schema import Row
 
+FEWEST = 64  # inputs, before a run is called hopeless
 STATUSES = ("scored", "rejected", "failed")
 _TABLES = ("reasons", "flags", "ages", "sexes", "cvm_stages")
 _SEXES = ("F", "M", "unknown")
@@ -66,6 +68,45 @@ def add_up(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "sexes": {name: tables["sexes"][name] for name in _SEXES if name in tables["sexes"]},
         "cvm_stages": dict(sorted(tables["cvm_stages"].items())),
     }
+
+
+def balance(summary: Mapping[str, Any], update: bool) -> dict[str, Any]:
+    """What `boneage score` answers; after an update with what it did."""
+    answer = {name: summary[name] for name in ("inputs", *STATUSES, "reasons")}
+    done = summary.get("update", {}) if update else {}
+    answer |= {name: done[name] for name in ("new", "changed", "vanished") if name in done}
+    return answer | {name: done[name] for name in ("retried", "kept") if done.get(name)}
+
+
+def watched(lines: Iterable[dict[str, Any]], share: float | None) -> Iterator[dict[str, Any]]:
+    """The lines of parts as they come. Raises `StrictError` once more than this share of at least `FEWEST` inputs has failed."""
+    inputs = failed = 0
+    reasons: Counter[str] = Counter()
+    for line in lines:
+        yield line
+        inputs, failed = inputs + line.get("inputs", 0), failed + line.get("failed", 0)
+        reasons.update(line.get("reasons", {}))
+        if "listed" not in line and inputs >= FEWEST:
+            check_failures({"inputs": inputs, "failed": failed, "reasons": reasons}, share, "so far")
+
+
+def check_failures(counts: Mapping[str, Any], share: float | None, when: str = "in all") -> None:
+    """Raise `StrictError` if more than this share of the inputs failed; `counts`: inputs, failed, reasons."""
+    inputs, failed = counts["inputs"], counts["failed"]
+    if share is None or failed <= share * inputs:
+        return
+    reasons = ", ".join(f"{reason} {count}" for reason, count in _by_count(Counter(counts["reasons"])).items())
+    raise StrictError(
+        f"--max-failures {share:g}: {failed} of {inputs} inputs failed {when} ({reasons}, rejected ones included); what is "
+        "committed is kept"
+    )
+
+
+def check_strict(summary: Mapping[str, Any], strict: bool, out: str) -> None:
+    """Raise `StrictError`, with `--strict`, if any input was rejected or failed."""
+    lost = summary["rejected"] + summary["failed"]
+    if strict and lost:
+        raise StrictError(f"{lost} of {summary['inputs']} inputs were rejected or failed, see {out}/report.html")
 
 
 def _check(totals: Mapping[str, int], reasons: Counter[str]) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from boneage_ray.errors import Reason, StorageError
-from boneage_ray.storage import local, s3
+from boneage_ray.storage import local, others, s3
 from boneage_ray.storage.errors import ABSENT, Guarded, storage_exceptions, translated
 
 if TYPE_CHECKING:
@@ -47,11 +47,17 @@ class Location:
 
 
 class FileInfo(NamedTuple):
-    """One listed file; size in bytes. `problem`: (reason, message) of a file that must not be opened."""
+    """One listed file; size in bytes. `problem`: (reason, message) of a file that must not be opened.
+
+    `version`: what the storage tells of the content and changes with it, an ETag or a time of modification; None if nothing.
+    `closed`: it cannot be examined now: the state of the file is unknown, or what is in the folder.
+    """
 
     uri: str
     size: int
     problem: tuple[Reason, str] | None = None
+    version: str | None = None
+    closed: bool = False
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -264,20 +270,12 @@ def list_files(uri: str) -> Iterator[FileInfo]:
         if location.scheme == "file":
             found = local.local_files(Path(location.path))
         elif location.scheme in _S3:
-            found = ((*item, None) for item in s3.list_objects(location.fs, location.path))
+            objects = s3.list_objects(location.fs, location.path)
+            found = (local.Listed(name, size, version=tag) for name, size, tag in objects)
         else:
-            found = ((*item, None) for item in _find(location.fs, location.path))
-        for name, size, problem in found:
-            yield FileInfo(f"{folder}{name}" if name else location.uri, size, problem)
-
-
-def _find(fs: AbstractFileSystem, path: str) -> Iterator[tuple[str, int]]:
-    fs.invalidate_cache()
-    found: dict[str, dict[str, Any]] = fs.find(path, detail=True)
-    if not found:
-        fs.info(path)  # raises FileNotFoundError unless it is an empty folder
-    for name in sorted(found, key=str.encode):
-        yield name[len(path) :].lstrip("/"), int(found[name]["size"])
+            found = others.found_files(location.fs, location.path)
+        for listed in found:
+            yield FileInfo(f"{folder}{listed.name}" if listed.name else location.uri, *listed[1:])
 
 
 def list_folder(uri: str) -> list[FileInfo]:

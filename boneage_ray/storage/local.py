@@ -8,11 +8,22 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from boneage_ray.errors import Reason
 
 ListingProblem = tuple[Reason, str]
-Listed = tuple[str, int, ListingProblem | None]
+
+
+class Listed(NamedTuple):
+    """One listed file, as `facade.FileInfo` has it, with its name for its URI."""
+
+    name: str
+    size: int
+    problem: ListingProblem | None = None
+    version: str | None = None
+    closed: bool = False
+
 
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISFIFO, "a named pipe"),
@@ -41,13 +52,13 @@ def absolute_path(path: str) -> Path:
 
 
 def local_files(path: Path) -> Iterator[Listed]:
-    """(name, bytes, why it cannot be read) of the files below a folder, or of `path` itself; names are relative to it.
+    """The files below a folder, or `path` itself; names are relative to it, versions are times in nanoseconds.
 
-    A file that cannot be examined, such as a link to itself, counts 0 bytes; reading it raises the reason.
+    A file that cannot be examined, such as a link to itself, is closed and counts 0 bytes; reading it raises the reason.
     """
     if path.is_dir():
         return _walk(path, "", ())
-    return iter([("", *_measured(path.stat()))])
+    return iter([_measured("", path.stat())])
 
 
 def local_folder(path: Path) -> list[tuple[str, int]]:
@@ -58,7 +69,7 @@ def local_folder(path: Path) -> list[tuple[str, int]]:
 
 def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Listed]:
     if len(above) == _DEEPEST:
-        yield prefix.rstrip("/"), 0, _DEEP
+        yield Listed(prefix.rstrip("/"), 0, _DEEP, closed=True)
         return
     try:
         status = folder.stat()
@@ -67,13 +78,13 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
     except OSError as error:
         if not above or error.errno not in _CLOSED:
             raise
-        yield prefix.rstrip("/"), 0, _CLOSED[error.errno]
+        yield Listed(prefix.rstrip("/"), 0, _CLOSED[error.errno], closed=True)
         return
     for name in names:
         if name.endswith("/"):
             yield from _walk(folder / name, f"{prefix}{name}", (*above, here))
         else:
-            yield f"{prefix}{name}", *_state(f"{folder}/{name}")
+            yield _state(f"{prefix}{name}", f"{folder}/{name}")
 
 
 def _names(folder: Path) -> list[str]:
@@ -96,18 +107,18 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _state(path: str) -> tuple[int, ListingProblem | None]:
+def _state(name: str, path: str) -> Listed:
     try:
-        return _measured(Path(path).stat())
+        return _measured(name, Path(path).stat())
     except OSError:
-        return 0, None
+        return Listed(name, 0, closed=True)
 
 
-def _measured(status: os.stat_result) -> tuple[int, ListingProblem | None]:
+def _measured(name: str, status: os.stat_result) -> Listed:
     if stat.S_ISREG(status.st_mode):
-        return status.st_size, None
+        return Listed(name, status.st_size, version=str(status.st_mtime_ns))
     kind = next((kind for holds, kind in _KINDS if holds(status.st_mode)), "something else")
-    return 0, ("unsupported_format", f"{kind}, not a file")
+    return Listed(name, 0, ("unsupported_format", f"{kind}, not a file"))
 
 
 def delete(path: Path) -> None:

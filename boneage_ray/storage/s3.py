@@ -135,8 +135,8 @@ def _pages(fs: S3FileSystem, path: str) -> Iterator[list[dict[str, Any]]]:
         request["ContinuationToken"] = page["NextContinuationToken"]
 
 
-def list_objects(fs: S3FileSystem, path: str) -> Iterator[tuple[str, int]]:
-    """(name, bytes) of the objects below a prefix, or of the one at `path`; the name is relative to `path`.
+def list_objects(fs: S3FileSystem, path: str) -> Iterator[tuple[str, int, str | None]]:
+    """(name, bytes, ETag) of the objects below a prefix, or of the one at `path`; the name is relative to `path`.
 
     Empty folder objects are left out. Raises FileNotFoundError if nothing is there, not for an empty bucket.
     """
@@ -146,10 +146,10 @@ def list_objects(fs: S3FileSystem, path: str) -> Iterator[tuple[str, int]]:
         for item in page:
             nothing = False
             if item["Size"] or not item["Key"].endswith("/"):
-                yield item["Key"][start:], item["Size"]
+                yield item["Key"][start:], item["Size"], item.get("ETag")
     if nothing and start:
         info = fs.info(path)
-        yield "", info["size"]
+        yield "", info["size"], info.get("ETag")
 
 
 def read_object_range(fs: S3FileSystem, path: str, start: int, length: int) -> bytes:

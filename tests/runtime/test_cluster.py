@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 import time
 from functools import partial
 
@@ -150,3 +152,21 @@ def test_what_fails_in_a_worker_or_in_the_listing_ends_the_run_with_its_own_mess
     rows = partial(rows_of, tmp_path, count, fail_at)
     with pytest.raises(BoneageError, match=message):
         list(run_parts(rows, Doubler, {"folder": tmp_path}, Resources(1, 0.0, 1, 8)))
+
+
+class Mortal:
+    """A worker that is killed at one number, each time."""
+
+    def __call__(self, row):
+        if row["number"] == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"number": row["number"]}
+
+
+@pytest.mark.ray
+def test_a_part_that_kills_its_worker_each_time_is_given_up_and_no_other(local_ray, tmp_path):
+    rows = partial(rows_of, tmp_path, 9)
+    found = list(run_parts(rows, Mortal, {}, Resources(2, 0.0, 1, 8)))
+    assert {line["number"] for line in found if "number" in line} <= set(range(9)) - {3}
+    assert len(found) >= 8  # one that waited behind it may have gone with it
+    assert {"listed": 9} in found

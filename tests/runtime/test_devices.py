@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from boneage_ray.models.precision import choose_precision
-from boneage_ray.runtime import devices, parts
+from boneage_ray.runtime import devices, parts, plan
 from boneage_ray.runtime.devices import RunDevice
 
 
@@ -52,7 +52,7 @@ def test_a_worker_obeys_what_its_driver_decided(asked, auto):
 def test_the_plan_keeps_device_and_precision(tmp_path):
     out = str(tmp_path)
     parts.claim(out, "abc", False, "score")
-    assert parts.planned_device(out) is None
-    parts.plan_device(out, RunDevice("cuda", "bfloat16"))
-    assert parts.planned_device(out) == RunDevice("cuda", "bfloat16")
+    assert plan.planned_device(out) is None
+    plan.plan_device(out, RunDevice("cuda", "bfloat16"))
+    assert plan.planned_device(out) == RunDevice("cuda", "bfloat16")
     assert parts.claim(out, "abc", False, "score") is True

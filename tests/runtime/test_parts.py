@@ -14,8 +14,8 @@ import pytest
 from boneage_ray import storage
 from boneage_ray.archives.archive import Archive, Input
 from boneage_ray.archives.in_parts import ArchiveParts, inputs_of
-from boneage_ray.errors import BoneageError, ExitCode, MismatchError, NoUsableInputError
-from boneage_ray.runtime import parts
+from boneage_ray.errors import BoneageError, ExitCode, MismatchError, NoUsableInputError, StorageError
+from boneage_ray.runtime import parts, plan
 from boneage_ray.runtime.resources import Resources
 
 INPUTS = [
@@ -57,12 +57,12 @@ def complete(tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "offered_cpus", lambda: 2)
     monkeypatch.setattr(parts, "choose_resources", lambda waiting, gpu: Resources(1, 0.0, 1, 2))
 
-    def run(inputs, stop_after=None, drop=None):
+    def run(inputs, stop_after=None, drop=()):
         def lines(todo, _):
             for done, line in enumerate(work(str(tmp_path), todo)):
                 if done == stop_after:
                     raise KeyboardInterrupt
-                if done != drop:
+                if line.get("target") not in drop:
                     yield line
 
         return parts.complete(parts.PartsJob("score", str(tmp_path), listing(inputs), ("results",)), lines)
@@ -139,9 +139,50 @@ def test_an_archive_that_only_grew_new_parts_continues(complete):
     assert [line["size"] for line in complete(MANY[: sum(whole) + 3]).lines] == [*whole, 3]
 
 
-def test_a_part_that_vanished_is_reported_as_a_bug(complete):
-    with pytest.raises(BoneageError, match="70 inputs in 9 parts were listed, but 62 in 8 are committed"):
-        complete(MANY[:70], drop=3)
+def test_a_part_that_is_lost_each_time_is_tried_carefully_and_then_named(complete, capsys):
+    with pytest.raises(
+        BoneageError, match="70 inputs in 9 parts were listed, but 62 in 8 are committed; the workers of 1 parts"
+    ):
+        complete(MANY[:70], drop=["results/part-00003.parquet"])
+    assert capsys.readouterr().err.count("their inputs are tried one by one") == 1 + parts.CAREFUL_ROUNDS
+
+
+def test_only_parts_that_were_lost_are_worked_on_again_and_carefully(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "offered_cpus", lambda: 2)
+    monkeypatch.setattr(parts, "choose_resources", lambda waiting, gpu: Resources(1, 0.0, 1, 2))
+    rounds = []
+
+    def lines(todo, _):
+        rows = list(todo())
+        rounds.append([(row["target"][-10:-8], row["careful"]) for row in rows if "line" not in row])
+        lost = {0: "03", 1: "03", 2: ""}[len(rounds) - 1]
+        yield from (
+            line for line in work(str(tmp_path), lambda: rows) if not lost or lost not in line.get("target", "")
+        )
+
+    found = parts.complete(parts.PartsJob("score", str(tmp_path), listing(MANY[:40]), ("results",)), lines)
+    assert sum(line["size"] for line in found.lines) == 40
+    assert rounds == [[(f"{k:02d}", False) for k in range(5)], [("03", True)], [("03", True)]]
+
+
+def test_a_commit_that_fails_for_a_while_ends_no_run(tmp_path, monkeypatch):
+    pauses, fails = [], [True, True]
+    write = storage.write_bytes
+
+    def sometimes(uri, data):
+        if fails and fails.pop():
+            raise StorageError("unreadable", f"{uri}: 503 SlowDown")
+        write(uri, data)
+
+    monkeypatch.setattr(storage, "write_bytes", sometimes)
+    monkeypatch.setattr(parts.time, "sleep", pauses.append)
+    line = parts.commit(str(tmp_path), one(), pa.table({"a": [1, 2]}), {})
+    assert pauses == [1.0, 5.0]
+    assert parts.committed(str(tmp_path), "results") == {one().target: line}
+    fails += [True] * 4
+    with pytest.raises(StorageError, match="503 SlowDown"):
+        parts.commit(str(tmp_path), one(), pa.table({"a": [1, 2]}), {})
+    assert pauses == [1.0, 5.0, *parts.COMMIT_PAUSES]
 
 
 def test_a_part_whose_file_is_not_there_is_missed_although_its_line_came(complete, tmp_path, monkeypatch):
@@ -198,7 +239,7 @@ def test_parts_and_claims_on_s3(s3_bucket):
 def test_an_empty_place_is_claimed_and_the_same_run_continues(tmp_path):
     out = str(tmp_path / "new")
     assert parts.claim(out, "abc", overwrite=False, what="score") is False
-    assert storage.read_json(f"{out}/{parts.PLAN}") == {"what": "score", "fingerprint": "abc"}
+    assert storage.read_json(f"{out}/{plan.PLAN}") == {"what": "score", "fingerprint": "abc"}
     assert parts.claim(out, "abc", overwrite=False, what="score") is True
 
 

@@ -10,7 +10,7 @@ import ray.autoscaler.sdk
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 
 from boneage_ray.errors import MismatchError, UsageError
-from boneage_ray.runtime import autoscaler, cluster, nodes, parts, resources
+from boneage_ray.runtime import autoscaler, cluster, nodes, parts, plan, resources
 from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.runtime.resources import Resources, check_workers, choose_resources, offered_cpus
 
@@ -183,7 +183,7 @@ def test_rows_of_one_run_never_come_from_two_kinds_of_devices(world, tmp_path, b
     world({"CPU": 2.0, "GPU": 1.0})
     out = str(tmp_path)
     parts.claim(out, "abc", False, "score")
-    parts.plan_device(out, RunDevice(began, "bfloat16"))
+    plan.plan_device(out, RunDevice(began, "bfloat16"))
     with pytest.raises(MismatchError, match=f"this run began on {began}, .*{fix}"):
         nodes.device_of_run(out, gpu, one_device=True)
     # A training may go on elsewhere, in the precision that it began with.

@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from boneage_ray.errors import BoneageError
+from boneage_ray.errors import BoneageError, StrictError
 from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.recipes import find_recipe
 from boneage_ray.records.schema import empty_result
 from boneage_ray.scoring.report import score_page
-from boneage_ray.scoring.summary import add_up, part_counts
+from boneage_ray.scoring.summary import add_up, balance, check_failures, part_counts, watched
 
 AGES, LANDMARKS = (findings_of(find_recipe(name)) for name in ("demo", "cephalogram-light"))
 
@@ -198,3 +198,38 @@ def test_score_page_embeds_the_summary():
 def test_two_hundred_long_problems_stay_small():
     rows = [failed("truncated", input_uri=f"s3://hands/{'folder/' * 20}{k}.png") for k in range(200)]
     assert len(score(rows).encode()) < 300_000
+
+
+def test_a_hopeless_run_ends_early_with_its_reasons():
+    good = {"target": "a", "inputs": 8, "failed": 1, "reasons": {"truncated": 1}}
+    bad = {"target": "b", "inputs": 64, "failed": 40, "reasons": {"truncated": 30, "not_found": 10}}
+    assert list(watched([good] * 20, 0.2)) == [good] * 20
+    assert list(watched([bad, bad], None)) == [bad, bad]
+    came = []
+    with pytest.raises(
+        StrictError, match=r"--max-failures 0.5: 41 of 72 inputs failed so far \(truncated 31, not_found 10"
+    ):
+        came.extend(iter(watched([good, bad, good], 0.5)))
+    assert list(watched([{**good, "failed": 8}], 0.5))  # too few to call it hopeless
+
+
+def test_the_share_of_failures_counts_at_the_end_too():
+    check_failures({"inputs": 10, "failed": 5, "reasons": {"truncated": 5}}, 0.5)
+    with pytest.raises(StrictError, match="5 of 10 inputs failed in all"):
+        check_failures({"inputs": 10, "failed": 5, "reasons": {"truncated": 5}}, 0.4)
+
+
+def test_the_answer_of_an_update_has_its_counts_but_no_names():
+    summary = {"inputs": 3, "scored": 2, "rejected": 0, "failed": 1, "reasons": {"truncated": 1}, "ages": {}}
+    assert balance(summary, update=True) == {name: summary[name] for name in summary if name != "ages"}
+    summary["update"] = {"new": 1, "changed": 0, "vanished": 1, "vanished_inputs": ["/films/a.png"]}
+    assert "new" not in balance(summary, update=False)
+    assert list(balance(summary, update=True))[-3:] == ["new", "changed", "vanished"]
+
+
+def test_score_page_says_what_the_last_update_did():
+    update = {"new": 1200, "changed": 3, "vanished": 2, "vanished_inputs": ["/a.png", "/b.png"]}
+    said = "The last update scored 1,200 new and 3 changed inputs; 2 have vanished"
+    summary = add_up([part_counts(ROWS)])
+    assert said in score_page({**summary, "update": update}, [], {}, "c", AGES)
+    assert said not in score_page(summary, [], {}, "c", AGES)

@@ -33,7 +33,7 @@ def test_a_listing_asks_for_no_more_pages_than_are_read(s3_bucket, requests_to):
         list(pool.map(lambda i: storage.write_bytes(f"{s3_bucket}/many/{i:04d}", b""), range(1100)))
     requests_to.clear()
     listing = storage.list_files(f"{s3_bucket}/many")
-    assert next(listing) == (f"{s3_bucket}/many/0000", 0, None)
+    assert next(listing)[:3] == (f"{s3_bucket}/many/0000", 0, None)
     assert requests_to == {"ListObjectsV2": 1}
     assert [file.uri[-4:] for file in listing] == [f"{i:04d}" for i in range(1, 1100)]
     assert requests_to == {"ListObjectsV2": 2}

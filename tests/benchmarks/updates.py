@@ -1,0 +1,84 @@
+"""An archive that grows: `python tests/benchmarks/updates.py --work DIR [--count 20000] [--new 10] [--repeats 3] [--kills 20]`.
+
+Scores `count` small phantoms (links to 500 of them) with a bundle of random weights, then adds `new` files and times
+`boneage score --update`, `repeats` times, and once with nothing to do. Then it adds files and kills the driver at a random
+moment, `kills` times in a row, and ends with one update. After each step the rows are counted: one for each file, none twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.dataset as ds
+from common import hands, machine, random_bundle
+
+SETTINGS = ("image.size=64", "image.quality.min_side=32", "model.backbone.name=resnet10t")
+
+
+def add(images, originals, count, name):
+    """New names of old files, spread over the whole listing."""
+    for k in range(count):
+        os.link(originals[k % len(originals)], images / f"{'0amz~'[k % 5]}-{name}-{k:04d}.png")
+
+
+def check(out, images):
+    """Rows = files, none twice."""
+    uris = ds.dataset(f"{out}/results").to_table(columns=["input_uri"])["input_uri"].to_pylist()
+    assert len(set(uris)) == len(uris), "a row stands twice"
+    return len(uris), len(list(images.iterdir()))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--new", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=20)
+    given = parser.parse_args()
+    images = hands(given.work / f"hands-{given.count}", given.count, 96)
+    originals = sorted(images.iterdir())[:100]
+    model = random_bundle(given.work / "model", "demo", *SETTINGS)
+    out = given.work / f"scores-{given.count}"
+    command = [sys.executable, "-m", "boneage_ray", "score", str(images), "--model", str(model), "--out", str(out)]
+    command += ["--update"]
+    print(machine(), f"{given.count} files")
+
+    def update(title):
+        started = time.monotonic()
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert answer.returncode == 0, answer.stderr
+        rows, files = check(out, images)
+        assert rows == files, (rows, files)
+        seconds = time.monotonic() - started
+        print(f"{title}: {seconds:.1f} s, {rows} rows", flush=True)
+        return seconds
+
+    update("first run" if not out.exists() else "whatever was left")
+    for k in range(given.repeats):
+        add(images, originals, given.new, f"night-{time.time_ns()}")
+        update(f"{given.new} new files, {k + 1}")
+    usual = update("nothing new")
+    draw = random.Random(1)
+    for k in range(given.kills):
+        add(images, originals, 600, f"kill-{time.time_ns()}")
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(usual * draw.uniform(0.8, 3.0))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        ended = process.returncode != -signal.SIGKILL
+        rows, files = check(out, images)
+        print(f"kill {k + 1}: {rows} rows of {files} files{', had ended' if ended else ''}", flush=True)
+    if given.kills:
+        update("after all kills")
+
+
+if __name__ == "__main__":
+    main()
