@@ -8,7 +8,7 @@ from boneage_ray import storage
 from boneage_ray.archives.columns import read_choices
 from boneage_ray.archives.files import FilesArchive
 from boneage_ray.archives.notes import cautions
-from boneage_ray.commands.starting import check_tables, connect, say_cautions
+from boneage_ray.commands.starting import check_tables, join_ray, say_cautions
 from boneage_ray.commands.words import (
     absolute_places,
     after_prepare,
@@ -67,7 +67,7 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     check_tables(run, archive)
     options = PrepareOptions(out, recipe.image, recipe.split, splits, arguments.overwrite, recipe.task_kind.region)
     run.note(recipe=recipe.model_dump(mode="json"), source=source, labels=labels)
-    connect(run)
+    join_ray(run)
     with timed(run, "prepare"):
         manifest = prepare_archive(archive, source, options, on_claimed=lambda: setattr(run, "out", out))
     counts = manifest["counts"]
@@ -134,7 +134,7 @@ def train(run: Run, arguments: TrainArguments) -> None:
     if parts.claim(out, mark, arguments.overwrite, "train") and not arguments.resume:
         raise parts.held_by_same_run(out)
     run.out = out
-    cpus = connect(run)
+    cpus = join_ray(run)
     resources.check_workers(arguments.workers, arguments.gpu, cpus)
     if arguments.gpu:
         nodes.wait_for("GPU", arguments.workers, f"--gpu --workers {arguments.workers}")
@@ -226,7 +226,7 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     mark = parts.fingerprint([], models.sha256, prints, split, *([] if level is None else [level]))
     parts.claim(out, mark, arguments.overwrite, "evaluate")
     run.out = out
-    connect(run)
+    join_ray(run)
     compute = nodes.device_of_run(out, arguments.gpu)
     run.note(compute=compute.as_json())
     nodes.check_places(lease.holding(out), [*(("--data", uri) for uri in data), *members.read_places(models)])
@@ -293,7 +293,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     options = ScoreOptions(
         source, model, out, overwrite, arguments.gpu, runtime, reading, arguments.coverage, given, update, most
     )
-    connect(run)
+    join_ray(run)
     with timed(run, "score"):
         summary, problems = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
     command = _score_line(arguments, source, model, out, reading_flags(reading))

@@ -28,7 +28,7 @@ def check_tables(run: Run, archive: Archive, learns: bool = True) -> None:
     archive.check_join()
 
 
-def connect(run: Run) -> float:
+def join_ray(run: Run) -> float:
     """Join or start Ray, and note in run.json what it offers."""
     cpus = cluster.connect()
     run.note(cluster=resources.offers())
