@@ -27,7 +27,7 @@ RIDGE = 0.03  # of standardised features
 REACH = 8.0  # standard deviations: what lies farther out is clipped, so that one feature never decides
 LOST = 0.0075  # share of the held-out known pictures that lies below the limit
 FAR = 4.0  # standard deviations below their mean, where fewer than 200 of them show how far they reach
-ENOUGH_KNOWN, ENOUGH_HELD_OUT = 60, 30
+ENOUGH_KNOWN, ENOUGH_HELD_OUT = 200, 100  # with 60 and 30 phantoms one of 20 others was lost
 _ARRAYS, _DIGITS = ("mean", "scale", "weight"), 6
 
 

@@ -55,7 +55,7 @@ def fit_blend(
         return None, {}
     gpu = compute is not None and compute.device == "cuda" and torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
-    model = _trained(recipe, weights, device)
+    model = trained_regressor(recipe, weights, device)
     train, val = (features_of(model, recipe, prepared, split, compute) for split in ("train", "val"))
     say(f"fitting trees: {len(train.true_N)} cases, {train.features_NF.shape[1]} features")
     trees = fit_trees(recipe.blend, train, val, recipe.seed, torch.get_num_threads())
@@ -65,10 +65,11 @@ def fit_blend(
     return trees.to_bytes(), {"blend": figures}
 
 
-def _trained(recipe: Recipe, weights: dict[str, Tensor], device: torch.device) -> Regressor:
+def trained_regressor(recipe: Recipe, weights: dict[str, Tensor], device: torch.device) -> Regressor:
+    """A trained network, ready to predict. Raises `UsageError` unless it is a regressor."""
     model = build_model(recipe.model, with_weights=False, size=recipe.image.size)
     if not isinstance(model, Regressor):
-        raise UsageError(f"recipe {recipe.name}: only a regressor's age can be blended with trees")
+        raise UsageError(f"recipe {recipe.name}: only a regressor has features for trees and for a gate")
     load_checked(model, weights, "the best checkpoint")
     return model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 

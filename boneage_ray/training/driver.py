@@ -31,6 +31,7 @@ from boneage_ray.training import checkpoint
 from boneage_ray.training.blend import check_blend, fit_blend
 from boneage_ray.training.board import progress_line
 from boneage_ray.training.gallery import AUGMENTED, show_augmentation
+from boneage_ray.training.gate import fit_training_gate
 from boneage_ray.training.loop import NONFINITE, TrainingRun, train_stages
 from boneage_ray.training.metering import TrainingMeter
 from boneage_ray.training.optimization import parameter_groups
@@ -136,11 +137,12 @@ def _trained(
     best = checkpoint.load_best(run_uri)
     trees, blended = fit_blend(recipe, prepared, best, options.compute)
     calibration = _calibration(recipe, checkpoint.load_calibration(run_uri), prepared)
+    gate = fit_training_gate(recipe, prepared, best, options.compute)
     metrics["data_fingerprint"] = prepared.manifest["fingerprint"]
     metrics["compute"] = options.compute.as_json() | {"precision": options.compute.precision_of(recipe.precision)}
     options.hold.check()
     metrics |= {"history": progress.history} | blended
-    sha256 = bundle.save(options.out, recipe, best, metrics, trees, bundle.Extras(calibration=calibration))
+    sha256 = bundle.save(options.out, recipe, best, metrics, trees, bundle.Extras(calibration=calibration, gate=gate))
     return progress, sha256
 
 

@@ -1,0 +1,156 @@
+"""The gate by pixels of a regressor of hands (models/pixel_gate.py), fitted when its training has ended.
+
+Known are pictures of the training split, as prepared and as augmented; the limit comes from the validation split. Other things
+are drawn (phantoms/no_hand.py), phantom heads, and known pictures that are cut up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from boneage_ray.augment.pipeline import Augment
+from boneage_ray.datasets.batch import Batch, as_float, make_batch
+from boneage_ray.datasets.load import PreparedData
+from boneage_ray.decoding.radiograph import Radiograph
+from boneage_ray.errors import InputProblem
+from boneage_ray.models.pixel_gate import ENOUGH_HELD_OUT, ENOUGH_KNOWN, LOST, fit_gate
+from boneage_ray.models.regressor import Regressor
+from boneage_ray.phantoms.cephalogram import cephalogram_phantom
+from boneage_ray.phantoms.no_hand import KINDS, no_hand
+from boneage_ray.preparation.prepare import prepare_radiograph
+from boneage_ray.recipes.recipe import Recipe
+from boneage_ray.runtime.devices import RunDevice
+from boneage_ray.runtime.runs import say
+from boneage_ray.training.blend import BATCH, clean_batches, trained_regressor
+
+MOST_KNOWN, MOST_HELD_OUT = 800, 1000  # pictures; more change little, and each costs a pass of the network
+EACH = 40  # pictures of each kind of other things
+_TILES = 4  # a hand that is cut up, a side
+
+Features = NDArray[np.float32]
+
+
+def fit_training_gate(
+    recipe: Recipe, prepared: PreparedData, weights: dict[str, Tensor], compute: RunDevice | None = None
+) -> dict[str, Any] | None:
+    """gate.json for the bundle; None, which is said where it is a want, for heads, masks, and too few cases."""
+    if recipe.task_kind.region != "hand" or recipe.image.mask != "none" or not recipe.image.quality.pixel_gate:
+        return None
+    learnt, held_out = prepared.rows("train"), prepared.rows("val")
+    if learnt < ENOUGH_KNOWN or held_out < ENOUGH_HELD_OUT:
+        say(
+            f"no gate by pixels: not enough cases (train {learnt} of {ENOUGH_KNOWN}, val {held_out} of {ENOUGH_HELD_OUT}); "
+            "a picture of something else may get an age"
+        )
+        return None
+    gpu = compute is not None and compute.device == "cuda" and torch.cuda.is_available()
+    model = trained_regressor(recipe, weights, torch.device("cuda" if gpu else "cpu"))
+    known = islice(clean_batches(prepared, "train"), MOST_KNOWN // BATCH)
+    return gate_of(model, recipe, known, islice(clean_batches(prepared, "val"), MOST_HELD_OUT // BATCH))
+
+
+def gate_of(
+    model: Regressor, recipe: Recipe, known: Iterable[Batch], held_out: Iterable[Batch], each: int = EACH
+) -> dict[str, Any] | None:
+    """gate.json, from batches of pictures that the network has learnt from and of others of their kind.
+
+    None, which is said, where the features are not finite: such a network did not learn.
+    """
+    learnt = list(known)
+    say(f"fitting the gate by pixels: {sum(map(len, learnt))} known pictures, {len(KINDS) + 3} kinds of others")
+    known_NF = np.concatenate(
+        [features_of_pictures(model, learnt), features_of_pictures(model, _augmented(recipe, learnt))]
+    )
+    others = [features_of_pictures(model, _batches(pictures)) for pictures in _others(recipe, learnt, each) if pictures]
+    held_NF = features_of_pictures(model, held_out)
+    if not all(np.isfinite(part).all() for part in (known_NF, held_NF, *others)):
+        say("no gate by pixels: the network's features are not finite")
+        return None
+    gate = fit_gate(known_NF, others)
+    gate = gate.limited(gate.likeness(held_NF))
+    return gate.as_json() | {
+        "known": len(known_NF),
+        "others": sum(map(len, others)),
+        "held_out": len(held_NF),
+        "held_out_below": LOST,
+        "fitted_on": f"{sum(map(len, learnt))} cases of the training split; limit from {len(held_NF)} of the validation split",
+    }
+
+
+@torch.inference_mode()
+def features_of_pictures(model: Regressor, batches: Iterable[Batch]) -> Features:
+    """(N, F) of the encoder, in single precision."""
+    device = model.mean.device
+    found = []
+    for batch in batches:
+        on_device = batch.to(device)
+        features_BF, _ = model.with_features(as_float(on_device.image_B1HW), on_device.sex_B)
+        found.append(features_BF[:, : model.encoder_features].float().cpu().numpy())
+    return np.concatenate(found)
+
+
+def _augmented(recipe: Recipe, learnt: Iterable[Batch]) -> Iterator[Batch]:
+    """The same pictures as the training has changed them; the global random state is not changed."""
+    augment = Augment(recipe.augment)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        drawn = [augment(as_float(batch.image_B1HW)).image_B1HW for batch in learnt]
+    for batch, image_B1HW in zip(learnt, drawn, strict=True):
+        pictures = (255 * image_B1HW[:, 0]).round().byte().cpu().numpy()
+        yield make_batch(list(pictures), [None] * len(batch))
+
+
+def _others(recipe: Recipe, learnt: Iterable[Batch], each: int) -> Iterator[list[NDArray[np.uint8]]]:
+    """Prepared pictures (S, S) of each kind; those that the gate by quality rejects never come to this one."""
+    for kind in KINDS:
+        yield _prepared(recipe, (no_hand(kind, seed) for seed in range(each)))
+    yield _prepared(recipe, (cephalogram_phantom(seed, 1 + seed % 6, 400).image for seed in range(each)))
+    hands = [picture for batch in learnt for picture in batch.image_B1HW[:, 0].cpu().numpy()][:each]
+    rng = np.random.default_rng(recipe.seed)
+    yield [_shuffled(rng, hand) for hand in hands]
+    yield _prepared(recipe, (_part(rng, hand) for hand in hands))
+
+
+def _prepared(recipe: Recipe, pictures: Iterable[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    quality = recipe.image.quality.model_copy(update={"pixel_gate": False})
+    config = recipe.image.model_copy(update={"quality": quality}).expecting("hand")
+    found = []
+    for pixels in pictures:
+        try:
+            found.append(prepare_radiograph(Radiograph(pixels), config).pixels)
+        except InputProblem:
+            continue
+    return found
+
+
+def _batches(pictures: list[NDArray[np.uint8]]) -> Iterator[Batch]:
+    for start in range(0, len(pictures), BATCH):
+        part = pictures[start : start + BATCH]
+        yield make_batch(part, [None] * len(part))
+
+
+def _shuffled(rng: np.random.Generator, hand: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The tiles of a picture (S, S) in another order."""
+    side = len(hand) // _TILES
+    tiles = [
+        hand[y : y + side, x : x + side] for y in range(0, _TILES * side, side) for x in range(0, _TILES * side, side)
+    ]
+    order = rng.permutation(len(tiles))
+    rows = [np.hstack([tiles[k] for k in order[start : start + _TILES]]) for start in range(0, len(tiles), _TILES)]
+    shuffled = hand.copy()
+    shuffled[: _TILES * side, : _TILES * side] = np.vstack(rows)
+    return shuffled
+
+
+def _part(rng: np.random.Generator, hand: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A ninth of a picture or less, as the whole picture."""
+    side = int(len(hand) * rng.uniform(0.2, 0.33))
+    y, x = rng.integers(len(hand) // 6, len(hand) - side - len(hand) // 6, 2)
+    return np.ascontiguousarray(hand[y : y + side, x : x + side])
