@@ -186,23 +186,25 @@ def score(
     from boneage_ray.commands import pipeline
 
     arguments = pipeline.ScoreArguments(
-        source,
-        model,
-        out,
-        metadata,
-        sex,
-        pixel_spacing_mm,
-        gpu,
-        overwrite,
-        strict,
-        runtime,
-        column,
-        value,
-        voi,
-        header_gate,
-        coverage,
+        *(source, model, out, metadata, sex, pixel_spacing_mm, gpu, overwrite, strict, runtime),
+        *(column, value, voi, header_gate, coverage),
     )
     _execute("score", pipeline.score, arguments, json, debug)
+
+
+@app.command()
+def export(
+    out: Annotated[str, typer.Argument(help="What `boneage score` was given as --out.")],
+    format_: options.FormatOption,
+    to: options.ToOption,
+    overwrite: options.ReplaceOption = False,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """Result rows -> CSV, Parquet, FHIR, DICOM structured reports and pictures; nothing is scored again."""
+    from boneage_ray.commands import export as command
+
+    _execute("export", command.export, command.ExportArguments(out, format_, to, overwrite), json, debug)
 
 
 @app.command()
