@@ -30,6 +30,7 @@ PROMISED = {
     "calibrate": ["--model", "--data", "--out", "--site", "--split", "--coverage", "--max-mae"],
     "score": ["--model", "--out", "--metadata", "--sex", "--pixel-spacing-mm", "--strict", "--overwrite"],
     "ensemble": ["--model", "--out", "--name", "--overwrite"],
+    "export": ["--format", "--to", "--overwrite", "--json"],
     "explain": ["--model", "--out", "--sex", "--pixel-spacing-mm", "--voi", "--no-header-gate"],
     "serve": ["--model", "--host", "--port"],
     "submit": ["--address", "--follow", "--pass-env", "--dry-run", "--kuberay"],
