@@ -16,11 +16,12 @@ from boneage_ray.errors import NoUsableInputError, UsageError
 from boneage_ray.export import fhir_files, objects, scored, tabular
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime.runs import ProgressLine, Run, say
+from boneage_ray.storage import dicomweb
 
 FORMATS = ("csv", "parquet", "fhir", *objects.KINDS)
 NOT_EXPORTED = "not_exported.csv"
 _FILES = {"csv": "results.csv", "parquet": "results.parquet"}
-_SHOWN = 5
+_SHOWN, _SHOWN_OF_A_SERVER = 5, 1000
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ class ExportArguments:
 
 def export(run: Run, arguments: ExportArguments) -> None:
     """Write every format to its place, and say what was exported and what was not."""
-    formats, place = known_formats(arguments.formats), storage.absolute(arguments.to)
+    formats = known_formats(arguments.formats)
+    place = checked_place(formats, arguments.to)
     out = storage.absolute(arguments.out)
     source = scored.open_run(out)
     if not source.is_complete:
         say(f"{out} holds {source.row_count} rows of a run that has not ended: the same `boneage score` completes it")
-    storage.check_writable(place if _is_folder(formats, place) else place.rpartition("/")[0] or "/")
     answer: dict[str, object] = {"rows": source.row_count}
     for name in (name for name in formats if name not in objects.KINDS):
         answer |= _write_rows(name, source, _place_of(name, formats, place, arguments.overwrite))
@@ -58,6 +59,18 @@ def known_formats(names: list[str]) -> list[str]:
     if "dicom-sr" in names and importlib.util.find_spec("highdicom") is None:
         raise UsageError("--format dicom-sr needs highdicom: pip install 'boneage-ray[export]'")
     return list(dict.fromkeys(names))
+
+
+def checked_place(formats: list[str], to: str) -> str:
+    """The whole --to, to which something can be written or sent. Raises `UsageError` for tables to a DICOMweb server."""
+    if dicomweb.is_dicomweb(to):
+        if others := [name for name in formats if name not in objects.KINDS]:
+            raise UsageError(f"--format {others[0]}: a DICOMweb server takes {' and '.join(objects.KINDS)} only")
+        dicomweb.check_service(to)
+        return to.rstrip("/")
+    place = storage.absolute(to)
+    storage.check_writable(place if _is_folder(formats, place) else place.rpartition("/")[0] or "/")
+    return place
 
 
 def _is_folder(formats: list[str], place: str) -> bool:
@@ -107,7 +120,7 @@ def _write_objects(source: scored.ScoredRun, job: objects.ObjectsJob) -> dict[st
     """All DICOM objects; rows without one are listed in a file beside them. Returns the lines of the answer."""
     total = objects.Account()
     with ExitStack() as files, ProgressLine("export", source.row_count) as bar:
-        listing = _Listing(files, storage.join(job.place, NOT_EXPORTED))
+        listing = _Listing(files, None if dicomweb.is_dicomweb(job.place) else storage.join(job.place, NOT_EXPORTED))
         for account in objects.export_objects(source, job):
             total.rows += account.rows
             total.written += account.written
@@ -122,8 +135,8 @@ def _write_objects(source: scored.ScoredRun, job: objects.ObjectsJob) -> dict[st
     if listing.reasons:
         answer["not exported"] = dict(listing.reasons.most_common())
     if not total.written and not total.present:
-        listed = f"their reasons are in {storage.join(job.place, NOT_EXPORTED)}"
-        raise NoUsableInputError(f"none of the {total.rows} rows of {source.out} became a DICOM object: {listed}")
+        listed = f": their reasons are in {listing.place}" if listing.place else ""
+        raise NoUsableInputError(f"none of the {total.rows} rows of {source.out} became a DICOM object{listed}")
     return answer
 
 
@@ -132,18 +145,18 @@ class _Listing:
     """The rows without an object, written as they come; the first ones are kept to be shown."""
 
     files: ExitStack
-    place: str
+    place: str | None  # None: a server, which takes no such file
     reasons: Counter[str] = field(default_factory=Counter)
     shown: list[str] = field(default_factory=list)
     stream: BinaryIO | None = None
 
     def add(self, left_out: list[tuple[str, str, str]]) -> None:
-        if left_out and self.stream is None:
+        if left_out and self.stream is None and self.place is not None:
             self.stream = self.files.enter_context(storage.open_write(self.place))
             self._write([("input", "reason", "message")])
         self._write(left_out)
         self.reasons.update(reason for _, reason, _ in left_out)
-        more = left_out[: max(0, _SHOWN - len(self.shown))]
+        more = left_out[: max(0, (_SHOWN if self.place else _SHOWN_OF_A_SERVER) - len(self.shown))]
         self.shown += [f"not exported: {uri}: {message}" for uri, _, message in more]
 
     def _write(self, rows: list[tuple[str, str, str]]) -> None:

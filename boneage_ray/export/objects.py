@@ -1,4 +1,4 @@
-"""Result rows to DICOM objects in a folder: in processes of their own, one a core, slice by slice.
+"""Result rows to DICOM objects in a folder or a PACS: in processes of their own, one a core, slice by slice.
 
 An object's name follows from its content, so a name that is there already is that object: a killed export goes on where it
 stopped, and a file that was scored twice is exported once.
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from boneage_ray import storage
 from boneage_ray.errors import InputProblem
+from boneage_ray.export.destination import Destination, destination_of
 from boneage_ray.export.envelope import CAPTURE, REPORT, ObjectKind, dicom_bytes, object_name
 from boneage_ray.export.scored import ResultSlice, ScoredRun
 from boneage_ray.export.source import LeftOut, Source, find_source
@@ -78,40 +78,45 @@ def _in_order(submit: Callable[[ResultSlice], Future[T]], parts: Iterable[Result
 
 def export_slice(job: ObjectsJob, part: ResultSlice) -> Account:
     """Write the objects of some rows."""
-    account = Account()
+    account, destination = Account(), destination_of(job.place)
     for row in part.rows():
         account.rows += 1
-        _export_row(job, row, account)
+        _export_row(job, row, destination, account)
     return account
 
 
-def _export_row(job: ObjectsJob, row: Row, account: Account) -> None:
+def _export_row(job: ObjectsJob, row: Row, destination: Destination, account: Account) -> None:
     if not has_findings(row):
         why = "nothing to report was found" if row["status"] == "scored" else f"{row['status']}: {row['message']}"
         account.leave_out(row, LeftOut("no_findings" if row["status"] == "scored" else row["reason"], why))
         return
-    missing = {}
-    for name in job.formats:
-        place = storage.join(job.place, object_name(KINDS[name], row))
-        if row["sop_uid"] and storage.exists(place):
-            account.present[name] += 1
-        else:
-            missing[name] = place
+    names = {format_: object_name(KINDS[format_], row) for format_ in job.formats}
+    present = [format_ for format_, name in names.items() if row["sop_uid"] and destination.has(name)]
+    account.present.update(present)
+    missing = {format_: name for format_, name in names.items() if format_ not in present}
     source = find_source(row) if missing else None
     if isinstance(source, LeftOut):
         account.leave_out(row, source)
     elif source is not None:
-        _write(source, missing, job.ended, account)
+        _write(source, missing, job.ended, destination, account)
 
 
-def _write(source: Source, places: dict[str, str], ended: datetime, account: Account) -> None:
-    for name, place in places.items():
-        data = object_bytes(KINDS[name], source, ended)
+def _write(source: Source, names: dict[str, str], ended: datetime, destination: Destination, account: Account) -> None:
+    files: dict[str, bytes] = {}
+    for format_, name in names.items():
+        data = object_bytes(KINDS[format_], source, ended)
         if isinstance(data, LeftOut):
             account.leave_out(source.row, data)
         else:
-            storage.write_bytes(place, data)
-            account.written[name] += 1
+            files[name] = data
+    refused = destination.put(files) if files else {}
+    for format_, name in names.items():
+        if name in refused:
+            account.leave_out(
+                source.row, LeftOut("refused", f"the server refused the {KINDS[format_].name}: {refused[name]}")
+            )
+        elif name in files:
+            account.written[format_] += 1
 
 
 def object_bytes(kind: ObjectKind, source: Source, ended: datetime) -> bytes | LeftOut:
