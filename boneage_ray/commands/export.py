@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from boneage_ray import storage
+from boneage_ray.commands.words import quoted
 from boneage_ray.errors import NoUsableInputError, UsageError
 from boneage_ray.export import fhir_files, objects, scored, tabular
 from boneage_ray.records.schema import Row
@@ -170,4 +171,4 @@ def _following(formats: list[str], place: str) -> list[str]:
     """How the objects reach a PACS."""
     if not any(name in objects.KINDS for name in formats) or "://" in place:
         return []
-    return [f"Next: storescu --scan-directories --recurse -aec PACS HOST 104 {place}"]
+    return [f"Next: storescu --scan-directories --recurse --scan-pattern '*.dcm' -aec PACS HOST 104 {quoted(place)}"]

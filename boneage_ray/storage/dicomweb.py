@@ -1,7 +1,7 @@
 """A DICOMweb server, such as a PACS, by its URI: dicomweb+https://HOST/PATH, the address of the service before /studies.
 
-Credentials come from BONEAGE_DICOMWEB_TOKEN (a bearer token), else from BONEAGE_DICOMWEB_USER and BONEAGE_DICOMWEB_PASSWORD; never
-from the URI, which logs would keep. REQUESTS_CA_BUNDLE names the certificates of a site of your own.
+Credentials are BONEAGE_DICOMWEB_TOKEN (a bearer token), else BONEAGE_DICOMWEB_USER and BONEAGE_DICOMWEB_PASSWORD; never in the
+URI, which logs would keep. REQUESTS_CA_BUNDLE names the certificates of a site of your own.
 """
 
 from __future__ import annotations
