@@ -40,6 +40,7 @@ PROMISED = {
         "--max-failures",
     ],
     "ensemble": ["--model", "--out", "--name", "--overwrite"],
+    "export": ["--format", "--to", "--overwrite", "--json"],
     "explain": [
         "--model",
         "--out",

@@ -28,6 +28,8 @@ BROUGHT_BY = {
     "aiohttp": "s3fs",
     "botocore": "s3fs",
     "tensorboardX": "ray",
+    "requests": "dicomweb-client",
+    "retrying": "dicomweb-client",
 }
 FOR_TYPES_ONLY = {"_typeshed"}
 

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 LAYERS = (
     *("errors", "environment", "keys", "anatomy", "drawing", "storage", "runtime", "archives", "decoding", "records"),
     *("preparation", "phantoms", "datasets", "augment", "models", "tasks", "recipes", "artifacts", "builtin", "bundle"),
-    *("training", "prediction", "evaluation", "findings", "scoring", "serving", "commands", "cli", "__main__"),
+    *("training", "prediction", "evaluation", "findings", "scoring", "export", "serving"),
+    *("commands", "cli", "__main__"),
 )
 RAY_MODULES = {
     "runtime.autoscaler",

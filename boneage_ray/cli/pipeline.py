@@ -158,6 +158,21 @@ def score(
 
 
 @app.command()
+def export(
+    out: Annotated[str, typer.Argument(help="What `boneage score` was given as --out.")],
+    format_: options.FormatOption,
+    to: options.ToOption,
+    overwrite: options.ReplaceOption = False,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """Result rows -> CSV, Parquet, FHIR, DICOM structured reports and pictures; nothing is scored again."""
+    from boneage_ray.commands import export as command
+
+    run_command("export", command.export, command.ExportArguments(out, format_, to, overwrite), json, debug)
+
+
+@app.command()
 def explain(
     image: Annotated[str, typer.Argument(help="One radiograph: a file or s3:// object.")],
     model: Annotated[str, typer.Option("--model", help="Built-in model, or a bundle: folder or s3://.")],

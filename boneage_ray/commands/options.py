@@ -78,5 +78,16 @@ TwoHandsOption = Annotated[
 StabilityOption = Annotated[
     bool, typer.Option("--stability", help="Measure how far results move when 40 cases are changed; some minutes.")
 ]
+FormatOption = Annotated[
+    list[str],
+    typer.Option("--format", help="csv, parquet, fhir, dicom-sr or dicom-sc; repeat for several in one pass."),
+]
+ToOption = Annotated[
+    str,
+    typer.Option(
+        "--to", help="A folder, s3://bucket/prefix, or dicomweb+https://HOST/PATH; for one table also a file."
+    ),
+]
+ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="Replace a table that is there already.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
-from boneage_ray.drawing import CYAN, FINE, YELLOW, circle, encode_png, rings, write
+from boneage_ray.drawing import CYAN, FINE, YELLOW, Picture, circle, encode_png, rings, write
 from boneage_ray.preparation.geometry import Floats
 
 CHORD_COLOUR = (60, 150, 255)
@@ -37,7 +37,12 @@ class Marked:
 
 
 def landmark_png(image: NDArray[np.uint8], marked: Marked, side: int = 640, neck: bool = False) -> bytes:
-    """A PNG whose longer side is `side`; `neck`: of the vertebral points, both kinds, and what is around them only."""
+    """The PNG of `landmark_picture`."""
+    return encode_png(landmark_picture(image, marked, side, neck))
+
+
+def landmark_picture(image: NDArray[np.uint8], marked: Marked, side: int = 640, neck: bool = False) -> Picture:
+    """A picture (H, W, 3) whose longer side is `side`; `neck`: the vertebral points, both kinds, and what is around them only."""
     picture, points_K3, true_K2 = _framed(image, marked, side, neck)
     if marked.names:  # below the points, which lie close together
         _write_names(picture, points_K3[:, :2])
@@ -52,7 +57,7 @@ def landmark_png(image: NDArray[np.uint8], marked: Marked, side: int = 640, neck
             circle(picture, x, y, 1.2, CYAN, -1)
     for number, line in enumerate(marked.text):
         write(picture, line, (8, 18 + 17 * number), 0.45)
-    return encode_png(picture)
+    return picture
 
 
 def _framed(

@@ -1,0 +1,78 @@
+"""A real Orthanc with its DICOMweb plugin, for tests: a PACS on a port of its own, with a user and a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+USER, PASSWORD = "radiology", "not-a-secret-but-unlike-others"
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def run_orthanc(folder):
+    """A running server: `uri` for boneage, `address` for others, `stop()` to end it. Skips without Orthanc, but fails in CI."""
+    program = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
+    if program is None or not PLUGIN.exists():
+        missing = "Orthanc is not installed (Debian packages orthanc and orthanc-dicomweb)"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+    port = _free_port()
+    settings = {
+        "Name": "boneage tests",
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "storage"),
+        "Plugins": [str(PLUGIN)],
+        "HttpPort": port,
+        "DicomServerEnabled": False,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": True,
+        "RegisteredUsers": {USER: PASSWORD},
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=log, stderr=log)
+    try:
+        _wait(process, f"http://127.0.0.1:{port}/system", folder / "log")
+        address = f"http://127.0.0.1:{port}/dicom-web"
+        yield SimpleNamespace(uri=f"dicomweb+{address}", address=address, stop=lambda: _stop(process))
+    finally:
+        _stop(process)
+
+
+def _wait(process, address, log):
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except urllib.error.HTTPError as error:  # it asks for a password: it is there
+            error.close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail(f"Orthanc did not start: {log.read_text(errors='replace')[-2000:]}")
+
+
+def _stop(process):
+    if process.poll() is None:
+        process.terminate()
+        process.wait(30)
