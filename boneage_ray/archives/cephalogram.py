@@ -56,10 +56,18 @@ class CephalogramArchive(Archive):
 
     def check_join(self) -> None:
         """Raise `UsageError` if no row of the tables belongs to an image."""
-        tables = _Tables.read(self.source, self.labels, self.choices)
+        tables = self._read()
         where = ", ".join(account["table"] for account in tables.accounts)
-        files = (found for found, folder in self._files() if not folder)  # those of other folders are no images
-        check_any_joins(where, self.source, tables.rows, files, tables.near, lambda found: found.stem in tables.rows)
+        check_any_joins(where, self.source, tables.rows, self._images(), tables.near, tables.has)
+
+    def _read(self) -> _Tables:
+        tables = _Tables.read(self.source, self.labels, self.choices)
+        tables.near = NearIds.of(tables.rows, self._images)
+        return tables
+
+    def _images(self) -> Iterator[Found]:
+        """The files that are listed, but for those of other folders, which are no images."""
+        return (found for found, folder in self._files() if not folder)
 
     @staticmethod
     def is_here(source: str) -> bool:
@@ -76,7 +84,7 @@ class CephalogramArchive(Archive):
             _Kind.find(self.source, VERTEBRAL, ".json", read_labelme),
             _Kind.find(self.source, FACIAL, ".txt", read_isbi),
         )
-        tables = _Tables.read(self.source, self.labels, self.choices)
+        tables = self._read()
         seen: set[str] = set()
         taken: set[str] = set()  # only by files without a problem
         for found, folder in self._files():
@@ -211,7 +219,6 @@ class _Tables:
         for column, name in choices.columns.items():
             if not any(FIELD_OF[column] in account["chosen"] for account in tables.accounts):
                 raise UsageError(f"--column {FIELD_OF[column]}={name}: no table of {source} has such a column")
-        tables.near = NearIds.of(tables.rows)
         return tables
 
     def _add(self, uri: str, choices: Choices) -> None:
@@ -229,9 +236,17 @@ class _Tables:
             else:
                 self.rows[stem] = merged
 
+    def has(self, found: Found) -> bool:
+        """Whether an image has a row."""
+        return self._id_of(found) in self.rows
+
+    def _id_of(self, found: Found) -> str:
+        return found.stem if found.stem in self.rows else self.near.id_of(found) or found.stem
+
     def joined(self, found: Found) -> Input:
         """An image with the values of its rows."""
-        row = None if found.stem in self.contradictory else self.rows.get(found.stem)
+        name = self._id_of(found)
+        row = None if name in self.contradictory else self.rows.get(name)
         if row is None:
             self.near.meet(found)
         item = labelled(found, row)
@@ -244,7 +259,8 @@ class _Tables:
         for stem, uri in self.contradictory.items():
             said = f"{uri}: its rows contradict each other or another table; none is used"
             yield remark(stem, "duplicate_id", said, table_rows=self.times[stem])
-        lost = self.rows.keys() - seen - self.contradictory.keys()
+        yield from self.near.remarks()
+        lost = self.rows.keys() - seen - self.near.meant.keys() - self.contradictory.keys()
         for stem in sorted(lost):
             said = f"a table row without an image{self.near.hint(stem)}"
             yield note(stem, "no_image", said, table_rows=self.times[stem])

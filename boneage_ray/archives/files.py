@@ -7,7 +7,6 @@ Where names repeat, the table must give paths.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -20,13 +19,12 @@ from boneage_ray.anatomy.growth import Sex
 from boneage_ray.archives.archive import Archive, Input, composed, note, remark
 from boneage_ray.archives.columns import NO_CHOICES, Choices
 from boneage_ray.archives.dicomdir import dicomdir_files, is_dicomdir
-from boneage_ray.archives.joining import NearIds, check_any_joins
+from boneage_ray.archives.joining import List, NearIds, check_any_joins
 from boneage_ray.archives.listing import Found, files_below
 from boneage_ray.archives.masks import FOLDER, Masks
-from boneage_ray.archives.tables import TableRow, labelled, notes_on, notes_on_ages, read_table
+from boneage_ray.archives.tables import WINDOWS_PATH, TableRow, labelled, notes_on, notes_on_ages, read_table
 from boneage_ray.errors import NoUsableInputError, Reason
 
-_DRIVE = re.compile(r"[A-Za-z]:/|//[^/]")  # C:/films or //server/films, after the backslashes were turned
 _A_MASK: tuple[Reason, str] = (
     "unsupported_format",
     "a hand mask in masks/, not a radiograph; to score it anyway, give that folder as the archive",
@@ -69,7 +67,9 @@ class FilesArchive(Archive):
         check_any_joins(metadata.table, self.source, metadata.rows, files, metadata.near, metadata.has)
 
     def _read(self) -> _Metadata:
-        return _Metadata.read(self.metadata, self.choices) if self.metadata else _Metadata("")
+        if not self.metadata:
+            return _Metadata("")
+        return _Metadata.read(self.metadata, self.choices, lambda: self._files(but_masks=self.masks))
 
     def inputs(self) -> Iterator[Input]:
         """Files with their metadata, then metadata without a file. Raises `NoUsableInputError` if there is no file."""
@@ -131,8 +131,8 @@ class _Metadata:
     refused: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def read(cls, table: str, choices: Choices) -> _Metadata:
-        """Read a table; names with several different rows are contradictory."""
+    def read(cls, table: str, choices: Choices, files: List) -> _Metadata:
+        """Read a table; names with several different rows are contradictory. `files`: see `NearIds`."""
         rows: dict[str, TableRow] = {}
         times: Counter[str] = Counter()
         contradictory: set[str] = set()
@@ -149,7 +149,7 @@ class _Metadata:
         kept = {name: row for name, row in rows.items() if name not in contradictory}
         counted = Counter({name: times[name] for name in sorted(contradictory)})
         of_image = {row.image_id: name for name, row in kept.items() if "/" not in name and row.image_id != name}
-        return cls(table, kept, times, torn, counted, of_image, _windows_paths(kept), NearIds.of(kept))
+        return cls(table, kept, times, torn, counted, of_image, _windows_paths(kept), NearIds.of(kept, files))
 
     def has(self, found: Found) -> bool:
         """Whether a file has a row."""
@@ -167,6 +167,8 @@ class _Metadata:
             return self._once(name, base)
         names = [path.rpartition("/")[2], found.stem, self.of_image.get(found.stem, "")]
         named = [name for name in dict.fromkeys(names) if name in self.rows]
+        if not named and (meant := self.near.id_of(found)):
+            named = [meant]
         if not named:
             self.near.meet(found)
             return None
@@ -190,6 +192,7 @@ class _Metadata:
         """Rows that could not be used, or not for all their files; complete after every file was listed."""
         for name in sorted(self.rows.keys() - self.used.keys()):
             yield note(name, "no_image", f"metadata without a file{self.near.hint(name)}", table_rows=self.times[name])
+        yield from self.near.remarks()
         for name, count in self.contradictory.items():
             said = f"rows of {self.table} contradict each other: none is used"
             yield remark(name, "duplicate_id", said, table_rows=count)
@@ -206,7 +209,7 @@ def _windows_paths(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     The base, which is left out, is the same for all names: C:/films/left and every folder above it are tried. A path that two
     bases give to different names is left out.
     """
-    whole = [name for name in names if _DRIVE.match(name)]
+    whole = [name for name in names if WINDOWS_PATH.match(name)]
     folders = [name.split("/")[:-1] for name in whole]
     shared = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))]
     found: dict[str, tuple[str, str]] = {}

@@ -1,34 +1,66 @@
-"""Ids of a table that almost name a file: what spreadsheets do to ids, and how to say it."""
+"""Ids of a table that almost name a file: what spreadsheets do to ids, and how to say it.
+
+Where one id and one file come near to each other, and no others, the id is taken for the file, and a remark says so.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from boneage_ray.archives.archive import stem_of
+from boneage_ray.archives.archive import Input, remark, stem_of
 from boneage_ray.archives.listing import Found
 from boneage_ray.errors import UsageError
 
 _POINT_ZERO = re.compile(r"\.0+$")
 _SHOWN = 3
 Has = Callable[[Found], bool]
+List = Callable[[], Iterable[Found]]
 
 
 @dataclass
 class NearIds:
-    """Ids by what is left of them without case, leading zeros and a final .0, and the files that come near an id."""
+    """Ids by what is left of them without case, leading zeros and a final .0, and the files that come near an id.
 
+    `files` lists all files of the archive; it is called once, when the first file comes near an id. `meant`: id -> the path of
+    the file that it was found to mean.
+    """
+
+    files: List = tuple
     ids: dict[str, list[str]] = field(default_factory=dict)
     met: dict[str, str] = field(default_factory=dict)
+    meant: dict[str, str] = field(default_factory=dict)
+    _files: Counter[str] | None = None
 
     @classmethod
-    def of(cls, ids: Iterable[str]) -> NearIds:
+    def of(cls, ids: Iterable[str], files: List = tuple) -> NearIds:
         """The ids of a table."""
-        near = cls()
+        near = cls(files)
         for name in ids:
             near.ids.setdefault(_core(name), []).append(name)
         return near
+
+    def id_of(self, found: Found) -> str | None:
+        """The id that can only mean this file, as a spreadsheet writes it; None where another id or file comes near too."""
+        core = _core(found.stem)
+        names = self.ids.get(core, [])
+        if len(names) != 1 or "/" in names[0] or stem_of(names[0]) == found.stem:
+            return None
+        if self._files is None:
+            cores = (_core(each.stem) for each in self.files())
+            self._files = Counter(each for each in cores if each in self.ids)
+        if self._files[core] != 1:
+            return None
+        self.meant[names[0]] = found.path
+        return names[0]
+
+    def remarks(self) -> Iterator[Input]:
+        """One remark for each id that was found to mean a file."""
+        for name, path in sorted(self.meant.items()):
+            said = "nothing else comes near it. Did a spreadsheet change the id? Keep ids as text, with their zeros"
+            yield remark(name, "bad_label", f"was taken for {path}: {said}")
 
     def meet(self, found: Found) -> None:
         """Remember a file without a row for the ids that it comes near to."""

@@ -15,7 +15,7 @@ from boneage_ray import storage
 from boneage_ray.archives.archive import Archive, Input, note, remark
 from boneage_ray.archives.columns import NO_CHOICES, Choices
 from boneage_ray.archives.entry import PACKED_ENDINGS
-from boneage_ray.archives.joining import NearIds, check_any_joins
+from boneage_ray.archives.joining import List, NearIds, check_any_joins
 from boneage_ray.archives.listing import Found, files_below
 from boneage_ray.archives.masks import FOLDER, Masks
 from boneage_ray.archives.tables import (
@@ -52,16 +52,18 @@ class RsnaArchive(Archive):
 
     def check_join(self) -> None:
         """Raise `UsageError` if no label belongs to a file; lists names until one does."""
-        labels = _Labels.read(self.labels, self.choices)
+        labels = _Labels.read(self.labels, self.choices, self._files)
         ids = {**labels.rows, **labels.bad}
-        check_any_joins(self.labels, self.source, ids, self._files(), labels.near, lambda found: found.stem in ids)
+        check_any_joins(
+            self.labels, self.source, ids, self._files(), labels.near, lambda found: labels.id_of(found) in ids
+        )
 
     def inputs(self) -> Iterator[Input]:
         """Images in the order of their URIs, those in the folder named like the table first; then labels.
 
         Raises `NoUsableInputError` at the end if there is no image.
         """
-        labels, masks = _Labels.read(self.labels, self.choices), Masks.below(self.source, self._files())
+        labels, masks = _Labels.read(self.labels, self.choices, self._files), Masks.below(self.source, self._files())
         nothing = True
         for found in self._files():
             nothing = False
@@ -93,12 +95,12 @@ class _Labels:
     met: set[str] = field(default_factory=set)
 
     @classmethod
-    def read(cls, table: str, choices: Choices) -> _Labels:
-        """Read a table; an id with different labels is not used at all."""
+    def read(cls, table: str, choices: Choices, files: List) -> _Labels:
+        """Read a table; an id with different labels is not used at all. `files`: see `NearIds`."""
         grouped: dict[str, list[TableRow]] = defaultdict(list)
         for row in read_table(table, needs_age=True, choices=choices):
             grouped[row.image_id].append(row)
-        labels = cls(table, near=NearIds.of(grouped))
+        labels = cls(table, near=NearIds.of(grouped, files))
         for record_id, rows in grouped.items():
             labels._add(record_id, rows)
         return labels
@@ -116,22 +118,29 @@ class _Labels:
             if len(rows) > 1:
                 self.repeated[record_id] = f"{len(rows)} rows of {self.table}; the first is used"
 
+    def id_of(self, found: Found) -> str:
+        """The id of a file in the table: its stem, or what a spreadsheet made of that."""
+        if found.stem in self.times:
+            return found.stem
+        return self.near.id_of(found) or found.stem
+
     def joined(self, found: Found) -> Input:
         """A file with its label, or with the problem of its label."""
-        row = self.rows.get(found.stem)
+        name = self.id_of(found)
+        row = self.rows.get(name)
         item = labelled(found, row)
-        first = found.stem not in self.met
-        self.met.add(found.stem)
+        first = name not in self.met
+        self.met.add(name)
         problem, unused = found.problem, None
         if row is None:
             self.near.meet(found)
-            unused = self.times[found.stem] if first and found.stem in self.bad else None
+            unused = self.times[name] if first and name in self.bad else None
         if problem is None and row is None:
-            problem = self.bad.get(found.stem, ("no_label", f"no row of {self.table} has this id"))
-        elif problem is None and found.stem in self.taken:
+            problem = self.bad.get(name, ("no_label", f"no row of {self.table} has this id"))
+        elif problem is None and name in self.taken:
             problem = "duplicate_id", "another image with this id is used already"
         elif problem is None:
-            self.taken.add(found.stem)
+            self.taken.add(name)
         return replace(item, split=item.split or split_of_folder(found.path), problem=problem, table_rows=unused)
 
     def notes(self, source: str) -> Iterator[Input]:
@@ -141,6 +150,7 @@ class _Labels:
             said = f"{self.table} has a row for it, but {source} has no such image{self.near.hint(record_id)}"
             problem = self.bad.get(record_id, ("no_image", said))
             yield note(record_id, *problem, table_rows=self.times[record_id])
+        yield from self.near.remarks()
         for record_id, said in self.repeated.items():
             yield remark(record_id, "duplicate_id", said)
         yield from notes_on_ages(self.rows, self.table)

@@ -32,6 +32,7 @@ from boneage_ray.archives.csv_text import SEPARATORS, CsvText, read_csv
 from boneage_ray.archives.listing import Found
 from boneage_ray.errors import Reason, UsageError
 
+WINDOWS_PATH = re.compile(r"[A-Za-z]:/|//[^/]")  # C:/films or //server/films, after the backslashes were turned
 _BREAK = re.compile(r"[\r\n]")
 _ANY_AGE = re.compile(r"(?<!im)(?<!p)age|month")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -63,9 +64,11 @@ class TableRow:
 
     @property
     def image_id(self) -> str:
-        """The id without folder and extension where it names an image file, in Unicode NFC."""
+        """The id without folder and extension where it names an image file or a path of Windows, in Unicode NFC."""
         name = self.record_id.replace("\\", "/")
-        return stem_of(name) if name.lower().endswith(IMAGE_ENDINGS) else unicodedata.normalize("NFC", self.record_id)
+        if name.lower().endswith(IMAGE_ENDINGS) or WINDOWS_PATH.match(name):
+            return stem_of(name)
+        return unicodedata.normalize("NFC", self.record_id)
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,20 @@ def test_a_table_of_ages_may_lie_elsewhere_and_be_in_months(archive, tmp_path_fa
     assert next(iter(pickle.loads(pickle.dumps(made)).inputs())).age_months == 150.0
 
 
+def test_a_table_whose_ids_lost_their_zeros_joins_where_they_can_mean_one_image_only(archive, tmp_path_factory):
+    for path in archive.glob("*.csv"):  # the phantoms' own, with their zeros
+        path.unlink()
+    table = tmp_path_factory.mktemp("tables") / "elsewhere.csv"
+    table.write_text("id,age_months\n1,130\n2,140\n77,100\n")
+    found = CephalogramArchive(str(archive), str(table))
+    found.check_join()
+    inputs = list(found.inputs())
+    ages = {item.record_id: item.age_months for item in inputs if item.record_id in ("001", "002")}
+    assert ages == {"001": 130.0, "002": 140.0}
+    said = [(item.record_id, item.problem[0]) for item in inputs if item.record_id in ("1", "2", "77")]
+    assert said == [("1", "bad_label"), ("2", "bad_label"), ("77", "no_image")]
+
+
 def test_tables_that_contradict_each_other_are_not_used(archive):
     (archive / "more.csv").write_text("image,pixel_spacing_mm\n001.png,0.9\n")
     items = list(CephalogramArchive(str(archive)).inputs())

@@ -288,8 +288,10 @@ def test_paths_of_a_windows_machine_are_read_below_the_folder_they_share(folder,
         ("absent", ""),
     ],
 )
-def test_ids_that_a_spreadsheet_changed_get_a_hint_and_are_not_guessed(folder, tmp_path, name, hint):
-    (folder / "0012.png").write_bytes(b"bytes")
+def test_ids_that_come_near_several_files_get_a_hint_and_are_not_guessed(folder, tmp_path, name, hint):
+    for path in ("0012.png", "a.zip.d/00012.png"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_bytes(b"bytes")
     table = tmp_path / "metadata.csv"
     table.write_text(f"id,sex\n{name},F\n1,M\n")
     archive = FilesArchive(str(folder), str(table))
@@ -303,6 +305,38 @@ def test_ids_that_a_spreadsheet_changed_get_a_hint_and_are_not_guessed(folder, t
     said += f"; {re.escape(hint)}" if hint else ""
     with pytest.raises(UsageError, match=said):
         archive.check_join()
+
+
+@pytest.mark.parametrize(
+    ("rows", "files", "joined", "unmatched"),
+    [
+        (["12", "7"], ["0012", "007"], {"0012": "F", "007": "M"}, []),
+        (["12.0", "7.0"], ["12", "0007"], {"12": "F", "0007": "M"}, []),
+        (["12", "7"], ["0012", "12", "7"], {"12": "F", "7": "M"}, []),  # the exact name is nearer
+        (["12", "7"], ["0012", "00012", "7"], {"7": "M"}, ["12"]),  # two files
+        (["12", "012"], ["0012"], {}, ["012", "12"]),  # two ids
+        (["ab1", "A2"], ["AB1", "a2"], {"AB1": "F", "a2": "M"}, []),
+        (["1.2.840", "7"], ["1.2.84", "7"], {"7": "M"}, ["1.2.840"]),  # another UID
+    ],
+)
+def test_ids_that_lost_their_zeros_are_joined_where_one_file_and_one_id_come_near(
+    tmp_path, rows, files, joined, unmatched
+):
+    archive_folder = tmp_path / "films"
+    archive_folder.mkdir()
+    for name in files:
+        (archive_folder / f"{name}.dcm").write_bytes(b"bytes")
+    table = tmp_path / "metadata.csv"
+    table.write_text("id,sex\n" + "".join(f"{name},{sex}\n" for name, sex in zip(rows, "FM", strict=True)))
+    archive = FilesArchive(str(archive_folder), str(table))
+    if joined:
+        archive.check_join()
+    found = list(archive.inputs())
+    assert {item.record_id: item.sex for item in found if item.sex} == joined
+    assert [item.record_id for item in found if item.problem and not item.uri and not item.is_remark] == unmatched
+    said = {item.record_id: item.problem[1] for item in found if item.is_remark}
+    assert len(said) == len(joined.keys() - set(rows))
+    assert all("did a spreadsheet change the id?" in message.lower() for message in said.values())
 
 
 def test_a_row_with_a_cell_too_many_is_counted_and_nothing_of_it_is_used(folder, tmp_path):

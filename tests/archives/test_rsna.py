@@ -247,3 +247,27 @@ def test_a_mask_that_is_no_file_is_reported_and_never_opened(archive, tmp_path):
     items = list(made.inputs())
     assert [i.mask for i in items if i.uri] == [None, str(tmp_path / "rsna" / "masks" / "2.png"), None]
     assert [(i.record_id, i.problem[0]) for i in items if not i.uri] == [("1", "unsupported_format")]
+
+
+def test_labels_whose_ids_lost_their_zeros_or_are_windows_paths_are_joined(tmp_path):
+    hands = tmp_path / "hands"
+    hands.mkdir()
+    (tmp_path / "hands.csv").write_text("id,boneage,sex\n7,100,F\n12,50,M\nC:\\films\\a\\0013,60,F\n9,70,F\n")
+    for name in ("0007.png", "0012.png", "0013.dcm", "009.png", "09.png"):
+        (hands / name).write_bytes(b"bytes")
+    archive = RsnaArchive(str(hands))
+    archive.check_join()
+    found = list(archive.inputs())
+    assert {item.record_id: item.age_months for item in found if item.uri} == {
+        "0007": 100.0,
+        "0012": 50.0,
+        "0013": 60.0,
+        "009": None,
+        "09": None,
+    }
+    assert [item.record_id for item in found if item.is_remark] == ["12", "7"]
+    assert [(item.record_id, item.problem[0]) for item in found if not item.uri and not item.is_remark] == [
+        ("9", "no_image")
+    ]
+    (tmp_path / "hands.csv").write_text("id,boneage\n7,100\n")
+    RsnaArchive(str(hands)).check_join()  # no exact id, but one that can mean only one file
