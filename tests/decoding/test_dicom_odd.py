@@ -75,6 +75,17 @@ def test_a_modality_lut_that_does_not_fit_is_left_out(damaged):
     assert np.array_equal(radiograph.pixels, decode(encode_dicom(HAND, DicomTags(5))).pixels)
 
 
+@pytest.mark.parametrize("keyword", ["ModalityLUTSequence", "VOILUTSequence"])
+def test_a_table_that_cannot_be_parsed_is_left_out(keyword, tmp_path):
+    """Of its item the character set holds a NUL, which ends the reading of a data set."""
+    item = Dataset()
+    item.SpecificCharacterSet = "ISO_IR 100"
+    whole = encode_dicom(HAND, DicomTags(5, window=WINDOW, extra={keyword: [item]}))
+    radiograph = decode(whole.replace(b"ISO_IR 100", b"ISO_IR\x00100"))
+    assert radiograph.flags == ("modality_lut_unusable" if keyword[0] == "M" else "voi_unusable",)
+    assert np.array_equal(radiograph.pixels, decode(encode_dicom(HAND, DicomTags(5))).pixels)
+
+
 def test_a_modality_lut_that_fits_is_used(tmp_path):
     square = (np.arange(4096, dtype=np.int64) ** 2 // 4095).tolist()
     data = encode_dicom(HAND, DicomTags(5, window=WINDOW, extra=lut("ModalityLUTSequence", 0, square, 12)))

@@ -32,7 +32,7 @@ from pydicom.pixels.processing import apply_windowing
 from boneage_ray.decoding.dicom.clipping import clipped_share, contrast_kept
 from boneage_ray.decoding.dicom.file import DicomFile
 from boneage_ray.decoding.dicom.layout import PixelLayout
-from boneage_ray.decoding.dicom.values import numbers, text, words
+from boneage_ray.decoding.dicom.values import numbers, sequence, text, words
 from boneage_ray.decoding.lookup import look_up, row_blocks
 
 Table = npt.NDArray[np.float64]
@@ -81,7 +81,7 @@ def show(
     """(rows, columns) bit patterns with the meaning of `levels` to gray."""
     used = _present(frame, len(levels.values)) & ~levels.padding
     modality, flags = modality_values(file.tags, levels.values, file.big_endian)
-    lut = "ModalityLUTSequence" in file.tags and flags != _WITHOUT_LUT
+    lut = flags != _WITHOUT_LUT and sequence(file.tags, "ModalityLUTSequence")
     if _MODALITY_LUT in file.broken or (lut and _lut_ruins(file, frame, modality, levels)):
         modality, flags = levels.values, _WITHOUT_LUT
     top = 65535 if levels.deep else 255
@@ -114,7 +114,10 @@ def stored_values(stored: int, signed: bool) -> Table:
 
 def modality_values(tags: Dataset, values: Table, big_endian: bool) -> tuple[Table, tuple[str, ...]]:
     """Stored to modality values by Modality LUT or rescale slope and intercept (PS3.3 C.11.1), and flags."""
-    if items := tags.get("ModalityLUTSequence"):  # PS3.3 C.11.1: then there is no rescale
+    items = sequence(tags, "ModalityLUTSequence")
+    if items is None:
+        return values, _WITHOUT_LUT
+    if items:  # PS3.3 C.11.1: then there is no rescale
         mapped = _lut_values(items[0], values, bool(values.min() < 0), big_endian)
         return (values, _WITHOUT_LUT) if mapped is None else (mapped[0], ())
     slope, intercept = (
@@ -128,13 +131,18 @@ def modality_values(tags: Dataset, values: Table, big_endian: bool) -> tuple[Tab
 
 def has_voi(tags: Dataset) -> bool:
     """Whether the file names a VOI transformation."""
-    return bool(tags.get("VOILUTSequence")) or bool(numbers(tags, "WindowCenter")) or bool(numbers(tags, "WindowWidth"))
+    return (
+        sequence(tags, "VOILUTSequence") != []
+        or bool(numbers(tags, "WindowCenter"))
+        or bool(numbers(tags, "WindowWidth"))
+    )
 
 
 def voi_values(tags: Dataset, modality: Table, signed: bool, big_endian: bool) -> Table | None:
     """Modality values to 0..1 by the first VOI LUT, else the first window (PS3.3 C.11.2); None if it cannot be used."""
-    if items := tags.get("VOILUTSequence"):
-        mapped = _lut_values(items[0], modality, signed, big_endian)
+    items = sequence(tags, "VOILUTSequence")
+    if items != []:
+        mapped = _lut_values(items[0], modality, signed, big_endian) if items else None
         return None if mapped is None else mapped[0] / max(mapped[1], mapped[0].max())
     centers, widths = numbers(tags, "WindowCenter"), numbers(tags, "WindowWidth")
     if not centers or not widths:
@@ -167,7 +175,7 @@ def window_values(values: Table, center: float, width: float, function: str) -> 
 
 def _voi_in_words(tags: Dataset) -> str:
     """The VOI that `voi_values` uses, for people."""
-    if tags.get("VOILUTSequence"):
+    if sequence(tags, "VOILUTSequence"):
         return "VOI LUT"
     center, width = numbers(tags, "WindowCenter")[0], numbers(tags, "WindowWidth")[0]
     return f"window (center {center:g}, width {width:g})"

@@ -13,7 +13,7 @@ from boneage_ray.anatomy.growth import Sex
 from boneage_ray.anatomy.regions import CODES, View, region_words, view_of
 from boneage_ray.archives.archive import SPACINGS_MM
 from boneage_ray.archives.cells import parse_sex, parse_spacing
-from boneage_ray.decoding.dicom.values import BROKEN, numbers, raw_text, text, whole_text
+from boneage_ray.decoding.dicom.values import numbers, raw_text, sequence, text, whole_text
 
 # In this order; the first that is there decides.
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
@@ -114,9 +114,5 @@ def read_view(tags: Dataset) -> View | None:
 
 def _concepts(tags: Dataset, keyword: str) -> tuple[list[str], list[str]]:
     """Code values and code meanings of the items of a sequence; none where it is damaged."""
-    try:
-        items = list(tags.get(keyword) or ())
-    except BROKEN:
-        return [], []
-    items = [item for item in items if isinstance(item, Dataset)]
+    items = sequence(tags, keyword) or []
     return [text(item, "CodeValue") for item in items], [text(item, "CodeMeaning") for item in items]

@@ -47,6 +47,15 @@ def whole_text(tags: Dataset, keyword: str) -> str:
         return ""
 
 
+def sequence(tags: Dataset, keyword: str) -> list[Dataset] | None:
+    """The items of a sequence; none where it is absent or empty, None where it cannot be read."""
+    try:
+        found = list(tags.get(keyword) or ())
+    except BROKEN:
+        return None
+    return found if all(isinstance(item, Dataset) for item in found) else None
+
+
 def raw_text(tags: Dataset, keyword: str) -> str:
     """What an element says in ASCII, also where it is not of its VR; empty when it is absent or no such text."""
     try:
