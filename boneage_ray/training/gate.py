@@ -91,7 +91,7 @@ def features_of_pictures(model: Regressor, batches: Iterable[Batch]) -> Features
     found = []
     for batch in batches:
         on_device = batch.to(device)
-        features_BF, _ = model.with_features(as_float(on_device.image_B1HW), on_device.sex_B)
+        features_BF = model.features(as_float(on_device.image_B1HW), on_device.sex_B)
         found.append(features_BF[:, : model.encoder_features].float().cpu().numpy())
     return np.concatenate(found)
 
