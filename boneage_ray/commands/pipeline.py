@@ -47,6 +47,7 @@ class PrepareArguments:
     strict: bool = False
     columns: list[str] = field(default_factory=list)
     values: list[str] = field(default_factory=list)
+    update: bool = False
 
 
 def prepare(run: Run, arguments: PrepareArguments) -> None:
@@ -58,6 +59,7 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     from boneage_ray.recipes import find_recipe
     from boneage_ray.recipes.recipe import override
 
+    check_update(arguments.update, arguments.overwrite)
     recipe = override(find_recipe(arguments.recipe), arguments.settings)
     source, out = storage.absolute(arguments.source), storage.absolute(arguments.out)
     labels = storage.absolute(arguments.labels) if arguments.labels else None
@@ -65,7 +67,9 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     refuse_overlap(out, "SOURCE", [source])
     archive = open_archive(source, labels, read_choices(arguments.columns, arguments.values))
     _check_tables(run, archive)
-    options = PrepareOptions(out, recipe.image, recipe.split, splits, arguments.overwrite, recipe.task_kind.region)
+    options = PrepareOptions(
+        out, recipe.image, recipe.split, splits, arguments.overwrite, recipe.task_kind.region, arguments.update
+    )
     run.note(recipe=recipe.model_dump(mode="json"), source=source, labels=labels)
     _connect(run)
     with timed(run, "prepare"):
@@ -74,10 +78,9 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     run.note(counts=counts, fingerprint=manifest["fingerprint"])
     given = {"recipe": arguments.recipe, "set": arguments.settings, "labels": labels, "split": splits, "out": out}
     given |= {"column": arguments.columns, "value": arguments.values}
-    command = line("boneage prepare", source, **given)
+    command = line("boneage prepare", source, **given, update=arguments.update or None)
     facts = {"Archive": source, "Recipe": recipe.name, "Data": f"{out} {manifest['fingerprint']}"}
-    excluded = pick_excluded(rejected_batches(out))
-    page = data_page(manifest, excluded, facts, command, manifest["duplicates"])
+    page = data_page(manifest, pick_excluded(rejected_batches(out)), facts, command, manifest["duplicates"])
     storage.write_text(storage.join(out, "report.html"), page)
     for text in [*triage(manifest["overview"]), *cautions(archive.accounts)]:
         say(text)
