@@ -124,7 +124,7 @@ def read_bytes(uri: str) -> bytes:
             return local.absolute_path(rest).read_bytes()
         location = _locate_file(uri)
         if scheme in _S3:
-            return s3.read_object(location.fs, location.path)
+            return s3.read_whole_object(location.fs, location.path)
         return cast(bytes, location.fs.cat_file(location.path))
 
 
@@ -150,7 +150,7 @@ def write_bytes(uri: str, data: bytes) -> None:
         return
     with translated(uri):
         location = _locate_file(uri)
-        s3.write_object(location.fs, location.path, data)
+        s3.write_whole_object(location.fs, location.path, data)
 
 
 def read_text(uri: str) -> str:

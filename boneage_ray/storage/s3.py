@@ -204,12 +204,12 @@ def list_objects(fs: S3FileSystem, path: str) -> Iterator[tuple[str, int, str | 
         yield "", info["size"], info.get("ETag")
 
 
-def read_object(fs: S3FileSystem, path: str) -> bytes:
+def read_whole_object(fs: S3FileSystem, path: str) -> bytes:
     """One whole object in one request: without `max_concurrency` s3fs requests its size first, a second round trip."""
     return patiently(lambda: bytes(fs.cat_file(path, max_concurrency=1)))
 
 
-def write_object(fs: S3FileSystem, path: str, data: bytes) -> None:
+def write_whole_object(fs: S3FileSystem, path: str, data: bytes) -> None:
     """Write or replace one object; it appears whole."""
     patiently(lambda: fs.pipe_file(path, data, chunksize=PART_BYTES))
 
