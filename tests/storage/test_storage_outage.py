@@ -91,3 +91,19 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(s3_environment, tmp_pat
     started = time.monotonic()
     assert "no connection" in refusal(storage.read_bytes, "s3://films/a")[1]
     assert time.monotonic() - started < 3  # the last one was waited for in vain
+
+
+def test_the_folders_of_consoles_are_no_files(s3_environment):
+    keys = [("p/", 0), ("p/a/", 0), ("p/a/1.png", 3), ("p/a/b/", 0), ("p/empty.png", 0)]
+
+    class Listing:
+        def call_s3(self, name, **request):
+            return {
+                "Contents": [{"Key": key, "Size": size, "ETag": f'"{key}"'} for key, size in keys],
+                "IsTruncated": False,
+            }
+
+    assert list(s3.list_objects(Listing(), "bucket/p")) == [
+        ("a/1.png", 3, '"p/a/1.png"'),
+        ("empty.png", 0, '"p/empty.png"'),
+    ]
