@@ -1,9 +1,9 @@
 """An archive that grows: `python tests/benchmarks/updates.py --work DIR [--count 20000] [--new 10] [--repeats 3] [--kills 20]`.
 
 Scores `count` small phantoms (links to 500 of them) with a bundle of random weights, then adds `new` files and times
-`boneage score --update`, `repeats` times, and once with nothing to do. Then it adds files and kills the driver at a random
-moment, `kills` times in a row, ends with one update, and scores the same files into another OUT in one unbroken run: the rows are
-compared. After each step the rows are counted: one for each file, none twice.
+`boneage score --update`, `repeats` times, and once with nothing to do. Then it adds files and kills the driver, `kills` times in
+a row, at any moment or soon after its first commit, and ends with one update. After each step the rows are counted: one for each
+file, none twice. At last the same files are scored into another OUT in one unbroken run, and the rows are compared.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ def check(out, images):
     uris = ds.dataset(f"{out}/results").to_table(columns=["input_uri"])["input_uri"].to_pylist()
     assert len(set(uris)) == len(uris), "a row stands twice"
     return len(uris), len(list(images.iterdir()))
+
+
+def state(out):
+    """What tells whether a part was written."""
+    return {path.name: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
 
 
 def difference(out, other):
@@ -87,7 +92,13 @@ def main():
     for k in range(given.kills):
         add(images, originals, given.added, f"kill-{time.time_ns()}")
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(usual * draw.uniform(0.8, 3.0))
+        if k % 2:  # soon after its first commit
+            before = state(out)
+            while process.poll() is None and state(out) == before:
+                time.sleep(0.02)
+            time.sleep(draw.uniform(0.0, 2.0))
+        else:
+            time.sleep(usual * draw.uniform(0.1, 2.0))
         process.send_signal(signal.SIGKILL)
         process.wait()
         ended = process.returncode != -signal.SIGKILL
