@@ -32,6 +32,7 @@ FILES = (WEIGHTS, RECIPE, CALIBRATION, METRICS, CARD)
 TREES = "trees.json"
 MANIFEST = "manifest.json"
 HASH = re.compile("[0-9a-f]{64}")
+_OF_WEIGHTS = "weights_sha256"  # of a calibration: of which weights it is
 
 
 class Extras(NamedTuple):
@@ -72,26 +73,50 @@ def save(
     if recipe.blend is not None and trees is None:
         raise UsageError(f"recipe {recipe.name} has a blend, but its trees are missing")
     state = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    data = save_safetensors(state)
     contents = {
-        WEIGHTS: save_safetensors(state),
+        WEIGHTS: data,
         RECIPE: _json(recipe.model_dump(mode="json")),
-        CALIBRATION: _json(extras.calibration or {"calibrated": False}),
+        CALIBRATION: _calibration(extras.calibration, _sha256(data)),
         METRICS: _json(metrics),
         CARD: (extras.card or _card(recipe, metrics)).encode(),
     }
     if trees is not None:
         contents[TREES] = trees
+    return _write(uri, contents, {})
+
+
+def recalibrate(uri: str, out: str, calibration: dict[str, Any], chapter: str) -> str:
+    """Write a copy of a bundle with another calibration and a further chapter of its model card; returns its `model_sha256`.
+
+    Its manifest names the site of the calibration, and the bundle that it was made from.
+    """
+    manifest, sha256 = read_manifest(uri)
+    hashes = manifest["sha256"]
+    contents = {name: verified(uri, name, hashes[name]) for name in (*FILES, TREES) if name in hashes}
+    contents[CALIBRATION] = _calibration(calibration, hashes[WEIGHTS])
+    contents[CARD] = contents[CARD].rstrip() + f"\n\n{chapter}".encode()
+    return _write(out, contents, {"site": calibration["site"], "calibrated_from": sha256})
+
+
+def _write(uri: str, contents: dict[str, bytes], more: dict[str, Any]) -> str:
+    """All files of a bundle, its manifest last."""
     for name, data in contents.items():
         storage.write_bytes(storage.join(uri, name), data)
-    manifest = _json(
-        {
-            "kind": "boneage-ray model",
-            "package_version": __version__,
-            "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
-        }
-    )
+    hashes = {name: _sha256(data) for name, data in contents.items()}
+    manifest = _json({"kind": "boneage-ray model", "package_version": __version__, "sha256": hashes} | more)
     storage.write_bytes(storage.join(uri, MANIFEST), manifest)
-    return hashlib.sha256(manifest).hexdigest()
+    return _sha256(manifest)
+
+
+def _calibration(values: dict[str, Any] | None, weights_sha256: str) -> bytes:
+    if not values or not values["calibrated"]:
+        return _json({"calibrated": False})
+    return _json(values | {_OF_WEIGHTS: weights_sha256})
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def load(uri: str) -> Bundle:
@@ -102,14 +127,19 @@ def load(uri: str) -> Bundle:
     from boneage_ray.recipes.recipe import build_recipe
 
     manifest, sha256 = read_manifest(uri)
-    contents = {name: verified(uri, name, manifest["sha256"][name]) for name in FILES}
+    hashes = manifest["sha256"]
+    contents = {name: verified(uri, name, hashes[name]) for name in FILES}
     try:
         weights = load_safetensors(contents[WEIGHTS])
     except SafetensorError as error:
         raise UsageError(f"{uri}/{WEIGHTS} is not a safetensors file: {error}") from None
     values = {name: read_object(uri, name, contents[name]) for name in (RECIPE, METRICS, CALIBRATION)}
+    if values[CALIBRATION].get(_OF_WEIGHTS, hashes[WEIGHTS]) != hashes[WEIGHTS]:
+        raise MismatchError(
+            f"{uri}/{CALIBRATION} is of another model's weights; `boneage calibrate` makes one of these"
+        )
     recipe = build_recipe(values[RECIPE], f"{uri}/{RECIPE}")
-    trees = _trees(uri, manifest["sha256"]) if recipe.blend is not None else None
+    trees = _trees(uri, hashes) if recipe.blend is not None else None
     return Bundle(recipe, _whole_precision(weights), values[METRICS], values[CALIBRATION], sha256, trees)
 
 

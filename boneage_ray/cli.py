@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from boneage_ray import __version__
-from boneage_ray.archives.archive import SPACINGS_MM
 from boneage_ray.commands import options
 
 app = typer.Typer(
@@ -105,18 +104,14 @@ def train(
     recipe: options.RecipeOption,
     data: options.DataOption,
     out: options.OutOption,
-    pretrain_data: Annotated[
-        str | None, typer.Option("--pretrain-data", help="Prepared data for a recipe's pretraining stages.")
-    ] = None,
+    pretrain_data: options.PretrainDataOption = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Data-parallel workers (DDP).")] = 1,
     gpu: options.GpuOption = False,
     set_: options.SetOption = [],  # noqa: B006  typer copies it
     resume: Annotated[bool, typer.Option("--resume", help="Continue a killed run from its last epoch.")] = False,
     overwrite: options.OverwriteOption = False,
     wandb: Annotated[bool, typer.Option("--wandb", help="Log to wandb; offline without a key.")] = False,
-    track: Annotated[
-        list[str], typer.Option("--track", help="Log to wandb, mlflow or tensorboard; repeat for several.")
-    ] = [],  # noqa: B006  typer copies it
+    track: options.TrackOption = [],  # noqa: B006
     json: options.JsonOption = False,
     debug: options.DebugOption = False,
 ) -> None:
@@ -134,12 +129,9 @@ def evaluate(
     data: options.DatasOption,
     out: options.OutOption,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
-    max_mae: Annotated[
-        float | None, typer.Option("--max-mae", help="Exit 6 if the MAE is above this, in months.")
-    ] = None,
-    open_test: Annotated[
-        bool, typer.Option("--open-test", help="Landmarks: evaluate test before val; recorded.")
-    ] = False,
+    max_mae: options.MaxMaeOption = None,
+    open_test: options.OpenTestOption = False,
+    coverage: options.CoverageOption = None,
     gpu: options.GpuOption = False,
     overwrite: options.OverwriteOption = False,
     json: options.JsonOption = False,
@@ -148,8 +140,29 @@ def evaluate(
     """Bundle + prepared split -> metrics, figures and a one-page report."""
     from boneage_ray.commands import pipeline
 
-    arguments = pipeline.EvaluateArguments(model, data, out, split, gpu, overwrite, max_mae, open_test)
+    arguments = pipeline.EvaluateArguments(model, data, out, split, gpu, overwrite, max_mae, open_test, coverage)
     _execute("evaluate", pipeline.evaluate, arguments, json, debug)
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Option("--model", help="Built-in model, or a bundle: folder or s3://.")],
+    data: options.DataOption,
+    out: options.OutOption,
+    site: Annotated[str | None, typer.Option("--site", help="Its name, which the new bundle bears.")] = None,
+    split: Annotated[str, typer.Option("--split", help="train, val, test or all.")] = "test",
+    coverage: options.CoverageOption = None,
+    max_mae: options.MaxMaeOption = None,
+    gpu: options.GpuOption = False,
+    overwrite: options.OverwriteOption = False,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """Bundle + a site's own cases -> a bundle whose ages are corrected, and whose intervals hold, for this site."""
+    from boneage_ray.commands import calibrate as command
+
+    arguments = command.CalibrateArguments(model, data, out, site, split, coverage, gpu, overwrite, max_mae)
+    _execute("calibrate", command.calibrate, arguments, json, debug)
 
 
 @app.command()
@@ -161,19 +174,14 @@ def score(
     column: options.ColumnOption = [],  # noqa: B006  typer copies it
     value: options.ValueOption = [],  # noqa: B006
     sex: Annotated[str | None, typer.Option("--sex", help="F or M, for every input.")] = None,
-    pixel_spacing_mm: Annotated[
-        float | None,
-        typer.Option("--pixel-spacing-mm", min=SPACINGS_MM[0], max=SPACINGS_MM[1], help="For every input."),
-    ] = None,
+    pixel_spacing_mm: options.SpacingOption = None,
     gpu: options.GpuOption = False,
     runtime: options.RuntimeOption = "torch",
     voi: options.VoiOption = None,
     header_gate: options.HeaderGateOption = None,
+    coverage: options.CoverageOption = None,
     update: options.UpdateOption = False,
-    max_failures: Annotated[
-        float | None,
-        typer.Option("--max-failures", min=0.0, max=1.0, help="End, exit 4, if more than this share of inputs failed."),
-    ] = None,
+    max_failures: options.MaxFailuresOption = None,
     overwrite: options.OverwriteOption = False,
     strict: options.StrictOption = False,
     json: options.JsonOption = False,
@@ -182,23 +190,9 @@ def score(
     """Archive -> one result row for every file; repeat the command to continue a killed run."""
     from boneage_ray.commands import pipeline
 
+    given = (metadata, sex, pixel_spacing_mm, gpu, overwrite, strict, runtime, column, value)
     arguments = pipeline.ScoreArguments(
-        source,
-        model,
-        out,
-        metadata,
-        sex,
-        pixel_spacing_mm,
-        gpu,
-        overwrite,
-        strict,
-        runtime,
-        column,
-        value,
-        voi,
-        header_gate,
-        update,
-        max_failures,
+        source, model, out, *given, voi, header_gate, coverage, update=update, max_failures=max_failures
     )
     _execute("score", pipeline.score, arguments, json, debug)
 
@@ -209,9 +203,7 @@ def explain(
     model: Annotated[str, typer.Option("--model", help="Built-in model, or a bundle: folder or s3://.")],
     out: Annotated[str, typer.Option("--out", help="The picture: a name that ends in .png.")],
     sex: Annotated[str | None, typer.Option("--sex", help="F or M.")] = None,
-    pixel_spacing_mm: Annotated[
-        float | None, typer.Option("--pixel-spacing-mm", min=SPACINGS_MM[0], max=SPACINGS_MM[1])
-    ] = None,
+    pixel_spacing_mm: options.SpacingOption = None,
     voi: options.VoiOption = None,
     header_gate: options.HeaderGateOption = None,
     json: options.JsonOption = False,
@@ -247,12 +239,14 @@ def serve(
     runtime: options.RuntimeOption = "torch",
     voi: options.VoiOption = None,
     header_gate: options.HeaderGateOption = None,
+    coverage: options.CoverageOption = None,
     debug: options.DebugOption = False,
 ) -> None:
     """Answer single requests over HTTP: POST /v1/predict."""
     from boneage_ray.commands import service
 
-    _execute("serve", service.serve, service.ServeArguments(model, host, port, runtime, voi, header_gate), False, debug)
+    arguments = service.ServeArguments(model, host, port, runtime, voi, header_gate, coverage)
+    _execute("serve", service.serve, arguments, False, debug)
 
 
 @app.command()
@@ -260,10 +254,7 @@ def submit(
     job: Annotated[str, typer.Argument(help="Job spec (YAML), see jobs/.")],
     address: Annotated[str | None, typer.Option("--address", help="Ray dashboard, e.g. http://head:8265.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Show the log; exit as the job does.")] = False,
-    pass_env: Annotated[
-        list[str],
-        typer.Option("--pass-env", help="Name of a variable that the job gets from here; repeat for several."),
-    ] = [],  # noqa: B006  typer copies it
+    pass_env: options.PassEnvOption = [],  # noqa: B006  typer copies it
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the request.")] = False,
     kuberay: Annotated[bool, typer.Option("--kuberay", help="Only print a RayJob for Kubernetes.")] = False,
     json: options.JsonOption = False,

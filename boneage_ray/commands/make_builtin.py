@@ -95,6 +95,7 @@ def make_builtin(
 
     `out_of_fold`: of cases that a single network had not learnt from. A CSV with record_id, sex, true_months and predicted_months
     (tests/benchmarks/hands.py writes it) gives ages intervals, a JSON file with `sigma_ratio` (cephalograms.py) scales sigmas.
+    Without it the calibration of the training stays.
 
     `settings` name anew where the weights came from. Raises `UsageError` for facts that are not whole, a recipe that names a
     file of this machine, and weights that half precision changes by more than `TOLERANCE`.
@@ -118,7 +119,7 @@ def make_builtin(
             halved(loaded.weights),
             loaded.metrics,
             loaded.trees,
-            bundle.Extras(card(facts, recipe), calibration),
+            bundle.Extras(card(facts, recipe), calibration or loaded.calibration),
         )
         changed = largest_change(loaded, bundle.load(folder))
         say(f"{member.name}: half precision changes results of phantoms by at most {changed:.4f}")

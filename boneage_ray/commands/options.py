@@ -1,10 +1,12 @@
-"""The options that several commands share. Nothing but typer is imported: `boneage --help` reads this."""
+"""The options that several commands share. Nothing heavy is imported: `boneage --help` reads this."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
+
+from boneage_ray.archives.archive import SPACINGS_MM
 
 RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe name (see `boneage recipes`) or TOML file.")]
 OutOption = Annotated[str, typer.Option("--out", help="Where the results go: a folder or s3://bucket/prefix.")]
@@ -21,6 +23,10 @@ DataOption = Annotated[str, typer.Option("--data", help="Prepared data, made by 
 SetOption = Annotated[list[str], typer.Option("--set", help="Override a recipe field: key=value, e.g. stage.epochs=3.")]
 UpdateOption = Annotated[
     bool, typer.Option("--update", help="Do what is new or changed since OUT was written; drop what is gone.")
+]
+MaxFailuresOption = Annotated[
+    float | None,
+    typer.Option("--max-failures", min=0.0, max=1.0, help="End, exit 4, if more than this share of inputs failed."),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete the earlier run that OUT holds.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 if any input was rejected or failed.")]
@@ -44,6 +50,26 @@ HeaderGateOption = Annotated[
         "--header-gate/--no-header-gate",
         help="Reject DICOM of another modality or region; by default as the recipe says.",
     ),
+]
+CoverageOption = Annotated[
+    float | None,
+    typer.Option(
+        "--coverage", help="Share of true ages that an interval is to hold; by default the bundle's, mostly 0.9."
+    ),
+]
+SpacingOption = Annotated[
+    float | None, typer.Option("--pixel-spacing-mm", min=SPACINGS_MM[0], max=SPACINGS_MM[1], help="For every input.")
+]
+MaxMaeOption = Annotated[float | None, typer.Option("--max-mae", help="Exit 6 if the MAE is above this, in months.")]
+OpenTestOption = Annotated[bool, typer.Option("--open-test", help="Landmarks: evaluate test before val; recorded.")]
+PretrainDataOption = Annotated[
+    str | None, typer.Option("--pretrain-data", help="Prepared data for a recipe's pretraining stages.")
+]
+TrackOption = Annotated[
+    list[str], typer.Option("--track", help="Log to wandb, mlflow or tensorboard; repeat for several.")
+]
+PassEnvOption = Annotated[
+    list[str], typer.Option("--pass-env", help="Name of a variable that the job gets from here; repeat for several.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from boneage_ray import storage
-from boneage_ray.archives.archive import Archive
 from boneage_ray.archives.columns import read_choices
 from boneage_ray.archives.files import FilesArchive
-from boneage_ray.archives.notes import caution_of_labels, cautions
-from boneage_ray.archives.tables import cautions_in_words, in_words
+from boneage_ray.archives.notes import cautions
+from boneage_ray.commands.accounts import check_tables, say_cautions
 from boneage_ray.commands.words import (
     absolute_places,
+    after_prepare,
     check_update,
     for_every_input,
+    known_coverage,
     known_reading,
     known_sex,
+    known_split,
     line,
     model_facts,
     model_notes,
@@ -24,13 +26,15 @@ from boneage_ray.commands.words import (
     quoted,
     reading_flags,
     refuse_overlap,
-    to_serve,
+    serve_next,
 )
 from boneage_ray.errors import GateMissedError, StrictError, UsageError
 from boneage_ray.prediction.runtimes import TORCH, check_runtime
-from boneage_ray.preparation.split import SPLITS, Split
 from boneage_ray.runtime import cluster, lease, nodes, parts, resources
 from boneage_ray.runtime.runs import Run, say, timed
+
+if TYPE_CHECKING:
+    from boneage_ray.scoring.score import ScoreOptions
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     splits = storage.absolute(arguments.splits) if arguments.splits else None
     refuse_overlap(out, "SOURCE", [source])
     archive = open_archive(source, labels, read_choices(arguments.columns, arguments.values))
-    _check_tables(run, archive)
+    check_tables(run, archive)
     options = PrepareOptions(
         out, recipe.image, recipe.split, splits, arguments.overwrite, recipe.task_kind.region, arguments.update
     )
@@ -84,14 +88,11 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     storage.write_text(storage.join(out, "report.html"), page)
     for text in [*triage(manifest["overview"]), *cautions(archive.accounts)]:
         say(text)
-    pretraining = "PHANTOM_DATA" if any(stage.data == "pretrain" for stage in recipe.stages) else None
-    following = line(
-        "boneage train", recipe=arguments.recipe, set=arguments.settings, data=out, pretrain_data=pretraining
-    )
+    pretraining = any(stage.data == "pretrain" for stage in recipe.stages)
     run.finish(
         {**counts, "rejected_by_reason": manifest["rejected_by_reason"]},
         f"Data: {out}  Report: {out}/report.html  Rejected: {out}/rejected.parquet",
-        f"Next: {following} --out MODEL",
+        after_prepare(arguments.recipe, arguments.settings, out, pretraining, counts),
     )
     if arguments.strict and counts["rejected"]:
         raise StrictError(f"{counts['rejected']} inputs were rejected, see {out}/rejected.parquet")
@@ -132,7 +133,7 @@ def train(run: Run, arguments: TrainArguments) -> None:
     prepared = open_prepared(data)
     prepared.check_image(recipe.image)
     driver.check_labels(recipe, prepared)
-    _say_cautions(prepared.manifest)
+    say_cautions(prepared.manifest)
     run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed, workers=arguments.workers)
     driver.check_pretraining(recipe, prepared, pretrain)
     options = driver.TrainOptions(data, out, pretrain, arguments.workers, arguments.gpu, track=arguments.track)
@@ -183,6 +184,7 @@ class EvaluateArguments:
     overwrite: bool = False
     max_mae: float | None = None
     open_test: bool = False
+    coverage: float | None = None
 
 
 def evaluate(run: Run, arguments: EvaluateArguments) -> None:
@@ -192,7 +194,7 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     from boneage_ray.findings.task_findings import EvaluationOrder, findings_of
     from boneage_ray.prediction import members
 
-    split = _split(arguments.split)
+    split = known_split(arguments.split)
     model, data = model_places(arguments.model), absolute_places(arguments.data)
     out = storage.absolute(arguments.out)
     refuse_overlap(out, "--model", model)
@@ -203,7 +205,10 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
         prepared.shards(split)
     check_same_cases(datasets, split)
     prints = [prepared.manifest["fingerprint"] for prepared in datasets]
-    command = line("boneage evaluate", model=model, data=data, split=split, out=out, gpu=arguments.gpu or None)
+    level = known_coverage(arguments.coverage)
+    command = line(
+        "boneage evaluate", model=model, data=data, split=split, out=out, coverage=level, gpu=arguments.gpu or None
+    )
     facts = {
         **model_facts(models),
         "Data": ", ".join(f"{data.uri} {mark}" for data, mark in zip(datasets, prints, strict=True)),
@@ -218,10 +223,13 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
         facts,
         open_test=arguments.open_test,
         max_mae=arguments.max_mae,
+        coverage=level,
     )
     findings = findings_of(models.recipe)
     findings.check_evaluation(run, order)
-    parts.claim(out, parts.fingerprint([], models.sha256, prints, split), arguments.overwrite, "evaluate")
+    findings.check_coverage(models, level)
+    mark = parts.fingerprint([], models.sha256, prints, split, *([] if level is None else [level]))
+    parts.claim(out, mark, arguments.overwrite, "evaluate")
     run.out = out
     _connect(run)
     compute = nodes.device_of_run(out, arguments.gpu)
@@ -253,6 +261,7 @@ class ScoreArguments:
     values: list[str] = field(default_factory=list)
     voi: str | None = None
     header_gate: bool | None = None
+    coverage: float | None = None
     update: bool = False
     max_failures: float | None = None
 
@@ -277,63 +286,51 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     refuse_overlap(out, "SOURCE", [source])
     refuse_overlap(out, "--model", model)
     models = resolve(model)
+    findings = findings_of(models.recipe)
+    findings.check_coverage(models, known_coverage(arguments.coverage))
     mask_files = any(image.mask == "file" for image in models.scored_images())
     archive = FilesArchive(source, metadata, sex, arguments.pixel_spacing_mm, mask_files, choices)
-    _check_tables(run, archive, learns=False)
-    given, overwrite, update = for_every_input(sex, arguments.pixel_spacing_mm), arguments.overwrite, arguments.update
-    options = ScoreOptions(
-        source, model, out, overwrite, arguments.gpu, runtime, reading, given, update, arguments.max_failures
-    )
+    check_tables(run, archive, learns=False)
+    given = for_every_input(sex, arguments.pixel_spacing_mm)
+    how = (arguments.overwrite, arguments.gpu, runtime, reading, arguments.coverage, given, arguments.update)
+    options = ScoreOptions(source, model, out, *how, arguments.max_failures)
     _connect(run)
     with timed(run, "score"):
         summary, problems = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
-    command = line(
-        "boneage score",
-        source,
-        model=model,
-        out=out,
-        metadata=metadata,
-        column=arguments.columns,
-        value=arguments.values,
-        sex=arguments.sex,
-        pixel_spacing_mm=arguments.pixel_spacing_mm,
-        gpu=arguments.gpu or None,
-        update=update or None,
-        max_failures=arguments.max_failures,
-        runtime=None if runtime == TORCH else runtime,
-        **reading_flags(reading),
-    )
     facts = {"Archive": source, "Place": " ".join(model), **model_facts(models)}
-    findings = findings_of(models.recipe)
-    page = score_page(summary, problems, facts, command, findings)
+    page = score_page(summary, problems, facts, _score_line(arguments, options, metadata), findings)
     storage.write_text(storage.join(out, "report.html"), page)
     run.note(counts=summary, compute=summary["compute"], runtime=runtime, reading=reading.model_dump())
     run.note(source=source, model=model[0] if len(model) == 1 else model)
     run.note(inputs_fingerprint=summary["fingerprint"], **model_notes(models))
     run.finish(
-        balance(summary, update),
+        balance(summary, arguments.update),
         f"Results: {out}/results/  Report: {out}/report.html",
-        findings.after_score(source, out) or to_serve(model),
+        findings.after_score(source, out) or serve_next(model),
     )
     check_failures(summary, arguments.max_failures)
     check_strict(summary, arguments.strict, out)
 
 
-def _say_cautions(manifest: dict[str, Any]) -> None:
-    """Say before training what of the labels must be looked at."""
-    for text in cautions(manifest.get("tables", {"read": []})["read"]):
-        say(text)
-
-
-def _check_tables(run: Run, archive: Archive, learns: bool = True) -> None:
-    """Say and record what is taken from which column, before any file is read; refuse tables that belong to no file."""
-    if not learns:
-        caution_of_labels(archive.accounts)
-    for account in archive.accounts:
-        for text in (in_words(account), *cautions_in_words(account)):
-            say(text)
-    run.note(tables=archive.accounts)
-    archive.check_join()
+def _score_line(arguments: ScoreArguments, options: ScoreOptions, metadata: str | None) -> str:
+    """The command, as it can be pasted."""
+    return line(
+        "boneage score",
+        options.source,
+        model=list(options.models),
+        out=options.out,
+        metadata=metadata,
+        column=arguments.columns,
+        value=arguments.values,
+        sex=arguments.sex,
+        pixel_spacing_mm=arguments.pixel_spacing_mm,
+        gpu=options.gpu or None,
+        update=options.update or None,
+        max_failures=options.max_failures,
+        runtime=None if options.runtime == TORCH else options.runtime,
+        coverage=options.coverage,
+        **reading_flags(options.reading),
+    )
 
 
 def _connect(run: Run) -> float:
@@ -341,10 +338,3 @@ def _connect(run: Run) -> float:
     cpus = cluster.connect()
     run.note(cluster=resources.offers())
     return cpus
-
-
-def _split(name: str) -> Split:
-    for split in SPLITS:
-        if split == name:
-            return split
-    raise UsageError(f"--split {name}: one of {', '.join(SPLITS)} is needed")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from boneage_ray.commands.words import known_reading, model_places
+from boneage_ray.commands.words import known_coverage, known_reading, model_places
 from boneage_ray.errors import UsageError
 from boneage_ray.prediction.runtimes import TORCH
 from boneage_ray.runtime import cluster
@@ -29,6 +29,7 @@ class ServeArguments:
     runtime: str = TORCH
     voi: str | None = None
     header_gate: bool | None = None
+    coverage: float | None = None
 
 
 def serve(run: Run, arguments: ServeArguments) -> None:
@@ -36,12 +37,17 @@ def serve(run: Run, arguments: ServeArguments) -> None:
     from boneage_ray.serving.placement import inspect_models
 
     reading = known_reading(arguments.voi, arguments.header_gate)
-    service = ServiceArguments(models=model_places(arguments.models), runtime=arguments.runtime, **reading.model_dump())
+    service = ServiceArguments(
+        models=model_places(arguments.models),
+        runtime=arguments.runtime,
+        coverage=known_coverage(arguments.coverage),
+        **reading.model_dump(),
+    )
     guarded = bool(api_tokens())
     check_exposure(arguments.host, guarded)
     service.web_config()  # a limit that has no use is refused before Ray starts
     check_port(arguments.host, arguments.port)
-    places = inspect_models(service.models)
+    places = inspect_models(service.models, service.coverage)
     cluster.connect()
     import ray
 

@@ -127,4 +127,5 @@ def _model(uri: str) -> str:
     models = resolve(model_places(uri))
     tensors = sum(len(bundle.load(member.uri).weights) for member in models.members)
     count = f", {len(models.members)} members" if len(models.members) > 1 else ""
-    return f"{models.name} {models.sha256[:12]}{count}, hashes verified, {tensors} tensors"
+    site = f", calibrated for {models.site}" if models.site else ""
+    return f"{models.name} {models.sha256[:12]}{count}{site}, hashes verified, {tensors} tensors"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from boneage_ray import builtin, storage
 from boneage_ray.anatomy.growth import Sex
 from boneage_ray.errors import UsageError
+from boneage_ray.preparation.split import SPLITS, Split
 
 if TYPE_CHECKING:
     from boneage_ray.prediction.members import Models
@@ -61,6 +62,45 @@ def reading_flags(reading: Reading) -> dict[str, object]:
     return {"voi": reading.voi, "header_gate": gate or None, "no_header_gate": gate is False or None}
 
 
+def known_coverage(coverage: float | None) -> float | None:
+    """What --coverage says. Raises `UsageError` for what is no share between 0 and 1."""
+    from boneage_ray.tasks.age.intervals import check_level
+
+    return None if coverage is None else check_level(coverage)
+
+
+def known_split(name: str) -> Split:
+    """What --split says. Raises `UsageError` for anything but train, val and test."""
+    for split in SPLITS:
+        if split == name:
+            return split
+    raise UsageError(f"--split {name}: one of {', '.join(SPLITS)} is needed")
+
+
+def known_splits(name: str) -> list[Split]:
+    """What --split says where several may be taken. Raises `UsageError` for anything but train, val, test and all."""
+    if name == "all":
+        return list(SPLITS)
+    if name not in SPLITS:
+        raise UsageError(f"--split {name}: one of {', '.join(SPLITS)} or all is needed")
+    return [known_split(name)]
+
+
+def after_prepare(recipe: str, settings: list[str], out: str, pretraining: bool, counts: Mapping[str, int]) -> str:
+    """What to do with prepared data: train, or, where everything is test, evaluate a model that is there."""
+    if counts["test"] and not counts["train"] + counts["val"]:
+        return f"Next: {line('boneage evaluate', data=out)} --model MODEL --out EVALUATION"
+    more = "PHANTOM_DATA" if pretraining else None
+    return f"Next: {line('boneage train', recipe=recipe, set=settings, data=out, pretrain_data=more)} --out MODEL"
+
+
+def serve_next(model: list[str]) -> str:
+    """The service answers with one model at a time: what was given by flags is served once it is one bundle."""
+    if len(model) == 1:
+        return f"Next: boneage serve --model {quoted(model[0])}"
+    return "Next: " + line("boneage ensemble", model=model, out="MODEL") + " && boneage serve --model MODEL"
+
+
 def refuse_overlap(out: str, flag: str, places: Iterable[str]) -> None:
     """Raise `UsageError` unless OUT stands apart: what a run writes is never its own input, and --overwrite deletes OUT."""
     own = _folder(out)
@@ -98,6 +138,8 @@ def model_facts(models: Models) -> dict[str, str]:
     facts = {"Model": f"{models.name} {models.sha256[:12]}"}
     if len(models.members) > 1:
         facts["Members"] = ", ".join(f"{member.name} {member.sha256[:12]}" for member in models.members)
+    if models.site:
+        facts["Calibrated for"] = models.site
     return facts
 
 
@@ -109,10 +151,3 @@ def model_notes(models: Models) -> dict[str, Any]:
         return {"model_sha256": models.sha256, "recipe": recipes[0], "seed": seeds[0]}
     hashes = {member.name: member.sha256 for member in models.members}
     return {"model_sha256": models.sha256, "members": hashes, "recipe": recipes, "seed": seeds}
-
-
-def to_serve(model: list[str]) -> str:
-    """The service answers with one model at a time: what was given by flags is served once it is one bundle."""
-    if len(model) == 1:
-        return f"Next: boneage serve --model {quoted(model[0])}"
-    return "Next: " + line("boneage ensemble", model=model, out="MODEL") + " && boneage serve --model MODEL"

@@ -62,8 +62,8 @@ def check_same_cases(datasets: Sequence[PreparedData], split: Split) -> None:
 
 
 def labels_of(prepared: PreparedData, split: Split) -> list[tuple[str, float | None]]:
-    """Record id and age in months of every record of a split, in order."""
+    """Record id and age in months of every record of a split, in order; none of one that is empty."""
     found: list[tuple[str, float | None]] = []
-    for shard in prepared.shards(split):
+    for shard in prepared.all_shards(split):
         found += [(row["record_id"], row["age_months"]) for row in read_labels(shard, ["record_id", "age_months"])]
     return found

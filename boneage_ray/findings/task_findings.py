@@ -54,6 +54,7 @@ class EvaluationOrder:
     compute: RunDevice = RunDevice()  # noqa: RUF009  immutable
     open_test: bool = False
     max_mae: float | None = None
+    coverage: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,11 @@ class TaskFindings(ABC):
     def calibrated_out_of_fold(self, uri: str) -> dict[str, Any]:
         """calibration.json, from a file on predictions of cases that the model had not learnt from. Raises `UsageError`."""
         raise UsageError(f"{uri}: a {self.noun} has nothing to calibrate")
+
+    def check_coverage(self, models: Models, coverage: float | None) -> None:
+        """Raise `UsageError`, before anything is written, for a coverage of intervals that the models cannot give."""
+        if coverage is not None:
+            raise UsageError(f"--coverage {coverage:g} concerns the intervals of ages; this model predicts none")
 
     def after_score(self, source: str, out: str) -> str | None:
         """What to do with the files that were scored into OUT; None where the next step is to serve the model."""

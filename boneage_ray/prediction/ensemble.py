@@ -41,14 +41,19 @@ def image_column(number: int) -> str:
 
 
 def load_predictor(
-    models: Models, device: str | None = None, runtime: str = TORCH, auto: Precision | None = None
+    models: Models,
+    device: str | None = None,
+    runtime: str = TORCH,
+    auto: Precision | None = None,
+    coverage: float | None = None,
 ) -> Scorer:
-    """All members on a device; `auto` as for `choose_precision`.
+    """All members on a device; `auto` as for `choose_precision`, `coverage` as for `Task.calibrate`.
 
     Raises `MismatchError` if one is not what it was when `models` were resolved.
     """
-    predictors = [Predictor(_loaded(member), device, runtime, auto) for member in models.members]
-    return Ensemble(models, predictors) if len(predictors) > 1 else predictors[0]
+    own = coverage if len(models.members) == 1 else None  # of several, only all together have an interval
+    predictors = [Predictor(_loaded(member), device, runtime, auto, own) for member in models.members]
+    return Ensemble(models, predictors, coverage) if len(predictors) > 1 else predictors[0]
 
 
 def _loaded(member: Member) -> bundle.Bundle:
@@ -61,9 +66,10 @@ def _loaded(member: Member) -> bundle.Bundle:
 class Ensemble:
     """Two or more predictors, one for each member and in their order."""
 
-    def __init__(self, models: Models, predictors: Sequence[Scorer]) -> None:
+    def __init__(self, models: Models, predictors: Sequence[Scorer], coverage: float | None = None) -> None:
         self.name, self.sha256 = models.name, models.sha256
         self.task = build_task(models.recipe.task)
+        self.task.calibrate({}, models.calibration, coverage)
         self.configs = [member.recipe.model for member in models.members]
         self.names = [member.name for member in models.members]
         self.columns = [image_column(models.images.index(member.recipe.image)) for member in models.members]
@@ -71,11 +77,12 @@ class Ensemble:
         self.batch_size = min(predictor.batch_size for predictor in self.predictors)
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> Columns:
-        """The columns that the task makes of those of all members (`Task.combine`)."""
+        """The columns that the task makes of those of all members (`Task.combine`), with the intervals of the ensemble."""
         if not columns["sex"]:
             return {}
         answers = [
             predictor({"image": columns[name], "sex": columns["sex"]})
             for name, predictor in zip(self.columns, self.predictors, strict=True)
         ]
-        return self.task.combine(self.names, answers, self.configs)
+        found = self.task.combine(self.names, answers, self.configs)
+        return found | self.task.intervals(found, columns["sex"])

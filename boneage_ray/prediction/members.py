@@ -4,7 +4,8 @@ An ensemble bundle is a folder of whole bundles and a manifest, written last, th
 
     MODEL/members/0/...   MODEL/members/1/...   MODEL/manifest.json
     {"kind": "boneage-ray ensemble", "name": "deep-ensemble", "summary": "...",
-     "members": [{"folder": "members/0", "model_sha256": "9f0c..."}, ...]}
+     "members": [{"folder": "members/0", "model_sha256": "9f0c..."}, ...],
+     "calibration": {...}}    where `boneage calibrate` has made one, as calibration.json of a single bundle
 
 The order in which members are named never matters: they are put into an order of their own (recipe name, then hash), and the
 `model_sha256` of several is the hash of their sorted hashes, whether they came by flags or as an ensemble bundle.
@@ -16,7 +17,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from boneage_ray import __version__, artifacts, builtin, bundle, storage
@@ -37,21 +38,32 @@ class Member:
     sha256: str
     recipe: Recipe
     metrics: dict[str, Any]
+    calibration: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Models:
-    """The members that are scored as one, in their own order; `name` and `sha256` are those of the result rows."""
+    """The members that are scored as one, in their own order; `name` and `sha256` are those of the result rows.
+
+    `calibration`: that of the single member, or of the ensemble as a whole; {} where there is none.
+    """
 
     name: str
     summary: str
     sha256: str
     members: tuple[Member, ...]
+    calibration: dict[str, Any] = field(default_factory=dict)
 
     @property
     def images(self) -> tuple[ImageConfig, ...]:
         """The distinct image configs of the members, in their order."""
         return tuple(dict.fromkeys(member.recipe.image for member in self.members))
+
+    @property
+    def site(self) -> str | None:
+        """The site that the model was calibrated for (`boneage calibrate`); of several, the sites of its members."""
+        held = [self.calibration, *(member.calibration for member in self.members)]
+        return ", ".join(dict.fromkeys(each["site"] for each in held if each.get("site"))) or None
 
     @property
     def recipe(self) -> Recipe:
@@ -90,7 +102,7 @@ def _resolve(uris: Sequence[str]) -> Models:
         if manifest is None:
             return _one(_member(uri))
         found = [_listed(uri, entry) for entry in manifest["members"]]
-        return several(found, manifest["name"], manifest["summary"])
+        return several(found, manifest["name"], manifest["summary"], manifest.get("calibration"))
     for uri in uris:
         if _ensemble_manifest(uri) is not None:
             raise UsageError(
@@ -99,19 +111,21 @@ def _resolve(uris: Sequence[str]) -> Models:
     return several([_member(uri) for uri in uris])
 
 
-def several(members: Sequence[Member], name: str = "", summary: str = "") -> Models:
+def several(
+    members: Sequence[Member], name: str = "", summary: str = "", calibration: dict[str, Any] | None = None
+) -> Models:
     """Two or more members as one, in canonical order; `name`: theirs, joined by +, unless given. Raises `UsageError`."""
     _check(members)
     recipes = [member.recipe.name for member in members]
     named = [
-        member
-        if recipes.count(member.recipe.name) == 1
-        else Member(member.uri, f"{member.name}-{member.sha256[:8]}", member.sha256, member.recipe, member.metrics)
+        member if recipes.count(member.recipe.name) == 1 else replace(member, name=f"{member.name}-{member.sha256[:8]}")
         for member in sorted(members, key=lambda member: (member.recipe.name, member.sha256))
     ]
     names = "+".join(member.name for member in named)
     digest = hashlib.sha256("\n".join(sorted(member.sha256 for member in named)).encode()).hexdigest()
-    return Models(name or names, summary or f"the mean of {names}", digest, tuple(named))
+    if calibration:
+        digest = hashlib.sha256(f"{digest}\n{json.dumps(calibration, sort_keys=True)}".encode()).hexdigest()
+    return Models(name or names, summary or f"the mean of {names}", digest, tuple(named), calibration or {})
 
 
 def read_places(models: Models) -> list[tuple[str, str]]:
@@ -123,15 +137,19 @@ def read_places(models: Models) -> list[tuple[str, str]]:
     return [("--model", member.uri) for member in models.members if not member.uri.startswith(own)]
 
 
-def save_ensemble(out: str, name: str, summary: str, folders: Sequence[str]) -> Models:
+def save_ensemble(
+    out: str, name: str, summary: str, folders: Sequence[str], calibration: dict[str, Any] | None = None
+) -> Models:
     """Write OUT/manifest.json over members that stand below OUT already. Raises as `resolve` does."""
     members = [_member(storage.join(out, folder)) for folder in folders]
-    models = several(members, name, summary)
+    models = several(members, name, summary, calibration)
     entries = [
         {"folder": folder, "model_sha256": member.sha256} for folder, member in zip(folders, members, strict=True)
     ]
     manifest = {"kind": KIND, "package_version": __version__, "name": name, "summary": summary, "members": entries}
-    storage.write_json(storage.join(out, bundle.MANIFEST), manifest)
+    storage.write_json(
+        storage.join(out, bundle.MANIFEST), manifest | ({"calibration": calibration} if calibration else {})
+    )
     return models
 
 
@@ -154,17 +172,17 @@ def member_folder(number: int) -> str:
 
 
 def _one(member: Member) -> Models:
-    return Models(member.name, member.recipe.summary, member.sha256, (member,))
+    return Models(member.name, member.recipe.summary, member.sha256, (member,), member.calibration)
 
 
 def _member(uri: str) -> Member:
     manifest, sha256 = bundle.read_manifest(uri)
-    recipe, metrics = (
+    recipe, metrics, calibration = (
         bundle.read_object(uri, file, bundle.verified(uri, file, manifest["sha256"][file]))
-        for file in (bundle.RECIPE, bundle.METRICS)
+        for file in (bundle.RECIPE, bundle.METRICS, bundle.CALIBRATION)
     )
     built = build_recipe(recipe, f"{uri}/{bundle.RECIPE}")
-    return Member(uri, built.name, sha256, built, metrics)
+    return Member(uri, built.name, sha256, built, metrics, calibration)
 
 
 def _listed(uri: str, entry: dict[str, str]) -> Member:

@@ -27,10 +27,15 @@ CPU_BATCH, GPU_BATCH = 4, 128
 
 
 class Predictor:
-    """A verified bundle on a device, ready to predict; `auto` as for `choose_precision`."""
+    """A verified bundle on a device, ready to predict; `auto` as for `choose_precision`, `coverage` as for `Task.calibrate`."""
 
     def __init__(
-        self, bundle: Bundle, device: str | None = None, runtime: str = TORCH, auto: Precision | None = None
+        self,
+        bundle: Bundle,
+        device: str | None = None,
+        runtime: str = TORCH,
+        auto: Precision | None = None,
+        coverage: float | None = None,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.name, self.recipe, self.sha256 = bundle.recipe.name, bundle.recipe, bundle.sha256
@@ -39,7 +44,7 @@ class Predictor:
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.blended = _blended(bundle, model)
         self.task = build_task(self.recipe.task)
-        self.task.calibrate(bundle.metrics, bundle.calibration)
+        self.task.calibrate(bundle.metrics, bundle.calibration, coverage)
         self.runtime = _runtime(runtime)
         self.precision = choose_precision(self.recipe.precision, self.device, auto) if runtime == TORCH else None
         self.batch_size = GPU_BATCH if self.device.type == "cuda" else CPU_BATCH

@@ -15,12 +15,16 @@ _ONNX_NEEDS = ("onnxruntime", "onnx", "onnxscript")
 
 @dataclass(frozen=True)
 class Compute:
-    """On what every worker of a job predicts: decided once, by the driver. `auto`: as for `choose_precision`."""
+    """How every worker of a job predicts: decided once, by the driver.
+
+    `auto`: as for `choose_precision`. `coverage`: of the intervals, if another than that of the bundle's calibration.
+    """
 
     threads: int = 1
     device: str = "cpu"
     runtime: str = TORCH
     auto: Precision | None = None
+    coverage: float | None = None
 
 
 def check_runtime(name: str, gpu: bool = False) -> str:

@@ -181,7 +181,7 @@ def _divide(cases: CollectedCases, options: PrepareOptions, given: SplitTable | 
     known = [_case(row) for row in records.select(_DECIDING).to_pylist()]
     assignment = split_cases(known, options.split, given, records["kept"].to_pylist())
     storage.write_text(storage.join(options.out, SPLIT_TABLE), write_splits(known, assignment))
-    for warning in split_warnings(assignment):
+    for warning in split_warnings(assignment, given is None and options.split.shares == "test"):
         say(f"prepare: {warning}")
     if assignment.leaks:
         why = "of the given split table" if given else "because their first images came before the one that links them"

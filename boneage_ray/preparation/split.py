@@ -27,15 +27,22 @@ _WORDS: dict[Split, tuple[str, ...]] = {
     "val": ("val", "valid", "validation"),
     "test": ("test",),
 }
-_SHARES: dict[str, tuple[float, float, float]] = {"70/15/15": (0.70, 0.15, 0.15), "60/20/20": (0.60, 0.20, 0.20)}
+_SHARES: dict[str, tuple[float, float, float]] = {
+    "70/15/15": (0.70, 0.15, 0.15),
+    "60/20/20": (0.60, 0.20, 0.20),
+    "test": (0.0, 0.0, 1.0),
+}
 
 
 class SplitConfig(BaseModel):
-    """Shares of train, val and test (`published`: the split of the archive itself), and the strata to balance."""
+    """Shares of train, val and test, and the strata to balance.
+
+    `published`: the split of the archive itself; `test`: everything, to evaluate or calibrate a model that is there.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    shares: Literal["70/15/15", "60/20/20", "published"] = "70/15/15"
+    shares: Literal["70/15/15", "60/20/20", "published", "test"] = "70/15/15"
     stratify: tuple[Literal["sex", "age", "three", "four", "source"], ...] = ("sex", "age")
     seed: int = 0
 
@@ -179,15 +186,18 @@ def _checked(cases: Sequence[Case], splits: Sequence[Split | None], groups: list
     return Assignment(known, groups, sum(len(found) > 1 for found in sides.values()))
 
 
-def split_warnings(assignment: Assignment) -> list[str]:
-    """Warnings about a split: an empty split, or a patient with a fifth of all records, which is probably a shared id."""
+def split_warnings(assignment: Assignment, all_test: bool = False) -> list[str]:
+    """Warnings about a split: an empty split, or a patient with a fifth of all records, which is probably a shared id.
+
+    `all_test`: everything was to go into the test split.
+    """
     total, found = len(assignment.splits), []
     largest = max(Counter(assignment.groups).values(), default=0)
     if largest > max(10, total / 5):
         found.append(
             f"{largest} of {total} records count as one patient or as copies; is one patient id shared by many?"
         )
-    empty = [name for name in SPLITS if name not in assignment.splits]
+    empty = [] if all_test else [name for name in SPLITS if name not in assignment.splits]
     if empty and total:
         found.append(f"there is no record in {' and '.join(empty)}")
     return found

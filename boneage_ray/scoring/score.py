@@ -50,8 +50,9 @@ SHOWN_PROBLEMS = 200
 class ScoreOptions:
     """What the command line says about a scoring run; several models are scored as one.
 
-    `given`: flags whose values hold for every input, with them. `update`: do what changed since OUT was written. `max_failures`:
-    the share of failed inputs above which the run ends.
+    `coverage`: of the intervals, if another than that of the bundle's calibration. `given`: flags whose values hold for every
+    input, with them. `update`: do what changed since OUT was written. `max_failures`: the share of failed inputs above which the
+    run ends.
     """
 
     source: str
@@ -61,6 +62,7 @@ class ScoreOptions:
     gpu: bool = False
     runtime: str = TORCH
     reading: Reading = AS_THE_RECIPE_SAYS
+    coverage: float | None = None
     given: Mapping[str, str] = field(default_factory=dict)
     update: bool = False
     max_failures: float | None = None
@@ -73,6 +75,7 @@ class ScoreOptions:
             "model": sha256,
             **({} if self.runtime == TORCH else {"--runtime": self.runtime}),
             **({} if self.reading == AS_THE_RECIPE_SAYS else {"reading": self.reading.model_dump_json()}),
+            **({} if self.coverage is None else {"--coverage": str(self.coverage)}),
             **self.given,
         }
 
@@ -151,7 +154,7 @@ def _run(
         "source": options.source,
         "out": options.out,
         "reading": options.reading,
-        "compute": Compute(resources.threads, compute.device, options.runtime, compute.auto),
+        "compute": Compute(resources.threads, compute.device, options.runtime, compute.auto, options.coverage),
     }
     return watched(run_parts(rows, ScoreWorker, arguments, resources), options.max_failures)
 
@@ -170,7 +173,7 @@ class ScoreWorker:
         torch.set_num_threads(compute.threads)
         self.out, self.rows = out, rows
         found = members.resolve(models, sha256)
-        self.predictor = ensemble.load_predictor(found, compute.device, compute.runtime, compute.auto)
+        self.predictor = ensemble.load_predictor(found, compute.device, compute.runtime, compute.auto, compute.coverage)
         self.add = findings_of(found.recipe).adder(ScoredFiles(source, self._write))
         self.pools = [DecoderPool(image, processes=compute.threads) for image in found.scored_images(reading)]
         self.meter = ScoreMeter([pool.counts for pool in self.pools])

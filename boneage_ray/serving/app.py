@@ -51,7 +51,13 @@ class ModelReplica:
     """One model in one process: decodes in threads, predicts in batches. Ready once it has predicted."""
 
     def __init__(
-        self, uri: str, sha256: str, placement: Placement, runtime: str = TORCH, reading: Reading = AS_THE_RECIPE_SAYS
+        self,
+        uri: str,
+        sha256: str,
+        placement: Placement,
+        runtime: str = TORCH,
+        reading: Reading = AS_THE_RECIPE_SAYS,
+        coverage: float | None = None,
     ) -> None:
         import cv2
         import torch
@@ -60,7 +66,8 @@ class ModelReplica:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
         models = members.resolve([uri], sha256)
-        self.predictor = ensemble.load_predictor(models, "cuda" if placement.gpus else "cpu", runtime, placement.auto)
+        device = "cuda" if placement.gpus else "cpu"
+        self.predictor = ensemble.load_predictor(models, device, runtime, placement.auto, coverage)
         self.findings = findings_of(models.recipe)
         self.add = self.findings.adder()
         self.images = models.scored_images(reading)
@@ -165,7 +172,7 @@ def application(args: dict[str, Any]) -> serve.Application:
     # Not typed as the model itself: Serve reads the annotation, which is text here, and would hand over the bare dict.
     arguments = read_arguments(args)
     models = [builtin.place_of(uri) for uri in arguments.models]
-    return build_application(arguments, inspect_models(models), ray.cluster_resources())
+    return build_application(arguments, inspect_models(models, arguments.coverage), ray.cluster_resources())
 
 
 def build_application(
@@ -202,7 +209,8 @@ def _model_deployment(model: ModelPlace, placement: Placement, arguments: Servic
         ray_actor_options={"num_cpus": placement.cpus, "num_gpus": placement.gpus},
         max_constructor_retry_count=1,
     )
-    return deployment.bind(model.uri, model.info.model_sha256, placement, arguments.runtime, arguments.reading)
+    asked = (arguments.runtime, arguments.reading, arguments.coverage)
+    return deployment.bind(model.uri, model.info.model_sha256, placement, *asked)
 
 
 def start(application: serve.Application, host: str, port: int, stopped: Callable[[], bool] = lambda: False) -> None:

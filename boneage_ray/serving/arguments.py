@@ -24,6 +24,7 @@ class ServiceArguments(BaseModel):
 
     `cpus_per_model` and `gpus_per_model` are for clusters that grow: what is there when the service starts says little then.
     `runtime`: torch or onnx. `voi`, `header_gate`: as --voi and --header-gate of `boneage serve`; None is as the recipe says.
+    `coverage`: of the intervals; None is that of each bundle's calibration.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,6 +38,7 @@ class ServiceArguments(BaseModel):
     runtime: str = TORCH
     voi: Literal["file", "none"] | None = None
     header_gate: bool | None = None
+    coverage: float | None = Field(default=None, gt=0, lt=1)
 
     @property
     def reading(self) -> Reading:

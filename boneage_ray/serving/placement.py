@@ -56,12 +56,17 @@ class ModelPlace:
     info: ModelInfo
 
 
-def inspect_models(uris: list[str]) -> list[ModelPlace]:
-    """Load and verify every bundle; an ensemble is one model. Two of one recipe get names that end in the start of their hash."""
+def inspect_models(uris: list[str], coverage: float | None = None) -> list[ModelPlace]:
+    """Load and verify every bundle; an ensemble is one model. Two of one recipe get names that end in the start of their hash.
+
+    `coverage`: of intervals, which every model must be able to give.
+    """
     found = [(uri, members.resolve([uri])) for uri in uris]
     for uri, models in found:
-        if refusal := findings_of(models.recipe).not_served:
+        findings = findings_of(models.recipe)
+        if refusal := findings.not_served:
             raise UsageError(f"--model {uri} {refusal}")
+        findings.check_coverage(models, coverage)
         if any(image.mask == "file" for image in models.images):
             raise UsageError(
                 f"--model {uri} needs a mask file for each image, which a request cannot bring: `boneage score` it"

@@ -63,8 +63,17 @@ class Task(ABC):
         """What a model cannot learn from the cases of a training split, in words."""
         return []
 
-    def calibrate(self, metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> None:
-        """Take from a bundle's metrics of the validation split and its calibration what its predictions need; else nothing."""
+    def calibration(self, predicted: Columns, truth: Columns) -> dict[str, Any] | None:
+        """What calibration.json of a trained model holds, if anything, from the columns of the validation split (`metrics`)."""
+        return None
+
+    def calibrate(
+        self, metrics: Mapping[str, Any], calibration: Mapping[str, Any], coverage: float | None = None
+    ) -> None:
+        """Take from a bundle's metrics of the validation split and its calibration what its predictions need; else nothing.
+
+        `coverage`: that of intervals, if it is to be another than the calibration's.
+        """
         return
 
     def intervals(self, predicted: Columns, sexes: Sequence[str | None]) -> Columns:

@@ -24,6 +24,7 @@ from boneage_ray.runtime.runs import say
 
 KEEP = 2
 BEST, PRETRAINED = "best.safetensors", "pretrained.safetensors"
+CALIBRATION = "best-calibration.json"
 _NAME = re.compile(r"epoch-(\d{4})\.json$")
 
 
@@ -124,6 +125,13 @@ def save_weights(run_uri: str, name: str, weights: dict[str, Tensor]) -> None:
 def load_best(run_uri: str) -> dict[str, Tensor]:
     """The best weights of a run."""
     return load_safetensors(storage.read_bytes(storage.join(run_uri, BEST)))
+
+
+def load_calibration(run_uri: str) -> dict[str, Any] | None:
+    """What the validation split said of the best weights (`Task.calibration`); None for a task that takes nothing from it."""
+    place = storage.join(run_uri, CALIBRATION)
+    found: dict[str, Any] | None = storage.read_json(place) if storage.exists(place) else None
+    return found
 
 
 def fingerprint_of(*values: object) -> str:

@@ -135,10 +135,28 @@ def _trained(
     metrics = {key: value for key, value in progress.history[progress.best_epoch - 1].items() if value is not None}
     best = checkpoint.load_best(run_uri)
     trees, blended = fit_blend(recipe, prepared, best, options.compute)
+    calibration = _calibration(recipe, checkpoint.load_calibration(run_uri), prepared)
+    metrics["data_fingerprint"] = prepared.manifest["fingerprint"]
     metrics["compute"] = options.compute.as_json() | {"precision": options.compute.precision_of(recipe.precision)}
     options.hold.check()
-    sha256 = bundle.save(options.out, recipe, best, metrics | {"history": progress.history} | blended, trees)
+    metrics |= {"history": progress.history} | blended
+    sha256 = bundle.save(options.out, recipe, best, metrics, trees, bundle.Extras(calibration=calibration))
     return progress, sha256
+
+
+def _calibration(recipe: Recipe, found: dict[str, Any] | None, prepared: PreparedData) -> dict[str, Any] | None:
+    """calibration.json, with the cases that it was fitted on; what lacks in it is said."""
+    if found is None:
+        return None
+    if recipe.blend is not None:  # the validation split has fitted the trees: it says too little of their error
+        say(
+            "no intervals: the validation split has chosen the trees too; `boneage calibrate` gives some from other cases"
+        )
+        return None
+    for note in found.pop("notes", []):
+        say(note)
+    used = {"fingerprint": prepared.manifest["fingerprint"], "splits": ["val"]}
+    return found | ({"data": used} if found["calibrated"] else {})
 
 
 def resources_per_worker(cluster_cpus: float, workers: int, gpu: bool) -> dict[str, float]:

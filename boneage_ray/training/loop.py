@@ -23,7 +23,7 @@ from boneage_ray.runtime.devices import Precision
 from boneage_ray.runtime.lease import Hold
 from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.tasks.known import LAST_EPOCH
-from boneage_ray.tasks.task import extend
+from boneage_ray.tasks.task import Columns, extend
 from boneage_ray.training import checkpoint
 from boneage_ray.training.optimization import (
     build_optimizer,
@@ -40,6 +40,7 @@ from boneage_ray.training.step import (
 )
 
 NONFINITE = "nonfinite-loss.json"
+Validated = tuple[Columns, Columns, float]  # predicted and true columns of the validation split, and its mean loss
 
 
 class World(Protocol):
@@ -197,6 +198,7 @@ def _one_epoch(job: TrainingRun, world: World, learner: Learner, progress: check
     if learner.average is not None:
         world.same_buffers(learner.average)
     parts = world.gather(predict_epoch(learner, world.val_batches()))
+    columns = _joined(parts)
     losses, cases = world.gather(loss), sum(world.gather(learner.cases))
     progress.epoch += 1
     progress.epoch_in_stage += 1
@@ -208,30 +210,44 @@ def _one_epoch(job: TrainingRun, world: World, learner: Learner, progress: check
         "train_cases": cases,
         "train_seconds": round(trained - started, 3),
         "val_seconds": round(time.monotonic() - trained, 3),
-        **_validation(learner, parts),
+        **_validation(learner, *columns),
     }
     # Less is better, and the last epoch is to be the best.
     line["score"] = -progress.epoch if job.recipe.best_by == LAST_EPOCH else line[job.recipe.best_by]
     progress.history.append(line)
     if world.rank == 0:
         job.hold.check()  # nothing is written over the run that took this one's place
-    _note_best(job, world, learner, progress)
+    _note_best(job, world, learner, progress, columns)
 
 
-def _validation(learner: Learner, parts: list[Any]) -> dict[str, float | None]:
-    """Metrics over the whole split, from every worker's columns."""
+def _joined(parts: list[Any]) -> Validated:
+    """The columns of all workers, and the mean loss."""
     predicted: dict[str, list[Any]] = {}
     truth: dict[str, list[Any]] = {}
     for part_predicted, part_truth, _ in parts:
         extend(predicted, part_predicted)
         extend(truth, part_truth)
     total, cases = (sum(part[2][k] for part in parts) for k in (0, 1))
-    found = {"loss": total / max(cases, 1), **learner.task.metrics(predicted, truth)}
+    return predicted, truth, total / max(cases, 1)
+
+
+def _validation(learner: Learner, predicted: Columns, truth: Columns, loss: float) -> dict[str, float | None]:
+    """Metrics over the whole validation split."""
+    found = {"loss": loss, **learner.task.metrics(predicted, truth)}
     return {f"val_{name}": value if math.isfinite(value) else None for name, value in found.items()}
 
 
-def _note_best(job: TrainingRun, world: World, learner: Learner, progress: checkpoint.TrainingProgress) -> None:
-    """Save the weights if the score is the best so far; one that is not finite (None) is never better."""
+def _note_best(
+    job: TrainingRun,
+    world: World,
+    learner: Learner,
+    progress: checkpoint.TrainingProgress,
+    validated: Validated,
+) -> None:
+    """Save the weights, and what the validation split says of them, if the score is the best so far.
+
+    A score that is not finite (None) is never better.
+    """
     score = progress.history[-1]["score"]
     progress.since_best += 1
     first = progress.best_epoch == 0
@@ -240,6 +256,9 @@ def _note_best(job: TrainingRun, world: World, learner: Learner, progress: check
         progress.best_score, progress.best_epoch, progress.since_best = score, progress.epoch, 0
         if world.rank == 0:
             checkpoint.save_weights(job.run_uri, checkpoint.BEST, learner.validated.state_dict())
+            predicted, truth, _ = validated
+            if calibration := learner.task.calibration(predicted, truth):
+                storage.write_json(storage.join(job.run_uri, checkpoint.CALIBRATION), calibration)
 
 
 def _forget_pretraining_score(job: TrainingRun, progress: checkpoint.TrainingProgress) -> None:

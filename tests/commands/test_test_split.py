@@ -11,7 +11,8 @@ from boneage_ray.errors import UsageError
 from boneage_ray.runtime.runs import Run
 from boneage_ray.tasks.cephalogram.findings.validated import check_validated, note_validated
 
-DATA = PreparedData("data", {"fingerprint": "f1"})
+PARTS = {"val": [{"file": "val/part-0.parquet", "rows": 9}]}
+DATA = PreparedData("data", {"fingerprint": "f1", "parts": PARTS})
 
 
 def models(place, sha256="a"):
@@ -35,7 +36,7 @@ def test_it_is_closed_before_and_open_after(tmp_path):
 def test_other_data_and_another_model_in_the_same_place_do_not_count(tmp_path):
     note_validated(models(tmp_path), DATA, "report")
     with pytest.raises(UsageError, match="give --split val first"):
-        asked(tmp_path, data=PreparedData("other", {"fingerprint": "f2"}))
+        asked(tmp_path, data=PreparedData("other", {"fingerprint": "f2", "parts": PARTS}))
     with pytest.raises(UsageError, match="give --split val first"):
         asked(tmp_path, sha256="b")
 
@@ -55,3 +56,7 @@ def test_whoever_opens_it_all_the_same_is_recorded(tmp_path):
     note_validated(models(tmp_path), DATA, "report")
     late = asked(tmp_path, open_test=True)
     assert [run.facts["test_opened_before_validation"] for run in (early, late)] == [True, False]
+
+
+def test_data_that_are_all_test_have_nothing_to_validate_on(tmp_path):
+    asked(tmp_path, data=PreparedData("own", {"fingerprint": "f3", "parts": {"val": []}}))

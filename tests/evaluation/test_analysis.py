@@ -10,6 +10,7 @@ from made_up_predictions import many, predictions
 from boneage_ray.anatomy.growth import AGE_BINS, age_bin
 from boneage_ray.errors import BoneageError, ExitCode, NoUsableInputError
 from boneage_ray.evaluation.bootstrap import bootstrap_interval, bootstrap_means
+from boneage_ray.tasks.age.findings import headline_of_ages
 from boneage_ray.tasks.age.findings.analysis import analyse_ages, sex_gap
 
 
@@ -177,3 +178,8 @@ def test_a_prediction_that_is_not_finite_is_an_error_that_names_the_record():
 def test_columns_of_unequal_length_are_refused():
     with pytest.raises(ValueError, match="unequal length"):
         predictions([100.0, 110.0], [100.0])
+
+
+def test_the_terminal_says_of_one_case_that_it_is_too_few():
+    shown = headline_of_ages(analyse_ages(predictions([100.0], [90.0]), None) | {"without_age": 0})
+    assert (shown["mae_95_interval"], shown["r2"]) == ("not enough cases (1 of 2)", "not enough cases (1 of 2)")

@@ -24,7 +24,6 @@ from boneage_ray.runtime import nodes
 from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.runtime.resources import Resources
 from boneage_ray.runtime.runs import Run
-from boneage_ray.tasks.age.findings import predictions as job
 from boneage_ray.tasks.age.findings.predictions import (
     AGE_PREDICTIONS,
     AgeWorker,
@@ -130,7 +129,8 @@ def test_an_exchanged_model_is_refused_by_the_worker(models):
 
 def row(number, **more):
     told = {"record_id": str(number), "input_uri": "a", "sex": "F", "true_months": 1.0, "predicted_months": 2.0}
-    return told | {"stages": {"three": "child"}, "spread_months": None, "parts": None} | more
+    told |= {"stages": {"three": "child"}, "spread_months": None, "parts": None}
+    return told | dict.fromkeys(("low_months", "high_months", "interval_coverage", "source")) | more
 
 
 def test_rows_with_parts_become_columns_and_a_file(tmp_path):
@@ -151,7 +151,6 @@ def test_the_command_evaluates_members_with_different_images_as_one(models, tmp_
     monkeypatch.setattr(nodes, "check_places", lambda hold, places: None)
     monkeypatch.setattr(split_job, "choose_resources", lambda parts, gpu: Resources(1, 0.0, 1, 1))
     monkeypatch.setattr(split_job, "run_parts", lambda rows, worker, arguments, _: map(worker(**arguments), rows()))
-    monkeypatch.setattr(job, "median_age", lambda prepared: 95.0)
     datasets = [data(tmp_path / name, recipe).uri for name, recipe in (("small", SMALL), ("large", RECIPE))]
     record, out = Run("evaluate"), str(tmp_path / "out")
     pipeline.evaluate(record, pipeline.EvaluateArguments(models, datasets, out))
@@ -159,8 +158,14 @@ def test_the_command_evaluates_members_with_different_images_as_one(models, tmp_
     assert [part["name"] for part in metrics["parts"]] == ["demo", "small"]
     assert metrics["spread"]["mean_months"] > 0
     assert (metrics["n"], metrics["without_age"], record.answer["without_age"]) == (4, 1, 1)
+    assert metrics["baseline"] is None  # these data are all test: there is no median of training to guess
     assert record.answer["mae_months of small"] == metrics["parts"][1]["mae_months"]
     assert list(record.facts["members"]) == ["demo", "small"]
+    assert [cost["name"] for cost in metrics["costs"]] == ["demo", "small"]
+    assert all(cost["milliseconds_per_case"] > 0 for cost in metrics["costs"])
+    (pair,) = metrics["pairs"]
+    maes = [part["mae_months"] for part in metrics["parts"]]
+    assert pair["mae_difference_months"] == pytest.approx(maes[0] - maes[1], abs=1e-5)
     assert record.facts["data_fingerprint"] == ["large", "small"]
     page = storage.read_text(f"{out}/report.html")
     assert f"--model {models[0]} --model {models[1]} --data {datasets[0]} --data {datasets[1]}" in page

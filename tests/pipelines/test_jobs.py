@@ -30,7 +30,7 @@ from boneage_ray.scoring.score import results
 # Beside the tests that share a Ray: the two that need one start their own.
 pytestmark = pytest.mark.xdist_group("ray-of-its-own")
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
-NAMES = ("prepare", "train", "evaluate", "score", "serve")
+NAMES = ("prepare", "train", "evaluate", "calibrate", "score", "serve")
 PATIENCE_S = 90
 FOLDERS: dict[str, Path] = {}  # of each head's dashboard: its logs and sockets
 
@@ -259,7 +259,7 @@ def test_every_spec_of_the_repository_is_valid_and_starts_its_entrypoint(path):
 
 def test_there_is_a_spec_for_every_step_and_home():
     homes = {home: sorted(p.stem for p in SPECS if p.parent.name == home) for home in ("jobs", "gpu", "s3")}
-    assert homes == {"jobs": sorted(NAMES), "gpu": ["evaluate", "score", "train"], "s3": sorted(NAMES)}
+    assert homes == {"jobs": sorted(NAMES), "gpu": ["calibrate", "evaluate", "score", "train"], "s3": sorted(NAMES)}
 
 
 @pytest.mark.parametrize(

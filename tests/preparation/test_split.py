@@ -178,3 +178,11 @@ def test_one_id_for_all_patients_is_reported():
 def test_a_table_that_is_no_split_is_refused(text, message):
     with pytest.raises(UsageError, match=message):
         read_splits(text, "splits.csv")
+
+
+def test_everything_may_be_test():
+    given = [Case(str(k), 10.0 * k, "F") for k in range(20)]
+    found = split_cases(given, SplitConfig(shares="test"))
+    assert Counter(found.splits) == {"test": 20}
+    assert split_warnings(found) == ["there is no record in train and val"]
+    assert split_warnings(found, all_test=True) == []

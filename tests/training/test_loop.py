@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from plain_world import CASES, STEPS, Killed, PlainWorld, figures, job, part, tiny_recipe
+from plain_world import CASES, STEPS, Killed, PlainWorld, cases, figures, job, part, tiny_recipe
 from safetensors.torch import load_file
 
+from boneage_ray.datasets.batch import as_float
 from boneage_ray.errors import MismatchError
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.training import checkpoint
@@ -142,6 +143,29 @@ class Scripted(PlainWorld):
             predicted, truth, (_, count) = value
             return [(predicted, truth, (next(self.script) * count, count))]
         return [value]
+
+
+class ManyToValidate(PlainWorld):
+    """A world with cases enough for intervals."""
+
+    def val_batches(self):
+        self.val = cases(90, seed=1)
+        yield self.val
+
+
+def test_what_validation_says_of_the_best_weights_is_kept_with_them(tmp_path):
+    recipe, world = tiny_recipe("stage.epochs=3", "stage.lr=5e-3"), ManyToValidate()
+    train_stages(job(recipe, tmp_path), world)
+    found = checkpoint.load_calibration(str(tmp_path))
+    model = Regressor(recipe.model)
+    model.load_state_dict(checkpoint.load_best(str(tmp_path)))
+    with torch.inference_mode():
+        years = model.eval()(as_float(world.val.image_B1HW), world.val.sex_B)["age_years"]
+    known = world.val.sex_B < 2
+    residuals = (world.val.age_B - 12 * years)[known].sort().values
+    group = found["age_intervals"][0]
+    assert (group["of"], group["cases"]) == ("all", int(known.sum()))
+    assert group["residuals"] == pytest.approx(residuals.tolist(), abs=0.05)
 
 
 def test_a_stage_ends_after_its_patience(tmp_path):

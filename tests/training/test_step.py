@@ -89,7 +89,7 @@ def test_a_pass_predicts_in_evaluation_mode_and_keeps_the_order():
     made = learner(Mean(), Stage())
     predicted, truth, (total, count) = predict_epoch(made, [gray([51, 102], [60.0, 60.0]), gray([153], [144.0])])
     assert predicted["age_months"] == pytest.approx([48.0, 96.0, 144.0], abs=1e-3)
-    assert truth == {"age_months": [60.0, 60.0, 144.0]}
+    assert truth == {"age_months": [60.0, 60.0, 144.0], "sex": [None, None, None]}
     assert (total, count) == (pytest.approx(2 * (1 + 3) / 2), 3)
     assert made.model.modes == [False, False]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from boneage_ray.anatomy.growth import SCHEMES, SchemeName, stage_of
 from boneage_ray.models.config import ModelSettings
+from boneage_ray.preparation.geometry import Floats
 from boneage_ray.tasks.task import Columns
 
 MONTH_DIGITS = 3  # of the months that are stored, as for a single model
@@ -24,17 +25,22 @@ def voted_schemes(models: Sequence[ModelSettings]) -> tuple[SchemeName, ...]:
     return tuple(name for name in SCHEMES if all(name in stage_heads(model) for model in models))
 
 
-def combine_ages(names: Sequence[str], answers: Sequence[Columns], voted: Sequence[SchemeName]) -> Columns:
+def combine_ages(
+    names: Sequence[str],
+    answers: Sequence[Columns],
+    voted: Sequence[SchemeName],
+    correct: Callable[[Floats], Floats] = np.asarray,
+) -> Columns:
     """The columns of all members as one.
 
-    age_months: their mean. age_spread_months: their sample standard deviation. stages: for a scheme in `voted` (every member
-    has a head for it) the class with most votes, of equals the one nearest to the class of the mean age, then the younger;
-    for any other scheme the class that the mean age falls in.
+    age_months: their mean, as `correct` changes it. age_spread_months: their sample standard deviation. stages: for a scheme in
+    `voted` (every member has a head for it) the class with most votes, of equals the one nearest to the class of age_months, then
+    the younger; for any other scheme the class that age_months falls in.
     """
     ages_MB = np.array([answer["age_months"] for answer in answers], np.float64)
     with np.errstate(invalid="ignore"):  # an infinite age makes no score, see rows.py
         means, spreads = ages_MB.mean(axis=0), ages_MB.std(axis=0, ddof=1)
-    months = [round(float(mean), MONTH_DIGITS) for mean in means]
+    months = [round(float(mean), MONTH_DIGITS) for mean in correct(means)]
     return {
         "age_months": months,
         "age_spread_months": [round(float(spread), MONTH_DIGITS) for spread in spreads],

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from boneage_ray.anatomy.growth import MONTHS_PER_YEAR, SCHEMES, SchemeName, stage_of
 from boneage_ray.datasets.balance import has_ages, missing_classes
-from boneage_ray.datasets.batch import Batch
+from boneage_ray.datasets.batch import SEX_INDEX, Batch
 from boneage_ray.datasets.plan import Shard
 from boneage_ray.models.config import ModelSettings
 from boneage_ray.tasks.age.config import AgeTaskConfig
 from boneage_ray.tasks.age.ensemble import combine_ages, stage_heads, voted_schemes
-from boneage_ray.tasks.age.intervals import interval, read_intervals
+from boneage_ray.tasks.age.intervals import interval, read_intervals, validated_intervals
 from boneage_ray.tasks.age.losses import absolute_error, cross_entropy, huber
 from boneage_ray.tasks.age.metrics import age_metrics, stage_metrics
+from boneage_ray.tasks.age.site import Correction, read_correction
 from boneage_ray.tasks.task import Columns, Task
 
 
@@ -30,6 +31,7 @@ class AgeTask(Task):
         self.config = config
         self.groups: Sequence[Mapping[str, Any]] = ()
         self.coverage: float | None = None
+        self.correction = Correction()
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`age` and one `stage_<scheme>` a head."""
@@ -52,16 +54,20 @@ class AgeTask(Task):
 
     def predict(self, outputs: Mapping[str, Tensor]) -> Columns:
         """age_months (float) and stages (scheme -> class name; from its head if there is one, else from the age)."""
-        months = [round(float(years) * MONTHS_PER_YEAR, 3) for years in outputs["age_years"].float().cpu()]
+        raw_B = outputs["age_years"].float().cpu().double().numpy() * MONTHS_PER_YEAR
+        months = [round(age, 3) for age in self.correction(raw_B).tolist()]
         stages: list[dict[SchemeName, str]] = [{name: stage_of(age, name) for name in SCHEMES} for age in months]
         for name in _heads(outputs):
             for row, k in zip(stages, outputs[f"stage_{name}"].float().argmax(1).tolist(), strict=True):
                 row[name] = SCHEMES[name].classes[k]
         return {"age_months": months, "stages": stages}
 
-    def calibrate(self, metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> None:
-        """Take the intervals, if the bundle is calibrated."""
-        self.groups, self.coverage = read_intervals(calibration)
+    def calibrate(
+        self, metrics: Mapping[str, Any], calibration: Mapping[str, Any], coverage: float | None = None
+    ) -> None:
+        """Take the correction and the intervals, if the bundle is calibrated."""
+        self.groups, self.coverage = read_intervals(calibration, coverage)
+        self.correction = read_correction(calibration)
 
     def intervals(self, predicted: Columns, sexes: Sequence[str | None]) -> Columns:
         """age_low_months, age_high_months, interval_coverage; None for a case without an interval (intervals.py)."""
@@ -74,9 +80,18 @@ class AgeTask(Task):
             "interval_coverage": [each and self.coverage for each in found],
         }
 
+    def truth(self, batch: Batch) -> Columns:
+        """Ages in months, NaN where there is no label, and sexes."""
+        known: dict[int, str | None] = {index: sex for sex, index in SEX_INDEX.items()}
+        return super().truth(batch) | {"sex": [known[index] for index in batch.sex_B.tolist()]}
+
+    def calibration(self, predicted: Columns, truth: Columns) -> dict[str, Any] | None:
+        """Intervals from the cases of known sex and age; without them where these are too few, and why."""
+        return validated_intervals(truth["sex"], truth["age_months"], predicted["age_months"])
+
     def combine(self, names: Sequence[str], answers: Sequence[Columns], models: Sequence[ModelSettings]) -> Columns:
-        """The mean of the members' ages, their spread, each member's own age, and stages by vote; see `combine_ages`."""
-        return combine_ages(names, answers, voted_schemes(models))
+        """The corrected mean of the members' ages, their spread, each member's own age, and stages by vote: `combine_ages`."""
+        return combine_ages(names, answers, voted_schemes(models), self.correction)
 
     def missing_labels(self, shards: Sequence[Shard]) -> str | None:
         """An age, if no case has one."""

@@ -150,7 +150,9 @@ class CephalogramTask(Task):
         within_KHW = within_reach(spine, heat_KHW.shape[1:])
         return within_KHW, spine.far(points_K2) & seen(heat_KHW, within_KHW)
 
-    def calibrate(self, metrics: Mapping[str, Any], calibration: Mapping[str, Any]) -> None:
+    def calibrate(
+        self, metrics: Mapping[str, Any], calibration: Mapping[str, Any], coverage: float | None = None
+    ) -> None:
         """Sigmas become as large as the errors were, set by set: out of fold (`calibration`), else in validation (`metrics`).
 
         A map learns the width of its target on top of its own uncertainty, so that its spread shows which point is less

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from boneage_ray import storage
 from boneage_ray.findings.task_findings import Evaluated, EvaluationOrder, ScoredFiles, TaskFindings
-from boneage_ray.runtime.runs import Run, timed
+from boneage_ray.runtime.runs import Run, say, timed
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from boneage_ray.findings.explanation import Explanation
+    from boneage_ray.prediction.members import Models
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import Add, Loaded
+    from boneage_ray.records.schema import Row
+    from boneage_ray.tasks.age.findings.analysis import Predictions
     from boneage_ray.tasks.task import Columns
 
 
@@ -69,6 +73,12 @@ class AgeFindings(TaskFindings):
     def check_evaluation(self, run: Run, order: EvaluationOrder) -> None:
         """Ages have no order that cannot be followed."""
 
+    def check_coverage(self, models: Models, coverage: float | None) -> None:
+        """A single network has intervals from its training, an ensemble only from a calibration of its own."""
+        from boneage_ray.tasks.age.intervals import read_intervals
+
+        read_intervals(models.calibration, coverage)
+
     def evaluate(self, run: Run, order: EvaluationOrder) -> Evaluated:
         """Ages against the labels of all data, by sex and by age, and against always guessing the median."""
         from boneage_ray.evaluation.split_job import left_out, write_predictions
@@ -79,11 +89,13 @@ class AgeFindings(TaskFindings):
 
         members, datasets, split = order.models.members, order.datasets, order.split
         with timed(run, "evaluate"):
-            rows = job.predict_ages(order.models, datasets, split, order.compute)
+            rows = job.predict_ages(order.models, datasets, split, order.compute, order.coverage)
         write_predictions(order.out, rows, job.AGE_PREDICTIONS)
         predictions = job.as_age_predictions(rows, voted_schemes([member.recipe.model for member in members]))
         without_age = left_out(datasets[0].rows(split), rows, "age")
         analysis = analyse_ages(predictions, job.median_age(datasets[0])) | {"without_age": without_age}
+        analysis["coverage"] = _coverage(order, predictions)
+        analysis |= _comparison(order, rows, predictions)
         storage.write_json(storage.join(order.out, "metrics.json"), analysis)
         history = members[0].metrics.get("history", []) if len(members) == 1 else []
         page = age_page(analysis, predictions, order.facts, history, order.command)
@@ -94,20 +106,50 @@ class AgeFindings(TaskFindings):
         return Evaluated(headline_of_ages(analysis), missed)
 
 
+def _coverage(order: EvaluationOrder, predictions: Predictions) -> dict[str, Any] | None:
+    """The figures of the intervals, with a note where they were fitted on the very cases of this evaluation."""
+    from boneage_ray.tasks.age.findings.coverage import coverage_figures
+
+    found = coverage_figures(predictions)
+    fitted = order.models.calibration.get("data", {})
+    same = fitted.get("fingerprint") == order.datasets[0].manifest["fingerprint"]
+    if found and same and order.split in fitted.get("splits", ()):
+        found["note"] = "The intervals were fitted on these very cases: on others they may hold less often."
+        say(found["note"])
+    return found
+
+
+def _comparison(order: EvaluationOrder, rows: Sequence[Row], predictions: Predictions) -> dict[str, Any]:
+    """What each model costs, where that was measured, and how far the errors of each two differ."""
+    from boneage_ray.tasks.age.findings.comparison import pair_figures, training_seconds
+    from boneage_ray.tasks.age.findings.predictions import costs_of
+
+    trained = training_seconds(order.models.members)
+    where = "on a GPU" if order.compute.device == "cuda" else "on CPUs"
+    costs = [cost | {"training_seconds": trained.get(cost["name"])} for cost in costs_of(rows)]
+    return {"costs": costs, "pairs": pair_figures(predictions), "measured_on": where}
+
+
 def headline_of_ages(analysis: dict[str, Any]) -> dict[str, Any]:
     """The few figures that the terminal shows."""
-    low, high = analysis["mae_interval_months"]
+    from boneage_ray.tasks.age.findings.comparison import comparison_in_words
+    from boneage_ray.tasks.age.findings.coverage import covered_in_words
+
+    interval, n = analysis["mae_interval_months"], analysis["n"]
     shown: dict[str, Any] = {
         "cases": analysis["n"],
         "without_age": analysis["without_age"],
         "mae_months": analysis["mae_months"],
-        "mae_95_interval": f"{low:.2f} to {high:.2f}",
+        "mae_95_interval": "{:.2f} to {:.2f}".format(*interval) if interval else f"not enough cases ({n} of 2)",
         "rmse_months": analysis["rmse_months"],
         "bias_months": analysis["bias_months"],
-        "r2": analysis["r2"],
+        "r2": f"not enough cases ({n} of 2)" if analysis["r2"] is None else analysis["r2"],
     }
+    if coverage := analysis.get("coverage"):
+        shown[f"inside_{coverage['level']:g}_interval"] = covered_in_words(coverage)
     for part in analysis["parts"]:
         shown[f"mae_months of {part['name']}"] = part["mae_months"]
+    shown |= comparison_in_words(analysis.get("costs", ()), analysis.get("pairs", ()))
     if analysis.get("baseline"):
         shown["always_median_mae_months"] = analysis["baseline"]["mae_months"]
     return shown

@@ -39,6 +39,10 @@ class Predictions:
     parts: Mapping[str, Sequence[float]] = field(default_factory=dict)
     # How far the members of an ensemble lie apart: their sample standard deviation.
     spread_months: Sequence[float] | None = None
+    # (low, high) of each case that has an interval, of this coverage; and the source of each case, where the data name one.
+    bounds: Sequence[tuple[float, float] | None] | None = None
+    level: float | None = None
+    source: Sequence[str | None] | None = None
 
     def __post_init__(self) -> None:
         columns = (
@@ -49,7 +53,7 @@ class Predictions:
             self.predicted_months,
             self.stages,
             *self.parts.values(),
-            *([] if self.spread_months is None else [self.spread_months]),
+            *(column for column in (self.spread_months, self.bounds, self.source) if column is not None),
         )
         if len({len(column) for column in columns}) > 1:
             raise ValueError(f"columns of unequal length: {[len(column) for column in columns]}")

@@ -21,6 +21,8 @@ from boneage_ray.evaluation.page import (
 )
 from boneage_ray.tasks.age.findings import figures as age_figures
 from boneage_ray.tasks.age.findings.analysis import Predictions
+from boneage_ray.tasks.age.findings.comparison import comparison_section
+from boneage_ray.tasks.age.findings.coverage import coverage_section, too_narrow
 
 # Below this, an interval over cases says little about a group.
 FEW_CASES, FEW_IN_BIN = 100, 20
@@ -37,7 +39,9 @@ def age_page(
     sections = [
         _agreement(analysis, predictions, command),
         _groups(analysis, predictions, command),
+        *([coverage_section(analysis["coverage"], command)] if analysis.get("coverage") else []),
         *([_parts(analysis, command)] if analysis["parts"] else []),
+        *_comparison(analysis, command),
         *(_stages(name, found, command) for name, found in analysis["stages"].items()),
         *([_training(history, command)] if history else []),
         _largest(analysis, command),
@@ -66,6 +70,7 @@ def _status(analysis: Mapping[str, Any]) -> PageStatus:
     if gap and gap["excludes_zero"]:
         worse = "girls" if gap["female_minus_male_months"] > 0 else "boys"
         cautions.append(f"The error is larger for {worse}: {_gap_words(gap)}")
+    cautions += too_narrow(analysis.get("coverage"))
     if cautions:
         return PageStatus("caution", "Evaluated, with cautions", cautions)
     return PageStatus(
@@ -101,7 +106,9 @@ def _numbers(analysis: Mapping[str, Any]) -> list[Number]:
         Number(
             "MAE against guessing",
             "-" if ratio is None else f"{ratio:.0%}",
-            f"always saying the training median errs by {guess} months" if baseline else "no training median given",
+            f"always saying the training median errs by {guess} months"
+            if baseline
+            else "the data hold no training split",
         ),
     ]
 
@@ -187,6 +194,11 @@ def _parts(analysis: Mapping[str, Any], command: str) -> Section:
         ]
         tables.append(PageTable(["spread", "cases", "up to, months", "MAE, months"], thirds, "Cases by their spread"))
     return Section("The parts and the whole", text, tables, command=command)
+
+
+def _comparison(analysis: Mapping[str, Any], command: str) -> list[Section]:
+    costs, pairs = analysis.get("costs", ()), analysis.get("pairs", ())
+    return [comparison_section(costs, pairs, analysis["measured_on"], command)] if costs or pairs else []
 
 
 def _mae(name: str, row: Mapping[str, Any]) -> list[str]:

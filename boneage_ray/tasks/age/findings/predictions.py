@@ -16,6 +16,7 @@ import pyarrow as pa
 from boneage_ray.datasets.load import PreparedData
 from boneage_ray.datasets.plan import Slice, ordered_slices, rows_between
 from boneage_ray.datasets.read import read_slice
+from boneage_ray.evaluation.costs import metered, sum_of_costs
 from boneage_ray.evaluation.match import labels_of
 from boneage_ray.evaluation.split_job import SplitJob, pixels_of, predict_parts
 from boneage_ray.prediction import ensemble, members
@@ -34,16 +35,23 @@ AGE_PREDICTIONS = pa.schema(
         ("stages", pa.map_(pa.string(), pa.string())),
         ("spread_months", pa.float64()),
         ("parts", pa.map_(pa.string(), pa.float64())),
+        ("low_months", pa.float64()),
+        ("high_months", pa.float64()),
+        ("interval_coverage", pa.float64()),
+        ("source", pa.string()),
     ]
 )
 
 
 def predict_ages(
-    models: Models, datasets: Sequence[PreparedData], split: Split, compute: RunDevice
+    models: Models, datasets: Sequence[PreparedData], split: Split, compute: RunDevice, coverage: float | None = None
 ) -> list[dict[str, Any]]:
-    """Predictions for every labelled record of a split, in the order of its shards; `datasets` as `match_data` gives them."""
+    """Predictions for every labelled record of a split, in the order of its shards; `datasets` as `match_data` gives them.
+
+    `coverage`: of the intervals, if another than that of the bundle's calibration.
+    """
     job = SplitJob([member.uri for member in models.members], models.sha256, datasets[0].rows(split), compute)
-    return predict_parts(job, _work(datasets, split), AgeWorker)
+    return predict_parts(job, _work(datasets, split), AgeWorker, coverage=coverage)
 
 
 def _work(datasets: Sequence[PreparedData], split: Split) -> list[dict[str, Any]]:
@@ -60,11 +68,15 @@ def _work(datasets: Sequence[PreparedData], split: Split) -> list[dict[str, Any]
 class AgeWorker:
     """Predicts the records of one shard."""
 
-    def __init__(self, models: list[str], sha256: str, threads: int, compute: RunDevice) -> None:
+    def __init__(
+        self, models: list[str], sha256: str, threads: int, compute: RunDevice, coverage: float | None = None
+    ) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self.predictor = ensemble.load_predictor(members.resolve(models, sha256), compute.device, auto=compute.auto)
+        found = members.resolve(models, sha256)
+        scorer = ensemble.load_predictor(found, compute.device, auto=compute.auto, coverage=coverage)
+        self.predictor, self.meters = metered(scorer)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The predictions of the shard's labelled records."""
@@ -74,7 +86,8 @@ class AgeWorker:
         rows = sides[0]
         columns = self.predictor(given | {"sex": [row["sex"] for row in rows]}) if rows else {}
         nothing = [None] * len(rows)
-        spreads, parts = (columns.get(name, nothing) for name in ("age_spread_months", "age_parts"))
+        asked = ("age_spread_months", "age_parts", "age_low_months", "age_high_months", "interval_coverage")
+        spreads, parts, lows, highs, levels = (columns.get(name, nothing) for name in asked)
         predictions = [
             {
                 "record_id": row["record_id"],
@@ -85,14 +98,21 @@ class AgeWorker:
                 "stages": columns["stages"][k],
                 "spread_months": spreads[k],
                 "parts": parts[k],
+                "low_months": lows[k],
+                "high_months": highs[k],
+                "interval_coverage": levels[k],
+                "source": row["source"],
             }
             for k, row in enumerate(rows)
         ]
+        if predictions:  # what the models cost on this shard travels with its first case
+            predictions[0]["costs"] = [meter.last for meter in self.meters]
         return {"number": row["number"], "rows": predictions}
 
 
 def as_age_predictions(rows: list[dict[str, Any]], direct: Iterable[str]) -> Predictions:
     """Rows as the columns that analysis.py reads."""
+    levels = [row["interval_coverage"] for row in rows if row["interval_coverage"] is not None]
     return Predictions(
         record_id=[row["record_id"] for row in rows],
         input_uri=[row["input_uri"] for row in rows],
@@ -103,7 +123,20 @@ def as_age_predictions(rows: list[dict[str, Any]], direct: Iterable[str]) -> Pre
         direct=tuple(direct),
         parts=_parts(rows),
         spread_months=None if any(row["spread_months"] is None for row in rows) else [r["spread_months"] for r in rows],
+        bounds=[bounds_of(row) for row in rows] if levels else None,
+        level=next(iter(levels), None),
+        source=[row["source"] for row in rows],
     )
+
+
+def costs_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What each model cost over all shards (evaluation/costs.py)."""
+    return sum_of_costs(cost for row in rows for cost in row.get("costs", ()))
+
+
+def bounds_of(row: dict[str, Any]) -> tuple[float, float] | None:
+    """The interval of a case in months, if it has one."""
+    return None if row["low_months"] is None else (row["low_months"], row["high_months"])
 
 
 def _parts(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
@@ -113,6 +146,6 @@ def _parts(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
 
 
 def median_age(prepared: PreparedData) -> float | None:
-    """The median label of the training split, in months: what always guessing would answer."""
+    """The median label of the training split, in months: what always guessing would answer; None for data without one."""
     ages = [age for _, age in labels_of(prepared, "train") if age is not None]
     return float(np.median(ages)) if ages else None
