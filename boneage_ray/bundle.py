@@ -1,8 +1,8 @@
 """The model bundle on disk or S3: weights, recipe, metrics and a model card, all hashed, none pickled.
 
 `MODEL/weights.safetensors recipe.json calibration.json metrics.json MODEL_CARD.md`, for a recipe with a blend also `trees.json`
-(XGBoost's own format), and `manifest.json` with the SHA-256 of each. The manifest is written last; without it a folder is not
-a bundle. `model_sha256` is the hash of the manifest.
+(XGBoost's own format), for one with a gate by pixels `gate.json` (models/pixel_gate.py), and `manifest.json` with the SHA-256 of
+each. The manifest is written last; without it a folder is not a bundle. `model_sha256` is the hash of the manifest.
 """
 
 from __future__ import annotations
@@ -29,17 +29,19 @@ WEIGHTS, RECIPE, CALIBRATION, METRICS, CARD = (
     "MODEL_CARD.md",
 )
 FILES = (WEIGHTS, RECIPE, CALIBRATION, METRICS, CARD)
-TREES = "trees.json"
+TREES, GATE = "trees.json", "gate.json"
+OPTIONAL = (TREES, GATE)
 MANIFEST = "manifest.json"
 HASH = re.compile("[0-9a-f]{64}")
 _OF_WEIGHTS = "weights_sha256"  # of a calibration: of which weights it is
 
 
 class Extras(NamedTuple):
-    """What a training does not write: the text of the model card, and the calibration (tasks/age/intervals.py)."""
+    """Further contents: the text of the model card, the calibration (tasks/age/intervals.py), and the gate by pixels."""
 
     card: str | None = None
     calibration: dict[str, Any] | None = None
+    gate: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Bundle:
     calibration: dict[str, Any]
     sha256: str
     trees: bytes | None = None  # read by models/boosted_trees.py
+    gate: dict[str, Any] | None = None  # read by models/pixel_gate.py
 
 
 def save(
@@ -83,6 +86,8 @@ def save(
     }
     if trees is not None:
         contents[TREES] = trees
+    if extras.gate is not None:
+        contents[GATE] = _json(extras.gate)
     return _write(uri, contents, {})
 
 
@@ -93,7 +98,7 @@ def recalibrate(uri: str, out: str, calibration: dict[str, Any], chapter: str) -
     """
     manifest, sha256 = read_manifest(uri)
     hashes = manifest["sha256"]
-    contents = {name: verified(uri, name, hashes[name]) for name in (*FILES, TREES) if name in hashes}
+    contents = {name: verified(uri, name, hashes[name]) for name in (*FILES, *OPTIONAL) if name in hashes}
     contents[CALIBRATION] = _calibration(calibration, hashes[WEIGHTS])
     contents[CARD] = contents[CARD].rstrip() + f"\n\n{chapter}".encode()
     return _write(out, contents, {"site": calibration["site"], "calibrated_from": sha256})
@@ -140,7 +145,8 @@ def load(uri: str) -> Bundle:
         )
     recipe = build_recipe(values[RECIPE], f"{uri}/{RECIPE}")
     trees = _trees(uri, hashes) if recipe.blend is not None else None
-    return Bundle(recipe, _whole_precision(weights), values[METRICS], values[CALIBRATION], sha256, trees)
+    gate = _gate(uri, hashes)
+    return Bundle(recipe, _whole_precision(weights), values[METRICS], values[CALIBRATION], sha256, trees, gate)
 
 
 def _whole_precision(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -168,7 +174,7 @@ def read_manifest(uri: str) -> tuple[dict[str, Any], str]:
         raise UsageError(f"{uri}/{MANIFEST} is not the manifest of a model bundle") from None
     if missing := set(FILES) - set(hashes):
         raise MismatchError(f"{uri}/{MANIFEST} does not list {', '.join(sorted(missing))}")
-    if foreign := sorted(set(hashes) - {*FILES, TREES}):
+    if foreign := sorted(set(hashes) - {*FILES, *OPTIONAL}):
         raise MismatchError(f"{uri}/{MANIFEST} lists {foreign[0]!r}, which is not a file of a bundle")
     if broken := [name for name, digest in hashes.items() if not (isinstance(digest, str) and HASH.fullmatch(digest))]:
         raise MismatchError(f"{uri}/{MANIFEST} has no SHA-256 for {', '.join(sorted(broken))}")
@@ -190,6 +196,10 @@ def _trees(uri: str, hashes: dict[str, str]) -> bytes:
     if TREES not in hashes:
         raise MismatchError(f"{uri}/{MANIFEST} does not list {TREES}")
     return verified(uri, TREES, hashes[TREES])
+
+
+def _gate(uri: str, hashes: dict[str, str]) -> dict[str, Any] | None:
+    return read_object(uri, GATE, verified(uri, GATE, hashes[GATE])) if GATE in hashes else None
 
 
 def verified(uri: str, name: str, expected: str) -> bytes:

@@ -21,9 +21,11 @@ def main() -> int:
     parser.add_argument("--root", default=default_root(), help="Where NAME/ is written.")
     parser.add_argument("--set", action="append", default=[], help="Say anew where first weights came from.")
     parser.add_argument("--out-of-fold", help="CSV of ages, or JSON of sigma_ratio: see there.")
+    parser.add_argument("--gate", help="gate.json of its features: pictures of other things are rejected.")
     given = parser.parse_args()
     try:
-        say(f"written: {make_builtin(given.model, given.facts, given.root, given.set, given.out_of_fold)}")
+        place = make_builtin(given.model, given.facts, given.root, given.set, given.out_of_fold, given.gate)
+        say(f"written: {place}")
     except BoneageError as error:
         say(str(error))
         return int(error.exit_code)

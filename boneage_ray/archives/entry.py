@@ -35,9 +35,13 @@ def split_entry(uri: str) -> tuple[str, str] | None:
 
 
 def is_system_file(path: str) -> bool:
-    """Whether an operating system created this file: .DS_Store, Thumbs.db, desktop.ini, ._NAME, __MACOSX/."""
+    """Whether an operating system or a tool created this file: .DS_Store, Thumbs.db, desktop.ini, ._NAME, __MACOSX/.
+
+    NAME_$folder$ is how Hadoop keeps an empty folder in an object store.
+    """
     *folders, name = path.split("/")
-    return name.lower() in _SYSTEM_FILES or name.startswith("._") or "__MACOSX" in folders
+    ours = name.lower() in _SYSTEM_FILES or name.startswith("._") or name.endswith("_$folder$")
+    return ours or "__MACOSX" in folders
 
 
 def printable_name(name: str) -> str:

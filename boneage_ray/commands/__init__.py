@@ -1,1 +1,1 @@
-"""What each command does between its flags (cli.py) and its answer."""
+"""What each command does between its flags (cli/) and its answer."""

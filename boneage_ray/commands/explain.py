@@ -24,11 +24,14 @@ class ExplainArguments:
     pixel_spacing_mm: float | None = None
     voi: str | None = None
     header_gate: bool | None = None
+    pixel_gate: bool | None = None
+    two_hands: str | None = None
 
 
 def explain(run: Run, arguments: ExplainArguments) -> None:
     """The picture to OUT, the result to the terminal, and for a cephalogram every step of its stage before it."""
-    sex, reading = known_sex(arguments.sex), known_reading(arguments.voi, arguments.header_gate)
+    sex = known_sex(arguments.sex)
+    reading = known_reading(arguments.voi, arguments.header_gate, arguments.pixel_gate, arguments.two_hands)
     if not arguments.out.lower().endswith(".png"):
         raise UsageError(f"--out {arguments.out}: a PNG is written, give a name that ends in .png")
     from boneage_ray import bundle

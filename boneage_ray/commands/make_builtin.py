@@ -89,13 +89,19 @@ class Facts(BaseModel):
 
 
 def make_builtin(
-    model: str, facts_uri: str, root: str, settings: Sequence[str] = (), out_of_fold: str | None = None
+    model: str,
+    facts_uri: str,
+    root: str,
+    settings: Sequence[str] = (),
+    out_of_fold: str | None = None,
+    gate: str | None = None,
 ) -> str:
     """Write ROOT/NAME from a bundle or an ensemble bundle, and return its folder.
 
     `out_of_fold`: of cases that a single network had not learnt from. A CSV with record_id, sex, true_months and predicted_months
     (tests/benchmarks/hands.py writes it) gives ages intervals, a JSON file with `sigma_ratio` (cephalograms.py) scales sigmas.
     Without it the calibration of the training stays.
+    `gate`: the gate.json of a single network's features (models/pixel_gate.py).
 
     `settings` name anew where the weights came from. Raises `UsageError` for facts that are not whole, a recipe that names a
     file of this machine, and weights that half precision changes by more than `TOLERANCE`.
@@ -105,6 +111,9 @@ def make_builtin(
     several = len(found.members) > 1
     if several and out_of_fold:
         raise UsageError("--out-of-fold: intervals are of one network, this is an ensemble")
+    if several and gate:
+        raise UsageError("--gate: a gate is of one network, this is an ensemble")
+    gate_values = storage.read_json(gate) if gate else None
     calibration = findings_of(found.recipe).calibrated_out_of_fold(out_of_fold) if out_of_fold else None
     out = storage.join(storage.absolute(root), facts.name)
     if not storage.is_empty(out):
@@ -119,7 +128,7 @@ def make_builtin(
             halved(loaded.weights),
             loaded.metrics,
             loaded.trees,
-            bundle.Extras(card(facts, recipe), calibration or loaded.calibration),
+            bundle.Extras(card(facts, recipe), calibration or loaded.calibration, gate_values or loaded.gate),
         )
         changed = largest_change(loaded, bundle.load(folder))
         say(f"{member.name}: half precision changes results of phantoms by at most {changed:.4f}")

@@ -71,5 +71,19 @@ TrackOption = Annotated[
 PassEnvOption = Annotated[
     list[str], typer.Option("--pass-env", help="Name of a variable that the job gets from here; repeat for several.")
 ]
+PixelGateOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--pixel-gate/--no-pixel-gate",
+        help="Reject pictures unlike those that the model learnt from; by default as the recipe says.",
+    ),
+]
+TwoHandsOption = Annotated[
+    str | None,
+    typer.Option("--two-hands", help="A film of two hands: reject it, or score its left half (left)."),
+]
+StabilityOption = Annotated[
+    bool, typer.Option("--stability", help="Measure how far results move when 40 cases are changed; some minutes.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

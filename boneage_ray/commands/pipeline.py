@@ -185,6 +185,7 @@ class EvaluateArguments:
     max_mae: float | None = None
     open_test: bool = False
     coverage: float | None = None
+    stability: bool = False
 
 
 def evaluate(run: Run, arguments: EvaluateArguments) -> None:
@@ -224,6 +225,7 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
         open_test=arguments.open_test,
         max_mae=arguments.max_mae,
         coverage=level,
+        stability=arguments.stability,
     )
     findings = findings_of(models.recipe)
     findings.check_evaluation(run, order)
@@ -262,6 +264,8 @@ class ScoreArguments:
     voi: str | None = None
     header_gate: bool | None = None
     coverage: float | None = None
+    pixel_gate: bool | None = None
+    two_hands: str | None = None
     update: bool = False
     max_failures: float | None = None
 
@@ -276,7 +280,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
 
     check_update(arguments.update, arguments.overwrite)
     sex, runtime = known_sex(arguments.sex), check_runtime(arguments.runtime, arguments.gpu)
-    reading = known_reading(arguments.voi, arguments.header_gate)
+    reading = known_reading(arguments.voi, arguments.header_gate, arguments.pixel_gate, arguments.two_hands)
     source, out = storage.absolute(arguments.source), storage.absolute(arguments.out)
     model = model_places(arguments.model)
     metadata = storage.absolute(arguments.metadata) if arguments.metadata else None

@@ -30,13 +30,15 @@ class ServeArguments:
     voi: str | None = None
     header_gate: bool | None = None
     coverage: float | None = None
+    pixel_gate: bool | None = None
+    two_hands: str | None = None
 
 
 def serve(run: Run, arguments: ServeArguments) -> None:
     """Answer requests until SIGINT or SIGTERM."""
     from boneage_ray.serving.placement import inspect_models
 
-    reading = known_reading(arguments.voi, arguments.header_gate)
+    reading = known_reading(arguments.voi, arguments.header_gate, arguments.pixel_gate, arguments.two_hands)
     service = ServiceArguments(
         models=model_places(arguments.models),
         runtime=arguments.runtime,

@@ -47,19 +47,30 @@ def check_update(update: bool, overwrite: bool) -> None:
         raise UsageError("--update keeps what is in OUT, --overwrite deletes it: give one of them")
 
 
-def known_reading(voi: str | None, header_gate: bool | None) -> Reading:
-    """What --voi and --header-gate say. Raises `UsageError` for another --voi than file and none."""
+def known_reading(
+    voi: str | None, header_gate: bool | None = None, pixel_gate: bool | None = None, two_hands: str | None = None
+) -> Reading:
+    """What --voi, --header-gate, --pixel-gate and --two-hands say. Raises `UsageError` for a value that is not known."""
     from boneage_ray.preparation.prepare import Reading
 
     if voi not in (None, "file", "none"):
         raise UsageError(f"--voi {voi}: file (a DICOM file's window) or none (all of its gray levels) is needed")
-    return Reading(voi=cast("Literal['file', 'none'] | None", voi), header_gate=header_gate)
+    if two_hands not in (None, "reject", "left"):
+        raise UsageError(f"--two-hands {two_hands}: reject, or left (score the left half) is needed")
+    return Reading(
+        voi=cast("Literal['file', 'none'] | None", voi),
+        header_gate=header_gate,
+        pixel_gate=pixel_gate,
+        two_hands=cast("Literal['reject', 'left'] | None", two_hands),
+    )
 
 
 def reading_flags(reading: Reading) -> dict[str, object]:
     """The flags of `known_reading` for a command to paste."""
-    gate = reading.header_gate
-    return {"voi": reading.voi, "header_gate": gate or None, "no_header_gate": gate is False or None}
+    flags: dict[str, object] = {"voi": reading.voi, "two_hands": reading.two_hands}
+    for name, gate in (("header_gate", reading.header_gate), ("pixel_gate", reading.pixel_gate)):
+        flags |= {name: gate or None, f"no_{name}": gate is False or None}
+    return flags
 
 
 def known_coverage(coverage: float | None) -> float | None:

@@ -17,8 +17,8 @@ from boneage_ray.preparation.split import SPLITS, Split
 
 READ_CPUS = 0.25
 SHUFFLE_ROWS, SHUFFLE_BYTES = 1024, 2**29
-# What the gate by header lets pass has the same pixels, whatever it expects.
-_GATE = {"quality.header_gate", "quality.body_part"}
+# What the gates let pass has the same pixels, whatever they expect.
+_GATE = {"quality.header_gate", "quality.body_part", "quality.pixel_gate"}
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,21 @@ def learning_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
     return as_svg(fig, "learning")
 
 
+@styled
+def moves(bars: Sequence[tuple[str, float, float]], label: str) -> bytes:
+    """Horizontal bars (name, mean, 95th percentile): the bar is the mean, the thin line reaches to the percentile."""
+    fig, ax = one_axes(FULL, 1.0 + 0.24 * max(len(bars), 1))
+    places = range(len(bars))
+    ax.barh(places, [mean for _, mean, _ in bars], height=0.65, color=BLUE)
+    ax.hlines(places, 0, [high for _, _, high in bars], color=ORANGE, lw=1.4)
+    ax.plot([high for _, _, high in bars], places, "|", color=ORANGE, ms=8, mew=1.4)
+    ax.set_yticks(places, [name for name, _, _ in bars], fontsize=9)
+    ax.set_ylim(len(bars) - 0.4, -0.6)
+    ax.set_xlim(left=0)
+    ax.set_xlabel(label)
+    return as_svg(fig, "moves")
+
+
 def _column(history: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
     values = (line.get(key) for line in history)
     return np.array([np.nan if value is None else value for value in values], np.float64)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from boneage_ray.errors import UsageError
 from boneage_ray.preparation.split import Split
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from boneage_ray.prediction.members import Models
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import Add, Loaded
+    from boneage_ray.preparation.geometry import Floats
+    from boneage_ray.records.schema import Row
     from boneage_ray.tasks.task import Columns
 
 
@@ -55,6 +57,7 @@ class EvaluationOrder:
     open_test: bool = False
     max_mae: float | None = None
     coverage: float | None = None
+    stability: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,25 @@ class Evaluated:
     missed: str | None = None
 
 
+class Measure(NamedTuple):
+    """What moves when a radiograph is changed: in words, and its unit ("share": 0 or 1), and how many decimals are shown."""
+
+    words: str
+    unit: str
+    digits: int = 1
+
+
 class TaskFindings(ABC):
     """Abstract; its concrete classes are final, one in `tasks/<task>/findings/`.
 
     `noun`: what a scored input has, such as an age. `title`: of the page of `boneage score`. `not_served`: why the service does
-    not offer such a model, with what to do instead; None where it does.
+    not offer such a model, with what to do instead; None where it does. `measures`: what `moved` tells, the most important first.
     """
 
     noun: ClassVar[str]
     title: ClassVar[str]
     not_served: ClassVar[str | None] = None
+    measures: ClassVar[Mapping[str, Measure]] = {}
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -103,6 +115,16 @@ class TaskFindings(ABC):
         """Raise `UsageError`, before anything is written, for an order that this task cannot follow."""
         if order.max_mae is not None:
             raise UsageError("--max-mae concerns ages; this model predicts none")
+
+        if order.stability and not self.measures:
+            raise UsageError(f"--stability: how far {self.noun} move is not measured")
+
+    def moved(self, before: Row, after: Row, back: Floats) -> dict[str, float]:
+        """How far a scored row moved when its radiograph was changed, by the names of `measures`.
+
+        `back`: the (2, 3) matrix that takes (x, y) in pixels of the changed image to those of the unchanged one.
+        """
+        raise NotImplementedError(f"{self.noun} have no measures")
 
     def calibrated_out_of_fold(self, uri: str) -> dict[str, Any]:
         """calibration.json, from a file on predictions of cases that the model had not learnt from. Raises `UsageError`."""

@@ -36,7 +36,8 @@ class Regressor(Model):
         self.backbone = build_backbone(config.backbone, config.channels, with_weights, size)
         self.backbone_name, self.fixed_size = config.backbone.name, fixed_size(self.backbone)
         self.sex, sex_width = _sex_layers(config)
-        width = int(self.backbone.num_features) + sex_width  # type: ignore[arg-type]
+        self.encoder_features = int(self.backbone.num_features)  # type: ignore[arg-type]
+        width = self.encoder_features + sex_width
         self.feature_count = width
         self.trunk, width = _trunk(width, config.hidden, config.dropout)
         self.age = nn.Linear(width, 1)

@@ -77,7 +77,7 @@ class Ensemble:
         self.batch_size = min(predictor.batch_size for predictor in self.predictors)
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> Columns:
-        """The columns that the task makes of those of all members (`Task.combine`), with the intervals of the ensemble."""
+        """What the task makes of all members (`Task.combine`), with intervals, and `unlike` of those with a gate."""
         if not columns["sex"]:
             return {}
         answers = [
@@ -85,4 +85,13 @@ class Ensemble:
             for name, predictor in zip(self.columns, self.predictors, strict=True)
         ]
         found = self.task.combine(self.names, answers, self.configs)
-        return found | self.task.intervals(found, columns["sex"])
+        return found | self.task.intervals(found, columns["sex"]) | _unlike(answers)
+
+
+def _unlike(answers: Sequence[Columns]) -> Columns:
+    """Why a picture is none that the models know, by the first that says so, where most of those with a gate do."""
+    gates = [answer["unlike"] for answer in answers if "unlike" in answer]
+    if not gates:
+        return {}
+    cases = [[said for said in case if said] for case in zip(*gates, strict=True)]
+    return {"unlike": [said[0] if 2 * len(said) > len(gates) else None for said in cases]}

@@ -159,7 +159,7 @@ def copy_members(models: Models, out: str) -> list[str]:
     for folder, member in zip(folders, models.members, strict=True):
         manifest, _ = bundle.read_manifest(member.uri)
         held = manifest["sha256"]
-        for file in (name for name in (*bundle.FILES, bundle.TREES) if name in held):  # no name that is not ours
+        for file in (name for name in (*bundle.FILES, *bundle.OPTIONAL) if name in held):  # no name that is not ours
             storage.write_bytes(storage.join(out, folder, file), bundle.verified(member.uri, file, held[file]))
         data = bundle.verified(member.uri, bundle.MANIFEST, member.sha256)
         storage.write_bytes(storage.join(out, folder, bundle.MANIFEST), data)

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from boneage_ray.anatomy.growth import MONTHS_PER_YEAR
-from boneage_ray.bundle import TREES, Bundle
+from boneage_ray.bundle import GATE, TREES, Bundle
 from boneage_ray.datasets.batch import Batch, as_float, make_batch
 from boneage_ray.errors import UsageError
 from boneage_ray.models.backbone import load_checked
 from boneage_ray.models.boosted_trees import Trees, read_trees
 from boneage_ray.models.model import Model, Runtime
+from boneage_ray.models.pixel_gate import PixelGate, read_gate
 from boneage_ray.models.precision import choose_precision
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction.runtimes import TORCH, check_runtime
@@ -42,7 +43,7 @@ class Predictor:
         model = build_model(self.recipe.model, with_weights=False, size=self.recipe.image.size)
         load_checked(model, bundle.weights, f"the bundle {self.recipe.name}")
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self.blended = _blended(bundle, model)
+        self.trees, self.gate = _trees(bundle, model), _gate(bundle, model)
         self.task = build_task(self.recipe.task)
         self.task.calibrate(bundle.metrics, bundle.calibration, coverage)
         self.runtime = _runtime(runtime)
@@ -52,7 +53,8 @@ class Predictor:
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> Columns:
         """`image`: (H, W) uint8 arrays as prepared; `sex`: F, M or None. Returns the task's columns, a value a case.
 
-        With trees, `age_months` is the blend and `age_parts` says what was blended: {"cnn": months, "trees": months}.
+        With a gate, `unlike` says why a picture is none that the model knows, or is None. With trees, `age_months` is the blend
+        and `age_parts` says what was blended: {"cnn": months, "trees": months}.
         """
         out: Columns = {}
         images, sexes = columns["image"], columns["sex"]
@@ -67,13 +69,16 @@ class Predictor:
         batch = batch.to(self.device)
         autocast = torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None)
         with autocast, self.model.computed_by(self.runtime):
-            if self.blended is None:
-                outputs = self.model(as_float(batch.image_B1HW), batch.sex_B)
-                return self.task.predict(outputs)
-            regressor, trees = self.blended
-            features_BF, outputs = regressor.with_features(as_float(batch.image_B1HW), batch.sex_B)
-        outputs, parts = trees.blend(features_BF, outputs)
-        return self.task.predict(outputs) | {"age_parts": _months(parts)}
+            if not isinstance(self.model, Regressor):
+                return self.task.predict(self.model(as_float(batch.image_B1HW), batch.sex_B))
+            features_BF, outputs = self.model.with_features(as_float(batch.image_B1HW), batch.sex_B)
+        more: Columns = {}
+        if self.gate is not None:
+            more["unlike"] = self.gate.unlike(features_BF.float().cpu().numpy())
+        if self.trees is not None:
+            outputs, parts = self.trees.blend(features_BF, outputs)
+            more["age_parts"] = _months(parts)
+        return self.task.predict(outputs) | more
 
 
 def _runtime(name: str) -> Runtime | None:
@@ -85,8 +90,15 @@ def _runtime(name: str) -> Runtime | None:
     return OnnxRuntime()
 
 
-def _blended(bundle: Bundle, model: Model) -> tuple[Regressor, Trees] | None:
-    """The model of a recipe with a blend, and its boosted trees.
+def _gate(bundle: Bundle, model: Model) -> PixelGate | None:
+    """The bundle's gate by pixels. Raises `UsageError` for one that is damaged or of another model."""
+    if bundle.gate is None or not isinstance(model, Regressor):
+        return None
+    return read_gate(bundle.gate, model.encoder_features, f"{GATE} of the bundle {bundle.recipe.name}")
+
+
+def _trees(bundle: Bundle, model: Model) -> Trees | None:
+    """The boosted trees of a recipe with a blend.
 
     Raises `UsageError` when the trees are missing, damaged or of another model.
     """
@@ -95,7 +107,7 @@ def _blended(bundle: Bundle, model: Model) -> tuple[Regressor, Trees] | None:
     if bundle.trees is None or not isinstance(model, Regressor):
         raise UsageError(f"the bundle {bundle.recipe.name} has no trees for its blend")
     origin = f"{TREES} of the bundle {bundle.recipe.name}"
-    return model, read_trees(bundle.trees, model.feature_count, torch.get_num_threads(), origin)
+    return read_trees(bundle.trees, model.feature_count, torch.get_num_threads(), origin)
 
 
 def _months(parts: Mapping[str, Tensor]) -> list[dict[str, float]]:

@@ -71,7 +71,11 @@ def _rows(cases: list[Loaded], predictor: Scorer, add: Add) -> Iterator[Row]:
         else:
             values = {name: column[scored] for name, column in predicted.items()}
             scored += 1
-            add(row, values, case)
+            unlike = values.pop("unlike", None)
+            if unlike and case.outcome.pixel_gate:
+                add_problem(row, InputProblem("predict", "out_of_distribution", unlike, "rejected"))
+            else:
+                add(row, values, case)
         yield row
 
 

@@ -71,6 +71,7 @@ class PreparedFields(_Header):
     original_size: tuple[int, int]
     pixel_sha256: str = Field(pattern="^[0-9a-f]{64}$")
     flags: tuple[str, ...]
+    pixel_gate: bool
     source: SourceFields
 
 

@@ -17,6 +17,7 @@ from boneage_ray.preparation import enhance, masking
 from boneage_ray.preparation.header_gate import check_header
 from boneage_ray.preparation.localise import find_hand, widen
 from boneage_ray.preparation.quality import ExpectedRegion, QualityConfig, check_quality, thumbnail
+from boneage_ray.preparation.two_hands import TwoHands, one_hand
 
 
 class ImageConfig(BaseModel):
@@ -32,6 +33,7 @@ class ImageConfig(BaseModel):
     crop_margin: float = Field(
         default=0.05, ge=0, le=0.5, description="around the hand, as a fraction of its longer side"
     )
+    two_hands: TwoHands = Field(default="reject", description="a film of two hands: reject it, or score its left half")
     mask: masking.MaskSource = Field(
         default="none", description="hand: found without a model; file: the PNG in the archive's masks/"
     )
@@ -58,14 +60,17 @@ class Reading(BaseModel):
 
     voi: Literal["file", "none"] | None = None
     header_gate: bool | None = None
+    pixel_gate: bool | None = None
+    two_hands: TwoHands | None = None
 
     def of(self, image: ImageConfig) -> ImageConfig:
         """The image settings of a recipe with these changes."""
-        gate = image.quality.header_gate if self.header_gate is None else self.header_gate
-        quality = image.quality.model_copy(update={"header_gate": gate})
-        return image.model_copy(update={"voi": self.voi or image.voi, "quality": quality})
+        asked = self.model_dump(exclude_none=True)
+        quality = image.quality.model_copy(update={name: asked.pop(name) for name in _GATES if name in asked})
+        return image.model_copy(update=asked | {"quality": quality})
 
 
+_GATES = ("header_gate", "pixel_gate")
 AS_THE_RECIPE_SAYS = Reading()
 
 
@@ -76,7 +81,8 @@ class PreparedImage:
     `pixels`: (size, size) uint8. `to_original`: (s, tx, ty), x_original = s * x + tx, y_original = s * y + ty.
     `original_size`: (height, width) of the decoded image. `pixel_sha256`: of its pixels, equal for exact copies in another file
     format. `flags`: soft warnings of file, gate and steps. `source`: the metadata of the file, with the prepared pixels.
-    `mask`: (size, size) uint8 0/1 in the geometry of `pixels`, if the configuration needs one.
+    `mask`: (size, size) uint8 0/1 in the geometry of `pixels`, if the configuration needs one. `pixel_gate`: whether
+    the gate of the bundle may reject it.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -86,6 +92,7 @@ class PreparedImage:
     flags: tuple[str, ...]
     source: Radiograph
     mask: npt.NDArray[np.uint8] | None = None
+    pixel_gate: bool = True
 
 
 def prepare_image(data: bytes, config: ImageConfig, mask_data: bytes | None = None) -> PreparedImage:
@@ -111,6 +118,9 @@ def prepare_radiograph(radiograph: Radiograph, config: ImageConfig, mask_data: b
     try:
         check_header(radiograph, config.quality)
         pixels, gate_flags = check_quality(radiograph.pixels, config.quality)
+        if config.quality.body_part == "hand" and config.quality.pixel_gate and mask_data is None:
+            pixels, more = one_hand(pixels, config.two_hands)
+            gate_flags += more
         image = enhance.to_uint8(pixels)
         mask = _mask_of(image, config, mask_data)
     except InputProblem as problem:
@@ -128,6 +138,7 @@ def prepare_radiograph(radiograph: Radiograph, config: ImageConfig, mask_data: b
         # The original pixels may be a hundred times larger, and many prepared images wait for a GPU at the same time.
         source=replace(radiograph, pixels=image),
         mask=mask,
+        pixel_gate=config.quality.pixel_gate,
     )
 
 

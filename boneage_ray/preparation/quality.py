@@ -37,6 +37,9 @@ class QualityConfig(BaseModel):
     inverted: Literal["correct", "reject", "keep"] = Field(default="correct", description="handling of black bones")
     inverted_score: float = Field(default=0.25, ge=0, le=1, description="score from which bones count as black")
     header_gate: bool = Field(default=True, description="reject DICOM files of another modality, region or view")
+    pixel_gate: bool = Field(
+        default=True, description="reject pictures unlike those that the model learnt from, where its bundle has a gate"
+    )
     body_part: ExpectedRegion = Field(
         default="any", description="the region that the header gate expects; any: that of the task"
     )

@@ -23,7 +23,8 @@ class ServiceArguments(BaseModel):
     """Models to serve, how many replicas of each, and what a replica gets. Tokens are a secret: see `api_tokens`.
 
     `cpus_per_model` and `gpus_per_model` are for clusters that grow: what is there when the service starts says little then.
-    `runtime`: torch or onnx. `voi`, `header_gate`: as --voi and --header-gate of `boneage serve`; None is as the recipe says.
+    `runtime`: torch or onnx. `voi`, `header_gate`, `pixel_gate`, `two_hands`: as the flags of `boneage serve`; None is as the
+    recipe says.
     `coverage`: of the intervals; None is that of each bundle's calibration.
     """
 
@@ -39,11 +40,13 @@ class ServiceArguments(BaseModel):
     voi: Literal["file", "none"] | None = None
     header_gate: bool | None = None
     coverage: float | None = Field(default=None, gt=0, lt=1)
+    pixel_gate: bool | None = None
+    two_hands: Literal["reject", "left"] | None = None
 
     @property
     def reading(self) -> Reading:
         """What the service changes of how its models read files."""
-        return Reading(voi=self.voi, header_gate=self.header_gate)
+        return Reading(**self.model_dump(include=set(Reading.model_fields)))
 
     def web_config(self) -> WebConfig:
         """Tokens and the upload limit for the web app. Raises `UsageError` for a limit that is no use."""

@@ -161,7 +161,15 @@ def test_ages_in_months_take_precedence_and_bad_ones_are_reported(folder, tmp_pa
 
 
 def test_system_files_are_no_input(folder):
-    for name in (".DS_Store", "Thumbs.db", "left/desktop.ini", "._1.png", "__MACOSX/1.png", "._scans.zip"):
+    for name in (
+        ".DS_Store",
+        "Thumbs.db",
+        "left/desktop.ini",
+        "._1.png",
+        "__MACOSX/1.png",
+        "._scans.zip",
+        "left_$folder$",
+    ):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"system")
     assert names(FilesArchive(str(folder))) == ["1.png", "2.png", "left/3.jpg", "notes.txt"]

@@ -45,7 +45,7 @@ def test_quotes_that_do_not_close_are_refused():
         ("score s3://a --out o", "Missing option '--model'"),
         ("score s3://a extra --model m --out o", "extra"),
         ("serve --model m --port many", "Invalid value for '--port'"),
-        ("scroe s3://a", "boneage scroe: no such command; known: demo"),
+        ("scroe s3://a", "boneage scroe: no such command; known: prepare, train"),
         ("", "no such command"),
     ],
 )

@@ -194,7 +194,8 @@ def test_palette_becomes_gray():
         ({"NumberOfFrames": 2}, "multi_frame", "2 frames"),
         ({"Rows": 60000, "Columns": 60000}, "too_large", "60000 x 60000 pixels; at most 100 megapixels"),
         ({"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}, "unsupported_format", "1 bits allocated"),
-        ({"BitsAllocated": 32, "BitsStored": 32, "HighBit": 31}, "unsupported_format", "32 bits allocated"),
+        ({"BitsAllocated": 64, "BitsStored": 64, "HighBit": 63}, "unsupported_format", "64 bits allocated"),
+        ({"BitsAllocated": 32, "BitsStored": 32, "HighBit": 31}, "truncated", "14784 bytes, 29568 are needed"),
         ({"BitsStored": 17}, "unreadable", "17 bits stored"),
         ({"Rows": None}, "unreadable", "lacks a usable Rows"),
         ({"Columns": 0}, "unreadable", "lacks a usable Columns"),
@@ -202,11 +203,7 @@ def test_palette_becomes_gray():
         ({"PixelRepresentation": None}, "unreadable", "lacks a usable PixelRepresentation"),
         ({"PhotometricInterpretation": ""}, "unreadable", "lacks a usable PhotometricInterpretation"),
         ({"PhotometricInterpretation": "CMYK"}, "unsupported_format", "photometric"),
-        (
-            {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"},
-            "unsupported_format",
-            "RGB of 3 samples with 16 bits",
-        ),
+        ({"PhotometricInterpretation": "RGB"}, "unsupported_format", "RGB of 1 samples with 16 bits"),
         ({"Rows": 97}, "truncated", "pixel data hold 14784 bytes, 14938 are needed"),
     ],
 )

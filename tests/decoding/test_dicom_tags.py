@@ -10,7 +10,7 @@ import pytest
 from pictures import picture
 
 from boneage_ray.decoding.dicom.read import decode_dicom
-from boneage_ray.phantoms.dicom import DicomTags, encode_dicom, uid
+from boneage_ray.phantoms.dicom import DicomTags, encode_dicom, file_bytes, uid
 
 IMAGE = picture(16, 12)
 
@@ -62,7 +62,16 @@ DETECTOR = ("spacing_at_detector",)
             ("spacing_unusable", "spacing_at_detector"),
         ),
         ({"PixelSpacing": ["NaN", "NaN"]}, None, None, ("spacing_unusable",)),
-        ({"PixelSpacing": ["0.1"]}, None, None, ("spacing_unusable",)),
+        ({"PixelSpacing": ["0.1"]}, 0.1, "dicom:PixelSpacing", ("spacing_irregular",)),
+        ({"PixelSpacing": ["1", "1"]}, None, None, ("spacing_unusable",)),
+        ({"PixelSpacing": ["1", "1"], "PixelSpacingCalibrationType": "FIDUCIAL"}, 1.0, "dicom:PixelSpacing", ()),
+        (
+            {"PixelSpacing": ["1", "1"], "ImagerPixelSpacing": ["0.1", "0.1"]},
+            0.1,
+            "dicom:ImagerPixelSpacing",
+            ("spacing_unusable", "spacing_at_detector"),
+        ),
+        ({"PixelSpacing": ["0.1", "0.1", "0.1"]}, None, None, ("spacing_unusable",)),
         ({"PixelSpacing": ["150", "150"]}, None, None, ("spacing_unusable",)),  # micrometres, it seems
     ],
 )
@@ -72,7 +81,26 @@ def test_spacing_and_its_source(extra, mm, source, flags):
     assert (radiograph.pixel_spacing_source, radiograph.flags) == (source, flags)
 
 
-@pytest.mark.parametrize("raw", [b"abc", b"0,15\\0,15", b"0.1\\x", b"\xff\xfe"])
+@pytest.mark.parametrize("raw", [b"0,15\\0,15", b"0,15 \\ 0.15", b"0,150"])
+def test_spacing_with_a_decimal_comma_is_read(raw):
+    radiograph = read_raw("PixelSpacing", raw)
+    assert radiograph.pixel_spacing_mm == pytest.approx(0.15)
+    assert radiograph.flags == ("spacing_irregular",)
+
+
+def test_spacing_of_another_vr_is_read():
+    dataset = pydicom.dcmread(io.BytesIO(encode_dicom(IMAGE, DicomTags(7, "F"))))
+    dataset.add_new("PixelSpacing", "UT", "0.15\\0.15")
+    radiograph = decode_dicom(file_bytes(dataset), 1, "file")
+    assert (radiograph.pixel_spacing_mm, radiograph.flags) == (pytest.approx(0.15), ("spacing_irregular",))
+    dataset.add_new("PixelSpacing", "UT", "about 0.15")
+    dataset.ImagerPixelSpacing = ["0.2", "0.2"]
+    radiograph = decode_dicom(file_bytes(dataset), 1, "file")
+    assert radiograph.pixel_spacing_mm == pytest.approx(0.2)
+    assert radiograph.flags == ("spacing_unusable", "spacing_at_detector")
+
+
+@pytest.mark.parametrize("raw", [b"abc", b"1,200\\1,200", b"0.1\\x", b"\xff\xfe", b"0,15;0,15"])
 def test_spacing_that_is_no_number_is_flagged(raw):
     radiograph = read_raw("PixelSpacing", raw)
     assert (radiograph.pixel_spacing_mm, radiograph.flags) == (None, ("spacing_unusable",))

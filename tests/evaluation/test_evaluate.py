@@ -153,7 +153,7 @@ def test_the_command_evaluates_members_with_different_images_as_one(models, tmp_
     monkeypatch.setattr(split_job, "run_parts", lambda rows, worker, arguments, _: map(worker(**arguments), rows()))
     datasets = [data(tmp_path / name, recipe).uri for name, recipe in (("small", SMALL), ("large", RECIPE))]
     record, out = Run("evaluate"), str(tmp_path / "out")
-    pipeline.evaluate(record, pipeline.EvaluateArguments(models, datasets, out))
+    pipeline.evaluate(record, pipeline.EvaluateArguments(models, datasets, out, stability=True))
     metrics = storage.read_json(f"{out}/metrics.json")
     assert [part["name"] for part in metrics["parts"]] == ["demo", "small"]
     assert metrics["spread"]["mean_months"] > 0
@@ -167,7 +167,10 @@ def test_the_command_evaluates_members_with_different_images_as_one(models, tmp_
     maes = [part["mae_months"] for part in metrics["parts"]]
     assert pair["mae_difference_months"] == pytest.approx(maes[0] - maes[1], abs=1e-5)
     assert record.facts["data_fingerprint"] == ["large", "small"]
+    assert (metrics["stability"]["cases"], metrics["stability"]["from_original"]) == (5, 0)
+    assert metrics["stability"]["changes"][0]["n"] == 5
     page = storage.read_text(f"{out}/report.html")
+    assert "<h2>Stability</h2>" in page
     assert f"--model {models[0]} --model {models[1]} --data {datasets[0]} --data {datasets[1]}" in page
     assert "<h2>The parts and the whole</h2>" in page
     with pytest.raises(MismatchError, match="give --data once for each"):

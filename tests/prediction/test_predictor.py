@@ -157,6 +157,6 @@ def test_a_network_that_answers_nonsense_stays_nonsense_in_the_blend(blended):
     predictor, weights = blended
     broken = {name: value.clone() for name, value in weights.items()}
     broken["age.bias"][0] = float("nan")
-    trees = predictor.blended[1].to_bytes()
+    trees = predictor.trees.to_bytes()
     out = Predictor(Bundle(BLENDED, broken, {}, {}, "abc", trees), "cpu")({"image": IMAGES[:1], "sex": ["F"]})
     assert np.isnan(out["age_months"][0])

@@ -1,12 +1,14 @@
-"""Select the bits of a decoded word that are the stored value, also where header and codestream disagree.
+"""Select the bits of a decoded word that are the stored value, also where header and pixels disagree.
 
-The precision in a codestream is reliable because the encoder wrote it. Some writers state a precision above BitsStored (16 for
-values of 12 bits), which is harmless as long as the values fit. Where they do not fit, BitsStored or HighBit is wrong, and
-masking would remove the highest or lowest bits: all bits of the codestream are used and the file is flagged
-`bits_stored_wrong`. Rescale and VOI do not change, because they are defined on values, not on bits.
+One rule holds for native and RLE words and for every codestream. Bits above BitsStored are either a part of the value, and then
+BitsStored is wrong, or they are something else, such as an overlay of old files. What tells is how the picture goes on where
+these bits change from one pixel to the next: a value that outgrows BitsStored goes on smoothly with them and jumps without them;
+an overlay is the other way round. Values are read with all bits and flagged `bits_stored_wrong`, or masked and flagged
+`bits_outside_stored`; what is neither is refused. Bits that are a sign, an overlay that the header declares, or the same
+everywhere, are masked. Rescale and VOI do not change, because they are defined on values, not on bits.
 
-Native words carry no precision, and old files may keep other data outside the stored bits: they are masked by the header and
-flagged `bits_outside_stored` where masking removes bits that are neither a sign nor an overlay.
+Bits below the stored ones cannot be separated in this way. The precision of a codestream is reliable, because the encoder wrote
+it: with a HighBit that would cut off its bits, all of them are used, flagged `bits_stored_wrong`. Of words they are masked.
 """
 
 from __future__ import annotations
@@ -18,31 +20,103 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
+from boneage_ray.decoding.dicom.codestream import Codestream
 from boneage_ray.decoding.dicom.layout import PixelLayout
+from boneage_ray.decoding.lookup import row_blocks
+from boneage_ray.errors import InputProblem
 
 _OVERSHOOT = 1.25  # lossy coding exceeds the range by no more than this
+# Of neighbours one step of the higher bits apart, the share that is nearer with them than without. Measured on phantoms: 0 for
+# bits that are set beside the values, 0.13 to 0.9 for values that outgrow BitsStored by 1 to 4 bits (sharp edges make it low).
+_BESIDE, _A_PART = 0.05, 0.15
+_FEW = 0.05
+_ROUGH = 0.2  # of the stored range: no picture where the higher bits change; random values differ by a third
 _OVERLAYS, _BIT_POSITION = range(0x6000, 0x6020, 2), 0x0102
 
 
 def from_codestream(
-    pixels: npt.NDArray[Any], layout: PixelLayout, precision: int, lossy: bool, tags: Dataset
+    pixels: npt.NDArray[Any], layout: PixelLayout, header: Codestream, lossy: bool, tags: Dataset
 ) -> tuple[npt.NDArray[Any], PixelLayout, tuple[str, ...]]:
     """Bit patterns of the stored values, the corrected layout, and flags.
 
-    `pixels`: as decoded, of `precision` bits. Lossy coding overshoots: its values are clipped, those of lossless coding masked.
+    `pixels`: as decoded, of the precision of `header`. `lossy`: they may be coded with losses, by the header or the transfer
+    syntax. Lossy coding overshoots: its values are clipped, those of lossless coding masked. What lies beside the values does not
+    survive it: of a lossy codestream all bits are values. Raises `InputProblem` unreadable where nothing tells what the bits
+    above the stored ones are.
     """
-    flags: tuple[str, ...] = ()
-    if not _fits(pixels, layout, precision, _OVERSHOOT if lossy else 1.0) and not _has_overlays(tags):
-        layout, flags = replace(layout, stored=precision, shift=0), ("bits_stored_wrong",)
-    return (_clipped if lossy else masked)(pixels, layout), layout, flags
+    if _fits(pixels, layout, header.precision, _OVERSHOOT if lossy else 1.0):
+        return (_clipped if lossy else masked)(pixels, layout), layout, ()
+    if _has_overlays(tags):
+        return (masked if header.lossless else _clipped)(pixels, layout), layout, ()
+    above = not layout.shift and header.precision >= layout.stored
+    if above and header.lossless and not _belong(pixels, layout, header.precision):
+        return masked(pixels, layout), layout, ("bits_outside_stored",)
+    layout = replace(layout, stored=header.precision, shift=0)
+    return (_clipped if lossy else masked)(pixels, layout), layout, ("bits_stored_wrong",)
 
 
 def from_words(
     pixels: npt.NDArray[Any], layout: PixelLayout, tags: Dataset
-) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
-    """Bit patterns of the stored values of native or RLE words, and flags."""
-    fits = _fits(pixels, layout, layout.allocated, 1.0) or _has_overlays(tags)
-    return masked(pixels, layout), () if fits else ("bits_outside_stored",)
+) -> tuple[npt.NDArray[Any], PixelLayout, tuple[str, ...]]:
+    """Bit patterns of the stored values of native or RLE words, the corrected layout, and flags; raises like the above."""
+    if _fits(pixels, layout, layout.allocated, 1.0) or _has_overlays(tags):
+        return masked(pixels, layout), layout, ()
+    if _belong(_unsigned(pixels) >> layout.shift, layout, layout.allocated - layout.shift):
+        layout = replace(layout, stored=layout.allocated - layout.shift)
+        return masked(pixels, layout), layout, ("bits_stored_wrong",)
+    return masked(pixels, layout), layout, ("bits_outside_stored",)
+
+
+def _belong(pixels: npt.NDArray[Any], layout: PixelLayout, precision: int) -> bool:
+    """Whether the bits above the stored ones are a part of the values, not something else beside them.
+
+    `pixels`: words of `precision` bits, the lowest one stored. Looks at neighbours in a row between which these bits change what
+    is left of the value without them. Raises `InputProblem` unreadable where they tell neither.
+    """
+    words = _unsigned(pixels)
+    planes = np.moveaxis(words, -1, 0) if words.ndim == 3 else words[None]
+    parts = [_changes(plane[rows], layout, precision) for plane in planes for rows in row_blocks(plane)]
+    whole, rest, higher = (np.abs(np.concatenate(part)) for part in zip(*parts, strict=True))
+    if not higher.size:
+        return False  # the same everywhere, or below the stored bits
+    step_by_step = higher == 1 << layout.stored
+    if step_by_step.mean() < _FEW:  # a value passes through all of its levels
+        if rest.mean() > _ROUGH * (1 << layout.stored):
+            raise _doubtful(layout)
+        return False
+    smooth = float((whole < rest)[step_by_step].mean())
+    if _BESIDE < smooth < _A_PART:
+        raise _doubtful(layout)
+    return smooth >= _A_PART
+
+
+def _changes(words: npt.NDArray[Any], layout: PixelLayout, precision: int) -> tuple[npt.NDArray[np.int64], ...]:
+    """Differences of neighbours of the words, of their stored bits, and of what is above these, where the last is not zero."""
+    whole, rest = (_with_sign(words, bits, layout.signed) for bits in (precision, layout.stored))
+    higher = np.diff(whole - rest)
+    changed = higher != 0
+    step = max(1, int(changed.sum()) >> 12)
+    return tuple(each[changed][::step] for each in (np.diff(whole), np.diff(rest), higher))
+
+
+def _with_sign(words: npt.NDArray[Any], bits: int, signed: bool) -> npt.NDArray[np.int64]:
+    """The values of the lowest bits of words."""
+    values = words.astype(np.int64) & ((1 << bits) - 1)
+    return values - ((values >> (bits - 1) & 1) << bits) if signed else values
+
+
+def _doubtful(layout: PixelLayout) -> InputProblem:
+    message = f"values of more than {layout.stored} bits: BitsStored is wrong, or other data lie above them"
+    return InputProblem("decode", "unreadable", message)
+
+
+def _apart(words: npt.NDArray[Any], left: tuple[Any, ...], right: tuple[Any, ...], sign: int) -> npt.NDArray[np.int64]:
+    """How far neighbours are apart; `sign`: the bits of a signed value, 0 of an unsigned one."""
+    ends = [words[place].astype(np.int64) for place in (left, right)]
+    if sign:
+        ends = [(end & ((1 << sign) - 1)) - ((end >> (sign - 1) & 1) << sign) for end in ends]
+    apart: npt.NDArray[np.int64] = np.abs(ends[0] - ends[1])
+    return apart
 
 
 def _fits(pixels: npt.NDArray[Any], layout: PixelLayout, precision: int, tolerance: float) -> bool:
@@ -64,9 +138,10 @@ def _fits(pixels: npt.NDArray[Any], layout: PixelLayout, precision: int, toleran
     return bool(signed.min() >= -half and signed.max() <= half - 1)
 
 
-def _sign_extended(pixels: npt.NDArray[Any], precision: int) -> npt.NDArray[np.int16]:
-    room = 16 - precision
-    return np.asarray((pixels.astype(np.uint16) << room).view(np.int16) >> room)
+def _sign_extended(pixels: npt.NDArray[Any], precision: int) -> npt.NDArray[Any]:
+    size = 32 if precision > 16 else 16
+    room = size - precision
+    return np.asarray((pixels.astype(f"u{size // 8}") << room).view(f"i{size // 8}") >> room)
 
 
 def _has_overlays(tags: Dataset) -> bool:
@@ -90,6 +165,11 @@ def _clipped(pixels: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[Any]:
         return masked(np.clip(pixels.astype(np.int16), -half, half - 1), layout)
     pixels, top = pixels >> layout.shift, (1 << layout.stored) - 1
     return pixels if top >= np.iinfo(pixels.dtype).max else np.minimum(pixels, pixels.dtype.type(top))
+
+
+def wide_values(patterns: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[Any]:
+    """The values of bit patterns in words of 32 bits."""
+    return _sign_extended(patterns, layout.stored) if layout.signed else patterns
 
 
 def _unsigned(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import imagecodecs
@@ -23,15 +23,28 @@ from boneage_ray.decoding.raster.layout import RasterLayout
 from boneage_ray.errors import InputProblem
 
 Kind = Literal["jpeg", "jpeg-lossless", "jpeg-ls", "jpeg2000", "htj2k"]
+Colour = Literal["RGB", "YBR"]
 _JPEG_START, _J2K_START, _END = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\xff\xd9"
 # Start-of-frame markers, ITU-T T.81 table B.1 and T.87: those that radiographs come in.
 _FRAMES: dict[int, Kind] = {0xC0: "jpeg", 0xC1: "jpeg", 0xC2: "jpeg", 0xC3: "jpeg-lossless", 0xF7: "jpeg-ls"}
 _OTHER_FRAMES = frozenset((*range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 _START_OF_SCAN, _LS_PRESET, _LS_SIZES = 0xDA, 0xF8, 4
 _MAX_SCANS = 100  # each scan of a progressive JPEG passes over the whole image again
-_COLOUR_MARKERS = (0xE0, 0xEE)  # JFIF and Adobe: what the components mean
+_JFIF, _ADOBE = 0xE0, 0xEE  # they say what the components mean
+_COLOUR_MARKERS = (_JFIF, _ADOBE)
+_BY_NUMBERS, _NAMED_RGB = 0, b"RGB"  # components that are numbered by letters
 _AS_RGB = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"  # T.872, 6.5.3
-_HT_MARKER = b"\xff\x50"
+_SYNTAXES: dict[tuple[Kind, ...], tuple[str, ...]] = {
+    ("jpeg",): ("50", "51"),
+    ("jpeg-lossless",): ("57", "70"),
+    ("jpeg-ls",): ("80", "81"),
+    ("jpeg2000",): ("90", "91"),
+    ("htj2k",): ("201", "202", "203"),
+}
+# Transfer syntax -> the kinds of codestreams that it allows.
+KINDS = {f"1.2.840.10008.1.2.4.{end}": kinds for kinds, ends in _SYNTAXES.items() for end in ends}
+_HT_MARKER, _J2K_CODING, _J2K_TILE = b"\xff\x50", b"\xff\x52", b"\xff\x90"
+_JP2_START, _JP2_ROOM = b"\0\0\0\x0cjP  ", 1 << 16
 _MAX_TILES = 4096
 
 
@@ -44,11 +57,13 @@ class Codestream:
     height: int
     components: int
     precision: int  # bits of a sample
+    lossless: bool
     tiles: int = 1
+    colour: Colour | None = None  # of three samples, where the codestream says it
 
 
-def decode_codestream(frame: bytes, shape: tuple[int, int, int]) -> tuple[npt.NDArray[Any], int]:
-    """Decode one frame to (rows, columns) or (rows, columns, 3), 8 or 16 bits, as stored; the second value is its precision.
+def decode_codestream(frame: bytes, shape: tuple[int, int, int]) -> tuple[npt.NDArray[Any], Codestream]:
+    """Decode one frame to (rows, columns) or (rows, columns, 3), 8 or 16 bits, as stored; the second value is its header.
 
     `shape`: rows, columns, samples that the DICOM header declares. Three samples are what PhotometricInterpretation calls
     them; but JPEG 2000 undoes its own colour transform. Raises `InputProblem`: unreadable, truncated, or too_large when the
@@ -66,7 +81,7 @@ def decode_codestream(frame: bytes, shape: tuple[int, int, int]) -> tuple[npt.ND
     expected = shape[:2] if shape[2] == 1 else shape
     if pixels.shape != expected or pixels.dtype.itemsize > 2:
         raise InputProblem("decode", "unreadable", f"the {header.kind} data decode to {pixels.shape}, not {expected}")
-    return pixels, header.precision
+    return pixels, header
 
 
 def _decoded(frame: bytes, header: Codestream) -> npt.NDArray[Any]:
@@ -74,7 +89,7 @@ def _decoded(frame: bytes, header: Codestream) -> npt.NDArray[Any]:
         return imagecodecs.jpegls_decode(frame)
     if header.kind in ("jpeg2000", "htj2k"):
         # OpenJPEG for both: OpenJPH decodes HTJ2K in half the time, but reports damage on stderr and as unraisable errors.
-        return imagecodecs.jpeg2k_decode(frame[frame.index(_J2K_START) :])
+        return imagecodecs.jpeg2k_decode(frame[_jpeg2000_start(frame) :])
     if header.kind == "jpeg" and header.precision == 8:
         return _eight_bits(frame, header)
     if header.components == 3:  # declared to be RGB on both sides, the samples stay as they are: Y Cb Cr too
@@ -103,11 +118,21 @@ def _eight_bits(frame: bytes, header: Codestream) -> npt.NDArray[Any]:
     return np.asarray(simplejpeg.decode_jpeg(stream, colorspace="RGB", strict=True))
 
 
+def is_codestream(frame: bytes) -> bool:
+    """Whether a frame begins as JPEG, JPEG-LS or JPEG 2000."""
+    return frame.startswith(_JPEG_START) or _jpeg2000_start(frame) >= 0
+
+
+def _jpeg2000_start(frame: bytes) -> int:
+    """Where a JPEG 2000 codestream begins: some writers leave the JP2 boxes around it; -1 for another frame."""
+    return frame.find(_J2K_START, 0, _JP2_ROOM if frame.startswith(_JP2_START) else len(_J2K_START))
+
+
 def read_header(frame: bytes) -> Codestream:
     """Read kind and size of a codestream from its own header. Raises `InputProblem` unreadable."""
     if frame.startswith(_JPEG_START):
         return _jpeg_header(frame)
-    at = frame.find(_J2K_START, 0, 512)  # some writers leave the JP2 boxes around it
+    at = _jpeg2000_start(frame)
     if at >= 0 and len(frame) >= at + 43:
         return _jpeg2000_header(frame, at)
     raise InputProblem("decode", "unreadable", "the compressed pixel data are neither JPEG, JPEG-LS nor JPEG 2000")
@@ -116,19 +141,39 @@ def read_header(frame: bytes) -> Codestream:
 def _jpeg_header(frame: bytes) -> Codestream:
     """ITU-T T.81 B.2: segments up to the first scan."""
     found: Codestream | None = None
-    for marker, at, _ in _segments(frame):
+    said: dict[int, Colour] = {}
+    near = 0
+    for marker, at, end in _segments(frame):
         if marker in _OTHER_FRAMES:
             raise InputProblem("decode", "unreadable", f"a JPEG process that is not read (marker FF{marker:02X})")
         if (marker in _FRAMES and found) or (marker == _LS_PRESET and frame[at + 4] == _LS_SIZES):
             raise InputProblem("decode", "unreadable", "the JPEG header states its size twice")
         if marker in _FRAMES:
             precision, height, width, components = struct.unpack_from(">BHHB", frame, at + 4)
-            found = Codestream(_FRAMES[marker], width, height, components, precision)
+            found = Codestream(_FRAMES[marker], width, height, components, precision, False)
+            if components == 3 and frame[at + 10 : at + 19 : 3] == _NAMED_RGB:
+                said[_BY_NUMBERS] = "RGB"
+        if marker in _COLOUR_MARKERS and (colour := _said_colour(marker, frame[at + 4 : end])):
+            said[marker] = colour
+        if marker == _START_OF_SCAN:
+            near = frame[at + 5 + 2 * frame[at + 4]]  # T.87: the error that JPEG-LS allows
     if found is None:
         raise InputProblem("decode", "unreadable", "the JPEG header states no size")
+    lossless = found.kind == "jpeg-lossless" or (found.kind == "jpeg-ls" and near == 0)
+    colour = said.get(_JFIF) or said.get(_ADOBE) or said.get(_BY_NUMBERS)  # in the order of libjpeg
+    found = replace(found, lossless=lossless, colour=colour if found.components == 3 else None)
     if frame.count(bytes((0xFF, _START_OF_SCAN))) > _MAX_SCANS:
         raise InputProblem("decode", "unreadable", "the JPEG has more scans than any radiograph needs")
     return found
+
+
+def _said_colour(marker: int, body: bytes) -> Colour | None:
+    """The colour space that JFIF, always Y Cb Cr, or the transform of an Adobe segment says."""
+    if marker == _JFIF:
+        return "YBR" if body.startswith(b"JFIF\0") else None
+    if not body.startswith(b"Adobe") or len(body) < 12 or body[11] > 1:
+        return None
+    return "YBR" if body[11] else "RGB"
 
 
 def _segments(frame: bytes) -> Iterator[tuple[int, int, int]]:
@@ -154,7 +199,17 @@ def _jpeg2000_header(frame: bytes, at: int) -> Codestream:
     tiles = -(-right // tile_width) * -(-bottom // tile_height)
     after = at + 4 + length
     kind: Kind = "htj2k" if frame[after : after + 2] == _HT_MARKER else "jpeg2000"
-    return Codestream(kind, right - left, bottom - top, components, (depth & 0x7F) + 1, tiles)
+    lossless = _is_reversible(frame, after)
+    return Codestream(kind, right - left, bottom - top, components, (depth & 0x7F) + 1, lossless, tiles)
+
+
+def _is_reversible(frame: bytes, at: int) -> bool:
+    """Whether the COD segment (ITU-T T.800 A.6.1) names the reversible wavelet; `at`: a marker of the main header."""
+    while len(frame) >= at + 14 and frame[at] == 0xFF and frame[at : at + 2] != _J2K_TILE:
+        if frame[at : at + 2] == _J2K_CODING:
+            return frame[at + 13] == 1
+        at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    return False
 
 
 def _check(header: Codestream, shape: tuple[int, int, int]) -> None:
@@ -166,7 +221,7 @@ def _check(header: Codestream, shape: tuple[int, int, int]) -> None:
         )
     if (header.height, header.width, header.components) != shape:
         raise InputProblem("decode", "unreadable", f"{declared}, the header declares {columns} x {rows} x {samples}")
-    if header.precision > (8 if samples == 3 else 16):
+    if header.precision > 16:
         raise InputProblem("decode", "unreadable", f"{declared} of {header.precision} bits")
     if header.tiles > _MAX_TILES:
         raise InputProblem("decode", "unreadable", f"the {header.kind} data have more tiles than any radiograph needs")

@@ -18,7 +18,9 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
+from boneage_ray.decoding.dicom.elements import LONG_VRS, UNDEFINED, Coding, NoElementError, element_at
 from boneage_ray.decoding.dicom.start import PREAMBLE_LENGTH, PREFIX, first_element
+from boneage_ray.decoding.dicom.values import BROKEN
 from boneage_ray.errors import InputProblem
 
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
@@ -28,8 +30,6 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 _WITHOUT_META = {"implicit": IMPLICIT_LITTLE, "explicit": EXPLICIT_LITTLE, "big": EXPLICIT_BIG, None: EXPLICIT_LITTLE}
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _MEDIA_CLASS, _SYNTAX = (2, 2), (2, 0x10)
-UNDEFINED = 0xFFFFFFFF
-LONG_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
 _FIRST_PIXEL_TAG, LAST_PIXEL_TAG = 0x7FE00008, 0x7FE00010  # float, double float, integer pixels
 _HEADER_ROOM = 16 << 20  # bytes that header and trailing elements of a deflated file may inflate to
 
@@ -53,11 +53,16 @@ class PixelElement:
 
 @dataclass(frozen=True)
 class DicomFile:
-    """Elements before the pixels, the transfer syntax (empty: not stated and encapsulated), and the pixel data."""
+    """Elements before the pixels, the transfer syntax (empty: not stated and encapsulated), the pixel data, and flags.
+
+    `broken`: the tags of elements that were left out because they cannot be read.
+    """
 
     tags: Dataset
     syntax: str
     pixel: PixelElement
+    flags: tuple[str, ...] = ()
+    broken: frozenset[int] = frozenset()
 
     @property
     def big_endian(self) -> bool:
@@ -66,20 +71,39 @@ class DicomFile:
 
 
 def read_file(data: bytes, max_megapixels: float) -> DicomFile:
-    """Parse one file. Raises `InputProblem` for what holds no pixels, is cut off, or inflates beyond all measure."""
+    """Parse one file. Raises `InputProblem` for what holds no pixels, is cut off, or inflates beyond all measure.
+
+    Flags: `bytes_after_end` (they follow the end of a deflated data set, such as the checksum of gzip), `element_unreadable` (an
+    element before the pixels was left out because it cannot be read), `transfer_syntax_wrong` (stated as deflated and is not).
+    """
     at = PREAMBLE_LENGTH + 4 if data[PREAMBLE_LENGTH : PREAMBLE_LENGTH + 4] == PREFIX else 0
     meta = dict(_meta_elements(data, at))
     at = max((end for _, end in meta.values()), default=at)
     stated = _uid(meta[_SYNTAX][0]) if _SYNTAX in meta else ""
     media_class = _uid(meta[_MEDIA_CLASS][0]) if _MEDIA_CLASS in meta else ""
-    syntax = stated or _WITHOUT_META[first_element(data, at)]
+    written = first_element(data, at)
+    syntax = stated or _WITHOUT_META[written]
+    flags: tuple[str, ...] = ()
+    if syntax == DEFLATED and written in ("explicit", "implicit"):
+        syntax, flags = _WITHOUT_META[written], ("transfer_syntax_wrong",)
     if syntax == DEFLATED:
-        data, at = _inflate(memoryview(data)[at:], max_megapixels), 0
-    tags, pixel, cut = _parse(data, at, syntax)
+        data, surplus = _inflate(memoryview(data)[at:], max_megapixels)
+        at, flags = 0, ("bytes_after_end",) if surplus else ()
+    elif written and (written == "big") != (syntax == EXPLICIT_BIG):
+        order = "big" if written == "big" else "little"
+        message = f"the file states {name_of(syntax)}, but its elements are in {order} endian: the order of its pixels is unknown"
+        raise InputProblem("decode", "unreadable", message)
+    broken: frozenset[int] = frozenset()
+    try:
+        tags, pixel, cut = _parse(data, at, syntax)
+    except BROKEN:
+        kept, broken = _without_broken(data, at, syntax)
+        tags, pixel, cut = _parse(kept, 0, syntax)
+        flags = (*flags, "element_unreadable")
     if pixel is None:
         raise _no_pixels(tags, media_class, cut)
     encapsulated_anyhow = not stated and pixel.length is None
-    return DicomFile(tags, "" if encapsulated_anyhow else syntax, pixel)
+    return DicomFile(tags, "" if encapsulated_anyhow else syntax, pixel, flags, broken)
 
 
 def name_of(uid: str) -> str:
@@ -145,8 +169,31 @@ def _parse(data: bytes, at: int, syntax: str) -> tuple[Dataset, PixelElement | N
     return tags, PixelElement(keyword_for_tag(tag), vr, view[start:end], declared, view[end:]), False
 
 
-def _inflate(packed: memoryview, max_megapixels: float) -> bytes:
-    """Decompress a deflated data set, up to the size that its own header declares."""
+def _without_broken(data: bytes, at: int, syntax: str) -> tuple[bytes, frozenset[int]]:
+    """The data set from `at` on without the elements before the pixels that pydicom cannot read, and the tags of these.
+
+    A NUL in SpecificCharacterSet, for one, ends its reading; such an element says nothing about the pixels.
+    """
+    whole, kept, broken = memoryview(data), list[memoryview](), set[int]()
+    coding = Coding(">" if syntax == EXPLICIT_BIG else "<", syntax == IMPLICIT_LITTLE)
+    try:
+        while at < len(data):
+            tag, end = element_at(whole, at, coding)
+            if tag >= _FIRST_PIXEL_TAG:
+                break
+            try:
+                read_dataset(io.BytesIO(whole[at:end]), coding.implicit, coding.order == "<")
+                kept.append(whole[at:end])
+            except BROKEN:
+                broken.add(tag)
+            at = end
+    except NoElementError:  # the pixels, which may be cut off, or damage: what is left tells
+        pass
+    return b"".join((*kept, whole[at:])), frozenset(broken)
+
+
+def _inflate(packed: memoryview, max_megapixels: float) -> tuple[bytes, bool]:
+    """Decompress a deflated data set, up to the size that its own header declares; and whether other bytes follow it."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         head = inflater.decompress(packed, 1 << 20)
@@ -161,9 +208,8 @@ def _inflate(packed: memoryview, max_megapixels: float) -> bytes:
         raise InputProblem("decode", "too_large", "the deflated data set inflates to more than its header declares")
     if not inflater.eof:
         raise InputProblem("decode", "truncated", "the deflated DICOM data set ends too early")
-    if inflater.unused_data.strip(b"\0"):
-        raise InputProblem("decode", "unreadable", "bytes follow the deflated DICOM data set, which ends too early")
-    return head + rest
+    # What follows is none of it: a data set that ends too early lacks pixels, which its header tells.
+    return head + rest, bool(inflater.unused_data.strip(b"\0"))
 
 
 def _declared_bytes(head: bytes, max_megapixels: float) -> int:

@@ -13,9 +13,10 @@ White is always the highest value. MONOCHROME1 and a Presentation LUT Shape of I
 and invert once where both are present. Padding pixels are black and are left out of the range.
 
 Flags: `voi_unusable` (the file's VOI is invalid or leaves one gray level: all levels were kept), `voi_clips` (it would ruin the
-picture, clipping.py: all levels were kept), `rescale_unusable` (slope or
-intercept are invalid: 1 and 0 are used), `polarity_unclear` (photometric interpretation and presentation shape contradict each
-other).
+picture, clipping.py: all levels were kept), `rescale_unusable` (slope or intercept are invalid: 1 and 0 are used),
+`modality_lut_unusable` (the Modality LUT is damaged, leaves one gray level, or is made for other values, as clipping.py finds:
+neither it nor the VOI, which is made for its values, is used), `polarity_unclear` (photometric interpretation and presentation
+shape contradict each other).
 """
 
 from __future__ import annotations
@@ -33,17 +34,16 @@ from boneage_ray.decoding.dicom.file import DicomFile
 from boneage_ray.decoding.dicom.layout import PixelLayout
 from boneage_ray.decoding.dicom.values import numbers, text, words
 from boneage_ray.decoding.lookup import look_up, row_blocks
-from boneage_ray.errors import InputProblem
 
 Table = npt.NDArray[np.float64]
-COLOUR_FLAGS = ("colour_converted",)
+_WITHOUT_LUT = ("modality_lut_unusable",)
+_MODALITY_LUT = 0x00283000
 _NARROWEST = 1e-12  # width of a window
 # Share of a picture's differences that a VOI may clip (clipping.py). Measured: the windows of 21 public radiographs (CR, DX, RG,
 # 9 different pictures) clip 0 to 0.033, windows that do not fit a hand's 12 bits 0.5 to 1. Of four hands under 26 windows each,
 # the predicted bone age moves by 1 to 6 months on average where less than 0.2 is clipped, by 13 from 0.2 to 0.3, by 19 from 0.3
 # to 0.4, and by 35 to 46 beyond.
 MOST_CLIPPED = 0.2
-_WEIGHTS = {"Red": 0.299, "Green": 0.587, "Blue": 0.114}  # ITU-R BT.601
 
 
 class Shown(NamedTuple):
@@ -54,29 +54,53 @@ class Shown(NamedTuple):
     voi: str | None = None
 
 
+class Levels(NamedTuple):
+    """What the bit patterns of a frame mean.
+
+    `values`: the stored value of each; `padding`: which are padding. `deep`: the output has 16 bits. `signed`: stored values, and
+    so the first value of a VOI LUT, may be negative.
+    """
+
+    values: Table
+    padding: npt.NDArray[np.bool_]
+    deep: bool
+    signed: bool
+
+
 def from_stored(file: DicomFile, frame: npt.NDArray[Any], layout: PixelLayout, voi: Literal["file", "none"]) -> Shown:
     """(rows, columns) bit patterns to gray."""
     values = stored_values(layout.stored, layout.signed)
     padding = _padding(file.tags, layout, values, file.big_endian)
-    used = _present(frame, len(values)) & ~padding
-    modality, flags = modality_values(file.tags, values, file.big_endian)
     deep = layout.stored > 8 or "ModalityLUTSequence" in file.tags or "VOILUTSequence" in file.tags
-    top = 65535 if deep else 255
-    gray = full = _full_range(modality, modality[used] if deep else modality)
+    return show(file, frame, Levels(values, padding, deep, layout.signed), layout.photometric, voi)
+
+
+def show(
+    file: DicomFile, frame: npt.NDArray[Any], levels: Levels, photometric: str, voi: Literal["file", "none"]
+) -> Shown:
+    """(rows, columns) bit patterns with the meaning of `levels` to gray."""
+    used = _present(frame, len(levels.values)) & ~levels.padding
+    modality, flags = modality_values(file.tags, levels.values, file.big_endian)
+    lut = "ModalityLUTSequence" in file.tags and flags != _WITHOUT_LUT
+    if _MODALITY_LUT in file.broken or (lut and _lut_ruins(file, frame, modality, levels)):
+        modality, flags = levels.values, _WITHOUT_LUT
+    top = 65535 if levels.deep else 255
+    gray = full = _full_range(modality, modality[used] if levels.deep else modality)
     named = None
-    if voi == "file" and has_voi(file.tags):
-        given = voi_values(file.tags, modality, layout.signed or bool(modality.min() < 0), file.big_endian)
+    # The file's VOI is made for what its Modality LUT gives.
+    if voi == "file" and flags != _WITHOUT_LUT and has_voi(file.tags):
+        given = voi_values(file.tags, modality, levels.signed or bool(modality.min() < 0), file.big_endian)
         if given is None or _flattens(np.rint(given * top)[used], modality[used]):
             flags = (*flags, "voi_unusable")
-        elif clipped_share(frame, modality, given, padding) > MOST_CLIPPED:
+        elif clipped_share(frame, modality, given, levels.padding) > MOST_CLIPPED:
             flags = (*flags, "voi_clips")
         else:
             gray = given
             named = _voi_in_words(file.tags) if contrast_kept(frame, given, full) < 0.5 else None
-    inverted, clear = polarity(file.tags, layout.photometric)
+    inverted, clear = polarity(file.tags, photometric)
     gray = 1.0 - gray if inverted else gray
-    table = np.rint(gray * top).astype(np.uint16 if deep else np.uint8)
-    table[padding] = 0
+    table = np.rint(gray * top).astype(np.uint16 if levels.deep else np.uint8)
+    table[levels.padding] = 0
     return Shown(look_up(table, frame), flags if clear else (*flags, "polarity_unclear"), named)
 
 
@@ -90,11 +114,9 @@ def stored_values(stored: int, signed: bool) -> Table:
 
 def modality_values(tags: Dataset, values: Table, big_endian: bool) -> tuple[Table, tuple[str, ...]]:
     """Stored to modality values by Modality LUT or rescale slope and intercept (PS3.3 C.11.1), and flags."""
-    if items := tags.get("ModalityLUTSequence"):
+    if items := tags.get("ModalityLUTSequence"):  # PS3.3 C.11.1: then there is no rescale
         mapped = _lut_values(items[0], values, bool(values.min() < 0), big_endian)
-        if mapped is None:
-            raise InputProblem("decode", "unreadable", "the DICOM header holds a damaged Modality LUT")
-        return mapped[0], ()
+        return (values, _WITHOUT_LUT) if mapped is None else (mapped[0], ())
     slope, intercept = (
         numbers(tags, name) or [default] for name, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
     )
@@ -158,32 +180,17 @@ def polarity(tags: Dataset, photometric: str) -> tuple[bool, bool]:
     return white_is_low or shape == "INVERSE", shape in ("", "INVERSE" if white_is_low else "IDENTITY")
 
 
-def from_palette(file: DicomFile, frame: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[np.uint8]:
-    """(rows, columns) indices into a colour palette (PS3.3 C.7.6.3.1.5) to the luminance of their colours, uint8."""
-    values = stored_values(layout.stored, layout.signed)
-    gray = np.zeros(len(values))
-    for colour, weight in _WEIGHTS.items():
-        name = f"{colour}PaletteColorLookupTable"
-        table = _lut(words(file.tags, f"{name}Descriptor", file.big_endian), file.tags, f"{name}Data", file.big_endian)
-        if table is None:
-            raise InputProblem("decode", "unsupported_format", "a colour palette that is missing, segmented or damaged")
-        entries, first, top = table
-        gray += weight * entries[np.clip(values - _signed(first, layout.signed), 0, len(entries) - 1).astype(int)] / top
-    pixels: npt.NDArray[np.uint8] = look_up(np.rint(np.clip(gray, 0, 1) * 255).astype(np.uint8), frame)
-    return pixels
-
-
 def _lut_values(item: Dataset, values: Table, signed: bool, big_endian: bool) -> tuple[Table, float] | None:
     """Values through a LUT item, and the top of its output range; the ends hold beyond it. None if it is damaged."""
-    table = _lut(words(item, "LUTDescriptor", big_endian), item, "LUTData", big_endian)
+    table = lookup_table(words(item, "LUTDescriptor", big_endian), item, "LUTData", big_endian)
     if table is None:
         return None
     entries, first, top = table
-    index = np.clip(np.rint(values) - _signed(first, signed), 0, len(entries) - 1).astype(int)
+    index = np.clip(np.rint(values) - signed_first(first, signed), 0, len(entries) - 1).astype(int)
     return entries[index], top
 
 
-def _lut(descriptor: list[int], item: Dataset, data: str, big_endian: bool) -> tuple[Table, int, float] | None:
+def lookup_table(descriptor: list[int], item: Dataset, data: str, big_endian: bool) -> tuple[Table, int, float] | None:
     """Entries, the first value mapped, and the top of the output range, of a descriptor and its data (PS3.3 C.11.1.1)."""
     if len(descriptor) != 3 or not 1 <= descriptor[2] <= 16:
         return None
@@ -196,7 +203,7 @@ def _lut(descriptor: list[int], item: Dataset, data: str, big_endian: bool) -> t
     return np.array(entries[:count], np.float64), descriptor[1], float((1 << descriptor[2]) - 1)
 
 
-def _signed(first: int, signed: bool) -> int:
+def signed_first(first: int, signed: bool) -> int:
     return first - 65536 if signed and first > 32767 else first
 
 
@@ -205,7 +212,7 @@ def _padding(tags: Dataset, layout: PixelLayout, values: Table, big_endian: bool
     limits = words(tags, "PixelPaddingValue", big_endian)[:1]
     if limits:
         limits += words(tags, "PixelPaddingRangeLimit", big_endian)[:1]
-    ends = [_signed(limit, layout.signed) for limit in limits]
+    ends = [signed_first(limit, layout.signed) for limit in limits]
     if not ends:
         return np.zeros(len(values), bool)
     return np.asarray((values >= min(ends)) & (values <= max(ends)))
@@ -222,6 +229,18 @@ def _present(frame: npt.NDArray[Any], count: int) -> npt.NDArray[np.bool_]:
 def _flattens(gray: Table, modality: Table) -> bool:
     """Whether gray is one level where the image has more."""
     return bool(gray.size and np.ptp(gray) == 0 and np.ptp(modality) > 0)
+
+
+def _lut_ruins(file: DicomFile, frame: npt.NDArray[Any], modality: Table, levels: Levels) -> bool:
+    """Whether a Modality LUT leaves one gray level, or is for other values: it begins or ends within what is to be seen."""
+    item, values = file.tags["ModalityLUTSequence"][0], levels.values
+    used = _present(frame, len(values)) & ~levels.padding
+    table = lookup_table(words(item, "LUTDescriptor", file.big_endian), item, "LUTData", file.big_endian)
+    if table is None or _flattens(modality[used], values[used]):
+        return True
+    first = signed_first(table[1], bool(values.min() < 0))
+    mapped = np.clip((values - first) / max(len(table[0]) - 1, 1), 0, 1)
+    return clipped_share(frame, values, mapped, levels.padding) > MOST_CLIPPED
 
 
 def _full_range(values: Table, counted: Table) -> Table:

@@ -40,6 +40,12 @@ class PixelLayout:
     shift: int
     signed: bool
     planar: bool
+    floating: bool = False
+
+    @property
+    def wide(self) -> bool:
+        """Whether values have more than 16 bits: integers of 32, and floating point."""
+        return self.allocated > 16
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -58,8 +64,10 @@ def read_layout(file: DicomFile, max_megapixels: float) -> PixelLayout:
     photometric = str(tags.get("PhotometricInterpretation") or "").strip().upper()
     if not photometric:
         raise _missing("PhotometricInterpretation")
-    allocated, stored = required(tags, "BitsAllocated"), required(tags, "BitsStored")
-    high = header_whole(tags, "HighBit")
+    floating = file.pixel.keyword != "PixelData"
+    allocated = required(tags, "BitsAllocated")
+    stored = allocated if floating else required(tags, "BitsStored")
+    high = None if floating else header_whole(tags, "HighBit")
     layout = PixelLayout(
         rows=rows,
         columns=columns,
@@ -68,8 +76,9 @@ def read_layout(file: DicomFile, max_megapixels: float) -> PixelLayout:
         allocated=allocated,
         stored=stored,
         shift=(stored - 1 if high is None else high) + 1 - stored,
-        signed=required(tags, "PixelRepresentation", least=0) == 1,
-        planar=header_whole(tags, "PlanarConfiguration") == 1,
+        signed=floating or required(tags, "PixelRepresentation", least=0) == 1,
+        planar=_planar(tags),
+        floating=floating,
     )
     _check_syntax(file)
     _check_format(file, layout)
@@ -93,6 +102,14 @@ def required(tags: Dataset, keyword: str, least: int = 1) -> int:
     return value
 
 
+def _planar(tags: Dataset) -> bool:
+    """Whether the samples of colour lie in planes, which only this element tells. Raises `InputProblem` where it is unusable."""
+    value = header_whole(tags, "PlanarConfiguration")
+    if value not in (None, 0, 1) or (value is None and tags.get("PlanarConfiguration") is not None):
+        raise InputProblem("decode", "unreadable", "the DICOM header has an unusable PlanarConfiguration")
+    return value == 1
+
+
 def _missing(keyword: str) -> InputProblem:
     return InputProblem("decode", "unreadable", f"the DICOM header lacks a usable {keyword}, which an image needs")
 
@@ -104,24 +121,34 @@ def _check_syntax(file: DicomFile) -> None:
 
 
 def _check_format(file: DicomFile, layout: PixelLayout) -> None:
-    if file.pixel.keyword != "PixelData":
-        raise _unsupported(f"floating-point pixels ({file.pixel.keyword})")
-    if layout.allocated not in (8, 16):
+    if layout.floating:
+        _check_floats(file, layout)
+    elif layout.allocated not in (8, 16) and not (layout.allocated == 32 and layout.photometric in _GRAY[:2]):
         raise _unsupported(f"{layout.allocated} bits allocated")
-    if layout.photometric in _GRAY:
-        samples, deepest = 1, 16
-    elif layout.photometric in _COLOUR:
-        samples, deepest = 3, 8
-    else:
+    elif layout.wide and file.big_endian:
+        # The standard has words of 16 bits (OW) here: pydicom and dcmtk show different pictures.
+        raise _unsupported(f"{layout.allocated} bits allocated in big endian")
+    if layout.photometric not in _GRAY + _COLOUR:
         raise _unsupported("a photometric interpretation other than " + ", ".join((*_GRAY, *_COLOUR)))
-    if layout.samples != samples or layout.allocated > deepest:
+    colour = layout.photometric in _COLOUR
+    if layout.samples != (3 if colour else 1) or (colour and layout.allocated == 16 and layout.signed):
         raise _unsupported(f"{layout.photometric} of {layout.samples} samples with {layout.allocated} bits")
     if layout.shift < 0 or layout.shift + layout.stored > layout.allocated:
         message = f"impossible header: {layout.stored} bits stored, {layout.allocated} allocated, or a wrong HighBit"
         raise InputProblem("decode", "unreadable", message)
 
 
+def _check_floats(file: DicomFile, layout: PixelLayout) -> None:
+    bits = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}[file.pixel.keyword]
+    if layout.allocated != bits or layout.photometric not in _GRAY[:2]:
+        raise _unsupported(f"{file.pixel.keyword} of {layout.allocated} bits and {layout.photometric}")
+    if file.syntax not in NATIVE or file.pixel.length is None:
+        raise _unsupported(f"{file.pixel.keyword} that is compressed")
+
+
 def _unsupported(what: str) -> InputProblem:
     return InputProblem(
-        "decode", "unsupported_format", f"{what}; gray or 8-bit colour in 8 or 16 allocated bits is read"
+        "decode",
+        "unsupported_format",
+        f"{what}; gray and colour in 8 or 16 allocated bits are read, and gray in 32 or floating point",
     )

@@ -1,31 +1,36 @@
 """Decode the pixel data element to stored values in every transfer syntax of radiographs (PS3.5 sections 8 and 10).
 
-Native pixels have no checksum. Damage shows where the element is not as long as its image, or where no valid DICOM follows it.
+Some files state a transfer syntax that their pixels contradict. They are read where the pixels prove what they are: native ones
+by a length that is that of the image to the byte, a codestream by its own header, RLE by segments that fill their planes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from boneage_ray.decoding.dicom.bits import from_codestream, from_words
-from boneage_ray.decoding.dicom.codestream import decode_codestream
+from boneage_ray.decoding.dicom.bits import from_codestream, from_words, wide_values
+from boneage_ray.decoding.dicom.codestream import KINDS, Codestream, decode_codestream, is_codestream
 from boneage_ray.decoding.dicom.file import DicomFile, name_of
 from boneage_ray.decoding.dicom.layout import LOSSLESS, NATIVE, RLE, PixelLayout
-from boneage_ray.decoding.dicom.rle import decode_rle
-from boneage_ray.decoding.dicom.tail import check_tail, one_frame, split_items
+from boneage_ray.decoding.dicom.native import needed_bytes, read_native
+from boneage_ray.decoding.dicom.rle import decode_rle, is_rle
+from boneage_ray.decoding.dicom.tail import CODESTREAM_STARTS, check_tail, one_frame, split_items
 from boneage_ray.errors import InputProblem
+
+_CONTRADICTED = ("transfer_syntax_wrong",)
+_ITEM_START = b"\xfe\xff\x00\xe0"
 
 
 @dataclass(frozen=True)
 class Frame:
-    """(rows, columns) uint8 or uint16: bit patterns of `layout.stored` bits, sign not yet taken; of colour the luminance, uint8.
+    """(rows, columns) bit patterns of `layout.stored` bits, uint8 or uint16, sign not yet taken; of colour (rows, columns, 3).
 
-    `layout`: that of the header, corrected where the pixels show it to be wrong. `flags`: warnings.
+    Of more than 16 bits they are values, not bit patterns. `layout`: that of the header, corrected where the pixels show it to be
+    wrong. `flags`: warnings.
     """
 
     pixels: npt.NDArray[Any]
@@ -36,86 +41,88 @@ class Frame:
 def decode_frame(file: DicomFile, layout: PixelLayout) -> Frame:
     """Decode the frame of a file.
 
-    Flags: `bits_stored_wrong` and `bits_outside_stored` (bits.py), `pixel_data_longer` (native pixel data of more bytes
-    than the image has, though fewer than a row or a column: ignored), `zeros_after_pixels` (the file goes on with zeros
-    that belong to no element).
+    Flags: `bits_stored_wrong` and `bits_outside_stored` (bits.py), `pixel_data_longer` (surplus bytes that are no part of the
+    picture: native.py, rle.py), `zeros_after_pixels` (the file goes on with zeros that belong to no element),
+    `end_mark_missing` (a compressed frame is whole, and the file ends with it), `transfer_syntax_wrong` (the pixels prove to be
+    stored otherwise than the file says), `colour_space_wrong` (a codestream says another colour space than the header).
     Raises `InputProblem` truncated when the file holds fewer pixels than it declares, unreadable when they are damaged.
     """
+    data, uncompressed = file.pixel.data, file.pixel.length == _even(needed_bytes(layout))
+    if uncompressed and file.syntax in NATIVE:
+        pixels, flags = read_native(file, layout)
+        return _of_words(pixels, layout, file, flags)
+    if file.pixel.length is None or bytes(data[:4]) == _ITEM_START:
+        items = split_items(file.pixel)
+        flags = (*_zeros_behind(items.rest, file), *(() if items.ended else ("end_mark_missing",)))
+        return _compressed(one_frame(items.found), file, layout, flags)
+    if uncompressed:
+        pixels, flags = read_native(file, layout)
+        return _of_words(pixels, layout, file, (*flags, *_CONTRADICTED))
+    if (whole := bytes(data)).startswith(CODESTREAM_STARTS):  # not divided into items, which no transfer syntax allows
+        if len(whole) < (file.pixel.length or 0):
+            raise InputProblem("decode", "truncated", f"pixel data hold {len(whole)} bytes of {file.pixel.length}")
+        return _compressed(whole, file, layout, (*_zeros_behind(file.pixel.rest, file), *_CONTRADICTED))
     if file.syntax in NATIVE:
-        if file.pixel.length is None:
-            raise InputProblem("decode", "unreadable", f"compressed pixel data in a file of {name_of(file.syntax)}")
-        flags = _check_native(file, layout)
-        return _frame(_native(file, layout), layout, file, flags)
-    items, rest = split_items(file.pixel)
-    check_tail(rest, file)
-    data = one_frame(items)
-    if file.syntax == RLE:
-        pixels = decode_rle(data, layout.shape, layout.allocated // 8)
-        return _frame(np.moveaxis(pixels, 0, -1) if layout.samples == 3 else pixels, layout, file)
-    pixels, precision = decode_codestream(data, layout.shape)
-    if layout.samples == 3:
-        return _frame(pixels, layout, file)
-    return Frame(*from_codestream(pixels, layout, precision, file.syntax not in LOSSLESS, file.tags))
+        pixels, flags = read_native(file, layout)
+        return _of_words(pixels, layout, file, flags)
+    stated = f"the file states {name_of(file.syntax)}"
+    message = f"{stated}; its pixel data are not divided into items, nor as long as uncompressed pixels"
+    raise InputProblem("decode", "unreadable", message)
 
 
-def _frame(pixels: npt.NDArray[Any], layout: PixelLayout, file: DicomFile, flags: tuple[str, ...] = ()) -> Frame:
-    if layout.samples == 3:
-        return Frame(_luminance(pixels, layout) if pixels.ndim == 3 else pixels, layout, flags)
-    values, more = from_words(pixels, layout, file.tags)
-    return Frame(values, layout, (*flags, *more))
+def _even(length: int) -> int:
+    return length + length % 2
 
 
-def _needed(layout: PixelLayout) -> tuple[int, int]:
-    """Samples and bytes of native pixel data."""
-    halved = layout.photometric == "YBR_FULL_422"  # four bytes, Y Y Cb Cr, for two pixels
-    count = layout.rows * layout.columns * (2 if halved else layout.samples)
-    return count, count * layout.allocated // 8
+def _zeros_behind(rest: memoryview, file: DicomFile) -> tuple[str, ...]:
+    return ("zeros_after_pixels",) if check_tail(rest, file) else ()
 
 
-def _check_native(file: DicomFile, layout: PixelLayout) -> tuple[str, ...]:
-    """Refuse pixel data of the wrong length or followed by bytes that are no DICOM; returns flags."""
-    _, needed = _needed(layout)
-    found, declared = len(file.pixel.data), file.pixel.length or 0
-    if found < max(needed, declared):
-        raise InputProblem("decode", "truncated", f"pixel data hold {found} bytes, {max(needed, declared)} are needed")
-    flags = ("zeros_after_pixels",) if check_tail(file.pixel.rest, file) else ()
-    surplus = declared - needed
-    if surplus <= needed % 2:  # the length of an element is even
-        return flags
-    # Rows or Columns wrong by one already leave this much.
-    line = min(needed // layout.rows, needed // layout.columns)
-    if surplus >= line:
-        message = (
-            f"pixel data declare {declared} bytes, {needed} are expected of {layout.columns} x {layout.rows} pixels"
-        )
+def _compressed(data: bytes, file: DicomFile, layout: PixelLayout, flags: tuple[str, ...]) -> Frame:
+    rle = is_rle(data, layout.samples * layout.allocated // 8)
+    if is_codestream(data) and not rle:
+        return _of_codestream(data, file, layout, flags)
+    if file.syntax != RLE and not rle:
+        stated = name_of(file.syntax) if file.syntax else "no transfer syntax"
+        message = f"the file states {stated}; its compressed pixel data are neither JPEG, JPEG-LS, JPEG 2000 nor RLE"
         raise InputProblem("decode", "unreadable", message)
-    return (*flags, "pixel_data_longer")
+    planes, longer = decode_rle(data, layout.shape, layout.allocated // 8)
+    flags = (
+        *flags,
+        *(("pixel_data_longer",) if longer else ()),
+        *(() if file.syntax in (RLE, "") else _CONTRADICTED),
+    )
+    return _of_words(np.moveaxis(planes, 0, -1) if layout.samples == 3 else planes, layout, file, flags)
 
 
-def _native(file: DicomFile, layout: PixelLayout) -> npt.NDArray[Any]:
-    count, _ = _needed(layout)
-    if layout.allocated == 16:
-        values = np.frombuffer(file.pixel.data, ">u2" if file.big_endian else "<u2", count)
-        return values.reshape(layout.rows, layout.columns)
-    if file.big_endian and file.pixel.vr == "OW":
-        words = np.frombuffer(file.pixel.data, "<u2", len(file.pixel.data) // 2).byteswap().view(np.uint8)
-        if len(words) < count:
-            raise InputProblem("decode", "truncated", "pixel data in words of two bytes end with half a word")
-        values = words[:count]
-    else:
-        values = np.frombuffer(file.pixel.data, np.uint8, count)
-    if layout.photometric == "YBR_FULL_422":
-        return values.reshape(-1, 4)[:, :2].reshape(layout.rows, layout.columns)
-    if layout.samples == 1:
-        return values.reshape(layout.rows, layout.columns)
-    if layout.planar:
-        return np.moveaxis(values.reshape(3, layout.rows, layout.columns), 0, -1)
-    return values.reshape(layout.rows, layout.columns, 3)
+def _of_codestream(data: bytes, file: DicomFile, layout: PixelLayout, flags: tuple[str, ...]) -> Frame:
+    if layout.wide:
+        raise InputProblem("decode", "unsupported_format", f"compressed pixels of {layout.allocated} bits")
+    if "end_mark_missing" in flags and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+        message = "compressed pixel data end without end mark, and the image without its own"
+        raise InputProblem("decode", "truncated", message)
+    pixels, header = decode_codestream(data, layout.shape)
+    if _CONTRADICTED[0] not in flags and file.syntax and header.kind not in KINDS.get(file.syntax, ()):
+        flags = (*flags, *_CONTRADICTED)
+    layout, more = _with_colour(layout, header)
+    flags = (*flags, *more)
+    if layout.allocated == 8 and layout.samples == 3:
+        return Frame(pixels, layout, flags)
+    lossy = file.syntax not in LOSSLESS or not header.lossless
+    values, corrected, more = from_codestream(pixels, layout, header, lossy, file.tags)
+    return Frame(values, corrected, (*flags, *more))
 
 
-def _luminance(pixels: npt.NDArray[Any], layout: PixelLayout) -> npt.NDArray[Any]:
-    """Luminance of (rows, columns, 3) uint8 by ITU-R BT.601: the first sample of Y Cb Cr, the weighted sum of RGB."""
-    if layout.photometric.startswith("YBR_FULL"):
-        return np.ascontiguousarray(pixels[..., 0])
-    gray: npt.NDArray[Any] = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
-    return gray
+def _with_colour(layout: PixelLayout, header: Codestream) -> tuple[PixelLayout, tuple[str, ...]]:
+    """The layout with the colour space that a JPEG says of its samples: many writers convert them and forget the header."""
+    if header.colour is None or (header.colour == "RGB") == (layout.photometric == "RGB"):
+        return layout, ()
+    photometric = "RGB" if header.colour == "RGB" else "YBR_FULL"
+    return replace(layout, photometric=photometric), ("colour_space_wrong",)
+
+
+def _of_words(pixels: npt.NDArray[Any], layout: PixelLayout, file: DicomFile, flags: tuple[str, ...]) -> Frame:
+    if layout.floating or (layout.allocated == 8 and layout.samples == 3):
+        return Frame(pixels, layout, flags)
+    values, corrected, more = from_words(pixels, layout, file.tags)
+    return Frame(wide_values(values, corrected) if layout.wide else values, corrected, (*flags, *more))

@@ -1,8 +1,9 @@
 """Decode the bytes of one DICOM file to a gray radiograph, or give the reason why it cannot be used.
 
-start.py recognises DICOM. file.py parses the header and names objects without pixels. layout.py reads how the pixels are
-stored. pixels.py turns every transfer syntax into stored values, with tail.py (items, and what follows the pixels),
-codestream.py, rle.py and bits.py. gray.py turns stored values into gray. tags.py reads spacing, sex and identifiers.
+start.py recognises DICOM. file.py parses the header, with elements.py, and names objects without pixels. layout.py reads how the
+pixels are stored. pixels.py turns every transfer syntax into stored values, with tail.py (items, and what follows the pixels),
+native.py, codestream.py, rle.py and bits.py. gray.py, wide.py and colour.py turn these into gray. tags.py reads spacing, sex
+and identifiers.
 
 Messages name only sizes, transfer syntaxes, object kinds and element keywords: values about the patient are never quoted.
 """
@@ -60,7 +61,7 @@ def decode_dicom(data: bytes, max_megapixels: float, voi: Literal["file", "none"
 
 def _decode(data: bytes, max_megapixels: float, voi: Literal["file", "none"]) -> Radiograph:
     # Here, not above: an archive without DICOM needs no pydicom.
-    from boneage_ray.decoding.dicom import age, gray, pixels, tags
+    from boneage_ray.decoding.dicom import age, colour, gray, pixels, tags, wide
     from boneage_ray.decoding.dicom.file import read_file
     from boneage_ray.decoding.dicom.layout import read_layout
 
@@ -68,11 +69,13 @@ def _decode(data: bytes, max_megapixels: float, voi: Literal["file", "none"]) ->
     frame = pixels.decode_frame(file, read_layout(file, max_megapixels))
     layout = frame.layout
     if layout.photometric == "PALETTE COLOR":
-        shown = gray.Shown(gray.from_palette(file, frame.pixels, layout), gray.COLOUR_FLAGS)
+        shown = gray.Shown(colour.from_palette(file, frame.pixels, layout), colour.COLOUR_FLAGS)
+    elif layout.wide:
+        shown = wide.from_wide(file, frame.pixels, layout, voi)
     elif layout.samples == 1:
         shown = gray.from_stored(file, frame.pixels, layout, voi)
     else:
-        shown = gray.Shown(frame.pixels, gray.COLOUR_FLAGS)
+        shown = gray.Shown(colour.luminance(frame.pixels, layout), colour.COLOUR_FLAGS)
     spacing, chronological = tags.read_spacing(file.tags), age.read_age(file.tags)
     return Radiograph(
         pixels=shown.pixels,
@@ -86,5 +89,5 @@ def _decode(data: bytes, max_megapixels: float, voi: Literal["file", "none"]) ->
         regions=tags.read_regions(file.tags),
         view=tags.read_view(file.tags),
         voi=shown.voi,
-        flags=(*shown.flags, *frame.flags, *spacing.flags, *chronological.flags),
+        flags=(*file.flags, *shown.flags, *frame.flags, *spacing.flags, *chronological.flags),
     )

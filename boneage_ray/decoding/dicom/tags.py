@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 from boneage_ray.anatomy.growth import Sex
 from boneage_ray.anatomy.regions import CODES, View, region_words, view_of
 from boneage_ray.archives.archive import SPACINGS_MM
-from boneage_ray.archives.cells import parse_sex
-from boneage_ray.decoding.dicom.values import BROKEN, numbers, text, whole_text
+from boneage_ray.archives.cells import parse_sex, parse_spacing
+from boneage_ray.decoding.dicom.values import BROKEN, numbers, raw_text, text, whole_text
 
 # In this order; the first that is there decides.
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
@@ -35,23 +35,40 @@ def read_spacing(tags: Dataset) -> PixelSpacing:
 
     Flags: `spacing_at_detector`: measured at the detector or film and not corrected for magnification, also when PixelSpacing
     only repeats ImagerPixelSpacing without a calibration. `spacing_unusable`: one of them is not two plausible numbers, and the
-    next is used (None if there is none).
+    next is used (None if there is none); 1 mm both ways, without a calibration, is what writers put who know none.
+    `spacing_irregular`: it has decimal commas or one value, or is stored as plain text; it was read as what it can only mean.
     `spacing_not_square`: row and column spacing differ by more than 1 % (None is given: one number cannot describe both, and
     nothing is resampled).
     """
     given = {name: found for name in _SPACINGS if (found := numbers(tags, name))}
+    calibrated = bool(text(tags, "PixelSpacingCalibrationType"))
     unusable: tuple[str, ...] = ()
-    for name, found in given.items():
-        if len(found) != 2 or not all(math.isfinite(mm) and SPACINGS_MM[0] <= mm <= SPACINGS_MM[1] for mm in found):
+    for name, stated in given.items():
+        found = stated if _is_pair(stated) else _as_meant(tags, name, stated)
+        if not _is_pair(found) or (found == [1.0, 1.0] and not calibrated):
             unusable = ("spacing_unusable",)
             continue
         row, column = found  # DICOM's order: between rows (y) first
         if abs(row - column) > _SQUARE * min(row, column):
             return PixelSpacing(None, None, (*unusable, "spacing_not_square"))
-        repeats = found == given.get("ImagerPixelSpacing") and not text(tags, "PixelSpacingCalibrationType")
+        repeats = found == given.get("ImagerPixelSpacing") and not calibrated
         flags = ("spacing_at_detector",) if repeats or name != "PixelSpacing" else ()
-        return PixelSpacing((row + column) / 2, f"dicom:{name}", (*unusable, *flags))
+        irregular = () if found == stated else ("spacing_irregular",)
+        return PixelSpacing((row + column) / 2, f"dicom:{name}", (*unusable, *irregular, *flags))
     return PixelSpacing(None, None, unusable)
+
+
+def _is_pair(found: list[float]) -> bool:
+    return len(found) == 2 and all(math.isfinite(mm) and SPACINGS_MM[0] <= mm <= SPACINGS_MM[1] for mm in found)
+
+
+def _as_meant(tags: Dataset, name: str, stated: list[float]) -> list[float]:
+    """Two numbers of a spacing that is not written as two decimal strings, where it can mean nothing else; else no numbers."""
+    values = [parse_spacing(part.strip(" \0")) for part in raw_text(tags, name).split("\\")]
+    if len(stated) > 2 or len(values) > 2 or None in values:
+        return []
+    pair = [value for value in values if value is not None]
+    return pair * 2 if len(pair) == 1 else pair
 
 
 def read_sex(tags: Dataset) -> Sex | None:

@@ -13,7 +13,7 @@ BROKEN = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, N
 def numbers(tags: Dataset, keyword: str) -> list[float]:
     """The numbers of an element; empty when it is absent or empty, NaN for what is none.
 
-    Some writers put a comma for the decimal point; such a number is not guessed, it is NaN.
+    Some writers put a comma for the decimal point; such a number is NaN here, and `raw_text` has what was written.
     """
     try:
         value = tags.get(keyword)
@@ -43,6 +43,19 @@ def whole_text(tags: Dataset, keyword: str) -> str:
         value = tags.get(keyword)
         many = list(value) if hasattr(value, "append") else [value]
         return "\\".join("" if one is None else str(one).strip(" \0") for one in many)
+    except BROKEN:
+        return ""
+
+
+def raw_text(tags: Dataset, keyword: str) -> str:
+    """What an element says in ASCII, also where it is not of its VR; empty when it is absent or no such text."""
+    try:
+        element = tags.get_item(keyword)
+        value = None if element is None else element.value
+        if isinstance(value, bytes):
+            return value.decode("ascii")
+        many = value if hasattr(value, "append") else [value]
+        return "" if value is None else "\\".join(str(one) for one in many)
     except BROKEN:
         return ""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
 from boneage_ray import storage
-from boneage_ray.findings.task_findings import Evaluated, EvaluationOrder, ScoredFiles, TaskFindings
+from boneage_ray.findings.task_findings import Evaluated, EvaluationOrder, Measure, ScoredFiles, TaskFindings
 from boneage_ray.runtime.runs import Run, say, timed
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from boneage_ray.prediction.members import Models
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import Add, Loaded
+    from boneage_ray.preparation.geometry import Floats
     from boneage_ray.records.schema import Row
     from boneage_ray.tasks.age.findings.analysis import Predictions
     from boneage_ray.tasks.task import Columns
@@ -28,6 +30,13 @@ class AgeFindings(TaskFindings):
 
     noun = "age"
     title = "Bone age scores"
+    measures = MappingProxyType(
+        {
+            "age_months": Measure("age", "months"),
+            "stage_three": Measure("another of three stages", "share"),
+            "stage_four": Measure("another of four stages", "share"),
+        }
+    )
 
     def adder(self, files: ScoredFiles | None = None) -> Add:
         """See `add_age`."""
@@ -70,6 +79,11 @@ class AgeFindings(TaskFindings):
         heat = grad_cam(predictor, prepared.pixels, row["sex"])
         return Explanation(row, heat_png(prepared.pixels, heat, f"{row['age_months']:.1f} months"))
 
+    def moved(self, before: Row, after: Row, back: Floats) -> dict[str, float]:
+        """The age, in months with its sign, and whether the stages are other ones."""
+        stages = {f"stage_{name}": float(after["stages"][name] != stage) for name, stage in before["stages"].items()}
+        return {"age_months": after["age_months"] - before["age_months"], **stages}
+
     def check_evaluation(self, run: Run, order: EvaluationOrder) -> None:
         """Ages have no order that cannot be followed."""
 
@@ -82,6 +96,7 @@ class AgeFindings(TaskFindings):
     def evaluate(self, run: Run, order: EvaluationOrder) -> Evaluated:
         """Ages against the labels of all data, by sex and by age, and against always guessing the median."""
         from boneage_ray.evaluation.split_job import left_out, write_predictions
+        from boneage_ray.findings.stability_section import stability_sections
         from boneage_ray.tasks.age.ensemble import voted_schemes
         from boneage_ray.tasks.age.findings import predictions as job
         from boneage_ray.tasks.age.findings.analysis import analyse_ages
@@ -96,9 +111,15 @@ class AgeFindings(TaskFindings):
         analysis = analyse_ages(predictions, job.median_age(datasets[0])) | {"without_age": without_age}
         analysis["coverage"] = _coverage(order, predictions)
         analysis |= _comparison(order, rows, predictions)
+        if order.stability:
+            from boneage_ray.findings.stability import measure_stability
+
+            with timed(run, "stability"):
+                analysis["stability"] = measure_stability(order)
         storage.write_json(storage.join(order.out, "metrics.json"), analysis)
         history = members[0].metrics.get("history", []) if len(members) == 1 else []
-        page = age_page(analysis, predictions, order.facts, history, order.command)
+        sections = stability_sections(analysis, self.measures, order.command)
+        page = age_page(analysis, predictions, order.facts, history, order.command, sections)
         storage.write_text(storage.join(order.out, "report.html"), page)
         missed = None
         if order.max_mae is not None and analysis["mae_months"] > order.max_mae:

@@ -34,8 +34,9 @@ def age_page(
     facts: Mapping[str, str],
     history: Sequence[Mapping[str, Any]],
     command: str,
+    more: Sequence[Section] = (),
 ) -> str:
-    """The page of `boneage evaluate`: `analysis` of these predictions, and the bundle's training history (or [])."""
+    """The page of `boneage evaluate`: `analysis` of these predictions, the bundle's training history (or []), more sections."""
     sections = [
         _agreement(analysis, predictions, command),
         _groups(analysis, predictions, command),
@@ -45,6 +46,7 @@ def age_page(
         *(_stages(name, found, command) for name, found in analysis["stages"].items()),
         *([_training(history, command)] if history else []),
         _largest(analysis, command),
+        *more,
         _limits(analysis),
     ]
     page = Page(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
 from boneage_ray import storage
 from boneage_ray.errors import UsageError
-from boneage_ray.findings.task_findings import Evaluated, EvaluationOrder, ScoredFiles, TaskFindings
+from boneage_ray.findings.task_findings import Evaluated, EvaluationOrder, Measure, ScoredFiles, TaskFindings
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.runtime.runs import Run, timed
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from boneage_ray.findings.explanation import Explanation
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import Add, Loaded
+    from boneage_ray.preparation.geometry import Floats
+    from boneage_ray.records.schema import Row
     from boneage_ray.tasks.task import Columns
 
 
@@ -27,6 +30,13 @@ class CephalogramFindings(TaskFindings):
 
     noun = "landmarks"
     title = "Cephalograms"
+    measures = MappingProxyType(
+        {
+            "points_mm": Measure("mean place of the points", "mm", 2),
+            "points_px": Measure("mean place of the points", "pixels of the original"),
+            "cvm_stage": Measure("another cervical stage", "share"),
+        }
+    )
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
@@ -74,6 +84,12 @@ class CephalogramFindings(TaskFindings):
             return Explanation(row)
         return explain_landmarks(row, data, self.recipe.image, self.config)
 
+    def moved(self, before: Row, after: Row, back: Floats) -> dict[str, float]:
+        """See `landmarks_moved`."""
+        from boneage_ray.tasks.cephalogram.findings.landmarks import landmarks_moved
+
+        return landmarks_moved(before, after, back)
+
     def check_evaluation(self, run: Run, order: EvaluationOrder) -> None:
         """Raise `UsageError` for a gate on ages, and for a test split that is opened before the validation split."""
         from boneage_ray.tasks.cephalogram.findings.validated import check_validated
@@ -84,6 +100,7 @@ class CephalogramFindings(TaskFindings):
     def evaluate(self, run: Run, order: EvaluationOrder) -> Evaluated:
         """Landmarks against the given ones, and stages against those of the given points."""
         from boneage_ray.evaluation.split_job import left_out, write_predictions
+        from boneage_ray.findings.stability_section import stability_sections
         from boneage_ray.tasks.cephalogram.findings import predictions as job
         from boneage_ray.tasks.cephalogram.findings.analysis import analyse_landmarks
         from boneage_ray.tasks.cephalogram.findings.page import HEATMAPS, landmark_page
@@ -98,10 +115,16 @@ class CephalogramFindings(TaskFindings):
         without = left_out(prepared.rows(split), rows, "landmarks")
         unsure = sum(row["confidence"] < self.config.min_confidence for row in rows)
         analysis = analyse_landmarks(predictions) | {"without_landmarks": without, "below_confidence": unsure}
+        if order.stability:
+            from boneage_ray.findings.stability import measure_stability
+
+            with timed(run, "stability"):
+                analysis["stability"] = measure_stability(order)
         storage.write_json(storage.join(order.out, "metrics.json"), analysis)
+        more = stability_sections(analysis, self.measures, order.command)
         sheets = dict(sheets_of(analysis, prepared, split, rows))
         sheets[HEATMAPS] = heatmaps_of(analysis, models, prepared, split, rows)
-        page = landmark_page(analysis, predictions, sheets, order.facts, order.command)
+        page = landmark_page(analysis, predictions, sheets, order.facts, order.command, more)
         storage.write_text(storage.join(order.out, "report.html"), page)
         if split == "val":
             note_validated(models, prepared, order.out)

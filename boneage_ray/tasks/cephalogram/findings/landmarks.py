@@ -87,3 +87,22 @@ def staged(points_K4: Floats, spacing_mm: float | None, config: CephalogramTaskC
     if np.isnan(vertebral[:, 3]).all():
         return None
     return cvm.assess_all(vertebral[None, :, :2], vertebral[None, :, 2], [spacing_mm], config.cvm)[0]
+
+
+def landmarks_moved(before: Row, after: Row, back: Floats) -> dict[str, float]:
+    """How far the points of two scored rows lie apart on average, of those that both have, and whether the stage is another.
+
+    `back`: the (2, 3) matrix from pixels of the second row's image to those of the first. In mm where the first has a spacing;
+    without a point in common there is no distance, without a stage before there is no other one.
+    """
+    first, second = ({each["name"]: (each["x"], each["y"]) for each in row["landmarks"]} for row in (before, after))
+    found: dict[str, float] = {}
+    if names := [name for name in first if name in second]:
+        there = np.array([second[name] for name in names]) @ back[:, :2].T + back[:, 2]
+        apart = float(np.linalg.norm(there - np.array([first[name] for name in names]), axis=1).mean())
+        found["points_px"] = apart
+        if before["pixel_spacing_mm"] is not None:
+            found["points_mm"] = apart * before["pixel_spacing_mm"]
+    if before["cvm_stage"] is not None:
+        found["cvm_stage"] = float(after["cvm_stage"] != before["cvm_stage"])
+    return found

@@ -31,14 +31,16 @@ def landmark_page(
     sheets: Sheets,
     facts: Mapping[str, str],
     command: str,
+    more: Sequence[Section] = (),
 ) -> str:
-    """`analysis` of these predictions by `analyse_landmarks`; `sheets` by `sheets_of` and `heatmaps_of`."""
+    """`analysis` of these predictions by `analyse_landmarks`; `sheets` by `sheets_of` and `heatmaps_of`; `more`: sections."""
     sections = [
         _errors(analysis, predictions, command),
         *(_each(name, found) for name, found in analysis["sets"].items() if "landmarks" in found),
         *([_stage(analysis["stage"], command)] if analysis["stage"] else []),
         *([_sigma(analysis["sigma"], command)] if analysis["sigma"] else []),
         *(_sheet(title, pictures) for title, pictures in sheets.items() if pictures),
+        *more,
         _limits(),
     ]
     page = Page(

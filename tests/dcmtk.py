@@ -1,0 +1,43 @@
+"""Pictures by dcmtk's decoders, which share no code with ours. Without them a test is skipped, but never in CI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import cv2
+import pytest
+
+
+def dcmtk(program):
+    """The path of a program of dcmtk; skips the test where it is not installed."""
+    path = shutil.which(program)
+    if path is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"{program} is missing: apt-get install dcmtk")
+        pytest.skip(f"{program} is not installed (Debian package dcmtk)")
+    return path
+
+
+def shown_by_dcmtk(data, folder, *options):
+    """(rows, columns) or (rows, columns, 3) as dcmtk shows a file, 8 bits, with its first window unless options say otherwise."""
+    (folder / "in.dcm").write_bytes(data)
+    syntax = "dcml2pnm" if b"1.2.840.10008.1.2.4.8" in data[:600] else "dcmj2pnm"
+    said = subprocess.run(
+        [dcmtk(syntax), *(options or ("+Wi", "1")), str(folder / "in.dcm"), str(folder / "out.pnm")],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr
+    return cv2.imread(str(folder / "out.pnm"), cv2.IMREAD_UNCHANGED)
+
+
+def by_dcmtk(program, data, folder, *options):
+    """A file as one of dcmtk's programs (dcmcrle, dcmcjpeg, dcmcjpls) writes it again."""
+    (folder / "plain.dcm").write_bytes(data)
+    files = [str(folder / name) for name in ("plain.dcm", "packed.dcm")]
+    subprocess.run([dcmtk(program), *options, *files], check=True, capture_output=True)
+    return (folder / "packed.dcm").read_bytes()
