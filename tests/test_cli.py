@@ -24,7 +24,7 @@ PROMISED = {
     "demo": ["--out"],
     "recipes": ["--json"],
     "models": ["--json"],
-    "prepare": ["--recipe", "--out", "--labels", "--set", "--overwrite", "--strict"],
+    "prepare": ["--recipe", "--out", "--labels", "--set", "--overwrite", "--strict", "--update"],
     "train": ["--recipe", "--data", "--out", "--workers", "--gpu", "--set", "--resume", "--wandb", "--track"],
     "evaluate": ["--model", "--data", "--split", "--out", "--max-mae", "--open-test", "--coverage"],
     "calibrate": ["--model", "--data", "--out", "--site", "--split", "--coverage", "--max-mae"],

@@ -1,8 +1,9 @@
 """Which inputs of an archive are new, changed or gone since their rows were written.
 
-Every input has a mark of 16 bytes: a hash of its URI, and a hash of all else that the listing says of it: size, ETag or time of
-modification, what a table or option gives. A committed part holds the marks of its rows, so an update compares marks and opens
-no file. A URI is compared byte by byte: names that differ only in case or Unicode form are several inputs.
+Every input has a mark of 16 bytes: a hash of its URI, or of its id where a label has no file, and a hash of all else that the
+listing says of it: size, ETag or time of modification, what a table or option gives. A committed part holds the marks of its
+rows, so an update compares marks and opens no file. A URI is compared byte by byte: names that differ only in case or Unicode
+form are several inputs.
 
 An input that is closed, because it or what is in it cannot be examined now, proves nothing: it and everything below its URI keep
 the rows that they have.
@@ -43,7 +44,13 @@ def mark_of(item: Input, again: bool = False) -> bytes:
     state = json.dumps(told, sort_keys=True).encode()
     end = bytearray(_hash(state))
     end[-1] = end[-1] & ~_AGAIN | again
-    return _hash(item.uri.encode(errors="surrogateescape")) + end
+    name = item.uri or f"\0{item.record_id}"  # a label without a file
+    return _hash(name.encode(errors="surrogateescape")) + end
+
+
+def marks_in(marks: bytes) -> list[bytes]:
+    """The single marks of a part."""
+    return [marks[k : k + MARK_BYTES] for k in range(0, len(marks), MARK_BYTES)]
 
 
 def _hash(data: bytes) -> bytes:

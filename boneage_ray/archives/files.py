@@ -81,7 +81,7 @@ class FilesArchive(Archive):
             if is_mask(found):
                 yield labelled(found._replace(problem=found.problem or _A_MASK), None)
             else:
-                yield self._chosen(labelled(found, metadata.row_of(found)), masks.of(found), masks)
+                yield self._chosen(masks.joined(labelled(found, metadata.row_of(found)), found))
         if nothing:
             raise NoUsableInputError(f"{self.source} holds no input file")
         yield from metadata.notes()
@@ -98,12 +98,7 @@ class FilesArchive(Archive):
         listed = dicomdir_files(self.source) if is_dicomdir(self.source) else files_below(self.source, *left_out)
         return (found for found in listed if found.uri != self.metadata)
 
-    def _chosen(self, item: Input, mask: str | None, masks: Masks) -> Input:
-        if mask:
-            known = masks.versions[mask]
-            item = replace(
-                item, mask=mask, version=f"{item.version} {known}", closed=item.closed or known is None or None
-            )
+    def _chosen(self, item: Input) -> Input:
         if self.sex:
             item = replace(item, sex=self.sex, sex_source="option")
         if self.spacing_mm:

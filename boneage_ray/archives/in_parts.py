@@ -52,10 +52,14 @@ class Notes:
     def files(self, inputs: Iterable[Input]) -> Iterator[Input]:
         """The inputs that are files."""
         for item in inputs:
-            if item.problem and (item.table_rows or not item.uri):
-                self.told.append(item)
+            self.keep(item)
             if item.uri:
                 yield item
+
+    def keep(self, item: Input) -> None:
+        """Put aside what an input says of a table, if it does."""
+        if item.problem and (item.table_rows or not item.uri):
+            self.told.append(item)
 
     def line(self) -> dict[str, Any]:
         """The counts and notes of archives/notes.py, complete when all files have gone by."""

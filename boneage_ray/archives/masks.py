@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from boneage_ray import storage
 from boneage_ray.archives.archive import IMAGE_ENDINGS, Input, composed, note, without_ending
@@ -71,6 +71,14 @@ class Masks:
                 self.used.add(name)
                 return self.uris[name]
         return None
+
+    def joined(self, item: Input, found: Found) -> Input:
+        """An input with its mask, if it has one; the mask's version is a part of its own."""
+        mask = self.of(found)
+        if mask is None:
+            return item
+        known = self.versions[mask]
+        return replace(item, mask=mask, version=f"{item.version} {known}", closed=item.closed or known is None or None)
 
     def meet(self, images: Iterable[Found]) -> bool:
         """Whether at least one mask is named like one of these images; otherwise the folder only has this name."""

@@ -67,7 +67,7 @@ class RsnaArchive(Archive):
         nothing = True
         for found in self._files():
             nothing = False
-            yield replace(labels.joined(found), mask=masks.of(found))
+            yield masks.joined(labels.joined(found), found)
         if nothing:
             raise NoUsableInputError(f"{self.source} holds no image")
         yield from labels.notes(self.source)

@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 
 from boneage_ray import storage
 from boneage_ray.archives.archive import Archive, Input
-from boneage_ray.archives.changes import Comparison, Held, Redo
+from boneage_ray.archives.changes import Comparison, Held, Redo, mark_of
 from boneage_ray.archives.in_parts import LARGE_SIZE, SMALL_SIZE, Notes, input_of, part_name, plain
 from boneage_ray.errors import MismatchError
 from boneage_ray.runtime import parts
+from boneage_ray.runtime.marks import read_marks
 from boneage_ray.runtime.parts import Part
 
 _FIRST, _FIRST_PARTS, _SMALL_PARTS = 32, 4, 128
@@ -42,6 +43,15 @@ class PartWork:
     changed: list[int] = field(default_factory=list)
     vanished: list[int] = field(default_factory=list)
     again: int = 0
+
+
+_OF_STORAGE = ("not_found", "permission_denied", "unreadable")
+
+
+def marks_of(inputs: Iterable[Input], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """The marks of the inputs of a part; a file that the storage did not hand out is tried again by the next update."""
+    told = zip(inputs, rows, strict=True)
+    return b"".join(mark_of(item, row["step"] == "read" and row["reason"] in _OF_STORAGE) for item, row in told)
 
 
 def work_of(part: Part) -> PartWork:
@@ -112,7 +122,7 @@ class UpdateTodo:
 def compared_with(out: str, targets: Iterable[str], again: bool = True) -> Comparison:
     """A comparison with the inputs whose rows the committed parts hold."""
     files = [storage.join(out, target) for target in targets]
-    held = Held(list(parts.prefetched(parts.read_marks, files, threads=8, ahead=64)))
+    held = Held(list(parts.prefetched(read_marks, files, threads=8, ahead=64)))
     return Comparison(held, lambda part: _uris_of(files[part]), again)
 
 
@@ -158,4 +168,17 @@ def differs(archive: Archive, out: str, folder: str) -> MismatchError:
 
 def _uris_of(part: str) -> list[str]:
     with storage.open_read(part) as file:
-        return [str(uri) for uri in pq.read_table(file, columns=["input_uri"]).column(0).to_pylist()]
+        return [uri or "" for uri in pq.read_table(file, columns=["input_uri"]).column(0).to_pylist()]
+
+
+def update_in_words(counts: Mapping[str, Any]) -> list[str]:
+    """What an update did, for a person."""
+    told = [f"{counts[name]:,} {name}" for name in ("new", "changed", "vanished")]
+    if counts.get("retried"):
+        told.append(f"{counts['retried']:,} tried again, which could not be read before")
+    lines = [f"update: {', '.join(told)}"]
+    if counts.get("kept"):
+        first, *others = counts["closed_inputs"]
+        more = f" and {len(others):,} more" if others else ""
+        lines.append(f"update: {counts['kept']:,} rows are kept whose files cannot be examined now: {first}{more}")
+    return lines

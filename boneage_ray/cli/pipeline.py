@@ -20,6 +20,7 @@ def prepare(
     column: options.ColumnOption = [],  # noqa: B006  typer copies it
     value: options.ValueOption = [],  # noqa: B006
     set_: options.SetOption = [],  # noqa: B006
+    update: options.UpdateOption = False,
     overwrite: options.OverwriteOption = False,
     strict: options.StrictOption = False,
     json: options.JsonOption = False,
@@ -28,7 +29,9 @@ def prepare(
     """Archive -> Parquet shards, manifest.json and rejected.parquet."""
     from boneage_ray.commands import pipeline
 
-    arguments = pipeline.PrepareArguments(source, recipe, out, labels, split, set_, overwrite, strict, column, value)
+    arguments = pipeline.PrepareArguments(
+        source, recipe, out, labels, split, set_, overwrite, strict, column, value, update
+    )
     run_command("prepare", pipeline.prepare, arguments, json, debug)
 
 
@@ -118,13 +121,8 @@ def score(
     coverage: options.CoverageOption = None,
     pixel_gate: options.PixelGateOption = None,
     two_hands: options.TwoHandsOption = None,
-    update: Annotated[
-        bool, typer.Option("--update", help="Score what is new or changed since OUT was written; drop what is gone.")
-    ] = False,
-    max_failures: Annotated[
-        float | None,
-        typer.Option("--max-failures", min=0.0, max=1.0, help="End, exit 4, if more than this share of inputs failed."),
-    ] = None,
+    update: options.UpdateOption = False,
+    max_failures: options.MaxFailuresOption = None,
     overwrite: options.OverwriteOption = False,
     strict: options.StrictOption = False,
     json: options.JsonOption = False,

@@ -21,6 +21,13 @@ DatasOption = Annotated[
 ]
 DataOption = Annotated[str, typer.Option("--data", help="Prepared data, made by `boneage prepare`.")]
 SetOption = Annotated[list[str], typer.Option("--set", help="Override a recipe field: key=value, e.g. stage.epochs=3.")]
+UpdateOption = Annotated[
+    bool, typer.Option("--update", help="Do what is new or changed since OUT was written; drop what is gone.")
+]
+MaxFailuresOption = Annotated[
+    float | None,
+    typer.Option("--max-failures", min=0.0, max=1.0, help="End, exit 4, if more than this share of inputs failed."),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete the earlier run that OUT holds.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 if any input was rejected or failed.")]
 GpuOption = Annotated[bool, typer.Option("--gpu", help="Use the cluster's GPUs.")]

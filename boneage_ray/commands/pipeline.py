@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from boneage_ray import storage
 from boneage_ray.archives.columns import read_choices
@@ -32,6 +33,9 @@ from boneage_ray.prediction.runtimes import TORCH, check_runtime
 from boneage_ray.runtime import lease, nodes, parts, resources
 from boneage_ray.runtime.runs import Run, say, timed
 
+if TYPE_CHECKING:
+    from boneage_ray.scoring.score import ScoreOptions
+
 
 @dataclass(frozen=True)
 class PrepareArguments:
@@ -47,6 +51,7 @@ class PrepareArguments:
     strict: bool = False
     columns: list[str] = field(default_factory=list)
     values: list[str] = field(default_factory=list)
+    update: bool = False
 
 
 def prepare(run: Run, arguments: PrepareArguments) -> None:
@@ -58,6 +63,7 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     from boneage_ray.recipes import find_recipe
     from boneage_ray.recipes.recipe import override
 
+    check_update(arguments.update, arguments.overwrite)
     recipe = override(find_recipe(arguments.recipe), arguments.settings)
     source, out = storage.absolute(arguments.source), storage.absolute(arguments.out)
     labels = storage.absolute(arguments.labels) if arguments.labels else None
@@ -65,7 +71,9 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     refuse_overlap(out, "SOURCE", [source])
     archive = open_archive(source, labels, read_choices(arguments.columns, arguments.values))
     check_tables(run, archive)
-    options = PrepareOptions(out, recipe.image, recipe.split, splits, arguments.overwrite, recipe.task_kind.region)
+    options = PrepareOptions(
+        out, recipe.image, recipe.split, splits, arguments.overwrite, recipe.task_kind.region, arguments.update
+    )
     run.note(recipe=recipe.model_dump(mode="json"), source=source, labels=labels)
     join_ray(run)
     with timed(run, "prepare"):
@@ -74,10 +82,9 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     run.note(counts=counts, fingerprint=manifest["fingerprint"])
     given = {"recipe": arguments.recipe, "set": arguments.settings, "labels": labels, "split": splits, "out": out}
     given |= {"column": arguments.columns, "value": arguments.values}
-    command = line("boneage prepare", source, **given)
+    command = line("boneage prepare", source, **given, update=arguments.update or None)
     facts = {"Archive": source, "Recipe": recipe.name, "Data": f"{out} {manifest['fingerprint']}"}
-    excluded = pick_excluded(rejected_batches(out))
-    page = data_page(manifest, excluded, facts, command, manifest["duplicates"])
+    page = data_page(manifest, pick_excluded(rejected_batches(out)), facts, command, manifest["duplicates"])
     storage.write_text(storage.join(out, "report.html"), page)
     for text in [*triage(manifest["overview"]), *cautions(archive.accounts)]:
         say(text)
@@ -288,46 +295,43 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     mask_files = any(image.mask == "file" for image in models.scored_images())
     archive = FilesArchive(source, metadata, sex, arguments.pixel_spacing_mm, mask_files, choices)
     check_tables(run, archive, learns=False)
-    given, overwrite, update = for_every_input(sex, arguments.pixel_spacing_mm), arguments.overwrite, arguments.update
-    most = arguments.max_failures
-    options = ScoreOptions(
-        source, model, out, overwrite, arguments.gpu, runtime, reading, arguments.coverage, given, update, most
-    )
+    given = for_every_input(sex, arguments.pixel_spacing_mm)
+    how = (arguments.overwrite, arguments.gpu, runtime, reading, arguments.coverage, given, arguments.update)
+    options = ScoreOptions(source, model, out, *how, arguments.max_failures)
     join_ray(run)
     with timed(run, "score"):
         summary, problems = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
-    command = _score_line(arguments, source, model, out, reading_flags(reading))
     facts = {"Archive": source, "Place": " ".join(model), **model_facts(models)}
-    page = score_page(summary, problems, facts, command, findings)
+    page = score_page(summary, problems, facts, _score_line(arguments, options, metadata), findings)
     storage.write_text(storage.join(out, "report.html"), page)
     run.note(counts=summary, compute=summary["compute"], runtime=runtime, reading=reading.model_dump())
     run.note(source=source, model=model[0] if len(model) == 1 else model)
     run.note(inputs_fingerprint=summary["fingerprint"], **model_notes(models))
     run.finish(
-        balance(summary, update),
+        balance(summary, arguments.update),
         f"Results: {out}/results/  Report: {out}/report.html",
         findings.after_score(source, out) or serve_next(model),
     )
-    check_failures(summary, most)
+    check_failures(summary, arguments.max_failures)
     check_strict(summary, arguments.strict, out)
 
 
-def _score_line(arguments: ScoreArguments, source: str, model: list[str], out: str, flags: dict[str, object]) -> str:
-    """The command that gives these results again."""
+def _score_line(arguments: ScoreArguments, options: ScoreOptions, metadata: str | None) -> str:
+    """The command, as it can be pasted."""
     return line(
         "boneage score",
-        source,
-        model=model,
-        out=out,
-        metadata=storage.absolute(arguments.metadata) if arguments.metadata else None,
+        options.source,
+        model=list(options.models),
+        out=options.out,
+        metadata=metadata,
         column=arguments.columns,
         value=arguments.values,
         sex=arguments.sex,
         pixel_spacing_mm=arguments.pixel_spacing_mm,
-        gpu=arguments.gpu or None,
-        update=arguments.update or None,
-        max_failures=arguments.max_failures,
-        runtime=None if arguments.runtime == TORCH else arguments.runtime,
-        coverage=arguments.coverage,
-        **flags,
+        gpu=options.gpu or None,
+        update=options.update or None,
+        max_failures=options.max_failures,
+        runtime=None if options.runtime == TORCH else options.runtime,
+        coverage=options.coverage,
+        **reading_flags(options.reading),
     )

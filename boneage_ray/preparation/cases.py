@@ -14,6 +14,7 @@ from boneage_ray.archives.in_parts import inputs_of
 from boneage_ray.archives.masks import mask_data
 from boneage_ray.archives.notes import line_of_notes
 from boneage_ray.archives.read import read_input
+from boneage_ray.archives.updates import marks_of
 from boneage_ray.errors import InputProblem
 from boneage_ray.preparation.isolated import DecoderPool
 from boneage_ray.preparation.prepare import ImageConfig, PreparedImage
@@ -48,11 +49,12 @@ class CaseWorker:
         rejected = sum(case["reason"] is not None for case in cases)
         # Cases are read once more and deleted, so fast compression matters more than size.
         line = {"rejected": rejected} | line_of_notes(listed)
-        return parts.commit(self.out, part, to_table(cases, case_schema()), line, "lz4")
+        marks = marks_of(inputs, cases)
+        return parts.commit(self.out, part, to_table(cases, case_schema()), line, "lz4", marks)
 
     def _case(self, item: Input) -> Row:
         data = read_input(item)
-        case: Row = {"input_uri": item.uri or None, "record_id": item.record_id, "reason": None}
+        case: Row = {"input_uri": item.uri or None, "record_id": item.record_id, "step": None, "reason": None}
         try:
             if isinstance(data, InputProblem):
                 raise data
@@ -87,17 +89,16 @@ class CaseWorker:
             "vertebral": item.vertebral,
             "facial": item.facial,
             "flags": [*(flag for flag in prepared.flags if flag not in known.overruled), *known.flags],
-            "patient": self._keyed(item.patient or source.patient),
+            "patient": keyed(item.patient or source.patient, self.key),
             "split": item.split,
         }
 
-    def _keyed(self, patient: str | None) -> str | None:
-        """A keyed hash that groups a patient's images within this run; deleted with the cases."""
-        if patient is None:
-            return None
-        return hashlib.blake2b(
-            patient.encode(errors="surrogateescape"), key=self.key.encode(), digest_size=16
-        ).hexdigest()
+
+def keyed(patient: str | None, key: str) -> str | None:
+    """A keyed hash that groups a patient's images within one run; deleted with the cases."""
+    if patient is None:
+        return None
+    return hashlib.blake2b(patient.encode(errors="surrogateescape"), key=key.encode(), digest_size=16).hexdigest()
 
 
 def _check_points(item: Input, height: int, width: int) -> None:

@@ -4,14 +4,15 @@
             --here-----> DATA/splits.csv           the split, when all patients and copies are known
                          DATA/train|val|test/part-*, rejected.parquet, manifest.json; the cases are deleted
 
-After a kill the same command continues and ends with the same dataset; after its end it changes nothing.
+After a kill the same command continues and ends with the same dataset; after its end it changes nothing. With `update` it does
+what became new, changed or vanished since (updating.py).
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,6 +27,17 @@ from boneage_ray.archives.in_parts import ArchiveParts
 from boneage_ray.archives.notes import say_rows, sum_of_notes
 from boneage_ray.errors import MismatchError, NoUsableInputError
 from boneage_ray.preparation.cases import CASES, run_cases
+from boneage_ray.preparation.collected import (
+    MANIFEST,
+    REJECTED,
+    CollectedCases,
+    FixedParts,
+    manifest_of,
+    marks_of_rows,
+    read_small,
+    rows_of,
+    tidy,
+)
 from boneage_ray.preparation.overview import copies, overview
 from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.preparation.quality import ExpectedRegion
@@ -40,22 +52,23 @@ from boneage_ray.preparation.split import (
     split_warnings,
     write_splits,
 )
-from boneage_ray.records.schema import case_schema, record_schema, rejected_schema
+from boneage_ray.preparation.updating import restart_if_changed, updated
+from boneage_ray.records.schema import record_schema, rejected_schema
 from boneage_ray.runtime import lease, nodes, parts
 from boneage_ray.runtime.cluster import run_parts
+from boneage_ray.runtime.marks import add_marks
 from boneage_ray.runtime.resources import Resources
 from boneage_ray.runtime.runs import say
 
 SHARD_ROWS = 128
-MANIFEST, SPLIT_TABLE, REJECTED = "manifest.json", "splits.csv", "rejected.parquet"
-_BIG = ("image", "mask", "thumbnail", "vertebral", "facial", "to_original", "message")
+SPLIT_TABLE = "splits.csv"
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
     """The options of a preparation from the command line; `splits`: the URI of a split table to reuse.
 
-    `region`: what the radiographs should show, for the gate by header.
+    `region`: what the radiographs should show, for the gate by header. `update`: do what changed since OUT was written.
     """
 
     out: str
@@ -64,6 +77,7 @@ class PrepareOptions:
     splits: str | None = None
     overwrite: bool = False
     region: ExpectedRegion = "any"
+    update: bool = False
 
 
 def prepare_archive(
@@ -79,58 +93,79 @@ def prepare_archive(
     whole_mark = parts.fingerprint(mark, options.split.model_dump(mode="json"), given and given.splits)
     listing = ArchiveParts(archive, CASES)
     parts.check_not_empty(listing, source)
-    parts.claim(options.out, mark, options.overwrite, "prepare")
-    finished = _finished(options.out, listing, whole_mark)
+    parts.claim(options.out, mark, options.overwrite, "prepare", _settings(source, options))
+    before = manifest_of(options.out)
+    finished = _finished(options, before, listing, whole_mark)
     on_claimed()
     if finished is not None:
         say("prepare: done already")
         return finished
     nodes.check_places(lease.holding(options.out), [("SOURCE", source)])
     arguments = {"out": options.out, "image": options.image.expecting(options.region).model_dump(), "key": mark}
+    collected = _all_cases(listing, options, arguments) if before is None else updated(listing, before, arguments)
+    tables = sum_of_notes(collected.notes, archive.accounts)
+    if before and collected.nothing_new:
+        manifest = before | {"listed": collected.marks, "tables": tables, "update": collected.update}
+    else:
+        _refuse_empty(collected.table, source)
+        manifest = {
+            "kind": "boneage-ray data",
+            "package_version": __version__,
+            "source": source,
+            "fingerprint": parts.fingerprint(whole_mark, collected.marks) if before else whole_mark,
+            "settings": whole_mark,
+            "tables": tables,
+            **_divide(collected, options, given),
+        }
+    lease.holding(options.out).check()
+    say_rows(options.out, tables, collected.notes)
+    storage.write_json(storage.join(options.out, MANIFEST), manifest)
+    tidy(options.out, manifest)
+    return manifest
+
+
+def _settings(source: str, options: PrepareOptions) -> dict[str, str]:
+    """What decides the cases, in words."""
+    image = parts.fingerprint(options.image.model_dump(mode="json"))
+    return {
+        "pipeline version": str(PIPELINE_VERSION),
+        "SOURCE": source,
+        "image settings": image,
+        "region": options.region,
+    }
+
+
+def _finished(
+    options: PrepareOptions, manifest: dict[str, Any] | None, listing: parts.Listing, mark: str
+) -> dict[str, Any] | None:
+    """The manifest of the same run, if it is complete and not to be updated.
+
+    Raises `MismatchError` if the archive or the split has changed.
+    """
+    if manifest is None:
+        return None
+    split = options.split.model_dump(mode="json")
+    same = manifest.get("settings", manifest["fingerprint"]) == mark
+    if options.update:  # a table of splits may have grown
+        same = manifest["split"] == split | {"table": manifest["split"]["table"] and options.splits}
+    if not same:
+        raise MismatchError(f"{options.out} holds this archive with another split: give another --out, or --overwrite")
+    if options.update:
+        return None
+    parts.check_unchanged(listing, manifest["listed"])
+    tidy(options.out, manifest)
+    return manifest
+
+
+def _all_cases(listing: parts.Listing, options: PrepareOptions, arguments: dict[str, Any]) -> CollectedCases:
+    """The cases of a first run."""
+    if options.update:
+        restart_if_changed(options.out, listing)
     completed = parts.complete(
         parts.PartsJob("prepare", options.out, listing, (CASES,)), partial(run_cases, arguments=arguments)
     )
-    cases = _read_cases(options.out, completed.lines)
-    _refuse_empty(cases, source)
-    manifest = _divide(cases, completed, options, given)
-    manifest = {
-        "kind": "boneage-ray data",
-        "package_version": __version__,
-        "source": source,
-        "fingerprint": whole_mark,
-        "tables": sum_of_notes(completed.lines, archive.accounts),
-    } | manifest
-    lease.holding(options.out).check()
-    say_rows(options.out, manifest["tables"], completed.lines)
-    storage.write_json(storage.join(options.out, MANIFEST), manifest)
-    storage.delete_tree(storage.join(options.out, CASES))
-    return manifest
-
-
-def _finished(out: str, listing: parts.Listing, mark: str) -> dict[str, Any] | None:
-    """The manifest of the same run, if it is complete. Raises `MismatchError` if the archive or the split has changed."""
-    place = storage.join(out, MANIFEST)
-    if not storage.exists(place):
-        return None
-    manifest: dict[str, Any] = storage.read_json(place)
-    if manifest["fingerprint"] != mark:
-        raise MismatchError(f"{out} holds this archive with another split: give another --out, or --overwrite")
-    parts.check_unchanged(listing, manifest["listed"])
-    storage.delete_tree(storage.join(out, CASES))
-    return manifest
-
-
-def _read_cases(out: str, lines: Sequence[dict[str, Any]]) -> pa.Table:
-    """The small columns of all cases, in order, with `part` and `row`, the position of the whole case."""
-    small = [name for name in case_schema().names if name not in _BIG]
-
-    def one(number: int) -> pa.Table:
-        with storage.open_read(storage.join(out, lines[number]["target"])) as file:
-            table = pq.read_table(file, columns=small).replace_schema_metadata(None)
-        where = pa.array([number] * len(table), pa.int32()), pa.array(range(len(table)), pa.int32())
-        return table.append_column("part", where[0]).append_column("row", where[1])
-
-    return pa.concat_tables(parts.prefetched(one, range(len(lines)), threads=8, ahead=32))
+    targets = [line["target"] for line in completed.lines]
+    return CollectedCases(read_small(options.out, targets), targets, completed.marks, completed.lines)
 
 
 def _refuse_empty(cases: pa.Table, source: str) -> None:
@@ -140,37 +175,33 @@ def _refuse_empty(cases: pa.Table, source: str) -> None:
         raise NoUsableInputError(f"{source}: none of {len(cases)} inputs could be prepared ({reasons})")
 
 
-def _divide(
-    cases: pa.Table, completed: parts.Completed, options: PrepareOptions, given: SplitTable | None
-) -> dict[str, Any]:
+def _divide(cases: CollectedCases, options: PrepareOptions, given: SplitTable | None) -> dict[str, Any]:
     """Write split, shards and rejected rows; returns their part of the manifest."""
-    records = cases.filter(pc.is_null(cases["reason"]))
+    records = cases.table.filter(pc.is_null(cases.table["reason"]))
     known = [_case(row) for row in records.select(_DECIDING).to_pylist()]
-    assignment = split_cases(known, options.split, given)
+    assignment = split_cases(known, options.split, given, records["kept"].to_pylist())
     storage.write_text(storage.join(options.out, SPLIT_TABLE), write_splits(known, assignment))
     for warning in split_warnings(assignment, given is None and options.split.shares == "test"):
         say(f"prepare: {warning}")
     if assignment.leaks:
-        say(f"prepare: {assignment.leaks} patients or exact copies are in several splits of the given split table")
+        why = "of the given split table" if given else "because their first images came before the one that links them"
+        say(f"prepare: {assignment.leaks} patients or exact copies are in several splits {why}")
     idle = given.idle(known) if given else []
     if idle:
         named = f"{', '.join(idle[:3])}{', ...' if idle[3:] else ''}"
         say(f"prepare: {len(idle)} rows of {options.splits} match no record and were not used", f" ({named})")
-    targets = [line["target"] for line in completed.lines]
-    shards = _write_shards(records, assignment, targets, options.out)
-    _write_rejected(options.out, completed.lines)
+    shards = _write_shards(records, assignment, cases, options.out)
+    _write_rejected(options.out, cases)
     return {
         "image": options.image.model_dump(mode="json"),
         "split": options.split.model_dump(mode="json") | {"table": options.splits},
         "split_seed": options.split.seed,
-        "listed": completed.marks,
+        "listed": cases.marks,
         "leaks": assignment.leaks,
         "idle_split_rows": len(idle),
-        **_counts(cases, records, assignment),
-        "parts": {
-            split: [{"file": line["target"], "rows": line["size"]} for line in shards.lines if line["split"] == split]
-            for split in SPLITS
-        },
+        **_counts(cases.table, records, assignment),
+        "parts": shards,
+        **({"update": cases.update} if cases.update else {}),
     }
 
 
@@ -204,31 +235,41 @@ def _counts(cases: pa.Table, records: pa.Table, assignment: Assignment) -> dict[
     }
 
 
-@dataclass(frozen=True)
-class ShardParts:
-    """The listing of the shards; the body of each holds the rows of case parts, [[case part, [row, ...]], ...]."""
+def _write_shards(
+    records: pa.Table, assignment: Assignment, cases: CollectedCases, out: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Write the shards that are not there yet; the files and rows of all, by split.
 
-    pieces: tuple[tuple[str, str, int], ...]  # target, body, size
-
-    def __call__(self) -> Iterator[parts.Part]:
-        """Every shard."""
-        return (parts.Part(*piece) for piece in self.pieces)
-
-
-def _write_shards(records: pa.Table, assignment: Assignment, targets: Sequence[str], out: str) -> parts.Completed:
+    A shard of before that keeps all its rows stays; what is left of the others comes, with the new records, into new ones.
+    """
     where = list(zip(records["part"].to_pylist(), records["row"].to_pylist(), strict=True))
+    left = Counter(cases.targets[part] for part, _ in where)
+    stays = {target: rows for target, rows in cases.shards.items() if left[target] == rows}
     pieces = []
     for split in SPLITS:
-        chosen = [place for place, side in zip(where, assignment.splits, strict=True) if side == split]
-        for number, start in enumerate(range(0, len(chosen), SHARD_ROWS)):
+        chosen = [
+            (part, row)
+            for (part, row), side in zip(where, assignment.splits, strict=True)
+            if side == split and cases.targets[part] not in stays
+        ]
+        first = max((_number(target) + 1 for target in cases.shards if target.startswith(f"{split}/")), default=0)
+        for number, start in enumerate(range(0, len(chosen), SHARD_ROWS), first):
             rows: dict[int, list[int]] = defaultdict(list)
             for part, row in chosen[start : start + SHARD_ROWS]:
                 rows[part].append(row)
-            body = json.dumps([[targets[part], found] for part, found in rows.items()])
+            body = json.dumps([[cases.targets[part], found] for part, found in rows.items()])
             pieces.append((f"{split}/part-{number:05d}.parquet", body, sum(map(len, rows.values()))))
-    return parts.complete(
-        parts.PartsJob("shards", out, ShardParts(tuple(pieces)), SPLITS), partial(_run_shards, out=out)
-    )
+    job = parts.PartsJob("shards", out, FixedParts(tuple(pieces)), SPLITS, others=frozenset(cases.shards))
+    made = parts.complete(job, partial(_run_shards, out=out))
+    found = stays | {line["target"]: line["size"] for line in made.lines}
+    return {
+        split: [{"file": target, "rows": found[target]} for target in sorted(found) if target.startswith(f"{split}/")]
+        for split in SPLITS
+    }
+
+
+def _number(target: str) -> int:
+    return int(target.rpartition("-")[2].partition(".")[0])
 
 
 def _run_shards(rows: parts.Rows, resources: Resources, out: str) -> Iterator[dict[str, Any]]:
@@ -236,7 +277,7 @@ def _run_shards(rows: parts.Rows, resources: Resources, out: str) -> Iterator[di
 
 
 class ShardWorker:
-    """Collects the records of one shard from the cases and commits them."""
+    """Collects the records of one shard from cases, or from shards of before, and commits them."""
 
     def __init__(self, out: str) -> None:
         self.out = out
@@ -244,23 +285,23 @@ class ShardWorker:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Commit the shard and return its line."""
         part = parts.Part(**row)
-        tables = [self._rows(target, chosen) for target, chosen in json.loads(part.body)]
-        return parts.commit(self.out, part, pa.concat_tables(tables), {"split": part.target.partition("/")[0]})
-
-    def _rows(self, target: str, chosen: list[int]) -> pa.Table:
-        with storage.open_read(storage.join(self.out, target)) as file:
-            table = pq.read_table(file, columns=record_schema().names).replace_schema_metadata(None)
-        return table.take(pa.array(chosen))
+        pieces = json.loads(part.body)
+        tables = [rows_of(self.out, target, chosen, record_schema().names) for target, chosen in pieces]
+        marks = b"".join(marks_of_rows(self.out, target, chosen) for target, chosen in pieces)
+        line = {"split": part.target.partition("/")[0]}
+        return parts.commit(self.out, part, pa.concat_tables(tables), line, marks=marks)
 
 
-def _write_rejected(out: str, lines: Sequence[dict[str, Any]]) -> None:
+def _write_rejected(out: str, cases: CollectedCases) -> None:
     """Write `rejected.parquet`, part by part."""
+    rejected = cases.table.filter(pc.is_valid(cases.table["reason"])).select(["part", "row"])
+    rows: dict[int, list[int]] = defaultdict(list)
+    for part, row in zip(rejected["part"].to_pylist(), rejected["row"].to_pylist(), strict=True):
+        rows[part].append(row)
     with storage.open_write(storage.join(out, REJECTED)) as file, pq.ParquetWriter(file, rejected_schema()) as writer:
-        for line in lines:
-            if line["rejected"]:
-                with storage.open_read(storage.join(out, line["target"])) as part:
-                    table = pq.read_table(part, columns=rejected_schema().names).replace_schema_metadata(None)
-                writer.write_table(table.filter(pc.is_valid(table["reason"])))
+        for part, chosen in rows.items():
+            writer.write_table(rows_of(out, cases.targets[part], chosen, rejected_schema().names))
+        add_marks(writer, b"".join(marks_of_rows(out, cases.targets[part], chosen) for part, chosen in rows.items()))
 
 
 def rejected_batches(out: str) -> Iterator[pa.RecordBatch]:

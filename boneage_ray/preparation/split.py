@@ -64,7 +64,7 @@ class Case:
 class Assignment:
     """For each case, in the given order, its split and group number; `leaks`: number of groups in several splits.
 
-    Only a published or reused split can leak.
+    Only a published or reused split can leak, and an update whose new image shows that two old groups are one.
     """
 
     splits: list[Split]
@@ -92,27 +92,37 @@ class SplitTable:
         return [name for name, uri in self.rows if used.isdisjoint((name, uri))]
 
 
-def split_cases(cases: Sequence[Case], config: SplitConfig, given: SplitTable | None = None) -> Assignment:
+def split_cases(
+    cases: Sequence[Case],
+    config: SplitConfig,
+    given: SplitTable | None = None,
+    kept: Sequence[Split | None] | None = None,
+) -> Assignment:
     """Assign every case by ids and seed, independent of the order. `given`, from `read_splits`, takes precedence.
 
-    Raises `UsageError` if a given or the published split lacks a case.
+    `kept`: the split of each case that has one already, and stays there; None of a new one. Raises `UsageError` if a given or the
+    published split lacks a case.
     """
     groups = _groups(cases)
+    had = kept or [None] * len(cases)
     if given is not None:
-        splits = [given.of(case) for case in cases]
+        splits = [was or given.of(case) for case, was in zip(cases, had, strict=True)]
         return _checked(cases, splits, groups, "the split table lacks")
     if config.shares == "published":
-        splits = [case.published for case in cases]
+        splits = [was or case.published for case, was in zip(cases, had, strict=True)]
         return _checked(
             cases, splits, groups, "split.shares=published, but neither labels nor folders name a split for"
         )
-    return Assignment(_drawn(cases, groups, config), groups, 0)
+    return _checked(cases, _drawn(cases, groups, config, had), groups, "no split was drawn for")
 
 
-def _drawn(cases: Sequence[Case], groups: list[int], config: SplitConfig) -> list[Split]:
+def _drawn(
+    cases: Sequence[Case], groups: list[int], config: SplitConfig, had: Sequence[Split | None]
+) -> list[Split | None]:
     """Splits with the same shares in every stratum.
 
-    Groups are ordered by stratum and, inside it, by a seeded hash. Each goes to the split that is furthest behind its share.
+    Groups are ordered by stratum and, inside it, by a seeded hash. Each goes to the split that is furthest behind its share; one
+    with members that have a split already goes there, where most of them are.
     """
     shares = dict(zip(SPLITS, _SHARES[config.shares], strict=True))
     members: dict[int, list[int]] = defaultdict(list)
@@ -120,15 +130,18 @@ def _drawn(cases: Sequence[Case], groups: list[int], config: SplitConfig) -> lis
     for i in sorted(range(len(cases)), key=lambda i: (hashes[i], cases[i].input_uri)):
         members[groups[i]].append(i)
     order = sorted(members.values(), key=lambda found: (_stratum(cases[found[0]], config), hashes[found[0]]))
-    counts: Counter[Split] = Counter()
-    chosen: list[Split] = ["train"] * len(cases)
-    done = 0
+    chosen: list[Split | None] = list(had)
+    counts: Counter[Split] = Counter(split for split in had if split)
+    done = counts.total()
     for found in order:
-        done += len(found)
-        behind = max(SPLITS, key=lambda name: shares[name] * done - counts[name])
-        counts[behind] += len(found)
-        for i in found:
-            chosen[i] = behind
+        free = [i for i in found if had[i] is None]
+        done += len(free)
+        of_group = Counter(split for i in found if (split := had[i]))
+        drawn_to = of_group or {name: shares[name] * done - counts[name] for name in SPLITS}
+        goes_to = max(SPLITS, key=drawn_to.__getitem__)
+        counts[goes_to] += len(free)
+        for i in free:
+            chosen[i] = goes_to
     return chosen
 
 

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import time
-from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,11 +24,12 @@ import pyarrow.parquet as pq
 from boneage_ray import storage
 from boneage_ray.errors import BoneageError, MismatchError, NoUsableInputError, StorageError
 from boneage_ray.runtime import lease
+from boneage_ray.runtime.marks import add_marks
 from boneage_ray.runtime.plan import difference, read_plan, write_plan
 from boneage_ray.runtime.resources import Resources, choose_resources, offered_cpus
 from boneage_ray.runtime.runs import ProgressLine, say
 
-_META, _MARKS = b"boneage", b"boneage_inputs"
+_META = b"boneage"
 LEAD_PARTS = 8  # short parts at the start of a run
 INPUTS_AN_ACTOR = 32
 CAREFUL_ROUNDS = 8  # each finds at least one input that kills its worker
@@ -145,8 +145,7 @@ def commit(
     with_line = table.replace_schema_metadata({_META: json.dumps(whole).encode()})
     with pq.ParquetWriter(buffer, with_line.schema, compression=compression) as writer:
         writer.write_table(with_line)
-        if marks:  # not in the schema, which a file holds twice
-            writer.add_key_value_metadata({_MARKS.decode(): b64encode(marks).decode()})
+        add_marks(writer, marks)
     _write(out, part, buffer.getvalue())
     return whole
 
@@ -165,17 +164,18 @@ def _write(out: str, part: Part, data: bytes) -> None:
             time.sleep(pause)
 
 
-def committed(out: str, folder: str) -> dict[str, dict[str, Any]]:
-    """Target -> line of every committed part of a folder."""
-    targets = _present(out, folder)
+def committed(out: str, folder: str, others: frozenset[str] = frozenset()) -> dict[str, dict[str, Any]]:
+    """Target -> line of every committed part of a folder but `others`."""
+    targets = _present(out, folder, others)
     lines = prefetched(read_line, [storage.join(out, target) for target in targets], threads=8, ahead=64)
     return dict(zip(targets, lines, strict=True))
 
 
-def _present(out: str, folder: str) -> list[str]:
+def _present(out: str, folder: str, others: frozenset[str]) -> list[str]:
     """The targets of the committed parts of a folder, in order."""
     names = [info.uri.rsplit("/", 1)[-1] for info in storage.list_folder(storage.join(out, folder))]
-    return [f"{folder}/{name}" for name in names if name.startswith("part-") and name.endswith(".parquet")]
+    found = [f"{folder}/{name}" for name in names if name.startswith("part-") and name.endswith(".parquet")]
+    return [target for target in found if target not in others]
 
 
 def read_line(uri: str) -> dict[str, Any]:
@@ -185,12 +185,6 @@ def read_line(uri: str) -> dict[str, Any]:
     return line
 
 
-def read_marks(uri: str) -> bytes:
-    """The marks of the inputs whose rows a committed part holds, in the order of its rows."""
-    with storage.open_read(uri) as file:
-        return b64decode(pq.read_metadata(file).metadata.get(_MARKS, b""))
-
-
 def check_not_empty(listing: Listing, source: str) -> None:
     """List the first part, so that errors of the listing are raised before OUT is changed. Raises `NoUsableInputError`."""
     if next((part for part in listing() if part.target), None) is None:
@@ -198,10 +192,10 @@ def check_not_empty(listing: Listing, source: str) -> None:
 
 
 def check_unchanged(listing: Listing, marks: str) -> None:
-    """Raise `MismatchError` unless the listing still has the hash `Completed.marks`; reads only names."""
+    """Raise `MismatchError` unless the listing still has the hash `Completed.marks`; reads only what a listing tells."""
     *_, end = Todo(listing, {})()
     if end["line"]["marks"] != marks:
-        raise changed("its listing is different")
+        raise changed("its listing is different", "give --update to do only what changed, ")
 
 
 @dataclass(frozen=True)
@@ -209,6 +203,7 @@ class PartsJob:
     """The task of `complete`: commit every part of `listing` below `folders` of OUT.
 
     `todo`: makes the rows of work of the committed parts (target -> mark) and the owner of the lease, as `Todo` does.
+    `others`: targets in these folders that are no parts of this job.
     """
 
     title: str
@@ -217,6 +212,7 @@ class PartsJob:
     folders: tuple[str, ...]
     gpu: bool = False
     todo: Callable[[Mapping[str, str], str], Rows] | None = None
+    others: frozenset[str] = frozenset()
 
 
 def complete(job: PartsJob, work: Callable[[Rows, Resources], Iterator[dict[str, Any]]]) -> Completed:
@@ -224,7 +220,9 @@ def complete(job: PartsJob, work: Callable[[Rows, Resources], Iterator[dict[str,
 
     Parts whose workers were killed each time are tried again, input by input (`Part.careful`).
     """
-    lines = {target: line for folder in job.folders for target, line in committed(job.out, folder).items()}
+    lines: dict[str, dict[str, Any]] = {}
+    for folder in job.folders:
+        lines |= committed(job.out, folder, job.others)
     if lines:
         say(f"{job.title}: {len(lines)} parts are done already; continuing")
     hold = lease.holding(job.out)
@@ -280,7 +278,7 @@ def _work_through(
 
 def _check_files(job: PartsJob, lines: Mapping[str, Any]) -> None:
     """Raise `BoneageError` unless the parts that workers reported are the files in OUT: a line alone proves no result."""
-    present = {target for folder in job.folders for target in _present(job.out, folder)}
+    present = {target for folder in job.folders for target in _present(job.out, folder, job.others)}
     if surplus := sorted(present - lines.keys()):
         raise MismatchError(f"{job.out}: {surplus[0]} came from another run meanwhile: give the command again")
     if lost := sorted(lines.keys() - present):

@@ -11,16 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from boneage_ray import storage
-from boneage_ray.archives.changes import MARK_BYTES, mark_of
-from boneage_ray.archives.updates import PartWork
+from boneage_ray.archives.changes import marks_in
+from boneage_ray.archives.updates import PartWork, marks_of
 from boneage_ray.errors import MismatchError
 from boneage_ray.records.schema import Row, from_table, result_schema, to_table
 from boneage_ray.runtime import parts
+from boneage_ray.runtime.marks import read_marks
 from boneage_ray.scoring.summary import part_counts
 
 _COUNTED = ["status", "reason", "flags", "age_months", "sex", "cvm_stage"]
 _OF_PART = ("target", "mark", "size")
-_OF_STORAGE = ("not_found", "permission_denied", "unreadable")
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,7 @@ class Scored:
 def first_time(work: PartWork, rows: list[Row]) -> Scored:
     """The content of a new part."""
     added = {"update": work.update, "new": len(rows)} if work.update else {}
-    return Scored(to_table(rows, result_schema()), part_counts(rows) | added, b"".join(_marks(work, rows)))
-
-
-def _marks(work: PartWork, rows: list[Row]) -> list[bytes]:
-    """The marks of the inputs; a file that the storage did not hand out is tried again by the next update."""
-    return [mark_of(item, again=_unread(row)) for item, row in zip(work.inputs, rows, strict=True)]
-
-
-def _unread(row: Row) -> bool:
-    return row["status"] == "failed" and row["step"] == "read" and row["reason"] in _OF_STORAGE
+    return Scored(to_table(rows, result_schema()), part_counts(rows) | added, marks_of(work.inputs, rows))
 
 
 @dataclass(frozen=True)
@@ -59,7 +50,7 @@ class Earlier:
     def read(cls, out: str, part: parts.Part, work: PartWork) -> Earlier:
         """Read it whole. Raises `MismatchError` if it is neither what the update replaces nor what replaces that."""
         uri = storage.join(out, part.target)
-        line, marks = parts.read_line(uri), parts.read_marks(uri)
+        line, marks = parts.read_line(uri), read_marks(uri)
         if line["mark"] not in (work.was, part.mark):
             raise MismatchError(f"{uri} was changed by another run: give the command again")
         with storage.open_read(uri) as file:
@@ -72,8 +63,7 @@ class Earlier:
         # Rows of the old table, or behind them of the new one.
         chosen = [len(self.table) + new[row] if row in new else row for row in kept]
         table = pa.concat_tables([self.table, to_table(rows, result_schema()).replace_schema_metadata(None)])
-        marks = [self.marks[k : k + MARK_BYTES] for k in range(0, len(self.marks), MARK_BYTES)]
-        marks += _marks(work, rows)
+        marks = marks_in(self.marks + marks_of(work.inputs, rows))
         table = table.take(pa.array(chosen, pa.int64()))
         line = self._line(work, len(rows)) | part_counts(from_table(table.select(_COUNTED)))
         return Scored(table, line, b"".join(marks[k] for k in chosen))
@@ -100,16 +90,3 @@ def update_counts(
     vanished = sorted(uri for line in of_it for uri in line.get("vanished", []))
     counts = {name: sum(line.get(name, 0) for line in of_it) for name in ("new", "changed", "retried")}
     return counts | {"vanished": len(vanished), "vanished_inputs": vanished, **closed}
-
-
-def update_in_words(counts: Mapping[str, Any]) -> list[str]:
-    """What an update did, for a person."""
-    told = [f"{counts[name]:,} {name}" for name in ("new", "changed", "vanished")]
-    if counts.get("retried"):
-        told.append(f"{counts['retried']:,} tried again, which could not be read before")
-    lines = [f"update: {', '.join(told)}"]
-    if counts.get("kept"):
-        first, *others = counts["closed_inputs"]
-        more = f" and {len(others):,} more" if others else ""
-        lines.append(f"update: {counts['kept']:,} rows are kept whose files cannot be examined now: {first}{more}")
-    return lines

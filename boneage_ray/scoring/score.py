@@ -21,7 +21,7 @@ from boneage_ray.archives.in_parts import ArchiveParts
 from boneage_ray.archives.masks import mask_data
 from boneage_ray.archives.notes import say_rows, sum_of_notes
 from boneage_ray.archives.read import read_input
-from boneage_ray.archives.updates import Unchanged, UpdateTodo, differs, work_of
+from boneage_ray.archives.updates import Unchanged, UpdateTodo, differs, update_in_words, work_of
 from boneage_ray.errors import NoUsableInputError
 from boneage_ray.findings.task_findings import ScoredFiles, findings_of
 from boneage_ray.prediction import members
@@ -36,7 +36,7 @@ from boneage_ray.runtime.resources import Resources
 from boneage_ray.runtime.runs import say
 from boneage_ray.scoring.careful import RETRIES, Suspects
 from boneage_ray.scoring.metering import ScoreMeter
-from boneage_ray.scoring.renewal import Earlier, first_time, update_counts, update_in_words
+from boneage_ray.scoring.renewal import Earlier, first_time, update_counts
 from boneage_ray.scoring.summary import add_up, watched
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ SHOWN_PROBLEMS = 200
 class ScoreOptions:
     """What the command line says about a scoring run; several models are scored as one.
 
-    `coverage`: of the intervals, if another than that of the bundle's calibration.
-    `given`: flags whose values hold for every input, with them. `update`: do what changed since OUT was written. `max_failures`:
-    the share of failed inputs above which the run ends.
+    `coverage`: of the intervals, if another than that of the bundle's calibration. `given`: flags whose values hold for every
+    input, with them. `update`: do what changed since OUT was written. `max_failures`: the share of failed inputs above which the
+    run ends.
     """
 
     source: str

@@ -53,6 +53,10 @@ _BY_CLASS: dict[str, _Cause] = {
     ),
     "SSLError": ("unreadable", "no secure connection; check the endpoint's certificate and AWS_CA_BUNDLE"),
     "ReadTimeoutError": ("unreadable", "the server did not answer in time; try again"),
+    "ResponseParserError": (
+        "unreadable",
+        "the server's answer is broken off or no answer of S3; check AWS_ENDPOINT_URL",
+    ),
     "FileNotFoundError": ("not_found", "there is no such file or folder"),
     "NotADirectoryError": ("not_found", "a part of this path is a file, not a folder"),
     "FileExistsError": ("unreadable", "there is a file where a folder is needed"),
@@ -76,8 +80,9 @@ def storage_exceptions() -> tuple[type[Exception], ...]:
     if "s3fs" in sys.modules:
         from aiohttp import ClientError as TransferError
         from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+        from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
-        kinds += [BotoCoreError, ClientError, TransferError]
+        kinds += [BotoCoreError, ClientError, TransferError, ResponseParserError]
     return tuple(kinds)
 
 

@@ -123,9 +123,9 @@ def read_bytes(uri: str) -> bytes:
         if scheme == "file":
             return local.absolute_path(rest).read_bytes()
         location = _locate_file(uri)
-        # Without this s3fs requests the size first: a second round trip for each of a million small files.
-        options = {"max_concurrency": 1} if scheme in _S3 else {}
-        return cast(bytes, location.fs.cat_file(location.path, **options))
+        if scheme in _S3:
+            return s3.read_whole_object(location.fs, location.path)
+        return cast(bytes, location.fs.cat_file(location.path))
 
 
 def read_range(uri: str, start: int, length: int) -> bytes:
@@ -150,7 +150,7 @@ def write_bytes(uri: str, data: bytes) -> None:
         return
     with translated(uri):
         location = _locate_file(uri)
-        location.fs.pipe_file(location.path, data, chunksize=s3.PART_BYTES)
+        s3.write_whole_object(location.fs, location.path, data)
 
 
 def read_text(uri: str) -> str:

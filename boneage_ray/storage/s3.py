@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from boneage_ray.errors import StorageError
 
@@ -21,6 +22,20 @@ PART_BYTES = 8 * 2**20  # one part of a multi-part upload, and the read-ahead of
 
 _ATTEMPTS = 4  # for a request to an unreachable or busy server: pauses of 7 s at most
 _TRANSFER_ATTEMPTS = 3  # around that, for a transfer that was interrupted or throttled
+PAUSES = (1.0, 5.0, 25.0)  # seconds before a request is made again to a server that has answered before
+_PASSING_CODES = ("SlowDown", "503", "ServiceUnavailable", "InternalError", "500", "RequestTimeout", "502", "504")
+_PASSING_CLASSES = frozenset(
+    (
+        *(
+            "EndpointConnectionError",
+            "ConnectTimeoutError",
+            "HTTPClientError",
+            "ClientPayloadError",
+            "ClientConnectionError",
+        ),
+        *("TimeoutError", "ResponseParserError"),
+    )
+)
 _ENDPOINT = re.compile(r"https?://[^/@\s:]+(:\d+)?(/[^@\s]*)?|https?://\[[0-9a-fA-F:]+\](:\d+)?/?")
 # Many servers other than AWS refuse the checksums that botocore adds by default. The variables are for pyarrow's
 # own client and child processes, the client's options for an instance that is unpickled elsewhere.
@@ -123,12 +138,49 @@ def close_all() -> None:
     _connect.cache_clear()
 
 
+T = TypeVar("T")
+_answered: set[str] = set()  # endpoints
+
+
+def patiently(request: Callable[[], T]) -> T:
+    """Make a request, and again after each of `PAUSES` if the server does not answer or is busy, but has answered before.
+
+    So an outage of half a minute is no error, while a wrong endpoint is one at once. After an outage that lasts longer nothing is
+    waited for until the server has answered again.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            answer = request()
+        except Exception as error:
+            if not _is_passing(error) or endpoint_name() not in _answered:
+                raise
+            if pause is None:
+                _answered.discard(endpoint_name())
+                raise
+            time.sleep(pause)
+        else:
+            _answered.add(endpoint_name())
+            return answer
+    raise AssertionError("the last pause is None")
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether the same request may succeed later."""
+    for link in (error, error.__cause__):
+        code = error_code(link)
+        if code:
+            return code in _PASSING_CODES
+        if _PASSING_CLASSES & {kind.__name__ for kind in type(link).__mro__}:
+            return True
+    return False
+
+
 def _pages(fs: S3FileSystem, path: str) -> Iterator[list[dict[str, Any]]]:
     """The objects below a prefix, page by page, in the byte order of their keys."""
     bucket, _, key = path.partition("/")
     request = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
     while True:
-        page = fs.call_s3("list_objects_v2", **request)
+        page = patiently(partial(fs.call_s3, "list_objects_v2", **request))
         yield page.get("Contents", [])
         if not page.get("IsTruncated"):
             return
@@ -152,12 +204,22 @@ def list_objects(fs: S3FileSystem, path: str) -> Iterator[tuple[str, int, str | 
         yield "", info["size"], info.get("ETag")
 
 
+def read_whole_object(fs: S3FileSystem, path: str) -> bytes:
+    """One whole object in one request: without `max_concurrency` s3fs requests its size first, a second round trip."""
+    return patiently(lambda: bytes(fs.cat_file(path, max_concurrency=1)))
+
+
+def write_whole_object(fs: S3FileSystem, path: str, data: bytes) -> None:
+    """Write or replace one object; it appears whole."""
+    patiently(lambda: fs.pipe_file(path, data, chunksize=PART_BYTES))
+
+
 def read_object_range(fs: S3FileSystem, path: str, start: int, length: int) -> bytes:
     """Bytes of one object in one request; none beyond its end, where S3 returns an error."""
     if length == 0:
         return b""
     try:
-        data: bytes = fs.cat_file(path, start=start, end=start + length)
+        data: bytes = patiently(lambda: fs.cat_file(path, start=start, end=start + length))
     except OSError as error:
         if error_code(error.__cause__) in ("InvalidRange", "416"):
             return b""

@@ -20,6 +20,7 @@ def test_a_file_that_kills_its_worker_each_time_is_one_row(model, tmp_path, monk
     source, out = tmp_path / "hands" / HAND_FOLDER, str(tmp_path / "scores")
     names = sorted(path.name for path in source.iterdir())
     shutil.copy2(source / names[0], source / f"{names[10][:-4]}-killer.png")
+    (source / names[23]).rename(source / f"{names[23][:-4]}-once.png")
     monkeypatch.setattr(score, "ScoreWorker", Mortal)
     answer = run(pipeline.score, pipeline.ScoreArguments(str(source), model, out)).answer
     assert (answer["inputs"], answer["scored"], answer["failed"]) == (25, 24, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 import time
@@ -17,6 +18,7 @@ from boneage_ray.archives.in_parts import ArchiveParts, inputs_of
 from boneage_ray.errors import BoneageError, ExitCode, MismatchError, NoUsableInputError, StorageError
 from boneage_ray.runtime import parts, plan
 from boneage_ray.runtime.resources import Resources
+from boneage_ray.storage.errors import Guarded, translated
 
 INPUTS = [
     *(Input(f"s3://site/{k}.png", str(k), 10.0 * k, "F" if k % 2 else None) for k in range(5)),
@@ -183,6 +185,27 @@ def test_a_commit_that_fails_for_a_while_ends_no_run(tmp_path, monkeypatch):
     with pytest.raises(StorageError, match="503 SlowDown"):
         parts.commit(str(tmp_path), one(), pa.table({"a": [1, 2]}), {})
     assert pauses == [1.0, 5.0, *parts.COMMIT_PAUSES]
+
+
+def test_a_full_disk_ends_the_run_with_the_reason_and_leaves_whole_parts_only(tmp_path, monkeypatch):
+    first = parts.commit(str(tmp_path), one("results/part-00000.parquet"), pa.table({"a": [1, 2]}), {})
+    monkeypatch.setattr(parts, "COMMIT_PAUSES", (0.0,))
+
+    def full(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Guarded, "write", lambda self, data: _translated(self, full, data))
+        with pytest.raises(StorageError, match=r"part-00001.parquet: no space is left on the device"):
+            parts.commit(str(tmp_path), one(), pa.table({"a": [1, 2]}), {})
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["part-00000.parquet"]
+    again = parts.commit(str(tmp_path), one(), pa.table({"a": [1, 2]}), {})
+    assert parts.committed(str(tmp_path), "results") == {first["target"]: first, again["target"]: again}
+
+
+def _translated(file, action, data):
+    with translated(file._uri):
+        return action(file, data)
 
 
 def test_a_part_whose_file_is_not_there_is_missed_although_its_line_came(complete, tmp_path, monkeypatch):

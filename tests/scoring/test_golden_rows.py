@@ -14,7 +14,7 @@ from boneage_ray.archives.archive import asked
 from boneage_ray.errors import InputProblem
 from boneage_ray.findings.task_findings import ScoredFiles, findings_of
 from boneage_ray.prediction import ensemble, members, rows
-from boneage_ray.preparation.prepare import ImageConfig, prepare_image
+from boneage_ray.preparation.prepare import AS_THE_RECIPE_SAYS, ImageConfig, Reading, prepare_image
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 from boneage_ray.tasks.cephalogram.findings.landmarks import landmark_adder
 
@@ -27,6 +27,7 @@ FIX = (
     "results of the old number are then neither continued nor updated"
 )
 
+UNGATED = Reading(pixel_gate=False)
 SETTINGS = {
     "plain": ImageConfig(size=64),
     "cropped": ImageConfig(size=64, crop="hand"),
@@ -40,12 +41,12 @@ def inputs():
     return sorted((FOLDER / "inputs").iterdir())
 
 
-def scored():
+def scored(reading=AS_THE_RECIPE_SAYS):
     """Name -> result row of each stored file, by the built-in model in float32."""
     found = members.resolve(["builtin:hand"])
     predictor = ensemble.load_predictor(found, "cpu", auto="float32")
     add = findings_of(found.recipe).adder(ScoredFiles(str(FOLDER), lambda name, data: None))
-    (image,) = found.scored_images()
+    (image,) = found.scored_images(reading)
     loaded = [
         rows.load_input(asked(str(path), sex, None), path.read_bytes(), lambda data: prepare_image(data, image))
         for path, sex in zip(inputs(), "FMFMFM", strict=True)
@@ -118,7 +119,13 @@ def differences(found, kept):
 @pytest.fixture(scope="module")
 def golden():
     """(present, stored) values; both with the number that they belong to."""
-    now = {"pipeline_version": PIPELINE_VERSION, "rows": scored(), "staged": staged(), "prepared": prepared()}
+    now = {
+        "pipeline_version": PIPELINE_VERSION,
+        "rows": scored(),
+        "ungated": scored(UNGATED),
+        "staged": staged(),
+        "prepared": prepared(),
+    }
     now = json.loads(json.dumps(now))
     if "BONEAGE_WRITE_GOLDEN" in os.environ:
         STORED.write_text(json.dumps(now, indent=1, ensure_ascii=False) + "\n")
@@ -132,6 +139,7 @@ def test_results_change_only_with_the_number(golden):
         "another built-in model is no other pipeline: write the stored results anew, keep the number"
     )
     assert differences(now["rows"], stored["rows"]) == [], FIX
+    assert differences(now["ungated"], stored["ungated"]) == [], FIX
     assert differences(now["prepared"], stored["prepared"]) == [], FIX
     assert close(now["staged"], stored["staged"]), FIX
 
@@ -146,7 +154,8 @@ def test_the_stored_results_hold_scored_rejected_and_failed_inputs(golden):
     statuses = {name: (row["status"], row["reason"]) for name, row in stored["rows"].items()}
     assert statuses["truncated.png"] == ("failed", "truncated")
     assert [statuses[f"hand-{k}.png"][0] for k in range(3)] == ["scored"] * 3
-    assert statuses["hand.dcm"][0] == "scored"
+    assert statuses["hand.dcm"] == statuses["head.png"] == ("rejected", "out_of_distribution")
+    assert [stored["ungated"][name]["status"] for name in ("hand.dcm", "head.png")] == ["scored", "scored"]
     assert stored["prepared"].keys() == SETTINGS.keys()
     assert [row["cvm_stage"] for row in stored["staged"]] == ["CS4", "CS4"]
 

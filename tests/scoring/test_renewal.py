@@ -6,11 +6,11 @@ import pytest
 
 from boneage_ray.archives.archive import Input
 from boneage_ray.archives.changes import mark_of
-from boneage_ray.archives.updates import PartWork
+from boneage_ray.archives.updates import PartWork, update_in_words
 from boneage_ray.errors import MismatchError
 from boneage_ray.records.schema import empty_result, from_table
 from boneage_ray.runtime import parts
-from boneage_ray.scoring.renewal import Earlier, first_time, update_counts, update_in_words
+from boneage_ray.scoring.renewal import Earlier, first_time, update_counts
 
 INPUTS = [Input(f"/films/{k}.png", str(k), version="1") for k in range(5)]
 PART = parts.Part("results/part-00003.parquet", "[]", 5)

@@ -10,6 +10,7 @@ Messages name only sizes, transfer syntaxes, object kinds and element keywords: 
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Literal
 
@@ -17,7 +18,26 @@ from boneage_ray.decoding.dicom.start import looks_like_dicom
 from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.errors import InputProblem
 
-__all__ = ["decode_dicom", "looks_like_dicom"]
+__all__ = ["decode_dicom", "looks_like_dicom", "patient_in"]
+
+
+def patient_in(head: bytes) -> str | None:
+    """The patient hash, as `tags.read_patient` makes it, of a file that was decoded before; None without an id.
+
+    `head`: at least all bytes before the pixels. Raises `InputProblem` if it ends earlier, and no other error.
+    """
+    from boneage_ray.decoding.dicom import tags
+    from boneage_ray.decoding.dicom.file import read_file
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return tags.read_patient(read_file(head, math.inf).tags)
+        except InputProblem:
+            raise
+        except Exception as error:  # noqa: BLE001  as in decode_dicom
+            message = f"the DICOM header is damaged ({type(error).__name__})"
+            raise InputProblem("decode", "unreadable", message) from None
 
 
 def decode_dicom(data: bytes, max_megapixels: float, voi: Literal["file", "none"]) -> Radiograph:

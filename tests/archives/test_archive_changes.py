@@ -20,6 +20,7 @@ from boneage_ray.archives.archive import Archive, Input, note
 from boneage_ray.archives.changes import Comparison, Held, Redo, mark_of
 from boneage_ray.archives.files import FilesArchive
 from boneage_ray.archives.in_parts import ArchiveParts
+from boneage_ray.archives.read import read_input
 from boneage_ray.archives.updates import Unchanged, UpdateTodo, differs, work_of
 from boneage_ray.errors import MismatchError, StorageError
 from boneage_ray.runtime import parts
@@ -371,3 +372,36 @@ def test_a_folder_of_masks_that_cannot_be_listed_ends_the_listing(tmp_path, monk
     monkeypatch.setattr(os, "scandir", closed)
     with pytest.raises(StorageError, match=r"masks/ward: this folder cannot be listed.* masks of any image"):
         list(FilesArchive(str(tmp_path), masks=True).inputs())
+
+
+ODD = [
+    "a b.png",
+    "50%.png",
+    "50%25.png",
+    "a+b.png",
+    "a#1.png",
+    "a?x=1&y.png",
+    "a\nb.png",
+    " c.png",
+    "ward/a;b=c.png",
+    "é.png",
+]
+
+
+def test_odd_keys_on_s3_are_listed_read_and_known_again(s3_bucket):
+    films, out = f"{s3_bucket}/films", f"{s3_bucket}/out"
+    for name in ODD:
+        storage.write_bytes(f"{films}/{name}", name.encode())
+    found = list(FilesArchive(films).inputs())
+    assert sorted(item.uri for item in found) == sorted(f"{films}/{name}" for name in ODD)
+    assert [read_input(item) for item in found] == [item.uri.removeprefix(f"{films}/").encode() for item in found]
+    done = committed(out, found)
+    assert [row for row in UpdateTodo(FilesArchive(films), out, "results", "u1", done)() if "line" not in row] == []
+    storage.write_bytes(f"{films}/a+b.png", b"other")
+    storage.delete_tree(f"{films}/50%25.png")
+    storage.write_bytes(f"{films}/50%2525.png", b"new")
+    *work, end = UpdateTodo(FilesArchive(films), out, "results", "u1", done)()
+    orders = [work_of(parts.Part(**row)) for row in work]
+    assert sorted(item.uri for order in orders for item in order.inputs) == [f"{films}/50%2525.png", f"{films}/a+b.png"]
+    assert sum(len(order.vanished) for order in orders) == 1
+    assert end["line"]["inputs"] == len(ODD)

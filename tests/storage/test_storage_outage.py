@@ -1,0 +1,109 @@
+"""S3 that is busy, breaks off, or is away for a while: the same bytes and the same listing, or an error, never less."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from s3proxy import proxy_of
+from s3server import free_port, serve_s3
+
+from boneage_ray import storage
+from boneage_ray.storage import s3
+
+
+@pytest.fixture
+def unsteady(s3_server, s3_bucket, monkeypatch):
+    """A proxy in front of the test server, and a bucket with 30 objects."""
+    for k in range(30):
+        storage.write_bytes(f"{s3_bucket}/films/{k:02d}.png", b"%d" % k * 500)
+    with proxy_of(s3_server.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
+        monkeypatch.setattr(s3, "PAUSES", (0.05, 0.1, 0.2))
+        assert len(list(storage.list_files(f"{s3_bucket}/films"))) == 30
+        yield proxy, s3_bucket
+
+
+def first(count, failure, method):
+    """The first requests of a method fail."""
+    left = [failure] * count
+    return lambda asked, path: left.pop() if left and asked == method else None
+
+
+@pytest.mark.parametrize("failure", ["busy", "broken", "slow"])
+def test_a_failure_that_passes_changes_nothing(unsteady, failure):
+    proxy, bucket = unsteady
+    proxy.fails = first(3, failure, "GET")
+    listed = list(storage.list_files(f"{bucket}/films"))
+    assert [info.size for info in listed] == [len(b"%d" % k) * 500 for k in range(30)]
+    proxy.fails = first(2, failure, "GET")
+    assert storage.read_bytes(f"{bucket}/films/07.png") == b"7" * 500
+    proxy.fails = first(2, failure, "GET")
+    assert storage.read_range(f"{bucket}/films/12.png", 2, 4) == b"1212"
+    proxy.fails = first(2, failure, "PUT")
+    storage.write_bytes(f"{bucket}/out/part", b"whole" * 100)
+    proxy.fails = lambda method, path: None
+    assert storage.read_bytes(f"{bucket}/out/part") == b"whole" * 100
+    assert sum(found == failure for _, _, found in proxy.seen) == (4 if failure == "slow" else 9)
+
+
+@pytest.mark.parametrize("failure", ["busy", "broken"])
+def test_a_failure_that_stays_is_an_error_and_never_a_short_answer(unsteady, failure, refusal, monkeypatch):
+    proxy, bucket = unsteady
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    assert len(list(storage.list_files(f"{bucket}/films"))) == 30
+    proxy.fails = lambda method, path: failure
+    assert refusal(lambda: list(storage.list_files(f"{bucket}/films")))[0] == "unreadable"
+    assert refusal(storage.read_bytes, f"{bucket}/films/07.png")[0] == "unreadable"
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for(s3_environment, tmp_path, monkeypatch, refusal):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(s3, "PAUSES", (0.2, 0.5, 6.0))
+    port, folder = free_port(), tmp_path / "buckets"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    started = time.monotonic()
+    assert "no connection" in refusal(storage.read_bytes, "s3://films/a")[1]
+    assert time.monotonic() - started < 3  # it has never answered: a wrong address is not waited for
+    with serve_s3(folder, port):
+        storage.locate("s3://films").fs.call_s3("create_bucket", Bucket="films")
+        storage.write_bytes("s3://films/a", b"1")
+    stopped = threading.Event()
+
+    def come_back():
+        time.sleep(2)
+        with serve_s3(folder, port):
+            stopped.wait()
+
+    server = threading.Thread(target=come_back)
+    server.start()
+    try:
+        assert storage.read_bytes("s3://films/a") == b"1"
+        storage.write_bytes("s3://films/b", b"22")
+        assert [info.size for info in storage.list_files("s3://films")] == [1, 2]
+    finally:
+        stopped.set()
+        server.join()
+    monkeypatch.setattr(s3, "PAUSES", (0.1, 0.1, 0.1))
+    assert "no connection" in refusal(storage.read_bytes, "s3://films/a")[1]
+    monkeypatch.setattr(s3, "PAUSES", (60.0,))
+    started = time.monotonic()
+    assert "no connection" in refusal(storage.read_bytes, "s3://films/a")[1]
+    assert time.monotonic() - started < 3  # the last one was waited for in vain
+
+
+def test_the_folders_of_consoles_are_no_files(s3_environment):
+    keys = [("p/", 0), ("p/a/", 0), ("p/a/1.png", 3), ("p/a/b/", 0), ("p/empty.png", 0)]
+
+    class Listing:
+        def call_s3(self, name, **request):
+            return {
+                "Contents": [{"Key": key, "Size": size, "ETag": f'"{key}"'} for key, size in keys],
+                "IsTruncated": False,
+            }
+
+    assert list(s3.list_objects(Listing(), "bucket/p")) == [
+        ("a/1.png", 3, '"p/a/1.png"'),
+        ("empty.png", 0, '"p/empty.png"'),
+    ]
