@@ -224,3 +224,19 @@ def test_every_landmark_and_measurement_has_a_short_code_of_its_own():
     assert measured("C2_depth_mm")[0][::2] == ("C2-DEPTH", "C2: depth of the lower border")
     assert measured("C2_depth_ratio")[1].value == "{ratio}"
     assert measured("C9_new") is None
+
+
+@pytest.mark.parametrize(
+    "name", ["dicom/robyoung__RG3_JPLL", "dicom/dwv__gdcm-CR-MONO1-10-chest.dcm", "odd/sex-in-words.dcm"]
+)
+def test_objects_of_real_files_have_no_error_and_their_patient(tmp_path, real_data, name):
+    path = real_data / name
+    tags = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+    uids = {"study_uid": tags.StudyInstanceUID, "series_uid": tags.SeriesInstanceUID, "sop_uid": tags.SOPInstanceUID}
+    found = find_source(row_of(path, HAND | uids))
+    for kind in (REPORT, CAPTURE):
+        target = tmp_path / f"{kind.name}.dcm"
+        target.write_bytes(dicom_bytes(make_object(kind, found, ENDED)))
+        made = pydicom.dcmread(target)
+        assert (made.PatientID, made.PatientName) == (tags.PatientID, tags.PatientName)
+        assert [line for line in output("dciodvfy", target).splitlines() if line.startswith("Error")] == []
