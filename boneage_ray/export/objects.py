@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from boneage_ray.errors import InputProblem
 from boneage_ray.export.destination import Destination, destination_of
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 KINDS: dict[str, ObjectKind] = {"dicom-sr": REPORT, "dicom-sc": CAPTURE}
 _AHEAD = 4  # slices that wait for a process
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,29 @@ def export_objects(run: ScoredRun, job: ObjectsJob, processes: int | None = None
         for part in run.slices(1):
             yield export_slice(job, part)
         return
-    # spawn: a fork would inherit locks of threads that read object storage.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from _in_order(lambda part: pool.submit(export_slice, job, part), run.slices(workers), workers + _AHEAD)
+    # spawn: a fork would inherit locks of threads that read object storage. Ctrl-C is for the parent, which ends the others.
+    spawn, ignore = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
+    pool = ProcessPoolExecutor(workers, spawn, signal.signal, ignore)
+    waiting: deque[Future[Account]] = deque()
+    try:
+        for part in run.slices(workers):
+            waiting.append(pool.submit(export_slice, job, part))
+            if len(waiting) >= workers + _AHEAD:
+                yield _result(waiting.popleft())
+        while waiting:
+            yield _result(waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _in_order(submit: Callable[[ResultSlice], Future[T]], parts: Iterable[ResultSlice], ahead: int) -> Iterator[T]:
-    waiting: deque[Future[T]] = deque()
-    for part in parts:
-        waiting.append(submit(part))
-        if len(waiting) >= ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+def _result(done: Future[Account]) -> Account:
+    """The account of a slice; a process's error without the text that multiprocessing puts in front of it."""
+    try:
+        return done.result()
+    except Exception as error:
+        error.add_note(str(error.__cause__))  # for --debug
+        error.__cause__ = None
+        raise
 
 
 def export_slice(job: ObjectsJob, part: ResultSlice) -> Account:

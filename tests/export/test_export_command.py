@@ -11,6 +11,7 @@ import pytest
 from made_up_scores import HAND, HEAD, dicom_file, picture, row_of, write_scored
 
 from boneage_ray.cli import main
+from boneage_ray.errors import StorageError
 from boneage_ray.export import objects
 from boneage_ray.export.scored import open_run
 
@@ -167,3 +168,18 @@ def test_dicom_sr_without_its_extra_names_it(tmp_path, capsys, monkeypatch):
     out = everything(tmp_path)
     assert main(["export", str(out), "--format", "dicom-sr", "--to", str(tmp_path / "to")]) == 2
     assert "pip install 'boneage-ray[export]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_place_that_fails_in_a_process_ends_the_export_with_its_own_words(tmp_path, capsys):
+    files = [dicom_file(tmp_path / "in" / f"{k}.dcm", k) for k in range(2)]
+    rows = [row_of(path, HAND) for path in files]
+    out, to = write_scored(tmp_path / "out", rows), tmp_path / "to"
+    to.mkdir()
+    for row in rows:
+        (to / row["study_uid"]).write_text("a file where a folder is needed")
+    run = open_run(str(out))
+    job = objects.ObjectsJob(["dicom-sc"], str(to), run.ended)
+    with pytest.raises(StorageError, match="there is a file where a folder is needed") as caught:
+        list(objects.export_objects(run, job, processes=2))
+    assert caught.value.__cause__ is None
