@@ -92,5 +92,6 @@ def _info(name: str, models: members.Models) -> ModelInfo:
         recipe=models.name,
         summary=models.summary,
         members=len(models.members),
+        site=models.site,
         metrics={key: value for key, value in single.items() if type(value) in (int, float)},
     )

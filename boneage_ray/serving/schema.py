@@ -95,7 +95,10 @@ class ResultRows(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """A served model. `metrics`: its figures on the validation split, ages in months; none for an ensemble of `members`."""
+    """A served model. `metrics`: its figures on the validation split, ages in months; none for an ensemble of `members`.
+
+    `site`: what it was calibrated for, by `boneage calibrate`.
+    """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -104,6 +107,7 @@ class ModelInfo(BaseModel):
     recipe: str
     summary: str
     members: int = 1
+    site: str | None = None
     metrics: dict[str, float]
 
 

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from boneage_ray import bundle
 from boneage_ray.commands.service import check_exposure, check_port
 from boneage_ray.errors import MismatchError, UsageError
 from boneage_ray.serving.placement import INGRESS_CPUS, Placement, asked_place, inspect_models, place
@@ -43,6 +44,12 @@ def test_the_same_model_twice_is_refused(tmp_path, tiny_model):
     copy = shutil.copytree(tiny_model, tmp_path / "copy")
     with pytest.raises(UsageError, match="same model"):
         inspect_models([tiny_model, str(copy)])
+
+
+def test_a_calibrated_model_says_for_which_site_it_is(tmp_path, tiny_model):
+    calibration = {"calibrated": True, "coverage": 0.9, "age_intervals": [], "site": "Northtown"}
+    bundle.recalibrate(tiny_model, str(tmp_path / "own"), calibration, "## Calibrated")
+    assert [p.info.site for p in inspect_models([tiny_model, str(tmp_path / "own")])] == [None, "Northtown"]
 
 
 def test_an_ensemble_is_one_model(tiny_model, tiny_ensemble):

@@ -207,6 +207,7 @@ def test_models_are_listed_and_chosen_by_name_the_first_is_the_default(ask):
         "recipe": "demo",
         "summary": "s",
         "members": 1,
+        "site": None,
         "metrics": {"val_mae_months": 9.0},
     }
     answers = [ask("POST", f"/v1/predict{q}", models=models, content=b"1", headers=PNG) for q in ("", "?model=second")]
