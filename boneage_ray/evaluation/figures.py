@@ -104,30 +104,63 @@ def age_histogram(ages: Mapping[str, int]) -> bytes:
 
 
 @styled
-def learning_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """Losses, and the mean absolute error of validation, epoch by epoch; the best epoch is marked.
+def learning_curve(
+    history: Sequence[Mapping[str, Any]],
+    key: str = "val_mae_months",
+    label: str = "MAE (months)",
+    name: str = "learning",
+) -> bytes:
+    """Losses and the figure of the validation split, epoch by epoch, where there is one; its best epoch is marked.
 
-    `history`: lines with epoch, train_loss, val_loss and val_mae_months; what is missing or None leaves a gap.
+    `history`: lines with epoch, train_loss, val_loss and `key`; what is missing or None leaves a gap. `label`: of the figure.
     """
-    fig, (left, right) = row_of_axes(FULL, 3.4, 2)
+    figure = _column(history, key)
+    fig, (left, *more) = row_of_axes(FULL, 3.4, 2 if np.isfinite(figure).any() else 1)
     epochs = [line["epoch"] for line in history]
     mark = "." if len(epochs) <= 60 else ""
-    for key, label, colour in (("train_loss", "training", BLUE), ("val_loss", "validation", ORANGE)):
-        left.plot(epochs, _column(history, key), color=colour, marker=mark, lw=1.4, label=label)
+    for loss, said, colour in (("train_loss", "training", BLUE), ("val_loss", "validation", ORANGE)):
+        if np.isfinite(losses := _column(history, loss)).any():
+            left.plot(epochs, losses, color=colour, marker=mark, lw=1.4, label=said)
     left.set(xlabel="epoch", ylabel="loss")
     left.legend(fontsize=9)
-    mae = _column(history, "val_mae_months")
-    right.plot(epochs, mae, color=ORANGE, marker=mark, lw=1.4)
-    if np.isfinite(mae).any():
-        best = int(np.nanargmin(mae))
-        label = f"best: {mae[best]:.1f} months, epoch {epochs[best]}"
-        right.plot(epochs[best], mae[best], "D", color=GREEN, ls="", label=label)
+    for right in more:
+        right.plot(epochs, figure, color=ORANGE, marker=mark, lw=1.4)
+        best = int(np.nanargmin(figure))
+        said = f"best: {figure[best]:.1f}, epoch {epochs[best]}"
+        right.plot(epochs[best], figure[best], "D", color=GREEN, ls="", label=said)
         right.legend(fontsize=9)
-    right.set(xlabel="epoch", ylabel="validation MAE (months)")
-    for ax in (left, right):
+        right.set(xlabel="epoch", ylabel=f"validation {label}")
+    for ax in (left, *more):
         ax.set_ylim(bottom=0)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return as_svg(fig, "learning")
+    return as_svg(fig, name)
+
+
+@styled
+def retention_curve(lines: Sequence[Mapping[str, float]], label: str) -> bytes:
+    """The mean error of the kept share of the cases (`retention_figures`), and at best; the whole is on the left."""
+    fig, ax = one_axes(HALF, 3.6)
+    shares = [100 * line["share"] for line in lines]
+    ax.plot(shares, [line["error"] for line in lines], color=BLUE, marker="o", ms=4, lw=1.6, label="kept cases")
+    ax.plot(shares, [line["best"] for line in lines], color=GREEN, ls="--", lw=1.2, label="at best")
+    ax.axhline(lines[0]["error"], color=GREY, lw=1, ls=":", label="by chance")
+    ax.set(xlabel="cases kept (%)", ylabel=label, xlim=(101, 49))
+    ax.set_ylim(bottom=0)
+    ax.legend(fontsize=9)
+    return as_svg(fig, "retention")
+
+
+@styled
+def roc_curve(points: Sequence[tuple[float, float]], at: tuple[float, float], labels: tuple[str, str]) -> bytes:
+    """Points of a receiver operating characteristic, with the place `at` of the limit in use; `labels` of x and y."""
+    fig, ax = one_axes(HALF, 3.8)
+    x, y = zip(*points, strict=True)
+    ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
+    ax.plot(x, y, color=BLUE, lw=1.6)
+    ax.plot(*at, "D", color=ORANGE, ms=6, label=f"limit in use: {at[0]:.1%} and {at[1]:.1%}")
+    ax.set(xlabel=labels[0], ylabel=labels[1], xlim=(-0.02, 1.02), ylim=(-0.02, 1.04), aspect="equal")
+    ax.legend(loc="lower right", fontsize=9)
+    return as_svg(fig, "roc")
 
 
 @styled

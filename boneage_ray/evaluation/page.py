@@ -20,7 +20,7 @@ from markupsafe import Markup
 from boneage_ray import __version__
 from boneage_ray.evaluation import figures
 
-_PNG = b"\x89PNG"
+_RASTER = {b"\x89PNG": "png", b"\xff\xd8\xff\xe0": "jpeg"}
 SEX_WORDS = {"F": "girls", "M": "boys", "unknown": "sex unknown"}
 
 
@@ -54,7 +54,7 @@ class PageTable:
 
 @dataclass(frozen=True)
 class PagePicture:
-    """An SVG of evaluation/figures.py or a PNG; `alt` says what it shows to those who cannot see it.
+    """An SVG of evaluation/figures.py, a PNG or a JPEG; `alt` says what it shows to those who cannot see it.
 
     It takes half the width of the page, or all of it if `wide`.
     """
@@ -65,10 +65,10 @@ class PagePicture:
     wide: bool = False
 
     def markup(self) -> Markup:
-        """The picture as HTML: SVG inline, in the page's text colour; PNG as a data URI."""
+        """The picture as HTML: SVG inline, in the page's text colour; PNG and JPEG as data URIs."""
         alt = html.escape(self.alt, quote=True)
-        if self.data.startswith(_PNG):
-            return Markup(f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(self.data).decode()}">')
+        if kind := _RASTER.get(self.data[:4]):
+            return Markup(f'<img alt="{alt}" src="data:image/{kind};base64,{base64.b64encode(self.data).decode()}">')
         svg = self.data.decode("utf-8").replace(figures.INK, "currentColor")
         return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{alt}" ', 1))
 

@@ -56,6 +56,13 @@ def load_predictor(
     return Ensemble(models, predictors, coverage) if len(predictors) > 1 else predictors[0]
 
 
+def tell_features(scorer: Scorer) -> None:
+    """Let a predictor, or the first one of an ensemble, tell what it sees in each picture (`Predictor.__call__`)."""
+    first = scorer.predictors[0] if isinstance(scorer, Ensemble) else scorer
+    if isinstance(first, Predictor):
+        first.tells_features = True
+
+
 def _loaded(member: Member) -> bundle.Bundle:
     loaded = bundle.load(member.uri)
     if loaded.sha256 != member.sha256:
@@ -77,7 +84,10 @@ class Ensemble:
         self.batch_size = min(predictor.batch_size for predictor in self.predictors)
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> Columns:
-        """What the task makes of all members (`Task.combine`), with intervals, and `unlike` of those with a gate."""
+        """What the task makes of all members (`Task.combine`), with intervals, and `unlike` of those with a gate.
+
+        `features` and `likeness`, where asked for (`tell_features`), are those of the first member.
+        """
         if not columns["sex"]:
             return {}
         answers = [
@@ -85,7 +95,8 @@ class Ensemble:
             for name, predictor in zip(self.columns, self.predictors, strict=True)
         ]
         found = self.task.combine(self.names, answers, self.configs)
-        return found | self.task.intervals(found, columns["sex"]) | _unlike(answers)
+        looks = {name: answers[0][name] for name in ("features", "likeness") if name in answers[0]}
+        return found | self.task.intervals(found, columns["sex"]) | _unlike(answers) | looks
 
 
 def _unlike(answers: Sequence[Columns]) -> Columns:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from boneage_ray.anatomy.growth import MONTHS_PER_YEAR
@@ -49,12 +51,14 @@ class Predictor:
         self.runtime = _runtime(runtime)
         self.precision = choose_precision(self.recipe.precision, self.device, auto) if runtime == TORCH else None
         self.batch_size = GPU_BATCH if self.device.type == "cuda" else CPU_BATCH
+        self.tells_features = False
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> Columns:
         """`image`: (H, W) uint8 arrays as prepared; `sex`: F, M or None. Returns the task's columns, a value a case.
 
         With a gate, `unlike` says why a picture is none that the model knows, or is None. With trees, `age_months` is the blend
-        and `age_parts` says what was blended: {"cnn": months, "trees": months}.
+        and `age_parts` says what was blended: {"cnn": months, "trees": months}. A regressor that
+        `tells_features` adds `features`, the encoder's (F,), without those of the sex, and with a gate `likeness`.
         """
         out: Columns = {}
         images, sexes = columns["image"], columns["sex"]
@@ -75,10 +79,17 @@ class Predictor:
         more: Columns = {}
         if self.gate is not None:
             more["unlike"] = self.gate.unlike(features_BF.float().cpu().numpy())
+        if self.tells_features:
+            more |= self._looks(features_BF.float().cpu().numpy()[:, : self.model.encoder_features])
         if self.trees is not None:
             outputs, parts = self.trees.blend(features_BF, outputs)
             more["age_parts"] = _months(parts)
         return self.task.predict(outputs) | more
+
+    def _looks(self, features_BF: NDArray[np.float32]) -> Columns:
+        """What an evaluation asks of each picture beside its prediction."""
+        likeness = {} if self.gate is None else {"likeness": self.gate.likeness(features_BF).tolist()}
+        return {"features": list(features_BF), **likeness}
 
 
 def _runtime(name: str) -> Runtime | None:

@@ -52,7 +52,7 @@ def small_page(**changes):
 
 
 def page_of(cases, median=120.0, history=()):
-    return age_page(analyse_ages(cases, median), cases, {"Model": "m 9f0c"}, history, COMMAND)
+    return age_page(analyse_ages(cases, median), cases, {"Model": "m 9f0c"}, {"m": history}, COMMAND)
 
 
 @cache

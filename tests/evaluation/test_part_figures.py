@@ -51,7 +51,7 @@ def test_the_mean_of_independent_members_errs_less_and_its_interval_shows_it():
 def test_a_single_model_has_neither_parts_nor_spread():
     found = analyse_ages(many(30), 120.0)
     assert (found["parts"], found["spread"]) == ([], None)
-    assert "The parts and the whole" not in age_page(found, many(30), {}, [], "boneage evaluate")
+    assert "The parts and the whole" not in age_page(found, many(30), {}, {}, "boneage evaluate")
 
 
 def test_a_part_of_a_blend_needs_no_spread():
@@ -59,7 +59,7 @@ def test_a_part_of_a_blend_needs_no_spread():
     found = analyse_ages(cases, None)
     assert found["spread"] is None
     assert found["parts"][0]["mae_months"] == found["mae_months"]
-    assert "Rank correlation" not in age_page(found, cases, {}, [], "boneage evaluate")
+    assert "Rank correlation" not in age_page(found, cases, {}, {}, "boneage evaluate")
 
 
 def test_other_figures_do_not_depend_on_parts():
@@ -103,7 +103,7 @@ def test_a_part_that_is_not_finite_is_an_error_that_names_it():
 def test_the_page_shows_the_parts_beside_the_whole_and_the_spread():
     cases = ensemble(400)
     found = analyse_ages(cases, 120.0)
-    page = age_page(found, cases, {}, [], "boneage evaluate")
+    page = age_page(found, cases, {}, {}, "boneage evaluate")
     assert "<h2>The parts and the whole</h2>" in page
     for name, figures in (("all together", found), *((part["name"], part) for part in found["parts"])):
         assert name in page
@@ -117,4 +117,4 @@ def test_the_page_shows_the_parts_beside_the_whole_and_the_spread():
 @pytest.mark.parametrize("n", [1, 2])
 def test_very_few_cases_make_a_page(n):
     cases = ensemble(n)
-    assert "all together" in age_page(analyse_ages(cases, None), cases, {}, [], "boneage evaluate")
+    assert "all together" in age_page(analyse_ages(cases, None), cases, {}, {}, "boneage evaluate")

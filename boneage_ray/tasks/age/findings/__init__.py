@@ -100,6 +100,7 @@ class AgeFindings(TaskFindings):
         from boneage_ray.tasks.age.ensemble import voted_schemes
         from boneage_ray.tasks.age.findings import predictions as job
         from boneage_ray.tasks.age.findings.analysis import analyse_ages
+        from boneage_ray.tasks.age.findings.looks import look
         from boneage_ray.tasks.age.findings.page import age_page
 
         members, datasets, split = order.models.members, order.datasets, order.split
@@ -111,15 +112,18 @@ class AgeFindings(TaskFindings):
         analysis = analyse_ages(predictions, job.median_age(datasets[0])) | {"without_age": without_age}
         analysis["coverage"] = _coverage(order, predictions)
         analysis |= _comparison(order, rows, predictions)
+        with timed(run, "look"):
+            looks, sections = look(order, rows, predictions)
+        analysis |= looks
         if order.stability:
             from boneage_ray.findings.stability import measure_stability
 
             with timed(run, "stability"):
                 analysis["stability"] = measure_stability(order)
         storage.write_json(storage.join(order.out, "metrics.json"), analysis)
-        history = members[0].metrics.get("history", []) if len(members) == 1 else []
-        sections = stability_sections(analysis, self.measures, order.command)
-        page = age_page(analysis, predictions, order.facts, history, order.command, sections)
+        histories = {member.name: member.metrics.get("history", []) for member in members}
+        sections += stability_sections(analysis, self.measures, order.command)
+        page = age_page(analysis, predictions, order.facts, histories, order.command, sections)
         storage.write_text(storage.join(order.out, "report.html"), page)
         missed = None
         if order.max_mae is not None and analysis["mae_months"] > order.max_mae:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from boneage_ray.anatomy.growth import Sex
 from boneage_ray.datasets.batch import as_float, make_batch
 from boneage_ray.drawing import encode_png, warmed
 from boneage_ray.errors import UsageError
@@ -19,15 +20,35 @@ from boneage_ray.findings.explanation import SIDE
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction.predictor import Predictor
 
+# On a core, as many at a time as is fastest (measured); each keeps what its pass needs for the slopes.
+_BATCH = 8
+
 
 def grad_cam(predictor: Predictor, pixels: NDArray[np.uint8], sex: Any) -> NDArray[np.float32]:  # noqa: ANN401  F, M or None
     """Where the predicted age comes from: (H, W) in [0, 1], the places that move it up or down (Selvaraju et al. 2017).
 
     Raises `UsageError` for an encoder without feature maps, as a transformer.
     """
+    return grad_cams(predictor, [pixels], [sex])[0]
+
+
+def grad_cams(
+    predictor: Predictor, images: Sequence[NDArray[np.uint8]], sexes: Sequence[Sex | None]
+) -> list[NDArray[np.float32]]:
+    """As `grad_cam`, of several prepared images (H, W) of one size, some at a time."""
+    return [
+        heat
+        for start in range(0, len(images), _BATCH)
+        for heat in _heats(predictor, images[start : start + _BATCH], sexes[start : start + _BATCH])
+    ]
+
+
+def _heats(
+    predictor: Predictor, images: Sequence[NDArray[np.uint8]], sexes: Sequence[Sex | None]
+) -> list[NDArray[np.float32]]:
     model = predictor.model
     assert isinstance(model, Regressor)
-    batch = make_batch([pixels], [sex]).to(predictor.device)
+    batch = make_batch(images, sexes).to(predictor.device)
     with torch.enable_grad(), _last_map(model.backbone) as made:
         # One pass as the image is: of two, the second would be shown the wrong way round.
         features_BF = model.features(as_float(batch.image_B1HW).requires_grad_(), batch.sex_B)
@@ -36,11 +57,14 @@ def grad_cam(predictor: Predictor, pixels: NDArray[np.uint8], sex: Any) -> NDArr
             raise UsageError(
                 f"{predictor.name}: this encoder has no feature maps to show; Grad-CAM needs a convolutional one"
             )
+        # Cases do not see each other, so the slopes of the sum are those of each.
         (slope,) = torch.autograd.grad(model.heads(features_BF)["age_years"].sum(), maps)
     weights = slope.mean((-2, -1), keepdim=True)
     heat = (weights * maps).sum(1, keepdim=True).abs()  # an age is lowered by what is seen as well as raised
-    large = nn.functional.interpolate(heat.detach().float(), pixels.shape, mode="bilinear", align_corners=False)[0, 0]
-    return np.asarray((large / large.max().clamp_min(1e-12)).cpu().numpy(), np.float32)
+    size = images[0].shape
+    large = nn.functional.interpolate(heat.detach().float(), size, mode="bilinear", align_corners=False)[:, 0]
+    most = large.amax((-2, -1), keepdim=True).clamp_min(1e-12)
+    return list(np.asarray((large / most).cpu().numpy(), np.float32))
 
 
 @contextmanager

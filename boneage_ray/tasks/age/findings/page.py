@@ -32,11 +32,11 @@ def age_page(
     analysis: Mapping[str, Any],
     predictions: Predictions,
     facts: Mapping[str, str],
-    history: Sequence[Mapping[str, Any]],
+    histories: Mapping[str, Sequence[Mapping[str, Any]]],
     command: str,
     more: Sequence[Section] = (),
 ) -> str:
-    """The page of `boneage evaluate`: `analysis` of these predictions, the bundle's training history (or []), more sections."""
+    """The page of `boneage evaluate`: `analysis` of these predictions, the history of each model's training, more sections."""
     sections = [
         _agreement(analysis, predictions, command),
         _groups(analysis, predictions, command),
@@ -44,9 +44,9 @@ def age_page(
         *([_parts(analysis, command)] if analysis["parts"] else []),
         *_comparison(analysis, command),
         *(_stages(name, found, command) for name, found in analysis["stages"].items()),
-        *([_training(history, command)] if history else []),
         _largest(analysis, command),
         *more,
+        *_training(histories, command),
         _limits(analysis),
     ]
     page = Page(
@@ -241,14 +241,24 @@ def _stages(name: str, found: Mapping[str, Any], command: str) -> Section:
     )
 
 
-def _training(history: Sequence[Mapping[str, Any]], command: str) -> Section:
-    picture = PagePicture(
-        figures.learning_curve(history),
-        f"Loss and validation error over {len(history)} epochs",
-        "As recorded while the model was trained, on the training and validation splits.",
-        wide=True,
-    )
-    return Section("Training", pictures=[picture], command=command)
+def _training(histories: Mapping[str, Sequence[Mapping[str, Any]]], command: str) -> list[Section]:
+    """A learning curve of each model that tells its epochs."""
+    pictures = [
+        PagePicture(
+            figures.learning_curve(history, name=f"learning-{number}"),
+            f"Learning curve of {name}: its loss and, where it was measured, its validation error over {len(history)} epochs",
+            f"{name}: as recorded while it was trained{_unvalidated(history)}.",
+            wide=True,
+        )
+        for number, (name, history) in enumerate(histories.items())
+        if history
+    ]
+    return [Section("Training", pictures=pictures, command=command)] if pictures else []
+
+
+def _unvalidated(history: Sequence[Mapping[str, Any]]) -> str:
+    validated = any(line.get("val_mae_months") is not None for line in history)
+    return "" if validated else ", on all cases: there was no validation split"
 
 
 def _largest(analysis: Mapping[str, Any], command: str) -> Section:

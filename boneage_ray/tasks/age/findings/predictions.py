@@ -25,6 +25,9 @@ from boneage_ray.preparation.split import Split
 from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.tasks.age.findings.analysis import Predictions
 
+# Cases of a split, evenly spaced, whose features are kept for the map of the page.
+MAPPED = 2000
+
 AGE_PREDICTIONS = pa.schema(
     [
         ("record_id", pa.string()),
@@ -55,12 +58,18 @@ def predict_ages(
 
 
 def _work(datasets: Sequence[PreparedData], split: Split) -> list[dict[str, Any]]:
-    """A row for every shard of the first data: its slice, and the slices with the same records in the others."""
+    """A row for every shard of the first data: its slice, and the slices with the same records in the others.
+
+    `at`: how many records lie in the shards before it; `every`: of so many records one keeps its features.
+    """
     shards = [prepared.shards(split) for prepared in datasets]
-    work, at = [], 0
+    every = -(-datasets[0].rows(split) // MAPPED)
+    work: list[dict[str, Any]] = []
+    at = 0
     for part in ordered_slices(shards[0], 0, 1):
         rows = part.stop - part.start
-        work.append({"slices": [[asdict(piece) for piece in rows_between(each, at, at + rows)] for each in shards]})
+        slices = [[asdict(piece) for piece in rows_between(each, at, at + rows)] for each in shards]
+        work.append({"slices": slices, "at": at, "every": every})
         at += rows
     return work
 
@@ -76,18 +85,22 @@ class AgeWorker:
         torch.set_num_threads(threads)
         found = members.resolve(models, sha256)
         scorer = ensemble.load_predictor(found, compute.device, auto=compute.auto, coverage=coverage)
+        ensemble.tell_features(scorer)
         self.predictor, self.meters = metered(scorer)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The predictions of the shard's labelled records."""
+        """The predictions of the shard's labelled records, each with its place, and with `features` if it is for the map."""
         tables = [pa.concat_tables([read_slice(Slice(**part)) for part in parts]) for parts in row["slices"]]
-        sides = [[record for record in table.to_pylist() if record["age_months"] is not None] for table in tables]
+        sides = [_labelled(table) for table in tables]
         given = {ensemble.image_column(number): [pixels_of(r) for r in side] for number, side in enumerate(sides)}
-        rows = sides[0]
+        rows, piece = sides[0], row["slices"][0][0]
+        places = [{"uri": piece["uri"], "row": piece["start"] + record["number"]} for record in rows]
+        chosen = [(row["at"] + record["number"]) % row["every"] == 0 for record in rows]
         columns = self.predictor(given | {"sex": [row["sex"] for row in rows]}) if rows else {}
         nothing = [None] * len(rows)
-        asked = ("age_spread_months", "age_parts", "age_low_months", "age_high_months", "interval_coverage")
-        spreads, parts, lows, highs, levels = (columns.get(name, nothing) for name in asked)
+        asked = ("age_spread_months", "age_parts", "age_low_months", "age_high_months", "interval_coverage", "likeness")
+        spreads, parts, lows, highs, levels, likeness = (columns.get(name, nothing) for name in asked)
+        features = columns.get("features", nothing)
         predictions = [
             {
                 "record_id": row["record_id"],
@@ -102,12 +115,21 @@ class AgeWorker:
                 "high_months": highs[k],
                 "interval_coverage": levels[k],
                 "source": row["source"],
+                "likeness": likeness[k],
+                "place": place,
+                "features": features[k] if mapped else None,
             }
-            for k, row in enumerate(rows)
+            for k, (row, place, mapped) in enumerate(zip(rows, places, chosen, strict=True))
         ]
         if predictions:  # what the models cost on this shard travels with its first case
             predictions[0]["costs"] = [meter.last for meter in self.meters]
         return {"number": row["number"], "rows": predictions}
+
+
+def _labelled(table: pa.Table) -> list[dict[str, Any]]:
+    """The records of a table whose age is known, each with its number in the table."""
+    records = [record | {"number": number} for number, record in enumerate(table.to_pylist())]
+    return [record for record in records if record["age_months"] is not None]
 
 
 def as_age_predictions(rows: list[dict[str, Any]], direct: Iterable[str]) -> Predictions:

@@ -1,0 +1,126 @@
+"""A map of the cases by what the network sees in them: t-SNE of the encoder's features, coloured by age and by sex."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boneage_ray.anatomy.growth import MONTHS_PER_YEAR
+from boneage_ray.evaluation.figures import FULL, SEX_STYLES, as_svg, row_of_axes, styled
+from boneage_ray.evaluation.page import PagePicture, Section, percent
+from boneage_ray.preparation.geometry import Floats
+from boneage_ray.records.schema import Row
+
+FEWEST = 20
+TITLE = "What the network sees: a map of the cases"
+_COMPONENTS, _PERPLEXITY, _NEIGHBOURS = 50, 30.0, 10
+
+
+def map_figures(rows: Sequence[Row], seed: int = 0) -> dict[str, Any]:
+    """`places`: (x, y) of each case of `rows` of `predict_ages` that keeps its features, or none where these say nothing.
+
+    `age_spread_months`: how far the ages of a case's nearest neighbours in the features are from its own, on average, and
+    `by_chance` that of any two cases. `same_sex`: how often a neighbour has the case's sex, and what share chance would give;
+    None where all have one sex. The features are those of the image alone: the sex that is given to the network is in none.
+    """
+    kept = [row for row in rows if row["features"] is not None]
+    found: dict[str, Any] = {"n": len(kept), "places": [], "why": None}
+    if len(kept) < FEWEST:
+        return found | {"why": f"Not enough cases ({len(kept)} of {FEWEST})."}
+    features_NF = np.array([row["features"] for row in kept], np.float64)
+    if not features_NF.std(0).max() > 1e-9:
+        return found | {"why": "The network sees the same in every case: all features are equal."}
+    near_NK = _neighbours(_reduced(features_NF))
+    age_N = np.array([row["true_months"] for row in kept], np.float64)
+    found |= {"places": [[float(x), float(y)] for x, y in placed(features_NF, seed).round(3)]}
+    found["age_spread_months"] = float(np.abs(age_N[near_NK] - age_N[:, None]).mean())
+    found["by_chance"] = float(np.abs(age_N[:, None] - age_N[None]).sum() / (len(kept) * (len(kept) - 1)))
+    return found | {"same_sex": _same_sex([row["sex"] for row in kept], near_NK)}
+
+
+def placed(features_NF: Floats, seed: int = 0) -> Floats:
+    """(N, 2): t-SNE of standardised features (van der Maaten and Hinton 2008), from their first principal components."""
+    from sklearn.manifold import TSNE
+
+    few = min(_PERPLEXITY, (len(features_NF) - 1) / 3)
+    return np.asarray(
+        TSNE(perplexity=few, init="pca", random_state=seed).fit_transform(_reduced(features_NF)), np.float64
+    )
+
+
+def _reduced(features_NF: Floats) -> NDArray[np.float32]:
+    """Their first principal components; a feature that never moves is left out."""
+    spread_F = features_NF.std(0)
+    moving = spread_F > 1e-9
+    z_NF = (features_NF[:, moving] - features_NF[:, moving].mean(0)) / spread_F[moving]
+    left, size, _ = np.linalg.svd(z_NF, full_matrices=False)
+    return np.asarray((left * size)[:, :_COMPONENTS], np.float32)
+
+
+def _neighbours(reduced_NC: NDArray[np.float32]) -> NDArray[np.intp]:
+    """(N, K): the numbers of each case's nearest others."""
+    squares = (reduced_NC**2).sum(1)
+    distance_NN = squares[:, None] + squares[None] - 2 * reduced_NC @ reduced_NC.T
+    np.fill_diagonal(distance_NN, np.inf)
+    return np.argsort(distance_NN, axis=1)[:, :_NEIGHBOURS]
+
+
+def _same_sex(sexes: Sequence[str | None], near_NK: NDArray[np.intp]) -> dict[str, float] | None:
+    given = np.array([sex or "" for sex in sexes])
+    known = given != ""
+    if len(set(given[known].tolist())) < 2:
+        return None
+    both = known[:, None] & known[near_NK]
+    if not both.any():
+        return None
+    girls = float((given[known] == "F").mean())
+    same = (given[near_NK] == given[:, None])[both]
+    return {"share": float(same.mean()), "by_chance": girls**2 + (1 - girls) ** 2}
+
+
+def map_section(found: Mapping[str, Any], rows: Sequence[Row], note: str, command: str) -> Section:
+    """The part of the page: `found` of `map_figures` of these rows."""
+    if not found["places"]:
+        return Section(TITLE, [found["why"]])
+    kept = [row for row in rows if row["features"] is not None]
+    text = [
+        "Each case is a point; near points look alike to the network (t-SNE of the features of the image, without the sex that "
+        "is given to it). Distances between far groups mean nothing.",
+        f"The true ages of a case and of its {_NEIGHBOURS} nearest neighbours are {found['age_spread_months']:.1f} months apart "
+        f"on average; those of any two cases {found['by_chance']:.1f}.",
+    ]
+    if same := found["same_sex"]:
+        text.append(
+            f"A neighbour has the same sex in {percent(same['share'])}; by chance it would in {percent(same['by_chance'])}."
+        )
+    picture = PagePicture(
+        two_maps(np.array(found["places"]), kept),
+        f"Map of {len(kept)} cases by the features of the network, coloured by true age and by sex",
+        "Left by true age, right by sex.",
+        wide=True,
+    )
+    return Section(TITLE, [*text, *([note] if note else [])], (), [picture], command)
+
+
+@styled
+def two_maps(places_N2: Floats, rows: Sequence[Row]) -> bytes:
+    """The places of the cases twice: coloured by true age, and by sex."""
+    fig, (left, right) = row_of_axes(FULL, 4.2, 2)
+    years = [row["true_months"] / MONTHS_PER_YEAR for row in rows]
+    many = len(rows) > 1000
+    x, y = places_N2.T
+    dots = left.scatter(x, y, c=years, cmap="viridis", s=9, linewidths=0, rasterized=many)
+    fig.colorbar(dots, ax=left, label="true age (years)", shrink=0.9)
+    for sex, label, marker, colour in SEX_STYLES:
+        chosen = np.array([row["sex"] == sex for row in rows], bool)
+        if chosen.any():
+            right.plot(
+                x[chosen], y[chosen], marker, color=colour, ms=3.2, mew=0, alpha=0.7, label=label, rasterized=many
+            )
+    right.legend(fontsize=9)
+    for ax in (left, right):
+        ax.set(xticks=[], yticks=[])
+    return as_svg(fig, "map")
