@@ -146,7 +146,7 @@ def test_rows_with_parts_become_columns_and_a_file(tmp_path):
 
 def test_the_command_evaluates_members_with_different_images_as_one(models, tmp_path, monkeypatch):
     """Without Ray: the worker runs in this process."""
-    monkeypatch.setattr(pipeline, "_connect", lambda run: 1.0)
+    monkeypatch.setattr(pipeline, "join_ray", lambda run: 1.0)
     monkeypatch.setattr(nodes, "device_of_run", lambda out, gpu: RunDevice())
     monkeypatch.setattr(nodes, "check_places", lambda hold, places: None)
     monkeypatch.setattr(split_job, "choose_resources", lambda parts, gpu: Resources(1, 0.0, 1, 1))
