@@ -147,10 +147,10 @@ def _agreement(analysis: Mapping[str, Any], predictions: Predictions, command: s
 
 def _groups(analysis: Mapping[str, Any], predictions: Predictions, command: str) -> Section:
     gap = analysis["sex_gap"]
-    text = "There are too few girls or boys to compare their errors." if gap is None else f"Sex: {_gap_words(gap)}"
+    text = _uncompared(analysis) if gap is None else f"Sex: {_gap_words(gap)}"
     by_sex = [_group(SEX_WORDS[sex], row) for sex, row in analysis["by_sex"].items()]
     by_age = [_group(row["bin"], row) for row in analysis["by_age"]]
-    columns = ["cases", "MAE", "RMSE", "bias"]
+    columns = ["cases", "MAE", "95 % interval", "RMSE", "bias"]
     tables = [
         PageTable(["true age", *columns], by_age, "By true age in bins of two years; months"),
         PageTable(["sex", *columns], by_sex, "By sex; months"),
@@ -165,8 +165,16 @@ def _groups(analysis: Mapping[str, Any], predictions: Predictions, command: str)
 
 
 def _group(name: str, row: Mapping[str, Any]) -> list[str]:
-    errors = (shown(row["mae_months"]), shown(row["rmse_months"]), shown(row["bias_months"], sign=True))
-    return [name, str(row["n"]), *errors]
+    interval = row.get("mae_interval_months")
+    errors = (shown(row["rmse_months"]), shown(row["bias_months"], sign=True))
+    return [name, str(row["n"]), shown(row["mae_months"]), _range(interval) if interval else "-", *errors]
+
+
+def _uncompared(analysis: Mapping[str, Any]) -> str:
+    girls, boys = (analysis["by_sex"].get(sex, {}).get("n", 0) for sex in ("F", "M"))
+    return (
+        f"Not enough cases to compare the errors of girls ({girls}) and boys ({boys}): at least 2 of each are needed."
+    )
 
 
 def _gap_words(gap: Mapping[str, Any]) -> str:
@@ -232,13 +240,26 @@ def _stages(name: str, found: Mapping[str, Any], command: str) -> Section:
         )
         for way, words in ways.items()
     ]
+    text = [f"Classes: {', '.join(classes)}. Precision, recall and F1 are weighted by the cases of each class."]
+    if found["direct_minus_thresholded"]:
+        text.append(_direct_words(found["direct_minus_thresholded"]))
     return Section(
         f"Stages: {name} classes",
-        [f"Classes: {', '.join(classes)}. Precision, recall and F1 are weighted by the cases of each class."],
+        text,
         [PageTable(["class", "accuracy", "precision", "recall", "F1", "weighted kappa"], rows)],
         pictures,
         command,
     )
+
+
+def _direct_words(found: Mapping[str, Any]) -> str:
+    """The accuracy of the head against that of the predicted age, in words."""
+    words = f"The accuracy of the head minus that of the predicted age is {100 * found['difference']:+.1f} points"
+    if found["interval"] is None:
+        return f"{words}; one case has no interval."
+    low, high = found["interval"]
+    verdict = "which includes 0: no difference is shown" if low <= 0 <= high else "which leaves out 0"
+    return f"{words}, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}, {verdict}."
 
 
 def _training(histories: Mapping[str, Sequence[Mapping[str, Any]]], command: str) -> list[Section]:
