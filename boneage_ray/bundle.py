@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boneage_ray import __version__, builtin, storage
 from boneage_ray.errors import MismatchError, StorageError, UsageError
+from boneage_ray.model_card import trained_card
 
 if TYPE_CHECKING:  # torch is imported with the weights: a driver that only compares hashes starts four seconds sooner
     from torch import Tensor
@@ -82,7 +83,7 @@ def save(
         RECIPE: _json(recipe.model_dump(mode="json")),
         CALIBRATION: _calibration(extras.calibration, _sha256(data)),
         METRICS: _json(metrics),
-        CARD: (extras.card or _card(recipe, metrics)).encode(),
+        CARD: (extras.card or trained_card(recipe, metrics, extras.calibration or {}, extras.gate)).encode(),
     }
     if trees is not None:
         contents[TREES] = trees
@@ -215,14 +216,3 @@ def verified(uri: str, name: str, expected: str) -> bytes:
 
 def _json(value: object) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True).encode()
-
-
-def _card(recipe: Recipe, metrics: dict[str, Any]) -> str:
-    shown = "\n".join(f"- {key}: {value:.4g}" for key, value in metrics.items() if isinstance(value, int | float))
-    if blend := metrics.get("blend"):
-        ages = ", ".join(f"{name} {value:.4g}" for name, value in blend["val_mae_months"].items())
-        shown += f"\n- val_mae_months of the blend's parts: {ages}\n\n{blend['note']}"
-    return (
-        f"# {recipe.name}\n\n{recipe.summary}\n\nFor research, not a medical device. Trained by boneage-ray {__version__}.\n\n"
-        f"## On the validation split\n\n{shown}\n\n## Recipe\n\n```toml\n{recipe.to_toml()}```\n"
-    )

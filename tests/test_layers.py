@@ -18,8 +18,19 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 # A module imports only from layers above its own, or from its own.
 LAYERS = (
     *("errors", "environment", "keys", "anatomy", "drawing", "storage", "runtime", "archives", "decoding", "records"),
-    *("preparation", "phantoms", "datasets", "augment", "models", "tasks", "recipes", "artifacts", "builtin", "bundle"),
-    *("training", "prediction", "evaluation", "findings", "scoring", "export", "serving"),
+    *(
+        "preparation",
+        "phantoms",
+        "datasets",
+        "augment",
+        "models",
+        "tasks",
+        "recipes",
+        "artifacts",
+        "builtin",
+        "model_card",
+    ),
+    *("bundle", "training", "prediction", "evaluation", "findings", "scoring", "export", "serving"),
     *("commands", "cli", "__main__"),
 )
 RAY_MODULES = {

@@ -44,7 +44,8 @@ class TaskKind:
     epoch go by it. `reported`: metrics of the best epoch that a finished training reports, those that it has. `next_split`: the
     split that a new model is evaluated on first. `region`: what its radiographs show, for the gate by header. `learns_masks`:
     masks are the labels, so scoring needs none. `joins`: several models may be scored as one. `blends`: the model's features may
-    go to boosted trees.
+    go to boosted trees. `intended_use`, `not_for`, `limits`: sentences of the model card; `card_figures`: metrics of
+    the validation split that it says, in words.
     """
 
     config: type[TaskSettings]
@@ -60,6 +61,10 @@ class TaskKind:
     learns_masks: bool = False
     joins: bool = False
     blends: bool = False
+    intended_use: str = ""
+    not_for: str = ""
+    limits: str = ""
+    card_figures: tuple[ValidationFigure, ...] = ()
 
     @property
     def name(self) -> str:

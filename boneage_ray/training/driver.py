@@ -136,11 +136,15 @@ def _trained(
     metrics = {key: value for key, value in progress.history[progress.best_epoch - 1].items() if value is not None}
     best = checkpoint.load_best(run_uri)
     trees, blended = fit_blend(recipe, prepared, best, options.compute)
-    calibration = _calibration(recipe, checkpoint.load_calibration(run_uri), prepared)
+    found_best = checkpoint.load_calibration(run_uri)
+    validated = found_best.pop("validated", None) if found_best else None
+    calibration = _calibration(recipe, found_best, prepared)
     gate = fit_training_gate(recipe, prepared, best, options.compute)
     metrics["data_fingerprint"] = prepared.manifest["fingerprint"]
     metrics["compute"] = options.compute.as_json() | {"precision": options.compute.precision_of(recipe.precision)}
     options.hold.check()
+    # Of a blend, the errors of the network alone would mislead.
+    metrics |= {"validated": validated} if validated and recipe.blend is None else {}
     metrics |= {"history": progress.history} | blended
     sha256 = bundle.save(options.out, recipe, best, metrics, trees, bundle.Extras(calibration=calibration, gate=gate))
     return progress, sha256

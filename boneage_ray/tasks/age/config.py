@@ -36,4 +36,16 @@ AGE_TASK = TaskKind(
     region="hand",
     joins=True,
     blends=True,
+    intended_use="Research on and with bone age from radiographs of one hand and wrist of children and adolescents. Give the "
+    "sex: without it the error grows.",
+    not_for="Radiographs of anything else than one hand; adults; children with malformations of the hand or skeletal dysplasia, "
+    "unless they were among the cases below.",
+    limits="A bone age is a reading of maturity by an atlas, not the age of a person: readers differ by months too.",
+    card_figures=(
+        ValidationFigure("val_mae_months", "mean absolute error", " months", 1, of="ages"),
+        ValidationFigure("val_rmse_months", "root mean square error", " months", 1, of="ages"),
+        ValidationFigure("val_bias_months", "bias (predicted minus true)", " months", 1, of="ages"),
+        ValidationFigure("val_three_accuracy", "share in the right of three stages of growth", "", 3, of="stages"),
+        ValidationFigure("val_four_accuracy", "share in the right of four stages of growth", "", 3, of="stages"),
+    ),
 )

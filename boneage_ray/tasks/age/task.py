@@ -20,6 +20,7 @@ from boneage_ray.tasks.age.intervals import interval, read_intervals, validated_
 from boneage_ray.tasks.age.losses import absolute_error, cross_entropy, huber
 from boneage_ray.tasks.age.metrics import age_metrics, stage_metrics
 from boneage_ray.tasks.age.site import Correction, read_correction
+from boneage_ray.tasks.age.validated import validated_table
 from boneage_ray.tasks.task import Columns, Task
 
 
@@ -86,8 +87,12 @@ class AgeTask(Task):
         return super().truth(batch) | {"sex": [known[index] for index in batch.sex_B.tolist()]}
 
     def calibration(self, predicted: Columns, truth: Columns) -> dict[str, Any] | None:
-        """Intervals from the cases of known sex and age; without them where these are too few, and why."""
-        return validated_intervals(truth["sex"], truth["age_months"], predicted["age_months"])
+        """Intervals from the cases of known sex and age; without them where these are too few, and why.
+
+        `validated`: errors by sex and age, for the model card.
+        """
+        columns = truth["sex"], truth["age_months"], predicted["age_months"]
+        return validated_intervals(*columns) | {"validated": validated_table(*columns)}
 
     def combine(self, names: Sequence[str], answers: Sequence[Columns], models: Sequence[ModelSettings]) -> Columns:
         """The corrected mean of the members' ages, their spread, each member's own age, and stages by vote: `combine_ages`."""

@@ -41,4 +41,12 @@ CEPHALOGRAM_TASK = TaskKind(
     reported=("val_loss",),
     region="head",
     next_split="val",  # the test split is opened once, after the validation split
+    intended_use="Research on and with landmarks of lateral cephalograms. Distances in mm need a pixel spacing.",
+    not_for="Other views than the lateral one; adults with fused or operated vertebrae, unless they were among the cases below.",
+    limits="The cervical stage rests on differences of half a millimetre between single points: take it as a proposal.",
+    card_figures=(
+        ValidationFigure("val_mre_px", "mean radial error, pixels of the network's image", " px", 2, of="landmarks"),
+        ValidationFigure("val_vertebral_mre_px", "the same, vertebral points", " px", 2, of="landmarks"),
+        ValidationFigure("val_facial_mre_px", "the same, facial points", " px", 2, of="landmarks"),
+    ),
 )

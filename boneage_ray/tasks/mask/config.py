@@ -29,4 +29,9 @@ MASK_TASK = TaskKind(
     reported=("val_dice_mean", "val_loss"),
     region="hand",
     learns_masks=True,
+    intended_use="Finding the hand in a radiograph, to show nothing but the hand to another model.",
+    not_for="Radiographs of anything else than one hand.",
+    card_figures=(
+        ValidationFigure("val_dice_mean", "mean Dice of the masks (1 is a perfect overlap)", "", 3, of="masks"),
+    ),
 )
