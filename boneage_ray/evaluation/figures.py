@@ -107,12 +107,13 @@ def age_histogram(ages: Mapping[str, int]) -> bytes:
 def learning_curve(
     history: Sequence[Mapping[str, Any]],
     key: str = "val_mae_months",
-    label: str = "MAE (months)",
+    label: str = "MAE",
+    unit: str = "months",
     name: str = "learning",
 ) -> bytes:
     """Losses and the figure of the validation split, epoch by epoch, where there is one; its best epoch is marked.
 
-    `history`: lines with epoch, train_loss, val_loss and `key`; what is missing or None leaves a gap. `label`: of the figure.
+    `history`: lines with epoch, train_loss, val_loss and `key`; what is missing or None leaves a gap. `label`, `unit`: of `key`.
     """
     figure = _column(history, key)
     fig, (left, *more) = row_of_axes(FULL, 3.4, 2 if np.isfinite(figure).any() else 1)
@@ -122,14 +123,15 @@ def learning_curve(
         if np.isfinite(losses := _column(history, loss)).any():
             left.plot(epochs, losses, color=colour, marker=mark, lw=1.4, label=said)
     left.set(xlabel="epoch", ylabel="loss")
-    left.legend(fontsize=9)
+    if left.lines:
+        left.legend(fontsize=9)
     for right in more:
         right.plot(epochs, figure, color=ORANGE, marker=mark, lw=1.4)
         best = int(np.nanargmin(figure))
-        said = f"best: {figure[best]:.1f}, epoch {epochs[best]}"
+        said = f"best: {figure[best]:.1f} {unit}, epoch {epochs[best]}"
         right.plot(epochs[best], figure[best], "D", color=GREEN, ls="", label=said)
         right.legend(fontsize=9)
-        right.set(xlabel="epoch", ylabel=f"validation {label}")
+        right.set(xlabel="epoch", ylabel=f"validation {label} ({unit})" if unit else f"validation {label}")
     for ax in (left, *more):
         ax.set_ylim(bottom=0)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -54,9 +54,11 @@ def test_a_perfect_baseline_has_no_ratio():
 def test_figures_by_sex_name_the_unknown():
     found = analyse_ages(predictions([100.0] * 4, [104.0, 98.0, 110.0, 100.0], ["F", "F", "M", None]), None)["by_sex"]
     assert list(found) == ["F", "M", "unknown"]
+    assert found["F"].pop("mae_interval_months") == [2.0, 4.0]
     assert found["F"] == pytest.approx(
         {"n": 2, "mae_months": 3.0, "rmse_months": math.sqrt(10), "bias_months": 1.0}, abs=1e-6
     )
+    assert found["M"].pop("mae_interval_months") is None
     assert found["M"] == {"n": 1, "mae_months": 10.0, "rmse_months": 10.0, "bias_months": 10.0}
     assert found["unknown"]["n"] == 1
 

@@ -45,10 +45,11 @@ def placed(features_NF: Floats, seed: int = 0) -> Floats:
     """(N, 2): t-SNE of standardised features (van der Maaten and Hinton 2008), from their first principal components."""
     from sklearn.manifold import TSNE
 
-    few = min(_PERPLEXITY, (len(features_NF) - 1) / 3)
-    return np.asarray(
-        TSNE(perplexity=few, init="pca", random_state=seed).fit_transform(_reduced(features_NF)), np.float64
-    )
+    reduced_NC = _reduced(features_NF)
+    start_N2 = np.zeros((len(reduced_NC), 2), np.float32)
+    start_N2[:, : reduced_NC.shape[1]] = reduced_NC[:, :2] * (1e-4 / reduced_NC[:, 0].std())
+    few = min(_PERPLEXITY, (len(reduced_NC) - 1) / 3)
+    return np.asarray(TSNE(perplexity=few, init=start_N2, random_state=seed).fit_transform(reduced_NC), np.float64)
 
 
 def _reduced(features_NF: Floats) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from boneage_ray.anatomy.growth import years_and_months
 from boneage_ray.evaluation import figures
+from boneage_ray.evaluation.learning import Histories, learning_sections
 from boneage_ray.evaluation.page import (
     SEX_WORDS,
     Number,
@@ -19,6 +20,7 @@ from boneage_ray.evaluation.page import (
     render_page,
     shown,
 )
+from boneage_ray.tasks.age.config import AGE_TASK
 from boneage_ray.tasks.age.findings import figures as age_figures
 from boneage_ray.tasks.age.findings.analysis import Predictions
 from boneage_ray.tasks.age.findings.comparison import comparison_section
@@ -32,7 +34,7 @@ def age_page(
     analysis: Mapping[str, Any],
     predictions: Predictions,
     facts: Mapping[str, str],
-    histories: Mapping[str, Sequence[Mapping[str, Any]]],
+    histories: Histories,
     command: str,
     more: Sequence[Section] = (),
 ) -> str:
@@ -46,7 +48,7 @@ def age_page(
         *(_stages(name, found, command) for name, found in analysis["stages"].items()),
         _largest(analysis, command),
         *more,
-        *_training(histories, command),
+        *learning_sections(histories, AGE_TASK.figure, command),
         _limits(analysis),
     ]
     page = Page(
@@ -260,26 +262,6 @@ def _direct_words(found: Mapping[str, Any]) -> str:
     low, high = found["interval"]
     verdict = "which includes 0: no difference is shown" if low <= 0 <= high else "which leaves out 0"
     return f"{words}, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}, {verdict}."
-
-
-def _training(histories: Mapping[str, Sequence[Mapping[str, Any]]], command: str) -> list[Section]:
-    """A learning curve of each model that tells its epochs."""
-    pictures = [
-        PagePicture(
-            figures.learning_curve(history, name=f"learning-{number}"),
-            f"Learning curve of {name}: its loss and, where it was measured, its validation error over {len(history)} epochs",
-            f"{name}: as recorded while it was trained{_unvalidated(history)}.",
-            wide=True,
-        )
-        for number, (name, history) in enumerate(histories.items())
-        if history
-    ]
-    return [Section("Training", pictures=pictures, command=command)] if pictures else []
-
-
-def _unvalidated(history: Sequence[Mapping[str, Any]]) -> str:
-    validated = any(line.get("val_mae_months") is not None for line in history)
-    return "" if validated else ", on all cases: there was no validation split"
 
 
 def _largest(analysis: Mapping[str, Any], command: str) -> Section:

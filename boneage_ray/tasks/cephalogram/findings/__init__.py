@@ -99,10 +99,13 @@ class CephalogramFindings(TaskFindings):
 
     def evaluate(self, run: Run, order: EvaluationOrder) -> Evaluated:
         """Landmarks against the given ones, and stages against those of the given points."""
+        from boneage_ray.evaluation.learning import learning_sections
+        from boneage_ray.evaluation.retention import retention_section
         from boneage_ray.evaluation.split_job import left_out, write_predictions
         from boneage_ray.findings.stability_section import stability_sections
         from boneage_ray.tasks.cephalogram.findings import predictions as job
         from boneage_ray.tasks.cephalogram.findings.analysis import analyse_landmarks
+        from boneage_ray.tasks.cephalogram.findings.certainty import ERROR, SIGMA, certainty_of_landmarks
         from boneage_ray.tasks.cephalogram.findings.page import HEATMAPS, landmark_page
         from boneage_ray.tasks.cephalogram.findings.sheets import heatmaps_of, sheets_of
         from boneage_ray.tasks.cephalogram.findings.validated import note_validated
@@ -120,8 +123,14 @@ class CephalogramFindings(TaskFindings):
 
             with timed(run, "stability"):
                 analysis["stability"] = measure_stability(order)
+        histories = {member.name: member.metrics.get("history", []) for member in models.members}
+        analysis["certainty"] = certainty_of_landmarks(predictions)
+        more = [
+            retention_section(analysis["certainty"], SIGMA, ERROR, order.command),
+            *stability_sections(analysis, self.measures, order.command),
+            *learning_sections(histories, self.recipe.task_kind.figure, order.command),
+        ]
         storage.write_json(storage.join(order.out, "metrics.json"), analysis)
-        more = stability_sections(analysis, self.measures, order.command)
         sheets = dict(sheets_of(analysis, prepared, split, rows))
         sheets[HEATMAPS] = heatmaps_of(analysis, models, prepared, split, rows)
         page = landmark_page(analysis, predictions, sheets, order.facts, order.command, more)
