@@ -105,6 +105,15 @@ def recalibrate(uri: str, out: str, calibration: dict[str, Any], chapter: str) -
     return _write(out, contents, {"site": calibration["site"], "calibrated_from": sha256})
 
 
+def replace_card(uri: str, manifest: dict[str, Any], card: str) -> str:
+    """Exchange the model card of a bundle, and its hash in the manifest; returns the new `model_sha256`."""
+    data = card.encode()
+    storage.write_bytes(storage.join(uri, CARD), data)
+    changed = _json(manifest | {"sha256": manifest["sha256"] | {CARD: _sha256(data)}})
+    storage.write_bytes(storage.join(uri, MANIFEST), changed)
+    return _sha256(changed)
+
+
 def _write(uri: str, contents: dict[str, bytes], more: dict[str, Any]) -> str:
     """All files of a bundle, its manifest last."""
     for name, data in contents.items():

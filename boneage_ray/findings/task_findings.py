@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from boneage_ray.datasets.load import PreparedData
     from boneage_ray.findings.explanation import Explanation
+    from boneage_ray.model_card import Chapter
     from boneage_ray.prediction.members import Models
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import Add, Loaded
@@ -129,6 +130,14 @@ class TaskFindings(ABC):
     def calibrated_out_of_fold(self, uri: str) -> dict[str, Any]:
         """calibration.json, from a file on predictions of cases that the model had not learnt from. Raises `UsageError`."""
         raise UsageError(f"{uri}: a {self.noun} has nothing to calibrate")
+
+    def measured_out_of_fold(self, uri: str) -> dict[str, Any]:
+        """What of an evaluation's metrics.json such a file tells, for the model card; by default nothing."""
+        return {}
+
+    def card_chapters(self, analysis: Mapping[str, Any]) -> list[Chapter]:
+        """The chapters of the model card on what an evaluation found (its metrics.json, or parts of it)."""
+        return []
 
     def check_coverage(self, models: Models, coverage: float | None) -> None:
         """Raise `UsageError`, before anything is written, for a coverage of intervals that the models cannot give."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from boneage_ray.findings.explanation import Explanation
+    from boneage_ray.model_card import Chapter
     from boneage_ray.prediction.members import Models
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import Add, Loaded
@@ -66,6 +67,19 @@ class AgeFindings(TaskFindings):
 
         return intervals_of_table(uri)
 
+    def measured_out_of_fold(self, uri: str) -> dict[str, Any]:
+        """See `analysis_of_table`."""
+        from boneage_ray.tasks.age.findings.out_of_fold import analysis_of_table
+
+        return analysis_of_table(uri)
+
+    def card_chapters(self, analysis: Mapping[str, Any]) -> list[Chapter]:
+        """See `age_chapters` and `stability_chapters`."""
+        from boneage_ray.findings.evaluation_card import stability_chapters
+        from boneage_ray.tasks.age.findings.card import age_chapters
+
+        return [*age_chapters(analysis), *stability_chapters(analysis, self.measures)]
+
     def explain(self, predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
         """The age, and a heat map over the prepared image."""
         from boneage_ray.findings.explanation import Explanation, prepared_image
@@ -96,6 +110,7 @@ class AgeFindings(TaskFindings):
     def evaluate(self, run: Run, order: EvaluationOrder) -> Evaluated:
         """Ages against the labels of all data, by sex and by age, and against always guessing the median."""
         from boneage_ray.evaluation.split_job import left_out, write_predictions
+        from boneage_ray.findings.evaluation_card import write_card
         from boneage_ray.findings.stability_section import stability_sections
         from boneage_ray.tasks.age.ensemble import voted_schemes
         from boneage_ray.tasks.age.findings import predictions as job
@@ -125,6 +140,7 @@ class AgeFindings(TaskFindings):
         sections += stability_sections(analysis, self.measures, order.command)
         page = age_page(analysis, predictions, order.facts, histories, order.command, sections)
         storage.write_text(storage.join(order.out, "report.html"), page)
+        write_card(order, self, analysis)
         missed = None
         if order.max_mae is not None and analysis["mae_months"] > order.max_mae:
             missed = f"MAE {analysis['mae_months']:.2f} months is above --max-mae {order.max_mae:g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from boneage_ray.findings.explanation import Explanation
+    from boneage_ray.model_card import Chapter
     from boneage_ray.prediction.predictor import Predictor
     from boneage_ray.prediction.rows import Add, Loaded
     from boneage_ray.preparation.geometry import Floats
@@ -73,6 +75,13 @@ class CephalogramFindings(TaskFindings):
             raise UsageError(f"{uri}: sigma_ratio with a number above 0 for each set of points is needed")
         return {"calibrated": True, "fitted_on": str(given.get("fitted_on")), "sigma_ratio": ratios}
 
+    def card_chapters(self, analysis: Mapping[str, Any]) -> list[Chapter]:
+        """See `landmark_chapters` and `stability_chapters`."""
+        from boneage_ray.findings.evaluation_card import stability_chapters
+        from boneage_ray.tasks.cephalogram.findings.card import landmark_chapters
+
+        return [*landmark_chapters(analysis), *stability_chapters(analysis, self.measures)]
+
     def explain(self, predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
         """Landmarks and measured lines on the original image, and the trace of the stage."""
         from boneage_ray.findings.explanation import Explanation
@@ -102,6 +111,7 @@ class CephalogramFindings(TaskFindings):
         from boneage_ray.evaluation.learning import learning_sections
         from boneage_ray.evaluation.retention import retention_section
         from boneage_ray.evaluation.split_job import left_out, write_predictions
+        from boneage_ray.findings.evaluation_card import write_card
         from boneage_ray.findings.stability_section import stability_sections
         from boneage_ray.tasks.cephalogram.findings import predictions as job
         from boneage_ray.tasks.cephalogram.findings.analysis import analyse_landmarks
@@ -135,6 +145,7 @@ class CephalogramFindings(TaskFindings):
         sheets[HEATMAPS] = heatmaps_of(analysis, models, prepared, split, rows)
         page = landmark_page(analysis, predictions, sheets, order.facts, order.command, more)
         storage.write_text(storage.join(order.out, "report.html"), page)
+        write_card(order, self, analysis)
         if split == "val":
             note_validated(models, prepared, order.out)
         return Evaluated(headline_of_landmarks(analysis))
