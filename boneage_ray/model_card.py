@@ -22,10 +22,11 @@ _SEXES = {"F": "girls", "M": "boys"}
 
 @dataclass(frozen=True)
 class CardTable:
-    """Cells as text; the first column is set left, the others right."""
+    """Cells as text; the first `text_columns` are set left, the others right as numbers are."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    text_columns: int = 1
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def markdown(title: str, lead: str, chapters: Sequence[Chapter]) -> str:
 
 
 def _table(table: CardTable) -> str:
-    rules = ["---", *["---:"] * (len(table.header) - 1)]
+    rules = ["---" if column < table.text_columns else "---:" for column in range(len(table.header))]
     return "\n".join(_line(row) for row in (table.header, rules, *table.rows))
 
 
@@ -107,7 +108,7 @@ def _validated(recipe: Recipe, metrics: Mapping[str, Any]) -> Chapter:
         for figure in kind.card_figures
         if isinstance(metrics.get(figure.key), int | float)
     ]
-    tables, text = [CardTable(["figure", "value"], rows)] if rows else [], []
+    tables, text = [CardTable(["figure", "value"], rows, 2)] if rows else [], []
     if groups := metrics.get("validated"):
         text.append(str(groups["caption"]))
         tables.append(CardTable(groups["header"], groups["rows"]))
@@ -165,11 +166,11 @@ def rejected_chapter(recipe: Recipe, gate: Mapping[str, Any] | None, measured: S
         lines.append(f"DICOM files whose header says another modality or body part than {_REGIONS[kind.region]}.")
     if gate is not None and quality.pixel_gate:
         held = gate.get("held_out")
-        lost = f"; of {held} cases that it had not seen it lost {gate['held_out_below']:.1%}" if held else ""
+        lost = f"; of {held} cases that it had not seen it rejects {gate['held_out_below']:.2%}" if held else ""
         lines.append(f"Pictures that do not look like those that the model learnt from{lost}.")
     else:
         lines.append("No gate by pixels: a picture of something else that passes the checks above gets a result.")
-    tables = [CardTable(["pictures", "rejected"], measured)] if measured else []
+    tables = [CardTable(["pictures", "rejected"], measured, 2)] if measured else []
     return Chapter("What is rejected", ["\n".join(f"- {line}" for line in lines)], tables)
 
 

@@ -122,7 +122,6 @@ def measured_figures(recipe: Recipe, out_of_fold: str | None, stability: str | N
 def card(facts: Facts, measured: Measured, *recipes: Recipe) -> str:
     """The model card in Markdown."""
     first = recipes[0]
-    told = [[f.what, f.value, f"`{f.command}`"] for f in facts.figures]
     chapters = findings_of(first).card_chapters(measured.analysis)
     if facts.stability_of:
         chapters = [_with_note(each, facts.stability_of) for each in chapters]
@@ -139,11 +138,7 @@ def card(facts: Facts, measured: Measured, *recipes: Recipe) -> str:
                 "Data and terms",
                 [_sources(facts), "The bundle holds weights only: no image and no data of a person."],
             ),
-            Chapter(
-                "Measured",
-                ["On cases that the networks had not learnt from; in brackets 95 % intervals."],
-                [CardTable(["what", "value", "command"], told)],
-            ),
+            _in_short(facts),
             *chapters,
             intervals_chapter(measured.calibration),
             rejected_chapter(first, measured.gate, [[f.what, f.value] for f in facts.rejected]),
@@ -152,6 +147,14 @@ def card(facts: Facts, measured: Measured, *recipes: Recipe) -> str:
             recipe_chapter(*recipes),
         ],
     )
+
+
+def _in_short(facts: Facts) -> Chapter:
+    """The figures of the facts, and the commands that measured them."""
+    commands = ", ".join(f"`{command}`" for command in dict.fromkeys(figure.command for figure in facts.figures))
+    text = f"Of cases that the networks had not learnt from; in brackets 95 % intervals. Measured by {commands}."
+    rows = [[figure.what, figure.value] for figure in facts.figures]
+    return Chapter("The errors in short", [text], [CardTable(["what", "value"], rows, 2)])
 
 
 def _with_note(chapter: Chapter, note: str) -> Chapter:

@@ -104,7 +104,8 @@ def test_the_card_and_the_terms_name_data_figures_and_use(tmp_path):
         )
         assert "Halabi SS, Prevedello LM, Kalpathy-Cramer J, et al." in text
         assert "no image and no data of a person" in text
-    assert f"| {FIGURE['what']} | {FIGURE['value']} | `{FIGURE['command']}` |" in card
+    assert f"| {FIGURE['what']} | {FIGURE['value']} |" in card
+    assert f"Measured by `{FIGURE['command']}`." in card
     for line in (
         "# hand, version 3",
         "Research on growth.",

@@ -38,7 +38,7 @@ def _errors(analysis: Mapping[str, Any]) -> Chapter:
     for name, found in analysis["stages"].items():
         rows.append([f"right of the {name} stages of growth", percent(found["predicted"]["accuracy"])])
     return Chapter(
-        "Errors", [f"On {analysis['n']} cases; in brackets 95 % intervals."], [CardTable(["figure", "value"], rows)]
+        "Errors", [f"On {analysis['n']} cases; in brackets 95 % intervals."], [CardTable(["figure", "value"], rows, 2)]
     )
 
 

@@ -16,7 +16,7 @@ def landmark_chapters(analysis: Mapping[str, Any]) -> list[Chapter]:
     if not sets:
         return []
     text = [f"On {analysis['n']} images; in brackets 95 % intervals."]
-    chapters = [Chapter("Errors", text, [CardTable(["figure", "value"], _rows(analysis))])]
+    chapters = [Chapter("Errors", text, [CardTable(["figure", "value"], _rows(analysis), 2)])]
     each = [
         [f"{name}: {row['name'].replace('_', ' ')}", str(row["n"]), shown(row["mre_mm"], 2), shown(row["sd_mm"], 2)]
         for name, found in sets.items()
