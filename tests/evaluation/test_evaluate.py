@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -144,13 +146,17 @@ def test_rows_with_parts_become_columns_and_a_file(tmp_path):
     assert (bare.parts, bare.spread_months) == ({}, None)
 
 
-def test_the_command_evaluates_members_with_different_images_as_one(models, tmp_path, monkeypatch):
-    """Without Ray: the worker runs in this process."""
+def without_ray(monkeypatch):
+    """The worker runs in this process."""
     monkeypatch.setattr(pipeline, "join_ray", lambda run: 1.0)
     monkeypatch.setattr(nodes, "device_of_run", lambda out, gpu: RunDevice())
     monkeypatch.setattr(nodes, "check_places", lambda hold, places: None)
     monkeypatch.setattr(split_job, "choose_resources", lambda parts, gpu: Resources(1, 0.0, 1, 1))
     monkeypatch.setattr(split_job, "run_parts", lambda rows, worker, arguments, _: map(worker(**arguments), rows()))
+
+
+def test_the_command_evaluates_members_with_different_images_as_one(models, tmp_path, monkeypatch):
+    without_ray(monkeypatch)
     datasets = [data(tmp_path / name, recipe).uri for name, recipe in (("small", SMALL), ("large", RECIPE))]
     record, out = Run("evaluate"), str(tmp_path / "out")
     pipeline.evaluate(record, pipeline.EvaluateArguments(models, datasets, out, stability=True))
@@ -173,5 +179,27 @@ def test_the_command_evaluates_members_with_different_images_as_one(models, tmp_
     assert "<h2>Stability</h2>" in page
     assert f"--model {models[0]} --model {models[1]} --data {datasets[0]} --data {datasets[1]}" in page
     assert "<h2>The parts and the whole</h2>" in page
+    card = storage.read_text(f"{out}/MODEL_CARD.md")
+    assert "Evaluated on 4 cases, the test split of the prepared data with the fingerprint large" in card
+    assert "| left and right exchanged | 5 |" in card
     with pytest.raises(MismatchError, match="give --data once for each"):
         pipeline.evaluate(record, pipeline.EvaluateArguments(models, datasets[1], out))
+
+
+@pytest.mark.parametrize("ages", [[100.0, None, 130.0], [100.0], [*(60.0 + 5 * k for k in range(25))]])
+def test_few_cases_one_sex_and_equal_predictions_print_no_nan(tmp_path, monkeypatch, ages):
+    """Of 25 cases only every second is a girl's, the others are boys'; of three, those with an age are girls."""
+    without_ray(monkeypatch)
+    model = Regressor(RECIPE.model)
+    torch.nn.init.zeros_(model.age.weight)
+    bundle.save(str(tmp_path / "m"), RECIPE, model.state_dict(), {})
+    prepared, out = data(tmp_path / "data", RECIPE, ages), str(tmp_path / "out")
+    pipeline.evaluate(Run("evaluate"), pipeline.EvaluateArguments(str(tmp_path / "m"), prepared.uri, out))
+    page, card = storage.read_text(f"{out}/report.html"), storage.read_text(f"{out}/MODEL_CARD.md")
+    assert not re.search(r"\bnan\b|\binf\b", page.partition("<main>")[2] + card, re.IGNORECASE)
+    n = sum(age is not None for age in ages)
+    expected = "Each case is a point" if n > 20 else f"Not enough cases ({n} of 20)."
+    assert expected in page
+    assert page.count('<img alt="Heat map of') == min(n, 24)
+    if n < 3:
+        assert f"Not enough cases to compare girls ({n}) and boys (0)." in card
