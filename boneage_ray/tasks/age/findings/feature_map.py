@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boneage_ray.anatomy.growth import MONTHS_PER_YEAR
-from boneage_ray.evaluation.figures import FULL, SEX_STYLES, as_svg, row_of_axes, styled
+from boneage_ray.evaluation.figures import HALF, SEX_STYLES, as_svg, one_axes, styled
 from boneage_ray.evaluation.page import PagePicture, Section, percent
 from boneage_ray.preparation.geometry import Floats
 from boneage_ray.records.schema import Row
 
 FEWEST = 20
+MANY = 1000  # beyond so many, points are one embedded picture
 TITLE = "What the network sees: a map of the cases"
 _COMPONENTS, _PERPLEXITY, _NEIGHBOURS = 50, 30.0, 10
 
@@ -97,31 +98,37 @@ def map_section(found: Mapping[str, Any], rows: Sequence[Row], note: str, comman
         text.append(
             f"A neighbour has the same sex in {percent(same['share'])}; by chance it would in {percent(same['by_chance'])}."
         )
-    picture = PagePicture(
-        two_maps(np.array(found["places"]), kept),
-        f"Map of {len(kept)} cases by the features of the network, coloured by true age and by sex",
-        "Left by true age, right by sex.",
-        wide=True,
-    )
-    return Section(TITLE, [*text, *([note] if note else [])], (), [picture], command)
+    places = np.array(found["places"])
+    alt = f"Map of {len(kept)} cases by the features of the network"
+    pictures = [
+        PagePicture(age_map(places, kept), f"{alt}, coloured by true age", "By true age."),
+        PagePicture(sex_map(places, kept), f"{alt}, coloured by sex", "By sex."),
+    ]
+    return Section(TITLE, [*text, *([note] if note else [])], (), pictures, command)
 
 
 @styled
-def two_maps(places_N2: Floats, rows: Sequence[Row]) -> bytes:
-    """The places of the cases twice: coloured by true age, and by sex."""
-    fig, (left, right) = row_of_axes(FULL, 4.2, 2)
+def age_map(places_N2: Floats, rows: Sequence[Row]) -> bytes:
+    """The places of the cases, coloured by true age."""
+    fig, ax = one_axes(HALF, 4.2)
     years = [row["true_months"] / MONTHS_PER_YEAR for row in rows]
-    many = len(rows) > 1000
-    x, y = places_N2.T
-    dots = left.scatter(x, y, c=years, cmap="viridis", s=9, linewidths=0, rasterized=many)
-    fig.colorbar(dots, ax=left, label="true age (years)", shrink=0.9)
+    dots = ax.scatter(
+        places_N2[:, 0], places_N2[:, 1], c=years, cmap="viridis", s=9, linewidths=0, rasterized=len(rows) > MANY
+    )
+    fig.colorbar(dots, ax=ax, label="true age (years)", shrink=0.9)
+    ax.set(xticks=[], yticks=[])
+    return as_svg(fig, "map-age")
+
+
+@styled
+def sex_map(places_N2: Floats, rows: Sequence[Row]) -> bytes:
+    """The places of the cases, coloured by sex."""
+    fig, ax = one_axes(HALF, 4.2)
     for sex, label, marker, colour in SEX_STYLES:
         chosen = np.array([row["sex"] == sex for row in rows], bool)
         if chosen.any():
-            right.plot(
-                x[chosen], y[chosen], marker, color=colour, ms=3.2, mew=0, alpha=0.7, label=label, rasterized=many
-            )
-    right.legend(fontsize=9)
-    for ax in (left, right):
-        ax.set(xticks=[], yticks=[])
-    return as_svg(fig, "map")
+            (dots,) = ax.plot(*places_N2[chosen].T, marker, color=colour, ms=3.2, mew=0, alpha=0.7, label=label)
+            dots.set_rasterized(len(rows) > MANY)
+    ax.legend(fontsize=9)
+    ax.set(xticks=[], yticks=[])
+    return as_svg(fig, "map-sex")
