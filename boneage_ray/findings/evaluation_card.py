@@ -37,7 +37,7 @@ def evaluated_card(order: EvaluationOrder, findings: TaskFindings, analysis: Map
     first = "These figures are of one split; the intervals are over its cases."
     return markdown(
         models.name,
-        f"{models.summary}. Model {models.sha256[:12]}.",
+        f"{models.summary[:1].upper()}{models.summary[1:]}. Model {models.sha256[:12]}.",
         [
             *use_chapters(recipe),
             Chapter("Data and terms", [_data(order, analysis)]),

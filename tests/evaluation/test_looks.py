@@ -20,11 +20,13 @@ from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
-from boneage_ray.tasks.age.findings.feature_map import map_figures, map_section, placed
+from boneage_ray.tasks.age.findings.analysis import analyse_ages
+from boneage_ray.tasks.age.findings.feature_map import age_map, map_figures, map_section, placed, sex_map
 from boneage_ray.tasks.age.findings.gate_roc import EACH, gate_figures, gate_section
 from boneage_ray.tasks.age.findings.grad_cam import grad_cam, grad_cams
 from boneage_ray.tasks.age.findings.heat_sheets import chosen_cases, pair
 from boneage_ray.tasks.age.findings.looks import SPREAD, WIDTH, certainty_figures
+from boneage_ray.tasks.age.findings.page import age_page
 
 RECIPE = override(find_recipe("demo"), ["image.size=64", "precision=float32", "model.backbone.name=test_resnet"])
 
@@ -163,3 +165,16 @@ def test_features_are_told_only_where_asked_for(predictor):
     predictor.tells_features = False
     assert {"features", "likeness"} & set(predictor(columns)) == set()
     predictor.tells_features = True
+
+
+def test_the_page_of_a_thousand_cases_stays_small():
+    cases, rng = many(1000), np.random.default_rng(0)
+    rows = [
+        row(k, None, sex) | {"true_months": age}
+        for k, (age, sex) in enumerate(zip(cases.true_months, cases.sex, strict=True))
+    ]
+    places = rng.normal(0, 20, (1000, 2))
+    maps = [draw(places, rows) for draw in (age_map, sex_map)]
+    page = age_page(analyse_ages(cases, 120.0), cases, {}, {}, "x")
+    sheets = 24 * len(pair(rng.integers(0, 256, (224, 224), np.uint8), rng.random((224, 224), np.float32)))
+    assert len(page) + sum(map(len, maps)) + sheets * 4 / 3 < 8_000_000
