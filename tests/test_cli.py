@@ -38,6 +38,7 @@ PROMISED = {
         "--overwrite",
         "--update",
         "--max-failures",
+        "--keep",
     ],
     "ensemble": ["--model", "--out", "--name", "--overwrite"],
     "export": ["--format", "--to", "--overwrite", "--json"],

@@ -54,7 +54,8 @@ def sum_of_notes(lines: Iterable[Mapping[str, Any]], accounts: Sequence[Mapping[
 
 def write_notes(out: str, lines: Iterable[Mapping[str, Any]]) -> list[str]:
     """Write `table_notes.csv` into OUT if there are notes; returns what to say of them: their place, and the first in words."""
-    notes = [note for line in lines for note in line.get("table_notes", [])]
+    # Without a message the note is only counted (scoring/kept.py).
+    notes = [note for line in lines for note in line.get("table_notes", []) if note[2]]
     if not notes:
         return []
     text = io.StringIO()

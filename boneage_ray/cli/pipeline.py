@@ -123,6 +123,7 @@ def score(
     two_hands: options.TwoHandsOption = None,
     update: options.UpdateOption = False,
     max_failures: options.MaxFailuresOption = None,
+    keep: options.KeepOption = "uri",
     overwrite: options.OverwriteOption = False,
     strict: options.StrictOption = False,
     json: options.JsonOption = False,
@@ -151,6 +152,7 @@ def score(
         two_hands,
         update,
         max_failures,
+        keep,
     )
     run_command("score", pipeline.score, arguments, json, debug)
 

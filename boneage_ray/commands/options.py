@@ -57,6 +57,9 @@ CoverageOption = Annotated[
         "--coverage", help="Share of true ages that an interval is to hold; by default the bundle's, mostly 0.9."
     ),
 ]
+KeepOption = Annotated[
+    str, typer.Option("--keep", help="What rows keep of file names: uri, stem, uid (SOP instance) or hash.")
+]
 SpacingOption = Annotated[
     float | None, typer.Option("--pixel-spacing-mm", min=SPACINGS_MM[0], max=SPACINGS_MM[1], help="For every input.")
 ]

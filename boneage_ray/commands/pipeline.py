@@ -268,12 +268,14 @@ class ScoreArguments:
     two_hands: str | None = None
     update: bool = False
     max_failures: float | None = None
+    keep: str = "uri"
 
 
 def score(run: Run, arguments: ScoreArguments) -> None:
     """Bundles + archive -> one result row for every input file."""
     from boneage_ray.findings.task_findings import findings_of
     from boneage_ray.prediction.members import resolve
+    from boneage_ray.scoring.kept import check_keep
     from boneage_ray.scoring.report import score_page
     from boneage_ray.scoring.score import ScoreOptions, score_archive
     from boneage_ray.scoring.summary import balance, check_failures, check_strict
@@ -282,7 +284,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     sex, runtime = known_sex(arguments.sex), check_runtime(arguments.runtime, arguments.gpu)
     reading = known_reading(arguments.voi, arguments.header_gate, arguments.pixel_gate, arguments.two_hands)
     source, out = storage.absolute(arguments.source), storage.absolute(arguments.out)
-    model = model_places(arguments.model)
+    model, keep = model_places(arguments.model), check_keep(arguments.keep, arguments.update, out)
     metadata = storage.absolute(arguments.metadata) if arguments.metadata else None
     choices = read_choices(arguments.columns, arguments.values)
     if choices and not metadata:
@@ -297,7 +299,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     check_tables(run, archive, learns=False)
     given = for_every_input(sex, arguments.pixel_spacing_mm)
     how = (arguments.overwrite, arguments.gpu, runtime, reading, arguments.coverage, given, arguments.update)
-    options = ScoreOptions(source, model, out, *how, arguments.max_failures)
+    options = ScoreOptions(source, model, out, *how, arguments.max_failures, keep)
     join_ray(run)
     with timed(run, "score"):
         summary, problems = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
@@ -310,7 +312,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     run.finish(
         balance(summary, arguments.update),
         f"Results: {out}/results/  Report: {out}/report.html",
-        findings.after_score(source, out) or serve_next(model),
+        findings.after_score(source, out, by_hash=keep != "uri") or serve_next(model),
     )
     check_failures(summary, arguments.max_failures)
     check_strict(summary, arguments.strict, out)
@@ -333,5 +335,6 @@ def _score_line(arguments: ScoreArguments, options: ScoreOptions, metadata: str 
         max_failures=options.max_failures,
         runtime=None if options.runtime == TORCH else options.runtime,
         coverage=options.coverage,
+        keep=None if options.keep == "uri" else options.keep,
         **reading_flags(options.reading),
     )

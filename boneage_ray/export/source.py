@@ -68,10 +68,8 @@ class Source:
 
 def find_source(row: Row) -> Source | LeftOut:
     """Read the file of a row, which must be the DICOM file that was scored, unchanged."""
-    if row["sop_uid"] is None:
-        return LeftOut(
-            "not_dicom", "no DICOM file, or one without a SOP Instance UID: there is no study to add an object to"
-        )
+    if why := _no_file(row):
+        return why
     data = read_input(Input(row["input_uri"], ""))
     if isinstance(data, InputProblem):
         return LeftOut(data.reason, data.message)
@@ -85,6 +83,17 @@ def find_source(row: Row) -> Source | LeftOut:
     if missing:
         return LeftOut("no_uid", f"the DICOM file has no {' and no '.join(missing)}: nothing can refer to it")
     return Source(row, data, header)
+
+
+def _no_file(row: Row) -> LeftOut | None:
+    """Why there is no file to look for; `boneage score --keep` may have left less than a URI (scoring/kept.py)."""
+    if row["sop_uid"] is None:
+        return LeftOut(
+            "not_dicom", "no DICOM file, or one without a SOP Instance UID: there is no study to add an object to"
+        )
+    if row["input_uri"].startswith("/") or "://" in row["input_uri"]:
+        return None
+    return LeftOut("not_kept", "it was scored with another --keep than uri: its row does not say where its file is")
 
 
 def source_header(data: bytes) -> Dataset:

@@ -35,10 +35,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoredFiles:
-    """Where files go that a row cannot hold: `source` is what is scored, `write` takes a name below OUT and the bytes."""
+    """Where files go that a row cannot hold: `source` is what is scored, `write` takes a name below OUT and the bytes.
+
+    `by_hash`: such a file is named by the SHA-256 of its radiograph, not by its path.
+    """
 
     source: str
     write: Callable[[str, bytes], None]
+    by_hash: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,8 +148,11 @@ class TaskFindings(ABC):
         if coverage is not None:
             raise UsageError(f"--coverage {coverage:g} concerns the intervals of ages; this model predicts none")
 
-    def after_score(self, source: str, out: str) -> str | None:
-        """What to do with the files that were scored into OUT; None where the next step is to serve the model."""
+    def after_score(self, source: str, out: str, by_hash: bool = False) -> str | None:
+        """What to do with the files that were scored into OUT; None where the next step is to serve the model.
+
+        `by_hash`: they are named as in `ScoredFiles`.
+        """
         return None
 
 

@@ -6,9 +6,11 @@ Cases are committed in parts below `DATA/cases/`; when all are committed, the re
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
+from boneage_ray import storage
 from boneage_ray.archives.archive import Input
 from boneage_ray.archives.in_parts import inputs_of
 from boneage_ray.archives.masks import mask_data
@@ -24,7 +26,7 @@ from boneage_ray.runtime import parts
 from boneage_ray.runtime.cluster import run_parts
 from boneage_ray.runtime.resources import Resources
 
-CASES = "cases"
+CASES, KEY = "cases", "patients.key"
 
 
 def run_cases(rows: parts.Rows, resources: Resources, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -94,8 +96,16 @@ class CaseWorker:
         }
 
 
+def patient_key(out: str) -> str:
+    """The random key of this run by which patients are hashed; it lies beside the cases and is deleted with them."""
+    place = storage.join(out, CASES, KEY)
+    if not storage.exists(place):
+        storage.write_text(place, secrets.token_hex(32))
+    return storage.read_text(place)
+
+
 def keyed(patient: str | None, key: str) -> str | None:
-    """A keyed hash that groups a patient's images within one run; deleted with the cases."""
+    """A keyed hash that groups a patient's images within one run; its random key and it are deleted with the cases."""
     if patient is None:
         return None
     return hashlib.blake2b(patient.encode(errors="surrogateescape"), key=key.encode(), digest_size=16).hexdigest()

@@ -26,7 +26,7 @@ from boneage_ray.archives.archive import Archive
 from boneage_ray.archives.in_parts import ArchiveParts
 from boneage_ray.archives.notes import say_rows, sum_of_notes
 from boneage_ray.errors import MismatchError, NoUsableInputError
-from boneage_ray.preparation.cases import CASES, run_cases
+from boneage_ray.preparation.cases import CASES, patient_key, run_cases
 from boneage_ray.preparation.collected import (
     MANIFEST,
     REJECTED,
@@ -101,7 +101,7 @@ def prepare_archive(
         say("prepare: done already")
         return finished
     nodes.check_places(lease.holding(options.out), [("SOURCE", source)])
-    arguments = {"out": options.out, "image": options.image.expecting(options.region).model_dump(), "key": mark}
+    arguments = {"out": options.out, "image": options.image.expecting(options.region).model_dump()}
     collected = _all_cases(listing, options, arguments) if before is None else updated(listing, before, arguments)
     tables = sum_of_notes(collected.notes, archive.accounts)
     if before and collected.nothing_new:
@@ -161,9 +161,8 @@ def _all_cases(listing: parts.Listing, options: PrepareOptions, arguments: dict[
     """The cases of a first run."""
     if options.update:
         restart_if_changed(options.out, listing)
-    completed = parts.complete(
-        parts.PartsJob("prepare", options.out, listing, (CASES,)), partial(run_cases, arguments=arguments)
-    )
+    work = partial(run_cases, arguments={**arguments, "key": patient_key(options.out)})
+    completed = parts.complete(parts.PartsJob("prepare", options.out, listing, (CASES,)), work)
     targets = [line["target"] for line in completed.lines]
     return CollectedCases(read_small(options.out, targets), targets, completed.marks, completed.lines)
 

@@ -28,7 +28,7 @@ from boneage_ray.archives.read import read_input
 from boneage_ray.archives.updates import compared_with, update_in_words
 from boneage_ray.decoding.dicom.read import patient_in
 from boneage_ray.errors import InputProblem, MismatchError, StorageError
-from boneage_ray.preparation.cases import CASES, keyed, run_cases
+from boneage_ray.preparation.cases import CASES, keyed, patient_key, run_cases
 from boneage_ray.preparation.collected import REJECTED, CollectedCases, FixedParts, read_small, shards_in, tidy
 from boneage_ray.preparation.split import SPLITS
 from boneage_ray.runtime import parts
@@ -52,9 +52,13 @@ def restart_if_changed(out: str, listing: parts.Listing) -> None:
 
 
 def updated(listing: parts.Listing, manifest: dict[str, Any], arguments: Mapping[str, Any]) -> CollectedCases:
-    """The cases of an archive as it is now: those of before that stay, and new ones. `arguments`: of `cases.CaseWorker`."""
+    """The cases of an archive as it is now: those of before that stay, and new ones.
+
+    `arguments`: of `cases.CaseWorker`, without the key.
+    """
     out = arguments["out"]
     state, shards = _begin(out, manifest), shards_in(manifest)
+    key = patient_key(out)  # of a stopped update, or drawn now
     targets, listed = [*shards, _BEFORE], _Listed(listing)
     compared = compared_with(out, targets)
     _check_marks(out, compared, shards, manifest)
@@ -62,7 +66,7 @@ def updated(listing: parts.Listing, manifest: dict[str, Any], arguments: Mapping
     pieces = _pieces([*new, *(item for redo in redone.values() for _, item in redo.changed)])
     _forget_other_work(out, manifest, state, parts.fingerprint(pieces))
     job = parts.PartsJob("prepare", out, FixedParts(pieces), (CASES,))
-    completed = parts.complete(job, partial(run_cases, arguments=dict(arguments)))
+    completed = parts.complete(job, partial(run_cases, arguments={**arguments, "key": key}))
     before = _Before.read(out, targets, redone)
     counts = {
         "new": len(new),
@@ -77,7 +81,7 @@ def updated(listing: parts.Listing, manifest: dict[str, Any], arguments: Mapping
     made = [line["target"] for line in completed.lines]
     fresh = read_small(out, made, first=len(targets))
     fresh = _with(fresh, "kept", [before.changed.get(uri) for uri in fresh["input_uri"].to_pylist()])
-    table = pa.concat_tables([_with_patients(before.stay, listed, arguments["key"]), fresh])
+    table = pa.concat_tables([_with_patients(before.stay, listed, key), fresh])
     return CollectedCases(table, [*targets, *made], listed.marks, [listed.notes.line()], shards, counts)
 
 

@@ -35,6 +35,7 @@ from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.runtime.resources import Resources
 from boneage_ray.runtime.runs import say
 from boneage_ray.scoring.careful import RETRIES, Suspects
+from boneage_ray.scoring.kept import Keep, kept, without_names
 from boneage_ray.scoring.metering import ScoreMeter
 from boneage_ray.scoring.renewal import Earlier, first_time, update_counts
 from boneage_ray.scoring.summary import add_up, watched
@@ -52,7 +53,7 @@ class ScoreOptions:
 
     `coverage`: of the intervals, if another than that of the bundle's calibration. `given`: flags whose values hold for every
     input, with them. `update`: do what changed since OUT was written. `max_failures`: the share of failed inputs above which the
-    run ends.
+    run ends. `keep`: what rows keep of names (kept.py).
     """
 
     source: str
@@ -66,6 +67,7 @@ class ScoreOptions:
     given: Mapping[str, str] = field(default_factory=dict)
     update: bool = False
     max_failures: float | None = None
+    keep: Keep = "uri"
 
     def settings(self, sha256: str) -> dict[str, str]:
         """What decides the results of an archive, in words."""
@@ -76,6 +78,7 @@ class ScoreOptions:
             **({} if self.runtime == TORCH else {"--runtime": self.runtime}),
             **({} if self.reading == AS_THE_RECIPE_SAYS else {"reading": self.reading.model_dump_json()}),
             **({} if self.coverage is None else {"--coverage": f"{self.coverage:g}"}),
+            **({} if self.keep == "uri" else {"--keep": self.keep}),
             **self.given,
         }
 
@@ -105,10 +108,11 @@ def score_archive(
     summary = add_up(completed.lines)
     if not summary["inputs"]:
         raise NoUsableInputError(f"{options.source}: there is no file to score")
-    summary["tables"] = sum_of_notes([completed.said], archive.accounts)
-    say_rows(options.out, summary["tables"], [completed.said])
+    said = completed.said if options.keep == "uri" else without_names(completed.said)
+    summary["tables"] = sum_of_notes([said], archive.accounts)
+    say_rows(options.out, summary["tables"], [said])
     if update:
-        summary["update"] = update_counts(completed.lines, update, completed.said.get("closed", {}))
+        summary["update"] = update_counts(completed.lines, update, said.get("closed", {}))
         for text in update_in_words(summary["update"]) if options.update else ():
             say(storage.printable(text))
     summary |= {
@@ -141,7 +145,8 @@ def _todo(
         return UpdateTodo(archive, options.out, RESULTS, update, done, owner)
     if update:
         return Unchanged(archive, options.out, RESULTS, done, owner)
-    return parts.Todo(listing, done, owner, partial(differs, archive, options.out, RESULTS))
+    named = partial(differs, archive, options.out, RESULTS) if options.keep == "uri" else None  # by marks
+    return parts.Todo(listing, done, owner, named)
 
 
 def _run(
@@ -151,30 +156,37 @@ def _run(
     arguments = {
         "models": list(options.models),
         "sha256": sha256,
-        "source": options.source,
-        "out": options.out,
+        "places": ScorePlaces(options.source, options.out, options.keep),
         "reading": options.reading,
         "compute": Compute(resources.threads, compute.device, options.runtime, compute.auto, options.coverage),
     }
     return watched(run_parts(rows, ScoreWorker, arguments, resources), options.max_failures)
 
 
+@dataclass(frozen=True)
+class ScorePlaces:
+    """Where a worker reads and writes, and what it keeps of names."""
+
+    source: str
+    out: str
+    keep: Keep
+
+
 class ScoreWorker:
     """Fetches, decodes, predicts and writes one part."""
 
-    def __init__(
-        self, models: list[str], sha256: str, source: str, out: str, reading: Reading, compute: Compute
-    ) -> None:
+    def __init__(self, models: list[str], sha256: str, places: ScorePlaces, reading: Reading, compute: Compute) -> None:
         # torch is imported here, in the actor; the driver does without.
         import torch
 
         from boneage_ray.prediction import ensemble, rows
 
         torch.set_num_threads(compute.threads)
-        self.out, self.rows = out, rows
+        self.out, self.keep, self.rows = places.out, places.keep, rows
         found = members.resolve(models, sha256)
         self.predictor = ensemble.load_predictor(found, compute.device, compute.runtime, compute.auto, compute.coverage)
-        self.add = findings_of(found.recipe).adder(ScoredFiles(source, self._write))
+        files = ScoredFiles(places.source, self._write, by_hash=places.keep != "uri")
+        self.add = findings_of(found.recipe).adder(files)
         self.pools = [DecoderPool(image, processes=compute.threads) for image in found.scored_images(reading)]
         self.meter = ScoreMeter([pool.counts for pool in self.pools])
 
@@ -186,18 +198,21 @@ class ScoreWorker:
         if earlier and earlier.line["mark"] == part.mark:  # committed by a worker that died before it could say so
             return earlier.line
         with self.meter.predicting():
-            rows = self._one_by_one(part, work.inputs) if part.careful else self._all(work.inputs)
+            rows = self._one_by_one(part, work.inputs) if part.careful else self._all(part, work.inputs)
         scored = earlier.renewed(work, rows) if earlier else first_time(work, rows)
         with self.meter.writing():
-            committed = parts.commit(self.out, part, scored.table, scored.line, marks=scored.marks)
+            # A mark is a hash of a name: whoever guesses the name finds it.
+            marks = scored.marks if self.keep == "uri" else b""
+            committed = parts.commit(self.out, part, scored.table, scored.line, marks=marks)
         self.meter.record(rows)
         if part.careful:
             Suspects(self.out, part).end()
         return committed
 
-    def _all(self, inputs: Sequence[Input]) -> list[Row]:
+    def _all(self, part: parts.Part, inputs: Sequence[Input]) -> list[Row]:
         loaded = parts.prefetched(self._load, inputs, self.pools[0].readers, ahead=2 * self.predictor.batch_size)
-        return list(self.rows.score_rows(self.meter.waiting(loaded), self.predictor, self.add))
+        named = (self._named(case, part, number) for number, case in enumerate(self.meter.waiting(loaded)))
+        return list(self.rows.score_rows(named, self.predictor, self.add))
 
     def _one_by_one(self, part: parts.Part, inputs: Sequence[Input]) -> list[Row]:
         """The rows of a part that has killed its workers, without the inputs that do."""
@@ -206,11 +221,15 @@ class ScoreWorker:
         for number, item in enumerate(inputs):
             problem = suspects.begin(number)
             loaded = self.rows.Loaded(item, None, None, problem) if problem else self._load(item)
-            rows += self.rows.score_rows([loaded], self.predictor, self.add)
+            rows += self.rows.score_rows([self._named(loaded, part, number)], self.predictor, self.add)
         return rows
 
     def _write(self, name: str, data: bytes) -> None:
         storage.write_bytes(storage.join(self.out, name), data)
+
+    def _named(self, case: Loaded, part: parts.Part, number: int) -> Loaded:
+        """An input with what its row keeps of its name."""
+        return kept(case, self.keep, f"{part.target}:{number}")
 
     def _load(self, item: Input) -> Loaded:
         def prepared(pool: DecoderPool, data: bytes) -> PreparedImage:

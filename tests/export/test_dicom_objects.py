@@ -204,6 +204,14 @@ def test_what_is_no_valid_value_is_left_empty_and_the_object_stays_valid(tmp_pat
         assert "Error" not in output("dciodvfy", target)
 
 
+@pytest.mark.parametrize("kept", ["a.dcm", "1.2.840.1", "5b" * 32, "results/part-00000.parquet:3"])
+def test_a_row_that_does_not_keep_the_place_of_its_file_has_no_object(kept, tmp_path, monkeypatch):
+    """Also if a file of that name lies where the command is given."""
+    monkeypatch.chdir(tmp_path)
+    row = row_of(dicom_file(tmp_path / "a.dcm", 4), HAND)
+    assert find_source(row | {"input_uri": kept}).reason == "not_kept"
+
+
 def test_a_file_that_changed_or_has_no_uid_has_no_object(tmp_path):
     path = dicom_file(tmp_path / "a.dcm", 4)
     row = row_of(path, HAND)

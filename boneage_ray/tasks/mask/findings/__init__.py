@@ -76,8 +76,8 @@ class MaskFindings(TaskFindings):
         shown = {name: round(analysis[name], 4) for name in ("dice_mean", "dice_min", "iou_mean", "iou_min")}
         return Evaluated({"images": analysis["n"], "without_mask": analysis["without_mask"], **shown})
 
-    def after_score(self, source: str, out: str) -> str:
+    def after_score(self, source: str, out: str, by_hash: bool = False) -> str:
         """Where the masks are, and how they become masks of a data set."""
         from boneage_ray.tasks.mask.findings.masks import after_score
 
-        return after_score(source, out)
+        return after_score(source, out, by_hash)

@@ -28,11 +28,12 @@ Keep = Callable[[Mask, Loaded], None]
 
 
 def mask_keeper(files: ScoredFiles) -> Keep:
-    """What writes each mask to a PNG below OUT, under the path that its radiograph has in the source."""
+    """What writes each mask to a PNG below OUT, under the path of its radiograph in the source, or under its hash."""
 
     def keep(mask: Mask, case: Loaded) -> None:
         assert isinstance(case.outcome, PreparedImage)
-        files.write(mask_name(path_below(files.source, case.item)), as_png(mask_in_original(mask, case.outcome)))
+        path = f"{case.sha256}" if files.by_hash else path_below(files.source, case.item)
+        files.write(mask_name(path), as_png(mask_in_original(mask, case.outcome)))
 
     return keep
 
@@ -78,12 +79,14 @@ def path_below(source: str, item: Input) -> str:
     return item.uri.rpartition("/")[2]
 
 
-def after_score(source: str, out: str) -> str:
+def after_score(source: str, out: str, by_hash: bool = False) -> str:
     """What to do with the masks that were written: as commands where they can be copied, else in words."""
     masks, place = storage.join(out, FOLDER), storage.join(source, FOLDER)
     prepare = f"boneage prepare {shlex.quote(source)} --recipe resnet34-masked --set image.mask=file --out DATA"
     if storage.is_empty(masks):
         return "Masks: none was written"
+    if by_hash:  # prepare finds masks by name
+        return f"Masks: {masks}, named by the SHA-256 of their radiographs; for boneage prepare score with --keep uri"
     if next(storage.list_files(source)).uri == storage.absolute(source):  # a zip or tar file, a DICOMDIR, one image
         said = "Masks serve the images of a folder: unpack them there, put these into its masks/"
         return f"Masks: {masks}\n{said}, then give boneage prepare with --set image.mask=file"
