@@ -51,6 +51,16 @@ def test_a_form_answers_a_row_for_every_file_in_order(ask):
     assert rows[1]["reason"] == "truncated"
 
 
+def test_the_name_of_an_uploaded_file_is_answered_and_logged_nowhere(ask, caplog, capfd):
+    """A file name is often that of a patient."""
+    caplog.set_level("DEBUG")
+    files = [("a", ("Qvorbeck_Zyxwina.png", body)) for body in (b"1", b"bad", b"bug")]
+    answer = ask("POST", "/v1/predict", files=files)
+    assert answer.text.count("Qvorbeck_Zyxwina.png") == 3
+    ask("POST", "/v1/predict", models=[FakeModel(error=KeyError("Qvorbeck"))], files=files)
+    assert "Qvorbeck" not in caplog.text + "".join(capfd.readouterr())
+
+
 @pytest.mark.parametrize(
     "kind", ["image/png", "image/jpeg; q=1", "image/tiff", "IMAGE/BMP", "application/dicom", "application/octet-stream"]
 )
