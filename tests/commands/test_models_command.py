@@ -16,7 +16,7 @@ from boneage_ray.prediction import members
 from boneage_ray.prediction.runtimes import Compute
 from boneage_ray.preparation.prepare import Reading
 from boneage_ray.runtime import runs
-from boneage_ray.scoring.score import ScoreWorker
+from boneage_ray.scoring.score import ScorePlaces, ScoreWorker
 from boneage_ray.serving.placement import inspect_models
 
 
@@ -114,10 +114,11 @@ def test_a_worker_of_score_finds_the_model_in_its_own_installation(installed, tm
     write_hand_archive(str(tmp_path / "hands"), 2, 0, 128)
     sha256 = members.resolve(["builtin:hand"]).sha256
     monkeypatch.chdir("/")
-    worker = ScoreWorker(["builtin:hand"], sha256, str(tmp_path / "hands"), str(tmp_path / "out"), Reading(), Compute())
+    places = ScorePlaces(str(tmp_path / "hands"), str(tmp_path / "out"), "uri")
+    worker = ScoreWorker(["builtin:hand"], sha256, places, Reading(), Compute())
     assert (worker.predictor.name, worker.predictor.sha256) == ("demo", sha256)
     with pytest.raises(MismatchError, match="install the same version on every node"):
-        ScoreWorker(["builtin:hand"], "0" * 64, str(tmp_path / "hands"), str(tmp_path / "out"), Reading(), Compute())
+        ScoreWorker(["builtin:hand"], "0" * 64, places, Reading(), Compute())
 
 
 def test_a_service_is_given_the_name_and_not_a_path(installed):
