@@ -28,6 +28,7 @@ from boneage_ray.environment import whole_number
 from boneage_ray.errors import BoneageError, ExitCode
 from boneage_ray.runtime import address, autoscaler, log
 from boneage_ray.runtime.resources import Resources
+from boneage_ray.storage import s3
 
 ACTOR_CPUS, LISTING_CPUS = 0.5, 0.25
 # Where a pool may grow, Ray fills the nodes that come with as many actors as fit: one a core, with room for the listing.
@@ -271,6 +272,7 @@ class _PartActor:
         import cv2
 
         cv2.setNumThreads(threads)
+        s3.expect_answers()
         # While the first part is still being listed; the first call raises an error of this.
         self.run = ThreadPoolExecutor(1).submit(worker, **arguments)
 

@@ -142,6 +142,14 @@ T = TypeVar("T")
 _answered: set[str] = set()  # endpoints
 
 
+def expect_answers() -> None:
+    """Treat the endpoint as one that has answered before: for workers, whose driver has listed and written there.
+
+    A worker that starts during an outage would take the endpoint for a wrong one otherwise.
+    """
+    _answered.add(endpoint_name())
+
+
 def patiently(request: Callable[[], T]) -> T:
     """Make a request, and again after each of `PAUSES` if the server does not answer or is busy, but has answered before.
 

@@ -107,3 +107,16 @@ def test_the_folders_of_consoles_are_no_files(s3_environment):
         ("a/1.png", 3, '"p/a/1.png"'),
         ("empty.png", 0, '"p/empty.png"'),
     ]
+
+
+def test_a_worker_that_starts_during_an_outage_waits_as_its_driver_does(unsteady, refusal, monkeypatch):
+    proxy, bucket = unsteady
+    monkeypatch.setattr(s3, "_answered", set())  # as in a new process
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    proxy.fails = lambda method, path: "busy"
+    asked = [len(proxy.seen)]
+    assert refusal(storage.read_bytes, f"{bucket}/films/07.png")[0] == "unreadable"
+    asked.append(len(proxy.seen))
+    s3.expect_answers()
+    assert refusal(storage.read_bytes, f"{bucket}/films/07.png")[0] == "unreadable"
+    assert len(proxy.seen) - asked[1] == 4 * (asked[1] - asked[0])
