@@ -43,7 +43,7 @@ def jobs_client(address: str) -> JobSubmissionClient:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    if "BONEAGE_DEBUG" not in os.environ:
+    if not os.environ.get("BONEAGE_DEBUG"):
         for name in _CHATTY:
             logging.getLogger(name).setLevel(logging.ERROR)
     own_authorities = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")

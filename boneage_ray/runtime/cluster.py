@@ -69,7 +69,7 @@ def connect(num_cpus: int | None = None) -> float:
 
     if not ray.is_initialized():
         local: dict[str, Any] = {} if joining else {"address": "local", "num_cpus": cpus, "include_dashboard": False}
-        debug = "BONEAGE_DEBUG" in os.environ
+        debug = bool(os.environ.get("BONEAGE_DEBUG"))
         if joining:
             address.check_reachable(address.address_to_join())
         with _stderr_muted(not debug), _signals_put_off(), address.joined_soon(joining):
@@ -148,7 +148,7 @@ def quiet_environment() -> None:
     """Turn off usage reports and output over the progress line, unless the user set them."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    if "BONEAGE_DEBUG" not in os.environ:
+    if not os.environ.get("BONEAGE_DEBUG"):
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         for name in ("ray", "ray.data", "ray.train", "ray.serve"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -167,7 +167,7 @@ def run_parts(
     import ray.data
 
     quiet_environment()  # importing ray.data set up its loggers again
-    if "BONEAGE_DEBUG" not in os.environ:
+    if not os.environ.get("BONEAGE_DEBUG"):
         logging.getLogger("ray.data").setLevel(
             logging.CRITICAL
         )  # it would print a traceback for each part that is lost
@@ -256,7 +256,7 @@ class Failure:
 
     def as_error(self) -> BoneageError:
         """The exception for the driver; prints the worker's traceback under --debug."""
-        if "BONEAGE_DEBUG" in os.environ:
+        if os.environ.get("BONEAGE_DEBUG"):
             log.write_line("", detail=self.trace)
         known = self.exit_code != ExitCode.INTERNAL
         error = BoneageError(self.message if known else f"internal error in a worker: {self.kind}: {self.message}")
