@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from boneage_ray import storage
+from boneage_ray.errors import BoneageError
 from boneage_ray.records.schema import Row, to_table
 from boneage_ray.runtime import lease
 from boneage_ray.runtime.cluster import run_parts
@@ -50,6 +51,8 @@ def predict_parts(job: SplitJob, work: Sequence[Row], worker: Worker, **more: ob
         for line in run_parts(partial(iter, numbered), worker, arguments, resources):
             found[line["number"]] = line["rows"]
             bar.update(sum(map(len, found.values())))
+    if lost := len(work) - len(found):
+        raise BoneageError(f"{lost} of {len(work)} parts were lost with their workers; give the command again")
     return [row for number in range(len(work)) for row in found[number]]
 
 

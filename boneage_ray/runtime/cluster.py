@@ -282,10 +282,10 @@ class _PartActor:
             row = json.loads(text)
             if "line" in row:
                 return pa.table({"line": [json.dumps(row["line"])]})
-            line = self.run.result()(row)
+            said = json.dumps(self.run.result()(row))
         except Exception as error:  # noqa: BLE001  raised again in the driver
-            line = {"failure": asdict(Failure.of(error))}
-        return pa.table({"line": [json.dumps(line)]})
+            said = json.dumps({"failure": asdict(Failure.of(error))})
+        return pa.table({"line": [said]})
 
 
 def first_cause(error: BaseException) -> BaseException:

@@ -117,7 +117,7 @@ class AgeWorker:
                 "source": row["source"],
                 "likeness": likeness[k],
                 "place": place,
-                "features": features[k] if mapped else None,
+                "features": [round(float(x), 5) for x in features[k]] if mapped and features[k] is not None else None,
             }
             for k, (row, place, mapped) in enumerate(zip(rows, places, chosen, strict=True))
         ]
