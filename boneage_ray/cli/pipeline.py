@@ -145,11 +145,8 @@ def score(
         runtime,
         column,
         value,
-        voi,
-        header_gate,
+        options.ReadingFlags(voi, header_gate, pixel_gate, two_hands),
         coverage,
-        pixel_gate,
-        two_hands,
         update,
         max_failures,
         keep,
@@ -189,9 +186,8 @@ def explain(
     """One radiograph -> a picture that explains its result: landmarks and lines, a mask's outline, or Grad-CAM."""
     from boneage_ray.commands import explain as command
 
-    arguments = command.ExplainArguments(
-        image, model, out, sex, pixel_spacing_mm, voi, header_gate, pixel_gate, two_hands
-    )
+    reading = options.ReadingFlags(voi, header_gate, pixel_gate, two_hands)
+    arguments = command.ExplainArguments(image, model, out, sex, pixel_spacing_mm, reading)
     run_command("explain", command.explain, arguments, json, debug)
 
 
@@ -226,5 +222,6 @@ def serve(
     """Answer single requests over HTTP: POST /v1/predict."""
     from boneage_ray.commands import service
 
-    arguments = service.ServeArguments(model, host, port, runtime, voi, header_gate, coverage, pixel_gate, two_hands)
+    reading = options.ReadingFlags(voi, header_gate, pixel_gate, two_hands)
+    arguments = service.ServeArguments(model, host, port, runtime, reading, coverage)
     run_command("serve", service.serve, arguments, False, debug)

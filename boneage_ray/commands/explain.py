@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from boneage_ray import storage
 from boneage_ray.archives.archive import asked
 from boneage_ray.archives.read import read_input
+from boneage_ray.commands.options import ReadingFlags
 from boneage_ray.commands.words import known_reading, known_sex, model_places
 from boneage_ray.errors import InputProblem, NoUsableInputError, UsageError
 from boneage_ray.records.schema import Row
@@ -22,16 +23,13 @@ class ExplainArguments:
     out: str
     sex: str | None = None
     pixel_spacing_mm: float | None = None
-    voi: str | None = None
-    header_gate: bool | None = None
-    pixel_gate: bool | None = None
-    two_hands: str | None = None
+    reading: ReadingFlags = ReadingFlags()  # noqa: RUF009  immutable
 
 
 def explain(run: Run, arguments: ExplainArguments) -> None:
     """The picture to OUT, the result to the terminal, and for a cephalogram every step of its stage before it."""
     sex = known_sex(arguments.sex)
-    reading = known_reading(arguments.voi, arguments.header_gate, arguments.pixel_gate, arguments.two_hands)
+    reading = known_reading(arguments.reading)
     if not arguments.out.lower().endswith(".png"):
         raise UsageError(f"--out {arguments.out}: a PNG is written, give a name that ends in .png")
     from boneage_ray import bundle

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -101,3 +101,12 @@ ToOption = Annotated[
 ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="Replace a table that is there already.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+class ReadingFlags(NamedTuple):
+    """The flags that change how a model reads files, as they are typed; None is as the recipe says."""
+
+    voi: str | None = None
+    header_gate: bool | None = None
+    pixel_gate: bool | None = None
+    two_hands: str | None = None

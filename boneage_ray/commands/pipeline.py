@@ -9,6 +9,7 @@ from boneage_ray import storage
 from boneage_ray.archives.columns import read_choices
 from boneage_ray.archives.files import FilesArchive
 from boneage_ray.archives.notes import cautions
+from boneage_ray.commands.options import ReadingFlags
 from boneage_ray.commands.starting import check_tables, join_ray, say_cautions
 from boneage_ray.commands.words import (
     absolute_places,
@@ -261,11 +262,8 @@ class ScoreArguments:
     runtime: str = TORCH
     columns: list[str] = field(default_factory=list)
     values: list[str] = field(default_factory=list)
-    voi: str | None = None
-    header_gate: bool | None = None
+    reading: ReadingFlags = ReadingFlags()  # noqa: RUF009  immutable
     coverage: float | None = None
-    pixel_gate: bool | None = None
-    two_hands: str | None = None
     update: bool = False
     max_failures: float | None = None
     keep: str = "uri"
@@ -282,7 +280,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
 
     check_update(arguments.update, arguments.overwrite)
     sex, runtime = known_sex(arguments.sex), check_runtime(arguments.runtime, arguments.gpu)
-    reading = known_reading(arguments.voi, arguments.header_gate, arguments.pixel_gate, arguments.two_hands)
+    reading = known_reading(arguments.reading)
     source, out = storage.absolute(arguments.source), storage.absolute(arguments.out)
     model, keep = model_places(arguments.model), check_keep(arguments.keep, arguments.update, out)
     metadata = storage.absolute(arguments.metadata) if arguments.metadata else None

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from boneage_ray.commands.options import ReadingFlags
 from boneage_ray.commands.words import known_coverage, known_reading, model_places
 from boneage_ray.errors import UsageError
 from boneage_ray.prediction.runtimes import TORCH
@@ -27,18 +28,15 @@ class ServeArguments:
     host: str = "127.0.0.1"
     port: int = 8000
     runtime: str = TORCH
-    voi: str | None = None
-    header_gate: bool | None = None
+    reading: ReadingFlags = ReadingFlags()  # noqa: RUF009  immutable
     coverage: float | None = None
-    pixel_gate: bool | None = None
-    two_hands: str | None = None
 
 
 def serve(run: Run, arguments: ServeArguments) -> None:
     """Answer requests until SIGINT or SIGTERM."""
     from boneage_ray.serving.placement import inspect_models
 
-    reading = known_reading(arguments.voi, arguments.header_gate, arguments.pixel_gate, arguments.two_hands)
+    reading = known_reading(arguments.reading)
     service = ServiceArguments(
         models=model_places(arguments.models),
         runtime=arguments.runtime,

@@ -6,10 +6,11 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from boneage_ray import builtin, storage
 from boneage_ray.anatomy.growth import Sex
+from boneage_ray.commands.options import ReadingFlags
 from boneage_ray.errors import UsageError
 from boneage_ray.preparation.split import SPLITS, Split
 
@@ -47,22 +48,16 @@ def check_update(update: bool, overwrite: bool) -> None:
         raise UsageError("--update keeps what is in OUT, --overwrite deletes it: give one of them")
 
 
-def known_reading(
-    voi: str | None, header_gate: bool | None = None, pixel_gate: bool | None = None, two_hands: str | None = None
-) -> Reading:
-    """What --voi, --header-gate, --pixel-gate and --two-hands say. Raises `UsageError` for a value that is not known."""
+def known_reading(flags: ReadingFlags) -> Reading:
+    """What the flags say. Raises `UsageError` for a value that is not known."""
     from boneage_ray.preparation.prepare import Reading
 
+    voi, two_hands = flags.voi, flags.two_hands
     if voi not in (None, "file", "none"):
         raise UsageError(f"--voi {voi}: file (a DICOM file's window) or none (all of its gray levels) is needed")
     if two_hands not in (None, "reject", "left"):
         raise UsageError(f"--two-hands {two_hands}: reject, or left (score the left half) is needed")
-    return Reading(
-        voi=cast("Literal['file', 'none'] | None", voi),
-        header_gate=header_gate,
-        pixel_gate=pixel_gate,
-        two_hands=cast("Literal['reject', 'left'] | None", two_hands),
-    )
+    return Reading.model_validate(flags._asdict())
 
 
 def reading_flags(reading: Reading) -> dict[str, object]:
