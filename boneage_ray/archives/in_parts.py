@@ -32,8 +32,7 @@ class ArchiveParts:
         """The parts, each as soon as its inputs are listed."""
         notes = Notes()
         inputs = notes.files(self.archive.inputs()) if self.files_only else self.archive.inputs()
-        lengths = chain(repeat(LEAD_SIZE, LEAD_PARTS), repeat(SMALL_SIZE, SMALL_PARTS), repeat(LARGE_SIZE))
-        for number, length in enumerate(lengths):
+        for number, length in enumerate(part_lengths()):
             chosen = list(islice(inputs, length))
             if not chosen:
                 break
@@ -64,6 +63,11 @@ class Notes:
     def line(self) -> dict[str, Any]:
         """The counts and notes of archives/notes.py, complete when all files have gone by."""
         return line_of_notes(self.told)
+
+
+def part_lengths(lead_size: int = LEAD_SIZE, lead_parts: int = LEAD_PARTS) -> Iterator[int]:
+    """How many inputs the parts hold, one after the other."""
+    return chain(repeat(lead_size, lead_parts), repeat(SMALL_SIZE, SMALL_PARTS), repeat(LARGE_SIZE))
 
 
 def part_name(folder: str, number: int) -> str:

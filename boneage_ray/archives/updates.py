@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import chain, islice, repeat
+from itertools import islice
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 from boneage_ray import storage
 from boneage_ray.archives.archive import Archive, Input
 from boneage_ray.archives.changes import Comparison, Held, Redo, mark_of
-from boneage_ray.archives.in_parts import LARGE_SIZE, SMALL_SIZE, Notes, input_of, part_name, plain
+from boneage_ray.archives.in_parts import Notes, input_of, part_lengths, part_name, plain
 from boneage_ray.errors import MismatchError
 from boneage_ray.runtime import parts
 from boneage_ray.runtime.marks import read_marks
 from boneage_ray.runtime.parts import Part
 
-_FIRST, _FIRST_PARTS, _SMALL_PARTS = 32, 4, 128
+_LEAD_SIZE, _LEAD_PARTS = 32, 4  # an update has few inputs, and each part is a file that stays
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class UpdateTodo:
         notes, targets = Notes(), list(self.done)
         compared = compared_with(self.out, targets, self.again)
         number = max((int(target.rpartition("-")[2].partition(".")[0]) for target in targets), default=-1) + 1
-        lengths = chain(repeat(_FIRST, _FIRST_PARTS), repeat(SMALL_SIZE, _SMALL_PARTS), repeat(LARGE_SIZE))
+        lengths = part_lengths(_LEAD_SIZE, _LEAD_PARTS)
         new: list[Input] = []
         length, made, renewed = next(lengths), 0, 0
         for change in compared.changes(notes.files(self.archive.inputs())):

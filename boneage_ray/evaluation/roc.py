@@ -17,10 +17,10 @@ def roc_points(known_N: Floats, other_M: Floats) -> list[tuple[float, float]]:
     >>> roc_points(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
     [(0.0, 0.0), (0.0, 0.5), (0.5, 1.0), (1.0, 1.0)]
     """
-    limits = np.unique(np.concatenate([known_N, other_M]))
-    lost = np.searchsorted(np.sort(known_N), limits, side="right") / len(known_N)
-    caught = np.searchsorted(np.sort(other_M), limits, side="right") / len(other_M)
-    points = [(0.0, 0.0), *zip(lost.tolist(), caught.tolist(), strict=True)]
+    from sklearn.metrics import roc_curve
+
+    lost, caught, _ = roc_curve(*_labelled(known_N, other_M), drop_intermediate=False)
+    points = list(zip(lost.tolist(), caught.tolist(), strict=True))
     if len(points) <= MOST_POINTS:
         return points
     chosen = np.unique(np.linspace(0, len(points) - 1, MOST_POINTS).round().astype(int))
@@ -33,6 +33,11 @@ def area_under_roc(known_N: Floats, other_M: Floats) -> float:
     >>> area_under_roc(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
     0.875
     """
-    ordered = np.sort(other_M)
-    below = np.searchsorted(ordered, known_N, side="left") + np.searchsorted(ordered, known_N, side="right")
-    return float(below.mean() / (2 * len(other_M)))
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(*_labelled(known_N, other_M)))
+
+
+def _labelled(known_N: Floats, other_M: Floats) -> tuple[Floats, Floats]:
+    """Which cases are others, and a score that is high for these."""
+    return np.concatenate([np.zeros(len(known_N)), np.ones(len(other_M))]), -np.concatenate([known_N, other_M])

@@ -110,15 +110,6 @@ def _doubtful(layout: PixelLayout) -> InputProblem:
     return InputProblem("decode", "unreadable", message)
 
 
-def _apart(words: npt.NDArray[Any], left: tuple[Any, ...], right: tuple[Any, ...], sign: int) -> npt.NDArray[np.int64]:
-    """How far neighbours are apart; `sign`: the bits of a signed value, 0 of an unsigned one."""
-    ends = [words[place].astype(np.int64) for place in (left, right)]
-    if sign:
-        ends = [(end & ((1 << sign) - 1)) - ((end >> (sign - 1) & 1) << sign) for end in ends]
-    apart: npt.NDArray[np.int64] = np.abs(ends[0] - ends[1])
-    return apart
-
-
 def _fits(pixels: npt.NDArray[Any], layout: PixelLayout, precision: int, tolerance: float) -> bool:
     """Whether the stored bits hold all that the samples of `precision` bits do."""
     bits = layout.shift + layout.stored

@@ -6,7 +6,6 @@ and statistical inference, 1927), which holds for few cases and for shares near 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +16,6 @@ from boneage_ray.anatomy.growth import AGE_BINS, age_bin
 from boneage_ray.evaluation.page import SEX_WORDS, PageTable, Section, percent, shown
 from boneage_ray.tasks.age.findings.analysis import Predictions
 
-_Z = 1.959964  # 97.5 % of a standard normal distribution
 # Below this, a share says too little to be shown; no more sources than this are listed.
 FEWEST, MOST_SOURCES = 10, 20
 
@@ -28,10 +26,10 @@ def wilson_interval(hits: int, cases: int) -> tuple[float, float]:
     >>> [round(end, 3) for end in wilson_interval(90, 100)]
     [0.826, 0.945]
     """
-    share, weight = hits / cases, _Z * _Z / cases
-    middle = (share + weight / 2) / (1 + weight)
-    half = _Z / (1 + weight) * math.sqrt(share * (1 - share) / cases + weight / (4 * cases))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, cases).proportion_ci(0.95, "wilson")
+    return float(found.low), float(found.high)
 
 
 def coverage_figures(predictions: Predictions) -> dict[str, Any] | None:

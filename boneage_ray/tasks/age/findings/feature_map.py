@@ -47,27 +47,28 @@ def placed(features_NF: Floats, seed: int = 0) -> Floats:
     from sklearn.manifold import TSNE
 
     reduced_NC = _reduced(features_NF)
-    start_N2 = np.zeros((len(reduced_NC), 2), np.float32)
-    start_N2[:, : reduced_NC.shape[1]] = reduced_NC[:, :2] * (1e-4 / reduced_NC[:, 0].std())
     few = min(_PERPLEXITY, (len(reduced_NC) - 1) / 3)
-    return np.asarray(TSNE(perplexity=few, init=start_N2, random_state=seed).fit_transform(reduced_NC), np.float64)
+    start = "pca" if reduced_NC.shape[1] > 1 else "random"
+    return np.asarray(TSNE(perplexity=few, init=start, random_state=seed).fit_transform(reduced_NC), np.float64)
 
 
 def _reduced(features_NF: Floats) -> NDArray[np.float32]:
-    """Their first principal components; a feature that never moves is left out."""
-    spread_F = features_NF.std(0)
-    moving = spread_F > 1e-9
-    z_NF = (features_NF[:, moving] - features_NF[:, moving].mean(0)) / spread_F[moving]
-    left, size, _ = np.linalg.svd(z_NF, full_matrices=False)
-    return np.asarray((left * size)[:, :_COMPONENTS], np.float32)
+    """The first principal components of the standardised features; one that never moves is left out."""
+    from sklearn.decomposition import PCA
+    from sklearn.preprocessing import StandardScaler
+
+    z_NF = StandardScaler().fit_transform(features_NF[:, features_NF.std(0) > 1e-9])
+    return np.asarray(PCA(min(_COMPONENTS, *z_NF.shape), svd_solver="full").fit_transform(z_NF), np.float32)
 
 
 def _neighbours(reduced_NC: NDArray[np.float32]) -> NDArray[np.intp]:
     """(N, K): the numbers of each case's nearest others."""
-    squares = (reduced_NC**2).sum(1)
-    distance_NN = squares[:, None] + squares[None] - 2 * reduced_NC @ reduced_NC.T
-    np.fill_diagonal(distance_NN, np.inf)
-    return np.argsort(distance_NN, axis=1)[:, :_NEIGHBOURS]
+    from sklearn.neighbors import NearestNeighbors
+
+    found: NDArray[np.intp] = (
+        NearestNeighbors(n_neighbors=_NEIGHBOURS).fit(reduced_NC).kneighbors(return_distance=False)
+    )
+    return found
 
 
 def _same_sex(sexes: Sequence[str | None], near_NK: NDArray[np.intp]) -> dict[str, float] | None:
