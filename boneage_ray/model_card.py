@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from boneage_ray import __version__
+from boneage_ray.anatomy.growth import GIRLS_AND_BOYS
 
 if TYPE_CHECKING:
     from boneage_ray.recipes.recipe import Recipe
 
 RESEARCH = "For research, not a medical device. No decision on a patient may rest on it."
 NOT_MEASURED = "Not measured"
-_SEXES = {"F": "girls", "M": "boys"}
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,15 @@ class Chapter:
 
 def markdown(title: str, lead: str, chapters: Sequence[Chapter]) -> str:
     """The card as one Markdown document."""
-    parts = [f"# {title}", lead, RESEARCH]
-    for chapter in chapters:
-        parts += [f"## {chapter.title}", *chapter.text, *map(_table, chapter.tables)]
+    return _spaced([f"# {title}", lead, RESEARCH, *map(chapter_markdown, chapters)])
+
+
+def chapter_markdown(chapter: Chapter) -> str:
+    """One chapter, to be added to a card."""
+    return _spaced([f"## {chapter.title}", *chapter.text, *map(_table, chapter.tables)])
+
+
+def _spaced(parts: Sequence[str]) -> str:
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 
@@ -139,7 +145,12 @@ def intervals_chapter(calibration: Mapping[str, Any]) -> Chapter:
             ],
         )
     rows = [
-        [_SEXES[group["sex"]], _ages(group), str(group["cases"]), f"{group['low']:+.1f} to {group['high']:+.1f}"]
+        [
+            GIRLS_AND_BOYS[group["sex"]],
+            _ages(group),
+            str(group["cases"]),
+            f"{group['low']:+.1f} to {group['high']:+.1f}",
+        ]
         for group in groups
     ]
     text = (

@@ -18,6 +18,10 @@ from typing import Literal
 Sex = Literal["F", "M"]
 SchemeName = Literal["three", "four"]
 
+# As text for people names them.
+GIRLS_AND_BOYS: dict[str, str] = {"F": "girls", "M": "boys"}
+SEX_UNKNOWN = "sex unknown"
+
 MONTHS_PER_YEAR = 12.0
 MAX_AGE_MONTHS = 240.0
 

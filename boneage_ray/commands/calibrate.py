@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from boneage_ray import bundle, storage
 from boneage_ray.commands.words import known_splits, line, model_facts, model_places, refuse_overlap
 from boneage_ray.errors import GateMissedError, UsageError
+from boneage_ray.model_card import chapter_markdown
 from boneage_ray.runtime import cluster, lease, nodes, parts, resources
 from boneage_ray.runtime.runs import Run, say, timed
 
@@ -72,7 +73,7 @@ def calibrate(run: Run, arguments: CalibrateArguments) -> None:
         say(note)
     held = {"site": site, "data": {"fingerprint": prepared.manifest["fingerprint"], "splits": splits}}
     lease.holding(out).check()
-    chapter = calibration.chapter(site, found, models.sha256)
+    chapter = chapter_markdown(calibration.chapter(site, found, models.sha256))
     sha256 = _save(models, out, found.values | held, chapter)
     run.note(model_sha256=sha256, calibrated_from=models.sha256, data_fingerprint=prepared.manifest["fingerprint"])
     run.note(splits=splits, models=model_facts(models))

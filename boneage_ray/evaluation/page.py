@@ -18,10 +18,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from boneage_ray import __version__
+from boneage_ray.anatomy.growth import GIRLS_AND_BOYS, SEX_UNKNOWN
 from boneage_ray.evaluation import figures
 
 _RASTER = {b"\x89PNG": "png", b"\xff\xd8\xff\xe0": "jpeg"}
-SEX_WORDS = {"F": "girls", "M": "boys", "unknown": "sex unknown"}
+SEX_WORDS = {**GIRLS_AND_BOYS, "unknown": SEX_UNKNOWN}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""Pictures that show no hand, of nine kinds: what the gate by pixels learns to tell from hands. None imitates a real file.
+"""Pictures that show no hand, of nine kinds and phantom heads: what the gate by pixels learns to tell from hands.
+
+None imitates a real file.
 
 >>> picture = no_hand("text", seed=1)
 >>> picture.shape == no_hand("text", seed=1).shape, picture.dtype
@@ -7,16 +9,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.phantoms.film import Image
 
 Floats = NDArray[np.floating[Any]]
+HEADS = "phantom heads"
 _SIDES = (200, 420)
 _LETTERS = [chr(code) for code in (*range(97, 123), *range(97, 123), *range(48, 58), *[32] * 14)]
 
@@ -26,6 +30,12 @@ def no_hand(kind: str, seed: int) -> Image:
     rng = np.random.default_rng([seed, tuple(KINDS).index(kind)])
     height, width = (int(side) for side in rng.integers(_SIDES[0], _SIDES[1], 2))
     return KINDS[kind](rng, height, width)
+
+
+def pictures_without_hand(seeds: Sequence[int]) -> dict[str, list[Image]]:
+    """Pictures of each kind and phantom heads, by the name of the kind; one of each for every seed."""
+    named = {kind: [no_hand(kind, seed) for seed in seeds] for kind in KINDS}
+    return named | {HEADS: [cephalogram_phantom(seed, 1 + seed % 6, 400).image for seed in seeds]}
 
 
 def _clouds(rng: np.random.Generator, h: int, w: int) -> Image:

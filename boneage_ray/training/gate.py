@@ -1,7 +1,7 @@
 """The gate by pixels of a regressor of hands (models/pixel_gate.py), fitted when its training has ended.
 
 Known are pictures of the training split, as prepared and as augmented; the limit comes from the validation split. Other things
-are drawn (phantoms/no_hand.py), phantom heads, and known pictures that are cut up.
+are drawn (phantoms/no_hand.py), and known pictures that are cut up.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from boneage_ray.datasets.load import PreparedData
 from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.errors import InputProblem
 from boneage_ray.models.pixel_gate import ENOUGH_HELD_OUT, ENOUGH_KNOWN, LOST, fit_gate
+from boneage_ray.models.precision import choose_precision
 from boneage_ray.models.regressor import Regressor
-from boneage_ray.phantoms.cephalogram import cephalogram_phantom
-from boneage_ray.phantoms.no_hand import KINDS, no_hand
+from boneage_ray.phantoms.no_hand import pictures_without_hand
 from boneage_ray.preparation.prepare import prepare_radiograph
 from boneage_ray.recipes.recipe import Recipe
-from boneage_ray.runtime.devices import RunDevice
+from boneage_ray.runtime.devices import Precision, RunDevice
 from boneage_ray.runtime.runs import say
 from boneage_ray.training.blend import BATCH, clean_batches, trained_regressor
 
@@ -51,25 +51,33 @@ def fit_training_gate(
         )
         return None
     gpu = compute is not None and compute.device == "cuda" and torch.cuda.is_available()
+    auto = compute.auto if compute else None
     model = trained_regressor(recipe, weights, torch.device("cuda" if gpu else "cpu"))
     known = islice(clean_batches(prepared, "train"), MOST_KNOWN // BATCH)
-    return gate_of(model, recipe, known, islice(clean_batches(prepared, "val"), MOST_HELD_OUT // BATCH))
+    return gate_of(model, recipe, known, islice(clean_batches(prepared, "val"), MOST_HELD_OUT // BATCH), auto=auto)
 
 
 def gate_of(
-    model: Regressor, recipe: Recipe, known: Iterable[Batch], held_out: Iterable[Batch], each: int = EACH
+    model: Regressor,
+    recipe: Recipe,
+    known: Iterable[Batch],
+    held_out: Iterable[Batch],
+    each: int = EACH,
+    auto: Precision | None = None,
 ) -> dict[str, Any] | None:
-    """gate.json, from batches of pictures that the network has learnt from and of others of their kind.
+    """gate.json, from batches of pictures that the network has learnt from and of others of their kind; `auto` as for
+    `choose_precision`: the gate is fitted to features as predictions have them.
 
     None, which is said, where the features are not finite: such a network did not learn.
     """
-    learnt = list(known)
-    say(f"fitting the gate by pixels: {sum(map(len, learnt))} known pictures, {len(KINDS) + 3} kinds of others")
+    learnt, precision = list(known), choose_precision(recipe.precision, model.mean.device, auto)
+    say(f"fitting the gate by pixels: {sum(map(len, learnt))} known pictures against others")
     known_NF = np.concatenate(
-        [features_of_pictures(model, learnt), features_of_pictures(model, _augmented(recipe, learnt))]
+        [features_of_pictures(model, part, precision) for part in (learnt, _augmented(recipe, learnt))]
     )
-    others = [features_of_pictures(model, _batches(pictures)) for pictures in _others(recipe, learnt, each) if pictures]
-    held_NF = features_of_pictures(model, held_out)
+    drawn = (_batches(pictures) for pictures in _others(recipe, learnt, each) if pictures)
+    others = [features_of_pictures(model, batches, precision) for batches in drawn]
+    held_NF = features_of_pictures(model, held_out, precision)
     if not all(np.isfinite(part).all() for part in (known_NF, held_NF, *others)):
         say("no gate by pixels: the network's features are not finite")
         return None
@@ -85,13 +93,14 @@ def gate_of(
 
 
 @torch.inference_mode()
-def features_of_pictures(model: Regressor, batches: Iterable[Batch]) -> Features:
-    """(N, F) of the encoder, in single precision."""
+def features_of_pictures(model: Regressor, batches: Iterable[Batch], precision: torch.dtype | None) -> Features:
+    """(N, F) of the encoder, computed in `precision` (None: float32)."""
     device = model.mean.device
     found = []
     for batch in batches:
         on_device = batch.to(device)
-        features_BF = model.features(as_float(on_device.image_B1HW), on_device.sex_B)
+        with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
+            features_BF = model.features(as_float(on_device.image_B1HW), on_device.sex_B)
         found.append(features_BF[:, : model.encoder_features].float().cpu().numpy())
     return np.concatenate(found)
 
@@ -109,9 +118,8 @@ def _augmented(recipe: Recipe, learnt: Iterable[Batch]) -> Iterator[Batch]:
 
 def _others(recipe: Recipe, learnt: Iterable[Batch], each: int) -> Iterator[list[NDArray[np.uint8]]]:
     """Prepared pictures (S, S) of each kind; those that the gate by quality rejects never come to this one."""
-    for kind in KINDS:
-        yield _prepared(recipe, (no_hand(kind, seed) for seed in range(each)))
-    yield _prepared(recipe, (cephalogram_phantom(seed, 1 + seed % 6, 400).image for seed in range(each)))
+    for pictures in pictures_without_hand(range(each)).values():
+        yield _prepared(recipe, pictures)
     hands = [picture for batch in learnt for picture in batch.image_B1HW[:, 0].cpu().numpy()][:each]
     rng = np.random.default_rng(recipe.seed)
     yield [_shuffled(rng, hand) for hand in hands]

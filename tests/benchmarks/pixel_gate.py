@@ -20,8 +20,8 @@ from boneage_ray import bundle
 from boneage_ray.datasets.batch import as_float, make_batch
 from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.errors import InputProblem
-from boneage_ray.phantoms.cephalogram import cephalogram_phantom
-from boneage_ray.phantoms.no_hand import KINDS, no_hand
+from boneage_ray.evaluation.roc import area_under_roc
+from boneage_ray.phantoms.no_hand import pictures_without_hand
 from boneage_ray.prediction.members import resolve
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.preparation.prepare import prepare_image, prepare_radiograph
@@ -56,11 +56,6 @@ def files(folder):
     return (path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file())
 
 
-def area(hands, others):
-    """The share of pairs in which the hand is the likelier hand."""
-    return float(np.mean(1 - np.searchsorted(np.sort(hands), others, "right") / len(hands)))
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="hand")
@@ -73,20 +68,18 @@ def main():
         raise SystemExit(f"{given.model} has no gate by pixels")
     quality = member.recipe.image.quality.model_copy(update={"header_gate": False})
     config = member.recipe.image.model_copy(update={"quality": quality}).expecting("hand")
-    drawn = {kind: [Radiograph(no_hand(kind, seed)) for seed in SEEDS] for kind in KINDS}
-    drawn["phantom heads"] = [Radiograph(cephalogram_phantom(seed, 1 + seed % 6, 400).image) for seed in SEEDS]
     hands = []
     print(f"{'pictures':40} {'reach it':>9} {'rejected':>9} {'AUC':>7}  likeness at 1, 50, 99 %; rejected before")
     for name, sources, is_hand in [
         *((folder, files(folder), True) for folder in given.hands),
         *((folder, files(folder), False) for folder in given.others),
-        *((f"drawn: {kind}", pictures, False) for kind, pictures in drawn.items()),
+        *((f"drawn: {kind}", map(Radiograph, drawn), False) for kind, drawn in pictures_without_hand(SEEDS).items()),
     ]:
         images, refused = prepared(sources, config)
         found = likeness(predictor, images)
         hands += found.tolist() if is_hand else []
         lost = int((found < 0).sum())
-        roc = "" if is_hand or not len(found) else f"{area(hands, found):.4f}"
+        roc = "" if is_hand or not len(found) else f"{area_under_roc(np.array(hands), found):.4f}"
         spread = np.percentile(found, [1, 50, 99]).round(2).tolist() if len(found) else "none"
         print(f"{name[-40:]:40} {len(found):9} {lost:9} {roc:>7}  {spread}; {dict(refused)}", flush=True)
 

@@ -58,5 +58,5 @@ def test_the_gate_of_a_training_on_phantoms_knows_phantom_hands_and_nothing_else
     gate = read_gate(values, model.encoder_features, "gate.json")
     others = [no_hand(kind, 500) for kind in ("text", "slices", "limb", "clouds")]
     others += [cephalogram_phantom(900, 3, 300).image, picture(200, 200, 3)]
-    assert gate.unlike(features_of_pictures(model, batches(hands[200:]))) == [None] * 20
-    assert [said for said in gate.unlike(features_of_pictures(model, batches(others))) if said is None] == []
+    assert gate.unlike(features_of_pictures(model, batches(hands[200:]), None)) == [None] * 20
+    assert [said for said in gate.unlike(features_of_pictures(model, batches(others), None)) if said is None] == []

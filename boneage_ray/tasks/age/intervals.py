@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from boneage_ray.anatomy.growth import GIRLS_AND_BOYS
 from boneage_ray.errors import UsageError
 from boneage_ray.preparation.geometry import Floats
 
@@ -32,7 +33,6 @@ EDGES_MONTHS = (0.0, 96.0, 132.0, 168.0, math.inf)
 ENOUGH, FEW = 50, 10
 _KEYS = ("sex", "from", "to", "cases", "low", "high")
 _DIGITS = 3
-_SEXES = {"F": "girls", "M": "boys"}
 _RECALIBRATE = "`boneage calibrate` makes a calibration of your own cases"
 
 
@@ -53,7 +53,7 @@ def fit_intervals(
     if len(residuals_N) < enough:
         raise ValueError(f"not enough cases ({len(residuals_N)} of {enough}) for an interval of coverage {coverage:g}")
     found = []
-    for sex in _SEXES:
+    for sex in GIRLS_AND_BOYS:
         of_sex = sex_N == sex
         if of_sex.sum() < FEW:
             continue
@@ -81,7 +81,7 @@ def validated_intervals(
     rows = [
         (sex, *ages)
         for sex, *ages in zip(sexes, true, predicted, strict=True)
-        if sex in _SEXES and np.isfinite(ages).all()
+        if sex in GIRLS_AND_BOYS and np.isfinite(ages).all()
     ]
     known = [str(sex) for sex, *_ in rows]
     ages_N2 = np.array([ages for _, *ages in rows], np.float64).reshape(-1, 2)
@@ -161,7 +161,7 @@ def interval(groups: Sequence[Mapping[str, Any]], sex: str | None, age_months: f
 def lacking_cases(groups: Sequence[Mapping[str, Any]], sexes: Sequence[str]) -> list[str]:
     """What people must know of groups fitted to cases of these sexes: which had too few cases, and what was done instead."""
     found = []
-    for sex, word in _SEXES.items():
+    for sex, word in GIRLS_AND_BOYS.items():
         own, cases = [group for group in groups if group["sex"] == sex], sum(given == sex for given in sexes)
         if not own:
             found.append(f"no interval for {word}: not enough cases ({cases} of {FEW})")

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from boneage_ray.anatomy.growth import AGE_BINS, age_bin
+from boneage_ray.anatomy.growth import AGE_BINS, GIRLS_AND_BOYS, SEX_UNKNOWN, age_bin
 from boneage_ray.preparation.geometry import Floats
 
 FEWEST = 10
 _Z = 1.959964  # 97.5 % of a standard normal distribution
-_SEXES = {"F": "girls", "M": "boys", None: "sex unknown"}
 _HEADER = ["cases of the validation split", "number", "MAE, months", "95 % interval", "bias, months"]
 
 
@@ -29,10 +28,12 @@ def validated_table(
         return None
     true_N = np.asarray(true, np.float64)[known]
     error_N = np.asarray(predicted, np.float64)[known] - true_N
-    sex_N = np.array([_SEXES[sex] for sex in sexes])[known]
+    sex_N = np.array([GIRLS_AND_BOYS[sex] if sex else SEX_UNKNOWN for sex in sexes])[known]
     bin_N = np.array([age_bin(age) for age in true_N])
     found = [_line("all", error_N)]
-    found += [_line(name, error_N[sex_N == name]) for name in _SEXES.values() if (sex_N == name).any()]
+    found += [
+        _line(name, error_N[sex_N == name]) for name in (*GIRLS_AND_BOYS.values(), SEX_UNKNOWN) if (sex_N == name).any()
+    ]
     found += [_line(f"true age {name}", error_N[bin_N == name]) for name in AGE_BINS if (bin_N == name).any()]
     caption = "MAE: how far the predicted age is off on average. Bias: + is too old, - too young."
     return {"header": _HEADER, "rows": found, "caption": caption}

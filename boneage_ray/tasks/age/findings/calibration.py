@@ -14,6 +14,7 @@ from boneage_ray.datasets.load import PreparedData
 from boneage_ray.errors import UsageError
 from boneage_ray.evaluation.bootstrap import bootstrap_interval
 from boneage_ray.evaluation.page import percent
+from boneage_ray.model_card import CardTable, Chapter
 from boneage_ray.prediction.members import Models
 from boneage_ray.preparation.geometry import Floats
 from boneage_ray.preparation.split import Split
@@ -111,11 +112,11 @@ def _figures(
     }
 
 
-def chapter(site: str, found: Calibrated, sha256: str) -> str:
-    """A chapter of the model card in Markdown."""
+def chapter(site: str, found: Calibrated, sha256: str) -> Chapter:
+    """The chapter of the model card on this site."""
     measured, answer = found.values["measured"], found.answer
     lines = [
-        f"| {words} | {measured['before'][key]:.2f} | {measured['after'][key]:.2f} |"
+        [words, f"{measured['before'][key]:.2f}", f"{measured['after'][key]:.2f}"]
         for words, key in (
             ("mean absolute error, months", "mae_months"),
             ("root mean square error, months", "rmse_months"),
@@ -123,12 +124,12 @@ def chapter(site: str, found: Calibrated, sha256: str) -> str:
         )
     ]
     lines.append(
-        f"| true age inside the interval | {answer['inside_interval_before']} | {answer['inside_interval_after']} |"
+        ["true age inside the interval", answer["inside_interval_before"], answer["inside_interval_after"]],
     )
-    notes = "".join(f"- {note}\n" for note in found.notes)
-    return (
-        f"## Calibrated for {site}\n\nFrom {answer['cases']} of its own cases ({answer['girls']} girls, {answer['boys']} boys); "
-        f"made from model {sha256[:12]}. Correction of the predicted age: {answer['correction']}.\n\n"
-        f"| by {measured['by']} | before | after |\n|---|---|---|\n" + "\n".join(lines) + "\n"
-        f"{chr(10) if notes else ''}{notes}"
+    text = (
+        f"From {answer['cases']} of its own cases ({answer['girls']} girls, {answer['boys']} boys); made from model "
+        f"{sha256[:12]}. Correction of the predicted age: {answer['correction']}."
     )
+    table = CardTable([f"by {measured['by']}", "before", "after"], lines)
+    notes = ["\n".join(f"- {note}" for note in found.notes)] if found.notes else []
+    return Chapter(f"Calibrated for {site}", [text, *notes], [table])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +12,7 @@ from boneage_ray.errors import InputProblem
 from boneage_ray.evaluation.figures import roc_curve
 from boneage_ray.evaluation.page import PagePicture, PageTable, Section, percent, shown
 from boneage_ray.evaluation.roc import area_under_roc, roc_points
-from boneage_ray.phantoms.cephalogram import cephalogram_phantom
-from boneage_ray.phantoms.no_hand import KINDS, no_hand
+from boneage_ray.phantoms.no_hand import pictures_without_hand
 from boneage_ray.preparation.prepare import ImageConfig, PreparedImage, prepare_radiograph
 from boneage_ray.records.schema import Row
 from boneage_ray.tasks.age.findings.coverage import wilson_interval
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 TITLE = "The gate by pixels"
 EACH, FEWEST = 6, 20
-HEADS = "phantom heads"
 # Far from any seed that a gate was fitted with.
 _SEED = 70_000
 
@@ -57,17 +55,8 @@ def gate_figures(predictor: Predictor, rows: Sequence[Row]) -> dict[str, Any] | 
 
 def drawn(image: ImageConfig) -> dict[str, list[PreparedImage | None]]:
     """Kind -> pictures that show no hand, prepared for the model; None for one that the checks before the gate reject."""
-    found: dict[str, list[PreparedImage | None]] = {}
-    for name, radiograph in _pictures():
-        found.setdefault(name, []).append(_prepared(radiograph, image))
-    return found
-
-
-def _pictures() -> Iterator[tuple[str, Radiograph]]:
-    for seed in range(_SEED, _SEED + EACH):
-        for kind in KINDS:
-            yield kind, Radiograph(no_hand(kind, seed))
-        yield HEADS, Radiograph(cephalogram_phantom(seed, seed % 6 + 1, 300).image)
+    found = pictures_without_hand(range(_SEED, _SEED + EACH))
+    return {name: [_prepared(Radiograph(pixels), image) for pixels in pictures] for name, pictures in found.items()}
 
 
 def _prepared(radiograph: Radiograph, image: ImageConfig) -> PreparedImage | None:

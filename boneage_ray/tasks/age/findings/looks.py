@@ -40,7 +40,7 @@ def look(order: EvaluationOrder, rows: Sequence[Row], predictions: Predictions) 
     """Figures for metrics.json, and the sections of the page; heat maps and the gate are those of the first model."""
     first = order.models.members[0]
     note = f"By the first of {len(order.models.members)} models, {first.name}." if len(order.models.members) > 1 else ""
-    predictor = Predictor(bundle.load(first.uri), "cpu")
+    predictor = Predictor(bundle.load(first.uri), "cpu", auto=order.compute.auto)
     predictor.tells_features = True
     found = {
         "certainty": certainty_figures(predictions),
