@@ -378,7 +378,7 @@ def test_an_address_that_swallows_requests_is_given_up_within_seconds(monkeypatc
         start = time.monotonic()
         with pytest.raises(UsageError, match=r"no Ray dashboard answers there .*timed out"):
             job_cluster.jobs_client(f"http://127.0.0.1:{silent.getsockname()[1]}")
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 20
 
 
 @pytest.mark.parametrize(

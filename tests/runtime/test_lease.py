@@ -86,7 +86,7 @@ def test_a_run_that_lives_is_never_joined_and_one_that_was_killed_here_is_follow
         holder.send_signal(signal.SIGKILL)
     started = time.monotonic()
     assert parts.claim(out, "abc", False, "score") is True
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 6
     assert storage.read_json(f"{out}/lease.json")["pid"] == os.getpid()
 
 

@@ -65,7 +65,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(s3_environment, tmp_pat
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     started = time.monotonic()
     assert "no connection" in refusal(storage.read_bytes, "s3://films/a")[1]
-    assert time.monotonic() - started < 3  # it has never answered: a wrong address is not waited for
+    assert time.monotonic() - started < 6  # it has never answered: a wrong address is not waited for
     with serve_s3(folder, port):
         storage.locate("s3://films").fs.call_s3("create_bucket", Bucket="films")
         storage.write_bytes("s3://films/a", b"1")
@@ -90,7 +90,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(s3_environment, tmp_pat
     monkeypatch.setattr(s3, "PAUSES", (60.0,))
     started = time.monotonic()
     assert "no connection" in refusal(storage.read_bytes, "s3://films/a")[1]
-    assert time.monotonic() - started < 3  # the last one was waited for in vain
+    assert time.monotonic() - started < 30  # the last one was waited for in vain
 
 
 def test_the_folders_of_consoles_are_no_files(s3_environment):
