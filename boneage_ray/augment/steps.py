@@ -72,8 +72,8 @@ class Bend(K.GeometricAugmentationBase2D):
     ) -> Keypoints:
         """A point p moves with its pixel: to q with q + field(q) = p."""
         height, width = (int(side) for side in params["forward_input_shape"][-2:])
-        field_B2HW = self._field(params, height, width).to(input.data)
-        size = torch.tensor([width - 1, height - 1]).to(input.data)
+        field_B2HW = self._field(params, input.data, height, width)
+        size = _pair(width - 1, height - 1, input.data)
         points_BK2, q_BK2 = input.data, input.data
         for _ in range(8):
             grid = 2 * q_BK2.nan_to_num() / size - 1
@@ -83,17 +83,20 @@ class Bend(K.GeometricAugmentationBase2D):
 
     def _fetched(self, input: Tensor, params: Drawn, mode: str) -> Tensor:
         height, width = input.shape[-2:]
-        field_B2HW = self._field(params, height, width).to(input)
-        rows, columns = (torch.linspace(-1, 1, side).to(input) for side in (height, width))
+        field_B2HW = self._field(params, input, height, width)
+        rows, columns = (
+            torch.linspace(-1, 1, side, dtype=input.dtype, device=input.device) for side in (height, width)
+        )
         y_HW, x_HW = torch.meshgrid(rows, columns, indexing="ij")
-        scale = torch.tensor([2 / (width - 1), 2 / (height - 1)]).to(input)
+        scale = _pair(2 / (width - 1), 2 / (height - 1), input)
         grid_BHW2 = torch.stack([x_HW, y_HW], -1) + field_B2HW.permute(0, 2, 3, 1) * scale
         return F.grid_sample(input, grid_BHW2, mode=mode, align_corners=True)
 
-    def _field(self, params: Drawn, height: int, width: int) -> Tensor:
-        """(B, 2, H, W) displacements in pixels."""
-        smooth = F.interpolate(params["bend"].float(), (height, width), mode="bicubic", align_corners=True)
-        return smooth * torch.tensor([width, height]).to(smooth)[:, None, None]
+    def _field(self, params: Drawn, like: Tensor, height: int, width: int) -> Tensor:
+        """(B, 2, H, W) displacements in pixels, of the dtype and on the device of `like`."""
+        bend = _on(like.device, params["bend"].float())
+        smooth = F.interpolate(bend, (height, width), mode="bicubic", align_corners=True)
+        return (smooth * _pair(width, height, smooth)[:, None, None]).to(like.dtype)
 
 
 @final
@@ -118,7 +121,7 @@ class CropRight(K.GeometricAugmentationBase2D):
     def compute_transformation(self, input: Tensor, params: Drawn, flags: dict[str, Any]) -> Tensor:
         """(B, 3, 3) shifts in x by whole pixels."""
         matrix_B33 = torch.eye(3, dtype=input.dtype, device=input.device).repeat(len(input), 1, 1)
-        matrix_B33[:, 0, 2] = _moved(params["kept"].to(input.device), input.shape[-1])
+        matrix_B33[:, 0, 2] = _moved(_on(input.device, params["kept"]), input.shape[-1])
         return matrix_B33
 
     def apply_transform(
@@ -126,7 +129,7 @@ class CropRight(K.GeometricAugmentationBase2D):
     ) -> Tensor:
         """(B, C, H, W) -> the same; images and masks alike."""
         width = input.shape[-1]
-        kept_B = params["kept"].to(input.device)
+        kept_B = _on(input.device, params["kept"])
         source_BW = torch.arange(width, device=input.device) - _moved(kept_B, width)[:, None].long()
         seen_BW = (source_BW >= 0) & (source_BW < kept_B[:, None])
         index_BW = source_BW.clamp(0, width - 1)
@@ -137,11 +140,21 @@ class CropRight(K.GeometricAugmentationBase2D):
         self, input: Keypoints, params: Drawn, flags: dict[str, Any], transform: Tensor | None = None
     ) -> Keypoints:
         """Points move with the image; those beyond the kept columns become NaN."""
-        kept_B = params["kept"].to(input.data.device)
+        kept_B = _on(input.data.device, params["kept"])
         gone_BK = input.data[..., 0] > kept_B[:, None] - 0.5
         moved: Keypoints = super().apply_transform_keypoint(input, params, flags, transform)
         moved.data.masked_fill_(gone_BK[..., None], math.nan)
         return moved
+
+
+def _on(device: torch.device, drawn: Tensor) -> Tensor:
+    """What was drawn on the host, on a device, without waiting for it."""
+    return drawn.to(device, non_blocking=True)
+
+
+def _pair(x: float, y: float, like: Tensor) -> Tensor:
+    """(2,) x and y, made on the device."""
+    return torch.stack([torch.full((), value, dtype=like.dtype, device=like.device) for value in (x, y)])
 
 
 def _moved(kept_B: Tensor, width: int) -> Tensor:

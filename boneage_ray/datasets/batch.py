@@ -6,7 +6,7 @@ Axis letters: B batch, H height, W width, K points.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -44,9 +44,22 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device; copies to a GPU do not wait."""
-        tensors: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "ids"}
-        moved: dict[str, Any] = {k: t if t is None else t.to(device, non_blocking=True) for k, t in tensors.items()}
-        return Batch(**moved, ids=self.ids)
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> Batch:
+        """The same batch in memory from which a GPU copies by itself; from other memory it must be handed on by the host."""
+        return self._each(Tensor.pin_memory)
+
+    def used_by(self, stream: torch.Stream) -> Batch:
+        """This batch, whose memory on the GPU is given free only after what `stream` was given until then."""
+        return self._each(lambda tensor: (tensor.record_stream(stream), tensor)[1])  # type: ignore[func-returns-value]
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "ids"}
+        changed: dict[str, Any] = {
+            name: tensor if tensor is None else change(tensor) for name, tensor in tensors.items()
+        }
+        return Batch(**changed, ids=self.ids)
 
     def with_image(
         self, image_B1HW: Tensor, mask_B1HW: Tensor | None = None, points_BK2: Tensor | None = None

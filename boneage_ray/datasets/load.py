@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -121,5 +122,16 @@ def batches(
     shuffle: dict[str, int] = {}
     if shuffle_seed is not None:
         shuffle = {"local_shuffle_buffer_size": shuffle_rows, "local_shuffle_seed": shuffle_seed}
-    for table in dataset.iter_batches(batch_size=batch_size, batch_format="pyarrow", prefetch_batches=2, **shuffle):
-        yield collate({name: table.column(name).to_pylist() for name in TRAINING_COLUMNS})
+    tables = dataset.iter_batches(batch_size=batch_size, batch_format="pyarrow", prefetch_batches=2, **shuffle)
+    yield from _one_ahead(
+        collate({name: table.column(name).to_pylist() for name in TRAINING_COLUMNS}) for table in tables
+    )
+
+
+def _one_ahead(made: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, each made in a thread while the one before is used."""
+    with ThreadPoolExecutor(1, "batches") as thread:
+        coming = thread.submit(next, made, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, made, None)
+            yield batch

@@ -78,7 +78,7 @@ class Cephalogram(Model):
         logits = self.compute("whole", whole_B1hw)
         parts = torch.split(logits, [CHANNELS[name] for name in self.config.maps], dim=1)
         outputs: dict[str, Tensor] = dict(zip(map(str, self.config.maps), parts, strict=True))
-        frame = torch.tensor([0.0, 0.0, 1.0], device=logits.device).expand(len(image_B1HW), 3)
+        frame = F.pad(torch.ones(len(image_B1HW), 1, device=logits.device), (2, 0))
         outputs["frame"] = coarser(frame, scale * self.config.stride)
         if self.config.neck:
             neck_frame = self._neck(outputs, max(image_B1HW.shape[-2:]))

@@ -80,8 +80,7 @@ def _decode(heat_BKHW: Tensor, sigma: float, maps: Maps, reach: float) -> Decode
     given = _Given(heat_BKHW, peak_BK, maps == "logits")
     window = _Window.around(given, top_BK2, math.ceil(reach * sigma))
     points = _log_peak(given, top_BK2, sigma, otherwise_BK2=_centroid(window, top_BK2, 3 * sigma))
-    size = torch.tensor([width, height], device=points.device)
-    points = points.clamp_min(-0.5).minimum(size - 0.5)
+    points = _within(points, -0.5, width - 0.5, height - 0.5)
     share_BKN = window.value_BKN / window.value_BKN.sum(-1, keepdim=True).clamp_min(1e-30)
     off_BKN2 = top_BK2[..., None, :] + window.offset_N2 - points[..., None, :]
     spread = (share_BKN[..., None] * off_BKN2.square()).sum(-2).mean(-1).sqrt()
@@ -161,8 +160,8 @@ def _log_peak(given: _Given, top_BK2: Tensor, sigma: float, otherwise_BK2: Tenso
     radius = min(max(1, round(2 * sigma)), (min(height, width) - 1) // 2)
     if radius < 1:
         return otherwise_BK2
-    last = torch.tensor([width - 1 - radius, height - 1 - radius], device=top_BK2.device)
-    place_BK2 = top_BK2.clamp_min(radius).minimum(last)  # a whole window at the border too: its peak is off its middle
+    # A whole window at the border too: its peak is off its middle.
+    place_BK2 = _within(top_BK2, radius, width - 1 - radius, height - 1 - radius)
     window = _Window.around(given, place_BK2, radius)
     _, b, c, d, e, f = _quadratic(window, radius).unbind(-1)
     determinant = 4 * d * f - e.square()
@@ -191,6 +190,12 @@ def _quadratic(window: _Window, radius: int) -> Tensor:
         0
     ]  # checks no error, so the device need not be waited for
     return solved
+
+
+def _within(points_BK2: Tensor, least: float, last_x: float, last_y: float) -> Tensor:
+    """Points moved to `least` to `last_x` in x and `last_y` in y, without a copy of the borders to the device."""
+    x, y = points_BK2.clamp_min(least).unbind(-1)
+    return torch.stack([x.clamp_max(last_x), y.clamp_max(last_y)], dim=-1)
 
 
 def _gaussian(offset: Tensor, sigma: float) -> Tensor:

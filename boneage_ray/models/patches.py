@@ -45,7 +45,7 @@ def draw_places(mask_B1HW: Tensor, patch: int, stride: int, count: int, foregrou
     Where all places of an image are of one kind, all are drawn from it.
     """
     height, width = mask_B1HW.shape[-2:]
-    grid = places((height, width), patch, stride).to(mask_B1HW.device)
+    grid = places((height, width), patch, stride).to(mask_B1HW.device, non_blocking=True)
     hand = (mask_B1HW[:, 0] == 1).to(torch.float64)
     sums = F.pad(hand.cumsum(1).cumsum(2), (1, 0, 1, 0))  # of everything above and left
     y, x = grid[:, 0], grid[:, 1]
@@ -59,13 +59,12 @@ def draw_places(mask_B1HW: Tensor, patch: int, stride: int, count: int, foregrou
 
 def cut_patches(image_BCHW: Tensor, places_BP2: Tensor, patch: int) -> Tensor:
     """Patches (B * P, C, patch, patch), those of one image after each other."""
-    return torch.stack(
-        [
-            image[:, y : y + patch, x : x + patch]
-            for image, spots in zip(image_BCHW, places_BP2.tolist(), strict=True)
-            for y, x in spots
-        ]
-    )
+    side = torch.arange(patch, device=image_BCHW.device)
+    rows, columns = (places_BP2[..., k, None] + side for k in (0, 1))  # (B, P, patch)
+    image = torch.arange(len(image_BCHW), device=image_BCHW.device)[:, None, None, None]
+    # The channels last: an index for each pixel, not for each value.
+    found = image_BCHW.permute(0, 2, 3, 1)[image, rows[..., :, None], columns[..., None, :]]
+    return found.flatten(0, 1).permute(0, 3, 1, 2).contiguous()
 
 
 def patch_weights(patch: int) -> Tensor:
@@ -83,7 +82,7 @@ def stitched(network: Network, image_BCHW: Tensor, patch: int, stride: int) -> T
     height, width = image_BCHW.shape[-2:]
     image = enlarged(image_BCHW, patch)
     tall, wide = image.shape[-2:]
-    weight = patch_weights(patch).to(image.device)
+    weight = patch_weights(patch).to(image.device, non_blocking=True)
     grid: list[tuple[int, int]] = [(y, x) for y, x in places((tall, wide), patch, stride).tolist()]
     total = torch.zeros((len(image), 1, tall, wide), device=image.device)
     weights = torch.zeros((tall, wide), device=image.device)

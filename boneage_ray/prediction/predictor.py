@@ -23,7 +23,7 @@ from boneage_ray.models.regressor import Regressor
 from boneage_ray.prediction.runtimes import TORCH, check_runtime
 from boneage_ray.runtime.devices import Precision
 from boneage_ray.tasks.build import build_model, build_task
-from boneage_ray.tasks.task import Columns, extend
+from boneage_ray.tasks.task import Columns, extend, on_host
 
 # On a core, four at a time is as fast as thirty-two (measured) and needs an eighth of the memory.
 CPU_BATCH, GPU_BATCH = 4, 128
@@ -77,10 +77,12 @@ class Predictor:
                 return self.task.predict(self.model(as_float(batch.image_B1HW), batch.sex_B))
             features_BF, outputs = self.model.with_features(as_float(batch.image_B1HW), batch.sex_B)
         more: Columns = {}
+        outputs = on_host({**outputs, "features": features_BF.float()})
+        features_BF = outputs.pop("features")
         if self.gate is not None:
-            more["unlike"] = self.gate.unlike(features_BF.float().cpu().numpy())
+            more["unlike"] = self.gate.unlike(features_BF.numpy())
         if self.tells_features:
-            more |= self._looks(features_BF.float().cpu().numpy()[:, : self.model.encoder_features])
+            more |= self._looks(features_BF.numpy()[:, : self.model.encoder_features])
         if self.trees is not None:
             outputs, parts = self.trees.blend(features_BF, outputs)
             more["age_parts"] = _months(parts)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from boneage_ray.datasets.batch import Batch
@@ -20,6 +21,14 @@ def extend(whole: Columns, more: Columns) -> None:
     """Put the cases of a batch or a worker behind those that are there."""
     for name, values in more.items():
         whole.setdefault(name, []).extend(values)
+
+
+def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All on the host, waited for once; what is there already stays as it is."""
+    moved = {name: tensor.to("cpu", non_blocking=True) for name, tensor in tensors.items()}
+    for device in {tensor.device for tensor in tensors.values() if tensor.is_cuda}:
+        torch.cuda.current_stream(device).synchronize()
+    return moved
 
 
 class Task(ABC):
@@ -37,7 +46,10 @@ class Task(ABC):
 
     @abstractmethod
     def predict(self, outputs: Mapping[str, Tensor]) -> Columns:
-        """Outputs as result-row columns, one entry a case: months and millimetres, classes by name."""
+        """Outputs as result-row columns, one entry a case: months and millimetres, classes by name.
+
+        Whatever it needs comes from the device by one `on_host`: each waits for all that the device was given.
+        """
 
     def truth(self, batch: Batch) -> Columns:
         """What `metrics` compares with, one entry a case."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +19,8 @@ class _Board:
         self.text, self.lines = "", list[dict[str, Any]]()
 
     def step(self, loss: float, rate: float) -> None:
-        self.text = f"loss {loss:.3f}, {rate:.1f} images/s"
+        shown = f"{loss:.3f}" if math.isfinite(loss) else "not known yet"
+        self.text = f"loss {shown}, {rate:.1f} images/s"
 
     def epoch(self, line: dict[str, Any]) -> None:
         self.lines.append(line)

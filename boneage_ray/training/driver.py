@@ -28,6 +28,7 @@ from boneage_ray.runtime.lease import SHARED_PLACE, Hold
 from boneage_ray.runtime.runs import say
 from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.training import checkpoint
+from boneage_ray.training.ahead import NonFiniteLossError
 from boneage_ray.training.blend import check_blend, fit_blend
 from boneage_ray.training.board import progress_line
 from boneage_ray.training.gallery import AUGMENTED, show_augmentation
@@ -35,7 +36,6 @@ from boneage_ray.training.gate import fit_training_gate
 from boneage_ray.training.loop import NONFINITE, TrainingRun, train_stages
 from boneage_ray.training.metering import TrainingMeter
 from boneage_ray.training.optimization import parameter_groups
-from boneage_ray.training.step import NonFiniteLossError
 from boneage_ray.training.tracking import Tracking, tracked
 
 CHECKPOINTS = "checkpoints"

@@ -25,6 +25,7 @@ from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.tasks.known import LAST_EPOCH
 from boneage_ray.tasks.task import Columns, extend
 from boneage_ray.training import checkpoint
+from boneage_ray.training.ahead import NonFiniteLossError
 from boneage_ray.training.optimization import (
     build_optimizer,
     build_schedule,
@@ -33,7 +34,6 @@ from boneage_ray.training.optimization import (
 )
 from boneage_ray.training.step import (
     Learner,
-    NonFiniteLossError,
     averaged,
     predict_epoch,
     train_epoch,

@@ -28,7 +28,7 @@ class TrainingMeter:
         self._record()
 
     def step(self, cases: int, loss: float) -> None:
-        """After a step; on a GPU the loss is not known yet (NaN), and the epoch gives it."""
+        """After a step; `loss` is the newest that is known, NaN at the beginning."""
         self._cases += cases
         if time.perf_counter() - self._since >= RECORD_SECONDS:
             self._record()

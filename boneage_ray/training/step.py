@@ -16,8 +16,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import Batch, as_float
-from boneage_ray.errors import BoneageError, UsageError
+from boneage_ray.errors import UsageError
 from boneage_ray.tasks.task import Columns, Task, extend
+from boneage_ray.training.ahead import LossReader, on_device
 
 OnStep = Callable[[int, float], None]
 
@@ -56,20 +57,6 @@ class Learner:
         return torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None)
 
 
-class NonFiniteLossError(BoneageError):
-    """The loss became NaN or infinite; carries the ids of the batch."""
-
-    def __init__(self, ids: tuple[str, ...]) -> None:
-        super().__init__(ids)
-        self.ids = ids
-
-    def __str__(self) -> str:
-        return (
-            f"the loss is not finite for the batch {', '.join(self.ids)}; the last checkpoint is kept. "
-            "Give a lower --set stage.lr or --set precision=float32"
-        )
-
-
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of a model's weights and batch-norm statistics, with a warm-up of the decay."""
 
@@ -104,7 +91,6 @@ def train_step(learner: Learner, *batches: Batch) -> Tensor:
 
 
 def _loss(learner: Learner, batch: Batch) -> Tensor:
-    batch = batch.to(learner.device)
     mask = batch.mask_B1HW.float() if learner.task.uses_masks and batch.mask_B1HW is not None else None
     points = batch.points_BK2 if learner.task.uses_points else None
     augmented = learner.augment(as_float(batch.image_B1HW), mask, points)
@@ -130,23 +116,23 @@ def _no_sync(model: nn.Module) -> AbstractContextManager[None]:
 
 
 def train_epoch(learner: Learner, batches: Iterable[Batch], on_step: OnStep) -> float:
-    """Mean loss per case over an epoch. Raises `NonFiniteLossError`, one step late so that the device never waits."""
+    """Mean loss per case over an epoch. Raises `NonFiniteLossError`, on a GPU some steps late (`LossReader`).
+
+    `on_step` gets the number of cases and the newest loss that is known; on a GPU that of an earlier step, NaN before the first.
+    """
     learner.model.train()
     for module in learner.frozen:
         module.eval()
     total = torch.zeros((), device=learner.device)
-    cases, previous = 0, None
-    for group in _groups(batches, learner.accumulate):
+    cases, reader = 0, LossReader(learner.device)
+    for group in _groups(on_device(batches, learner.device), learner.accumulate):
         loss = train_step(learner, *group)
-        if previous is not None:
-            _check(*previous)
-        previous = (loss, tuple(name for batch in group for name in batch.ids))
+        reader.add(loss, tuple(name for batch in group for name in batch.ids))
         size = sum(map(len, group))
         total += loss * size
         cases += size
-        on_step(size, float(loss) if learner.device.type == "cpu" else float("nan"))
-    if previous is not None:
-        _check(*previous)
+        on_step(size, reader.latest)
+    reader.finish()
     learner.cases = cases
     return float(total) / max(cases, 1)
 
@@ -163,20 +149,14 @@ def predict_epoch(learner: Learner, batches: Iterable[Batch]) -> tuple[Columns, 
     learner.validated.eval()
     predicted: dict[str, list[Any]] = {}
     truth: dict[str, list[Any]] = {}
-    total, cases = 0.0, 0
+    losses, cases = list[Tensor](), 0
     for batch in batches:
-        on_device = batch.to(learner.device)
+        moved = batch.to(learner.device)
         with learner.autocast():
-            outputs = learner.validated(as_float(on_device.image_B1HW), on_device.sex_B)
-        loss = torch.stack(list(learner.task.losses(outputs, on_device).values())).sum()
-        total += float(loss) * len(batch)
+            outputs = learner.validated(as_float(moved.image_B1HW), moved.sex_B)
+        losses.append(torch.stack(list(learner.task.losses(outputs, moved).values())).sum() * len(batch))
         cases += len(batch)
         summed_up = learner.task.summarise(learner.task.predict(outputs), learner.task.truth(batch))
         for whole, columns in zip((predicted, truth), summed_up, strict=True):
             extend(whole, columns)
-    return predicted, truth, (total, cases)
-
-
-def _check(loss: Tensor, ids: tuple[str, ...]) -> None:
-    if not torch.isfinite(loss):
-        raise NonFiniteLossError(ids)
+    return predicted, truth, (sum(torch.stack(losses).tolist()) if losses else 0.0, cases)

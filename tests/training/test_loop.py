@@ -14,8 +14,8 @@ from boneage_ray.datasets.batch import as_float
 from boneage_ray.errors import MismatchError
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.training import checkpoint
+from boneage_ray.training.ahead import NonFiniteLossError
 from boneage_ray.training.loop import train_stages
-from boneage_ray.training.step import NonFiniteLossError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

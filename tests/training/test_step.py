@@ -18,10 +18,10 @@ from boneage_ray.recipes.stage import Stage
 from boneage_ray.runtime.devices import bfloat16_on
 from boneage_ray.tasks.age.config import AgeTaskConfig
 from boneage_ray.tasks.age.task import AgeTask
+from boneage_ray.training.ahead import NonFiniteLossError
 from boneage_ray.training.optimization import build_optimizer, build_schedule
 from boneage_ray.training.step import (
     Learner,
-    NonFiniteLossError,
     averaged,
     predict_epoch,
     train_epoch,

@@ -1,4 +1,7 @@
-"""Losses as plain functions of float32 tensors; cases without a label (NaN) do not count."""
+"""Losses as plain functions of float32 tensors; cases without a label (NaN) do not count.
+
+None reads how many cases have a label: on a GPU the host would wait for all that it gave it.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,27 @@ from torch import Tensor
 
 def absolute_error(predicted_B: Tensor, target_B: Tensor) -> Tensor:
     """Mean |difference| over labelled cases, in the unit of the inputs; 0 when there is none."""
-    known = ~torch.isnan(target_B)
-    return _mean((predicted_B - target_B)[known].abs())
+    known_B, filled_B = _filled(predicted_B, target_B)
+    return _mean((predicted_B - filled_B).abs(), known_B)
 
 
 def huber(predicted_B: Tensor, target_B: Tensor, delta: float) -> Tensor:
     """Huber (1964): quadratic up to `delta`, linear beyond, over labelled cases."""
-    known = ~torch.isnan(target_B)
-    if not known.any():
-        return predicted_B.sum() * 0.0
-    return F.huber_loss(predicted_B[known], target_B[known], delta=delta)
+    known_B, filled_B = _filled(predicted_B, target_B)
+    return _mean(F.huber_loss(predicted_B, filled_B, reduction="none", delta=delta), known_B)
 
 
 def cross_entropy(logits_BC: Tensor, class_B: Tensor) -> Tensor:
     """Over cases whose class is not -1; 0 when there is none."""
-    known = class_B >= 0
-    if not known.any():
-        return logits_BC.sum() * 0.0
-    return F.cross_entropy(logits_BC[known], class_B[known])
+    return _mean(F.cross_entropy(logits_BC, class_B, ignore_index=-1, reduction="none"), class_B >= 0)
 
 
-def _mean(values: Tensor) -> Tensor:
-    return values.mean() if values.numel() else values.sum() * 0.0
+def _filled(predicted_B: Tensor, target_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Which cases have a label, and the targets with the prediction itself where there is none: no error, no gradient."""
+    known_B = ~torch.isnan(target_B)
+    return known_B, torch.where(known_B, target_B, predicted_B.detach())
+
+
+def _mean(values_B: Tensor, known_B: Tensor) -> Tensor:
+    """Over the known cases, where values of the others are 0."""
+    return values_B.sum() / known_B.sum().clamp_min(1)

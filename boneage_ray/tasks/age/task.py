@@ -21,7 +21,7 @@ from boneage_ray.tasks.age.losses import absolute_error, cross_entropy, huber
 from boneage_ray.tasks.age.metrics import age_metrics, stage_metrics
 from boneage_ray.tasks.age.site import Correction, read_correction
 from boneage_ray.tasks.age.validated import validated_table
-from boneage_ray.tasks.task import Columns, Task
+from boneage_ray.tasks.task import Columns, Task, on_host
 
 
 @final
@@ -55,7 +55,8 @@ class AgeTask(Task):
 
     def predict(self, outputs: Mapping[str, Tensor]) -> Columns:
         """age_months (float) and stages (scheme -> class name; from its head if there is one, else from the age)."""
-        raw_B = outputs["age_years"].float().cpu().double().numpy() * MONTHS_PER_YEAR
+        outputs = on_host(outputs)
+        raw_B = outputs["age_years"].float().double().numpy() * MONTHS_PER_YEAR
         months = [round(age, 3) for age in self.correction(raw_B).tolist()]
         stages: list[dict[SchemeName, str]] = [{name: stage_of(age, name) for name in SCHEMES} for age in months]
         for name in _heads(outputs):
@@ -132,5 +133,7 @@ def _heads(outputs: Mapping[str, Tensor]) -> list[SchemeName]:
 def _classes(age_B: Tensor, name: SchemeName) -> Tensor:
     """Class index of each age in months; -1 where the age is unknown."""
     scheme = SCHEMES[name]
-    indices = [-1 if math.isnan(age) else scheme.index(age) for age in age_B.tolist()]
-    return torch.tensor(indices, device=age_B.device)
+    passed = torch.zeros_like(age_B, dtype=torch.int64)
+    for upper, closed in zip(scheme.upper_months, scheme.closed, strict=True):
+        passed += age_B > upper if closed else age_B >= upper  # as StageScheme.index, without reading the ages
+    return passed.masked_fill(age_B.isnan(), -1)

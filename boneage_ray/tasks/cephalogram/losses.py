@@ -1,6 +1,7 @@
 """Losses of landmark heatmaps as plain functions; maps without a label (known_BK false) do not count.
 
-All compute in float32, whatever comes in, and give 0 (with a gradient of 0) when nothing is known.
+All compute in float32, whatever comes in, and give 0 (with a gradient of 0) when nothing is known. None reads how many maps are
+known: on a GPU the host would wait for all that it gave it.
 
 Axis letters: B batch, K maps, H height, W width.
 """
@@ -27,14 +28,12 @@ def focal_loss(logits_BKHW: Tensor, target_BKHW: Tensor, known_BK: Tensor) -> Te
     >>> focal_loss(torch.zeros(1, 1, 1, 1), one, torch.ones(1, 1, dtype=torch.bool))  # one positive with p = 0.5
     tensor(0.2500)
     """
-    if not known_BK.any():
-        return _nothing(logits_BKHW)
-    z, t = logits_BKHW[known_BK].float(), target_BKHW[known_BK].float()
+    z, t = logits_BKHW.float(), _of_known(target_BKHW.float(), known_BK)
     p = z.sigmoid()
-    positive = t > POSITIVE
+    positive = (t > POSITIVE) & known_BK[..., None, None]
     found = F.logsigmoid(z) * (1 - p).square()
     empty = F.logsigmoid(-z) * p.square() * (1 - t).pow(4)
-    return -found.where(positive, empty).sum() / (_LN2 * positive.sum().clamp_min(1))
+    return -_of_known(found.where(positive, empty), known_BK).sum() / (_LN2 * positive.sum().clamp_min(1))
 
 
 def map_cross_entropy(logits_BKHW: Tensor, target_BKHW: Tensor, known_BK: Tensor) -> Tensor:
@@ -43,19 +42,17 @@ def map_cross_entropy(logits_BKHW: Tensor, target_BKHW: Tensor, known_BK: Tensor
     Its least value is the entropy of q, 1 + ln(2 pi sigma^2) for a Gaussian well inside the image. A known map whose target
     is all 0 adds 0.
     """
-    if not known_BK.any():
-        return _nothing(logits_BKHW)
-    log_p = logits_BKHW[known_BK].float().flatten(1).log_softmax(-1)
-    t = target_BKHW[known_BK].float().flatten(1)
-    return -((log_p * t).sum(-1) / t.sum(-1).clamp_min(1e-12)).mean()
+    log_p = logits_BKHW.float().flatten(2).log_softmax(-1)
+    t = _of_known(target_BKHW.float(), known_BK).flatten(2)
+    each_BK = (log_p * t).sum(-1) / t.sum(-1).clamp_min(1e-12)
+    return -each_BK.masked_fill(~known_BK, 0.0).sum() / known_BK.sum().clamp_min(1)
 
 
 def masked_mse(predicted_BKHW: Tensor, target_BKHW: Tensor, known_BK: Tensor) -> Tensor:
     """Mean squared difference over the pixels of known maps."""
-    if not known_BK.any():
-        return _nothing(predicted_BKHW)
-    return F.mse_loss(predicted_BKHW[known_BK].float(), target_BKHW[known_BK].float())
+    each_BK = (predicted_BKHW.float() - _of_known(target_BKHW.float(), known_BK)).square().mean((-2, -1))
+    return each_BK.masked_fill(~known_BK, 0.0).sum() / known_BK.sum().clamp_min(1)
 
 
-def _nothing(given: Tensor) -> Tensor:
-    return given.float().sum() * 0.0
+def _of_known(values_BKHW: Tensor, known_BK: Tensor) -> Tensor:
+    return values_BKHW.masked_fill(~known_BK[..., None, None], 0.0)

@@ -22,7 +22,7 @@ from boneage_ray.models.heatmap import Decoded, decode_heatmaps, known_points, r
 from boneage_ray.models.spine import find_spine, seen, spine_through, within_reach
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 from boneage_ray.tasks.cephalogram.losses import focal_loss, map_cross_entropy, masked_mse
-from boneage_ray.tasks.task import Columns, Task
+from boneage_ray.tasks.task import Columns, Task, on_host
 
 # Which of LANDMARKS each map of points holds; the neck, seen last, goes before the whole.
 HELD = SETS | {"neck": SETS["vertebral"]}
@@ -111,28 +111,35 @@ class CephalogramTask(Task):
         cases = len(outputs["frame"])
         levels_moved = [0] * cases
         found_BK4 = torch.full((cases, len(LANDMARKS), 4), math.nan)
-        for name, logits_BKHW, frame_B3 in point_maps(outputs):
-            found = self.decoded(logits_BKHW)
+        decoded = {name: (self.decoded(logits_BKHW), frame_B3) for name, logits_BKHW, frame_B3 in point_maps(outputs)}
+        small = on_host({name: _together(found, frame_B3) for name, (found, frame_B3) in decoded.items()})
+        for name, seen_BK in small.items():
+            found = Decoded(seen_BK[..., :2], seen_BK[..., 2], seen_BK[..., 3])
+            frame_B3 = seen_BK[:, 0, 4:]
             if HELD[name] == SETS["vertebral"]:
-                found, levels_moved = self._one_spine(logits_BKHW, found)
+                found, levels_moved = self._one_spine(outputs[name], found)
             points_BK2, sigma_BK, confidence_BK = found
             values = [moved(points_BK2, frame_B3), (sigma_BK * frame_B3[:, 2:])[..., None], confidence_BK[..., None]]
-            seen_BK4 = torch.cat(values, -1).float().cpu()
+            seen_BK4 = torch.cat(values, -1)
             seen_BK4[..., 3] = seen_BK4[..., 3].fmin(found_BK4[:, HELD[name], 3])
             found_BK4[:, HELD[name]] = seen_BK4
         found_BK4[..., 2:3] *= self.sigma_scale_K1
         return {"points": list(found_BK4.numpy()), "levels_moved": levels_moved}
 
     def _one_spine(self, logits_BKHW: Tensor, found: Decoded) -> tuple[Decoded, list[int]]:
-        """What was found, with points of another level moved, and how many of each case were."""
+        """What was found, on the host, with points of another level moved, and how many of each case were.
+
+        The maps stay on their device: only where points are at another level, they are looked at again.
+        """
         points_BK2, sigma_BK, counts = found.points_BK2.clone(), found.sigma_BK.clone(), []
-        for case, points_K2 in enumerate(found.points_BK2.double().cpu().numpy()):
+        for case, points_K2 in enumerate(found.points_BK2.double().numpy()):
             within_KHW, far_K = self._misplaced(logits_BKHW[case], points_K2)
             counts.append(int(far_K.sum()))
             if far_K.any():
                 moved_K, beyond_KHW = (torch.from_numpy(a).to(logits_BKHW.device) for a in (far_K, ~within_KHW[far_K]))
                 again = self.decoded(logits_BKHW[case, moved_K].float().masked_fill(beyond_KHW, _NOWHERE)[None])
-                points_BK2[case, moved_K], sigma_BK[case, moved_K] = again.points_BK2[0], again.sigma_BK[0]
+                where_K = torch.from_numpy(far_K)
+                points_BK2[case, where_K], sigma_BK[case, where_K] = again.points_BK2[0].cpu(), again.sigma_BK[0].cpu()
         return Decoded(points_BK2, sigma_BK, found.confidence_BK), counts
 
     def _misplaced(
@@ -189,6 +196,14 @@ def point_maps(outputs: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Ten
     for name in HELD:
         if name in outputs:
             yield name, outputs[name], outputs["neck_frame" if name == "neck" else "frame"]
+
+
+def _together(found: Decoded, frame_B3: Tensor) -> Tensor:
+    """(B, K, 7) float32: x, y, sigma, confidence, and the frame once more for each point, so that all are fetched at once."""
+    frame_BK3 = frame_B3[:, None].expand(-1, found.sigma_BK.shape[1], -1)
+    return torch.cat(
+        [found.points_BK2, found.sigma_BK[..., None], found.confidence_BK[..., None], frame_BK3], -1
+    ).float()
 
 
 def _of_size(image_B1HW: Tensor, like: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from boneage_ray.datasets.batch import NO_MASK, Batch
 from boneage_ray.tasks.mask.config import MaskTaskConfig
-from boneage_ray.tasks.task import Columns, Task
+from boneage_ray.tasks.task import Columns, Task, on_host
 
 
 @final
@@ -35,18 +35,17 @@ class MaskTask(Task):
             nothing = logits.sum() * 0.0
             return {"dice": nothing, "bce": nothing}
         known = batch.mask_B1HW != NO_MASK
-        given, target = logits[known], batch.mask_B1HW[known].float()
-        if not given.numel():
-            nothing = logits.sum() * 0.0
-            return {"dice": nothing, "bce": nothing}
+        target = batch.mask_B1HW.masked_fill(~known, 0).float()
+        # Sums over the known pixels: taking these out would make the host wait until their number is known.
+        each = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         return {
-            "dice": self.config.dice_weight * soft_dice_loss(given, target),
-            "bce": self.config.bce_weight * F.binary_cross_entropy_with_logits(given, target),
+            "dice": self.config.dice_weight * soft_dice_loss(logits, target, known),
+            "bce": self.config.bce_weight * (each * known).sum() / known.sum().clamp_min(1),
         }
 
     def predict(self, outputs: Mapping[str, Tensor]) -> Columns:
         """mask: a (H, W) uint8 array a case, 1 on the hand."""
-        return {"mask": list((outputs["mask"][:, 0] > 0).byte().cpu().numpy())}
+        return {"mask": list(on_host({"mask": (outputs["mask"][:, 0] > 0).byte()})["mask"].numpy())}
 
     def truth(self, batch: Batch) -> Columns:
         """mask: a (H, W) uint8 array a case, or None."""
@@ -71,9 +70,12 @@ class MaskTask(Task):
         return found
 
 
-def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """1 - Dice of probabilities with a 0/1 target, over all pixels together (Milletari et al. 2016, with plain sums)."""
-    chance = logits.sigmoid()
+def soft_dice_loss(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """1 - Dice of probabilities with a 0/1 target, over all known pixels together (Milletari et al. 2016, with plain sums).
+
+    The target is 0 where it is not known.
+    """
+    chance = logits.sigmoid() * known
     return 1.0 - (2.0 * (chance * target).sum() + 1.0) / (chance.sum() + target.sum() + 1.0)
 
 
