@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,11 @@ class Batch:
             name: tensor if tensor is None else change(tensor) for name, tensor in tensors.items()
         }
         return Batch(**changed, ids=self.ids)
+
+    def chosen(self, rows: Sequence[int]) -> Batch:
+        """The cases of these numbers, in their order."""
+        index = torch.tensor(rows)
+        return replace(self._each(lambda tensor: tensor[index]), ids=tuple(self.ids[row] for row in rows))
 
     def with_image(
         self, image_B1HW: Tensor, mask_B1HW: Tensor | None = None, points_BK2: Tensor | None = None

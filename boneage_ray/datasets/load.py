@@ -18,6 +18,7 @@ from boneage_ray.preparation.split import SPLITS, Split
 
 READ_CPUS = 0.25
 SHUFFLE_ROWS, SHUFFLE_BYTES = 1024, 2**29
+HELD_BYTES = 2**30  # of images and masks, in each worker
 # What the gates let pass has the same pixels, whatever they expect.
 _GATE = {"quality.header_gate", "quality.body_part", "quality.pixel_gate"}
 
@@ -47,9 +48,15 @@ class PreparedData:
 
     def shuffle_rows(self) -> int:
         """Rows in the shuffle buffer: 1024, or as many images and masks as half a GiB holds."""
+        return max(2, min(SHUFFLE_ROWS, SHUFFLE_BYTES // self._row_bytes()))
+
+    def is_held(self, split: Split) -> bool:
+        """Whether training keeps a split in memory (held.py): by the data alone, for the order of rows hangs on it."""
+        return self.rows(split) * self._row_bytes() <= HELD_BYTES
+
+    def _row_bytes(self) -> int:
         image = self.manifest["image"]
-        row = int(image["size"]) ** 2 * (1 if image.get("mask", "none") == "none" else 2)
-        return max(2, min(SHUFFLE_ROWS, SHUFFLE_BYTES // row))
+        return int(image["size"]) ** 2 * (1 if image.get("mask", "none") == "none" else 2)
 
     def check_image(self, config: ImageConfig) -> None:
         """Raise `MismatchError` unless the data were prepared with a recipe's image settings."""

@@ -32,14 +32,22 @@ class Slice:
     chosen: tuple[int, ...] | None = None
 
 
-def training_slices(shards: Sequence[Shard], seed: int, epoch: int, rank: int, world: int) -> list[Slice]:
-    """The rows of worker `rank` of `world` in an epoch."""
+def training_slices(shards: Sequence[Shard], draw: str, rank: int, world: int) -> list[Slice]:
+    """The rows of worker `rank` of `world` in an epoch, whose seed is `draw`."""
     order = list(shards)
-    random.Random(f"{seed}:{epoch}").shuffle(order)
+    random.Random(draw).shuffle(order)
     total = sum(shard.rows for shard in order)
     share = -(-total // world)
     rounds = -(-share * world // total)  # two, or more if there are more workers than rows
     return rows_between(order * rounds, rank * share, (rank + 1) * share)
+
+
+def shuffled_rows(total: int, draw: str, rank: int, world: int) -> list[int]:
+    """As `training_slices`, for rows that are all at hand: numbers drawn over the whole split, and dealt out."""
+    order = list(range(total))
+    random.Random(draw).shuffle(order)
+    share = -(-total // world)
+    return [order[k % total] for k in range(rank, share * world, world)]
 
 
 def inverse_frequency(counts: Mapping[str, int]) -> dict[str, float]:
@@ -56,11 +64,7 @@ def balanced_slices(
 
     `categories`: one per row, in the order of the shards; rows of category None are never drawn. `draw`: the epoch's seed.
     """
-    weights = inverse_frequency(Counter(name for name in categories if name is not None))
-    each = [0.0 if name is None else weights[name] for name in categories]
-    share = -(-len(each) // world)
-    drawn = sorted(random.Random(draw).choices(range(len(each)), each, k=share * world))
-    mine = drawn[rank::world]
+    mine = sorted(_drawn(categories, draw, world))[rank::world]
     found, at = [], 0
     for shard in shards:
         first, last = bisect_left(mine, at), bisect_left(mine, at + shard.rows)
@@ -71,10 +75,28 @@ def balanced_slices(
     return found
 
 
+def balanced_rows(categories: Sequence[str | None], draw: str, rank: int, world: int) -> list[int]:
+    """As `balanced_slices`, for rows that are all at hand: their numbers."""
+    return _drawn(categories, draw, world)[rank::world]
+
+
+def _drawn(categories: Sequence[str | None], draw: str, world: int) -> list[int]:
+    """Numbers of rows, as many as there are (rounded up to equal shares), all categories equally frequent."""
+    weights = inverse_frequency(Counter(name for name in categories if name is not None))
+    each = [0.0 if name is None else weights[name] for name in categories]
+    share = -(-len(each) // world)
+    return random.Random(draw).choices(range(len(each)), each, k=share * world)
+
+
+def ordered_rows(total: int, rank: int, world: int) -> range:
+    """As `ordered_slices`, for rows that are all at hand: their numbers."""
+    return range(total * rank // world, total * (rank + 1) // world)
+
+
 def ordered_slices(shards: Sequence[Shard], rank: int, world: int) -> list[Slice]:
     """The rows of worker `rank` for validation, in order; every row exactly once over all workers."""
-    total = sum(shard.rows for shard in shards)
-    return rows_between(shards, total * rank // world, total * (rank + 1) // world)
+    mine = ordered_rows(sum(shard.rows for shard in shards), rank, world)
+    return rows_between(shards, mine.start, mine.stop)
 
 
 def rows_between(shards: Sequence[Shard], start: int, stop: int) -> list[Slice]:

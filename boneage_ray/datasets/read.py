@@ -31,10 +31,12 @@ def read_labels(shard: Shard, columns: Sequence[str] = ("age_months", "sex")) ->
 
 def read_rows(plan: pa.Table) -> pa.Table:
     """The rows of a table of slices (uri, start, stop), training columns only; runs as a Ray Data task."""
-    return pa.concat_tables([_chosen(read_slice(Slice(**row))) for row in plan.to_pylist()])
+    return pa.concat_tables([training_rows(Slice(**row)) for row in plan.to_pylist()])
 
 
-def _chosen(table: pa.Table) -> pa.Table:
+def training_rows(part: Slice) -> pa.Table:
+    """The rows of a slice, training columns only."""
+    table = read_slice(part)
     if "mask" not in table.column_names:  # data of versions without masks
         table = table.append_column("mask", pa.nulls(len(table), pa.binary()))
     return table.select(TRAINING_COLUMNS)

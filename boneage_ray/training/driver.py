@@ -13,10 +13,9 @@ import torch
 from torch import nn
 
 from boneage_ray import __version__, bundle, storage
-from boneage_ray.datasets.balance import categories, shared_pixels
+from boneage_ray.datasets.balance import shared_pixels
 from boneage_ray.datasets.batch import Batch
-from boneage_ray.datasets.load import PreparedData, batches, open_prepared
-from boneage_ray.datasets.plan import balanced_slices, ordered_slices, training_slices
+from boneage_ray.datasets.load import PreparedData, open_prepared
 from boneage_ray.errors import MismatchError, NoUsableInputError, UsageError
 from boneage_ray.preparation.split import Split
 from boneage_ray.recipes.recipe import Recipe
@@ -31,6 +30,7 @@ from boneage_ray.training import checkpoint
 from boneage_ray.training.ahead import NonFiniteLossError
 from boneage_ray.training.blend import check_blend, fit_blend
 from boneage_ray.training.board import progress_line
+from boneage_ray.training.feed import Feed, shared_recipe
 from boneage_ray.training.gallery import AUGMENTED, show_augmentation
 from boneage_ray.training.gate import fit_training_gate
 from boneage_ray.training.loop import NONFINITE, TrainingRun, train_stages
@@ -39,6 +39,7 @@ from boneage_ray.training.optimization import parameter_groups
 from boneage_ray.training.tracking import Tracking, tracked
 
 CHECKPOINTS = "checkpoints"
+FEW_IMAGES = 8  # a worker and step: the mean and spread of so few say little of all images
 # Ray Train runs the loop in a thread. glibc gives a thread its own arena, which returns every large activation to the
 # kernel: a tenth of the training time on CPUs, measured.
 _ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33)}
@@ -116,6 +117,7 @@ def _trained(
     run_uri = storage.join(options.out, CHECKPOINTS)
     mark = training_fingerprint(recipe, prepared, options)
     total = sum(stage.epochs for stage in recipe.stages)
+    shared = shared_recipe(recipe, options.workers)
     storage.delete_tree(storage.join(run_uri, NONFINITE))  # of an earlier try, which this one continues
     if not checkpoint.epochs(run_uri):
         # Built here first: a wrong name, file, hash or number of blocks, or an unreachable hub, fails before workers start.
@@ -128,7 +130,7 @@ def _trained(
         check_blend(recipe)
         show_augmentation(recipe, prepared, options.out)
     with progress_line(total, recipe.task_kind.figure, tracking.epoch) as board:
-        _fit(recipe, options, mark, board)
+        _fit(shared, options, mark, board)
     found = checkpoint.load_latest(run_uri, mark)
     if found is None:
         raise MismatchError(f"{run_uri} holds no checkpoint, so a worker wrote to another place; {SHARED_PLACE}")
@@ -141,7 +143,11 @@ def _trained(
     calibration = _calibration(recipe, found_best, prepared)
     gate = fit_training_gate(recipe, prepared, best, options.compute)
     metrics["data_fingerprint"] = prepared.manifest["fingerprint"]
-    metrics["compute"] = options.compute.as_json() | {"precision": options.compute.precision_of(recipe.precision)}
+    metrics["compute"] = options.compute.as_json() | {
+        "precision": options.compute.precision_of(recipe.precision),
+        "workers": options.workers,
+        "batch_size": shared.batch_size,
+    }
     options.hold.check()
     # Of a blend, the errors of the network alone would mislead.
     metrics |= {"validated": validated} if validated and recipe.blend is None else {}
@@ -179,6 +185,13 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None: 
     cpus = float(ray.cluster_resources().get("CPU", 1.0))
     each = resources_per_worker(cpus, options.workers, options.gpu)
     say(f"training {recipe.name} on {options.workers} worker(s), {each} each; the cluster has {cpus:g} CPU(s)")
+    if options.workers > 1 and recipe.batch_size // options.workers < FEW_IMAGES:
+        how = (
+            "over all workers"
+            if options.gpu
+            else "of these alone, for CPUs cannot share it: fewer workers may learn better"
+        )
+        say(f"{recipe.batch_size // options.workers} images a worker and step are few: batch normalisation is {how}")
     config = {
         "recipe": recipe.model_dump_json(),
         "data": options.data,
@@ -222,7 +235,7 @@ def _worker_main(config: dict[str, Any]) -> None:
     world = _RayWorld(
         recipe, {"train": config["data"], "pretrain": config["pretrain"]}, config["board"], config["compute"]
     )
-    steps, *more = [world.batches_per_epoch(data) for data in world.sources]
+    steps, *more = [world.feed.batches_per_epoch(data) for data in world.feed.sources]
     hold: Hold = config["hold"]
     hold.check()
     run_uri = storage.join(config["out"], CHECKPOINTS)
@@ -257,18 +270,19 @@ class _RayWorld:
         self.rank, self.size = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
         self.auto_precision: Precision | None = compute.auto
-        self.recipe, self.board = recipe, board
+        self.board = board
         self.meter = TrainingMeter(self.rank)
-        self.sources = {data: open_prepared(uri) for data, uri in uris.items() if uri is not None}
-        self._categories: dict[Data, list[str | None]] = {}
-        self.batch_size = max(1, recipe.batch_size // self.size)
+        sources = {data: open_prepared(uri) for data, uri in uris.items() if uri is not None}
+        self.feed = Feed(recipe, sources, self.rank, self.size)
         self._said, self._cases = time.monotonic(), 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
         if self.size == 1:
             return model
+        if self.device.type == "cuda" and self.feed.batch_size < FEW_IMAGES:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         ids = [self.device] if self.device.type == "cuda" else None
-        # Batch-norm statistics are synchronised once an epoch (same_buffers): workers would wait if at every step.
+        # The kept batch-norm statistics are made equal once an epoch (same_buffers): workers would wait if at every step.
         return nn.parallel.DistributedDataParallel(
             model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
         )
@@ -278,25 +292,11 @@ class _RayWorld:
             for buffer in raw.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
-    def batches_per_epoch(self, data: Data) -> int:
-        rows: int = self.sources[data].rows("train")
-        return math.ceil(rows / (self.batch_size * self.size))
-
     def train_batches(self, epoch: int, data: Data) -> Iterable[Batch]:
-        seed = self.recipe.seed
-        source = self.sources[data]
-        shards = source.shards("train")
-        if self.recipe.balance == "none":
-            slices = training_slices(shards, seed, epoch, self.rank, self.size)
-        else:
-            if data not in self._categories:
-                self._categories[data] = categories(shards, self.recipe.balance)
-            slices = balanced_slices(shards, self._categories[data], f"{seed}:{epoch}", self.rank, self.size)
-        found = batches(slices, self.batch_size, seed * 100_003 + epoch, source.shuffle_rows())
-        return self.meter.waiting(found)
+        return self.meter.waiting(self.feed.train_batches(epoch, data))
 
     def val_batches(self) -> Iterable[Batch]:
-        return batches(ordered_slices(self.sources["train"].shards("val"), self.rank, self.size), self.batch_size)
+        return self.feed.val_batches()
 
     def gather(self, value: Any) -> list[Any]:  # noqa: ANN401
         if self.size == 1:

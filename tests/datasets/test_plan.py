@@ -18,7 +18,7 @@ def rows(slices):
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7, 200, 400])
 def test_training_leaves_no_row_out_and_gives_every_worker_as_many(world):
-    shares = [rows(training_slices(SHARDS, 0, 3, rank, world)) for rank in range(world)]
+    shares = [rows(training_slices(SHARDS, "0:3", rank, world)) for rank in range(world)]
     assert {len(share) for share in shares} == {-(-TOTAL // world)}
     counts = Counter(row for share in shares for row in share)
     assert len(counts) == TOTAL
@@ -33,20 +33,20 @@ def test_validation_reads_every_row_exactly_once_and_in_order(world):
 
 
 def test_the_order_is_drawn_again_each_epoch_and_the_same_for_the_same_epoch():
-    orders = [tuple(s.uri for s in training_slices(SHARDS, 0, epoch, 0, 1)) for epoch in range(12)]
-    assert orders == [tuple(s.uri for s in training_slices(SHARDS, 0, epoch, 0, 1)) for epoch in range(12)]
+    orders = [tuple(s.uri for s in training_slices(SHARDS, f"0:{epoch}", 0, 1)) for epoch in range(12)]
+    assert orders == [tuple(s.uri for s in training_slices(SHARDS, f"0:{epoch}", 0, 1)) for epoch in range(12)]
     assert len(set(orders)) > 4
-    assert orders != [tuple(s.uri for s in training_slices(SHARDS, 1, epoch, 0, 1)) for epoch in range(12)]
+    assert orders != [tuple(s.uri for s in training_slices(SHARDS, f"1:{epoch}", 0, 1)) for epoch in range(12)]
 
 
 def test_golden_slices():
-    assert training_slices(SHARDS, 0, 0, 1, 2) == [Slice("b", 46, 128), Slice("a", 0, 5)]
+    assert training_slices(SHARDS, "0:0", 1, 2) == [Slice("b", 46, 128), Slice("a", 0, 5)]
     assert ordered_slices(SHARDS, 1, 2) == [Slice("b", 82, 128), Slice("c", 0, 1), Slice("d", 0, 40)]
 
 
 def test_a_single_shard_is_cut_between_workers():
     shard = [Shard("a", 10)]
-    assert [training_slices(shard, 0, 0, rank, 3) for rank in range(3)] == [
+    assert [training_slices(shard, "0:0", rank, 3) for rank in range(3)] == [
         [Slice("a", 0, 4)],
         [Slice("a", 4, 8)],
         [Slice("a", 8, 10), Slice("a", 0, 2)],

@@ -60,7 +60,7 @@ def test_the_reader_pauses_while_its_batches_wait(prepared, local_ray, monkeypat
     source = load.open_prepared(prepared)
     rows = 0
     start = time.monotonic()
-    for batch in load.batches(training_slices(source.shards("train"), 0, 0, 0, 1), 8):
+    for batch in load.batches(training_slices(source.shards("train"), "0:0", 0, 1), 8):
         rows += len(batch)
         time.sleep(0.2)
     assert rows == source.rows("train")
