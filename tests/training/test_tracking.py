@@ -89,6 +89,10 @@ def test_wandb_keeps_one_run_offline_with_config_figures_and_the_bundle(twice):
     assert os.environ["WANDB_ERROR_REPORTING"] == "false"
     files = sorted((Path(out) / "wandb").glob("offline-run-*/*.wandb"))
     assert [path.name for path in files] == [f"run-{run_id}.wandb"] * 2
+    until = time.monotonic() + 60
+    while not all(any(record.HasField("exit") for record in offline_records(path)) for path in files):
+        assert time.monotonic() < until  # another process writes them, on a busy machine some time later
+        time.sleep(0.2)
     records = [list(offline_records(path)) for path in files]
     every = [record for found in records for record in found]
     runs = [record.run for record in every if record.HasField("run")]
