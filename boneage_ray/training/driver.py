@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from boneage_ray import __version__, bundle, storage
 from boneage_ray.datasets.balance import shared_pixels
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.datasets.load import PreparedData, open_prepared
-from boneage_ray.errors import MismatchError, NoUsableInputError, UsageError
+from boneage_ray.errors import BoneageError, MismatchError, NoUsableInputError, UsageError
 from boneage_ray.preparation.split import Split
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.recipes.stage import Data
@@ -27,18 +27,18 @@ from boneage_ray.runtime.lease import SHARED_PLACE, Hold
 from boneage_ray.runtime.runs import say
 from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.training import checkpoint
-from boneage_ray.training.ahead import NonFiniteLossError
 from boneage_ray.training.blend import check_blend, fit_blend
 from boneage_ray.training.board import progress_line
 from boneage_ray.training.feed import Feed, shared_recipe
 from boneage_ray.training.gallery import AUGMENTED, show_augmentation
 from boneage_ray.training.gate import fit_training_gate
-from boneage_ray.training.loop import NONFINITE, TrainingRun, train_stages
+from boneage_ray.training.loop import TrainingRun, train_stages
 from boneage_ray.training.metering import TrainingMeter
 from boneage_ray.training.optimization import parameter_groups
 from boneage_ray.training.tracking import Tracking, tracked
 
 CHECKPOINTS = "checkpoints"
+TRIES = 3  # from one epoch; as long as epochs are finished, workers may fail as often as they do
 FEW_IMAGES = 8  # a worker and step: the mean and spread of so few say little of all images
 # Ray Train runs the loop in a thread. glibc gives a thread its own arena, which returns every large activation to the
 # kernel: a tenth of the training time on CPUs, measured.
@@ -118,7 +118,6 @@ def _trained(
     mark = training_fingerprint(recipe, prepared, options)
     total = sum(stage.epochs for stage in recipe.stages)
     shared = shared_recipe(recipe, options.workers)
-    storage.delete_tree(storage.join(run_uri, NONFINITE))  # of an earlier try, which this one continues
     if not checkpoint.epochs(run_uri):
         # Built here first: a wrong name, file, hash or number of blocks, or an unreachable hub, fails before workers start.
         for warning in build_task(recipe.task).label_warnings(recipe.model, prepared.shards("train")):
@@ -203,26 +202,52 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None: 
         "board": board,
         "threads": max(1, int(cpus) // options.workers),  # an upper limit: a node may have fewer cores than the cluster
     }
-    filesystem, path = storage.arrow_filesystem(storage.join(options.out, CHECKPOINTS))
-    trainer = TorchTrainer(
-        _worker_main,
-        train_loop_config=config,
-        torch_config=TorchConfig(backend="nccl" if options.gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=options.workers, use_gpu=options.gpu, resources_per_worker=each),
-        run_config=RunConfig(
-            name=f"ray-{int(time.time())}",  # Ray's own state; a resume only needs our checkpoints
-            storage_path=path,
-            storage_filesystem=filesystem,
-            # A group of workers that finds no room is tried for a minute each time, and not for ever.
-            failure_config=FailureConfig(1, controller_failure_limit=math.ceil(nodes.patience() / 60)),
-            worker_runtime_env={"env_vars": _ALLOCATOR | (_DETERMINISTIC if recipe.deterministic else {})},
-        ),
-    )
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        failures = getattr(error, "worker_failures", {}) or {}
-        raise first_cause(next(iter(failures.values()), error)) from error
+    run_uri = storage.join(options.out, CHECKPOINTS)
+    filesystem, path = storage.arrow_filesystem(run_uri)
+
+    def train_once() -> None:
+        TorchTrainer(
+            _worker_main,
+            train_loop_config=config,
+            torch_config=TorchConfig(backend="nccl" if options.gpu else "gloo"),
+            scaling_config=ScalingConfig(num_workers=options.workers, use_gpu=options.gpu, resources_per_worker=each),
+            run_config=RunConfig(
+                name=f"ray-{time.time_ns()}",  # Ray's own state; a resume only needs our checkpoints
+                storage_path=path,
+                storage_filesystem=filesystem,
+                # A group of workers that finds no room is tried for a minute each time, and not for ever.
+                failure_config=FailureConfig(0, controller_failure_limit=math.ceil(nodes.patience() / 60)),
+                worker_runtime_env={"env_vars": _ALLOCATOR | (_DETERMINISTIC if recipe.deterministic else {})},
+            ),
+        ).fit()
+
+    _from_epoch_to_epoch(train_once, run_uri)
+
+
+def _from_epoch_to_epoch(train_once: Callable[[], None], run_uri: str) -> None:
+    """Train until it ends, from the last epoch after each failure of a worker. Raises the cause of the last one.
+
+    Not by Ray's own count of failures: it would try again what is wrong each time, and end a long run that a node now and then
+    leaves.
+    """
+    from ray.train import TrainingFailedError
+
+    done, tries = -1, 0
+    while True:
+        try:
+            train_once()
+            return
+        except TrainingFailedError as error:
+            failures = getattr(error, "worker_failures", {}) or {}
+            cause = first_cause(next(iter(failures.values()), error))
+            before, done = done, max(checkpoint.epochs(run_uri), default=0)
+            tries = tries + 1 if done == before else 1
+            # What was found wrong is wrong again; whatever else befell a worker may have been its node.
+            if isinstance(cause, BoneageError) or not failures or tries >= TRIES:
+                raise cause from error
+            say(
+                f"a worker ended ({type(cause).__name__}); going on after epoch {done}, try {tries + 1} of {TRIES} from there"
+            )
 
 
 def _worker_main(config: dict[str, Any]) -> None:
@@ -240,15 +265,7 @@ def _worker_main(config: dict[str, Any]) -> None:
     hold.check()
     run_uri = storage.join(config["out"], CHECKPOINTS)
     job = TrainingRun(recipe, run_uri, config["mark"], steps, sum(more), hold)
-    _stop_again(job.run_uri)
     train_stages(job, world)
-
-
-def _stop_again(run_uri: str) -> None:
-    """Raise the earlier NonFiniteLossError again: Ray retries every failed training, and a retry gives the same loss."""
-    uri = storage.join(run_uri, NONFINITE)
-    if storage.exists(uri):
-        raise NonFiniteLossError(tuple(storage.read_json(uri)["ids"]))
 
 
 class _RayWorld:

@@ -25,7 +25,6 @@ from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.tasks.known import LAST_EPOCH
 from boneage_ray.tasks.task import Columns, extend
 from boneage_ray.training import checkpoint
-from boneage_ray.training.ahead import NonFiniteLossError
 from boneage_ray.training.optimization import (
     build_optimizer,
     build_schedule,
@@ -39,7 +38,6 @@ from boneage_ray.training.step import (
     train_epoch,
 )
 
-NONFINITE = "nonfinite-loss.json"
 Validated = tuple[Columns, Columns, float]  # predicted and true columns of the validation split, and its mean loss
 
 
@@ -187,12 +185,7 @@ def _one_epoch(job: TrainingRun, world: World, learner: Learner, progress: check
     # Reseeded from (seed, epoch, rank), so that a resumed epoch has the same draws on every worker.
     torch.manual_seed((job.recipe.seed * 1_000_003 + progress.epoch) * 1_009 + world.rank)
     data = job.recipe.stages[progress.stage].data
-    try:
-        loss = train_epoch(learner, world.train_batches(progress.epoch, data), world.on_step)
-    except NonFiniteLossError as error:
-        uri = storage.join(job.run_uri, NONFINITE)
-        storage.write_json(uri, {"epoch": progress.epoch + 1, "ids": list(error.ids)})
-        raise
+    loss = train_epoch(learner, world.train_batches(progress.epoch, data), world.on_step)
     trained = time.monotonic()
     world.same_buffers(learner.raw)
     if learner.average is not None:

@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
+import psutil
 import pytest
 from pipelines.steps import FOUR_EPOCHS, run
 
@@ -53,6 +55,28 @@ def test_killed_training_resumes_with_the_same_losses(prepared, model, tmp_path)
     assert losses(broken) == losses(model)
     weights = [storage.read_bytes(f"{out}/weights.safetensors") for out in (model, broken)]
     assert weights[0] == weights[1]
+
+
+def test_a_training_whose_worker_is_killed_again_and_again_goes_on(prepared, model, tmp_path, capsys):
+    out = tmp_path / "out"
+
+    def kill_workers():
+        """At the end of epochs 1 and 2, the process that trains."""
+        for epoch in (1, 2):
+            while not (out / "checkpoints" / f"epoch-{epoch:04d}.json").exists():
+                time.sleep(0.02)
+            for process in psutil.process_iter(["name", "cmdline"]):
+                if "RayTrainWorker" in " ".join(process.info["cmdline"] or ()):
+                    process.send_signal(signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_workers, daemon=True)
+    killer.start()
+    arguments = pipeline.TrainArguments("demo", prepared, str(out), settings=FOUR_EPOCHS)
+    assert run(pipeline.train, arguments).answer["epochs"] == 4
+    killer.join(timeout=10)
+    said = capsys.readouterr().err
+    assert "going on after epoch 1, try 2 of 3" in said and "going on after epoch 2, try 2 of 3" in said
+    assert storage.read_bytes(f"{out}/weights.safetensors") == storage.read_bytes(f"{model}/weights.safetensors")
 
 
 def test_killed_scoring_continues(model, tmp_path, result_rows):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -243,7 +242,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(tmp_path):
     with pytest.raises(NonFiniteLossError) as caught:
         train_stages(job(recipe, tmp_path), world)
     assert len(caught.value.ids) == 4
-    assert json.loads((tmp_path / "nonfinite-loss.json").read_text()) == {"epoch": 2, "ids": list(caught.value.ids)}
     assert [line["epoch"] for line in world.lines] == [1]
     progress, tensors = checkpoint.load_latest(str(tmp_path), "mark")
     assert progress.epoch == 1
