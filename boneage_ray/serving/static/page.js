@@ -7,8 +7,14 @@ import * as server from "./server.js";
 
 const state = { about: null, models: [], chosen: [], fresh: true, answers: [] };
 
+const TASKS = {
+  age: { name: "Hand", words: "Bone age from a radiograph of the hand" },
+  cephalogram: { name: "Head", words: "Landmarks and cervical stage from a lateral cephalogram" },
+};
+
 const announce = (text) => (byId("status").textContent = text);
 const model = () => state.models[byId("model").selectedIndex] ?? state.models[0];
+const taskOf = (each) => TASKS[each.task] ?? { name: each.task, words: each.summary };
 const isHead = () => model()?.task === "cephalogram";
 
 async function start() {
@@ -20,7 +26,7 @@ async function start() {
     return refuse(error);
   }
   byId("token-part").hidden = true;
-  byId("model").replaceChildren(...state.models.map((each) => element("option", { value: each.name }, each.name)));
+  byId("model").replaceChildren(...state.models.map((each) => element("option", { value: each.name }, `${taskOf(each).name}: ${each.name}`)));
   byId("model-part").hidden = state.models.length < 2;
   onModel();
 }
@@ -43,7 +49,8 @@ function onToken() {
 /** Show what the chosen model asks for. */
 function onModel() {
   const head = isHead();
-  byId("model-hint").textContent = model()?.summary ?? "";
+  const { site } = model();
+  byId("model-hint").textContent = `${taskOf(model()).words}${site ? `, calibrated for ${site}` : ""}.`;
   byId("sex-part").hidden = byId("age-part").hidden = head;
   byId("spacing-part").hidden = !head;
   const kind = head ? "head" : "hand";
@@ -96,16 +103,18 @@ function remove(item) {
 
 const size = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1000)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 
-let drawn = 0;
+const drawn = { hand: 0, head: 0 };
 
 /** Put a synthetic radiograph in, with what it was drawn for. */
 async function useSample(kind) {
   const numbers = state.about.samples.flatMap((sample, number) => (sample.kind === kind ? [number] : []));
-  const number = numbers[drawn++ % numbers.length];
+  const number = numbers[drawn[kind]++ % numbers.length];
   const facts = state.about.samples[number];
+  state.fresh = false;
+  clearForNew();
+  showChosen();
   try {
     const blob = await server.sample(number);
-    state.fresh = false;
     await add([new File([blob], `synthetic-${kind}-${number + 1}.png`, { type: "image/png" })]);
   } catch (error) {
     return refuse(error);

@@ -89,8 +89,8 @@ function pointsOf(landmarks, [left, top, width, height], caption) {
       "g",
       { role: "img", tabindex: k ? -1 : 0, "aria-label": `${nameOf(point)}, ${words}`, focus: tell, pointerenter: tell },
       shape("circle", { ...at, class: "sigma", r: point.sigma || 0 }),
-      shape("circle", { ...at, class: "ring", r: 0.014 * radius }),
-      shape("circle", { ...at, class: "dot", r: 0.0055 * radius }),
+      shape("circle", { ...at, class: "ring", r: 0.015 * radius }),
+      shape("circle", { ...at, class: "dot", r: 0.007 * radius }),
       shape("circle", { ...at, class: "hit", r: 0.016 * radius }),
     );
   });

@@ -5,6 +5,8 @@ import { growthAxis } from "./growth.js";
 import { figureOf, nameOf, pngTexts } from "./picture.js";
 import { explain, report } from "./server.js";
 
+// Flags that have no bearing on the answer, by the kind of answer: said, but not as a warning.
+const ASIDE = { age: /^spacing_/, head: /^sex_unknown$/ };
 const SOURCES = { option: "as you said", metadata: "as given", dicom: "by the DICOM file" };
 
 /** The card of a file that has no score: its problem in words. */
@@ -15,25 +17,25 @@ export function refusedCard(name, problem, about) {
     element("p", {}, sentence(problem.detail)),
     problem.step ? element("p", { class: "label" }, `It stopped at the step ${problem.step} (${problem.code}).`) : null,
   ];
-  return element("article", { class: "card" }, title(name), element("div", { class: "answer" }, element("div", { class: "refusal" }, lines)));
+  return element("article", { class: "card" }, title(name), element("div", { class: "answer alone" }, element("div", { class: "refusal" }, lines)));
 }
 
 /** The card of a scored row. Its picture follows later: `finished` resolves once it is there, or it is said why not. */
 export async function scoredCard(item, row, query, about, announce) {
   const words = await report(row);
   const { figure, say, lay } = figureOf(item.image, row.landmarks, item.file.name);
-  const answer = element("div", { class: "answer" }, row.age_months === null ? headAnswer(row) : ageAnswer(row, words, about));
+  const kind = row.age_months === null ? "head" : "age";
+  const answer = element("div", { class: "answer" }, kind === "age" ? ageAnswer(row, words, about) : headAnswer(row));
   if (row.message) answer.append(element("p", {}, sentence(row.message)));
-  if (row.flags.length) answer.append(flagList(row.flags, about));
-  answer.append(factList(row, about));
+  answer.append(...flagLists(row.flags, ASIDE[kind], about), factList(row, about));
+  const more = element("div", { class: "more" }, tables(row));
   const actions = element("div", { class: "actions" }, ...buttons(item, row, words, announce));
-  answer.append(...tables(row), actions);
-  const card = element("article", { class: "card" }, title(item.file.name, row.model), figure, answer);
-  const finished = picture(item, query, { say, lay, answer, actions });
+  const card = element("article", { class: `card ${kind}` }, title(item.file.name, row.model), answer, figure, more, actions);
+  const finished = picture(item, query, { say, lay, more, actions });
   return { card, finished };
 }
 
-async function picture(item, query, { say, lay, answer, actions }) {
+async function picture(item, query, { say, lay, more, actions }) {
   try {
     const buffer = await explain(item.file, query);
     const blob = new Blob([buffer], { type: "image/png" });
@@ -42,7 +44,7 @@ async function picture(item, query, { say, lay, answer, actions }) {
     URL.revokeObjectURL(image.src);
     const texts = pngTexts(buffer);
     lay(image, texts);
-    if (texts.trace) answer.insertBefore(traceTable(texts.trace), actions);
+    if (texts.trace) more.prepend(traceTable(texts.trace));
     else if (item.task === "age") say("Warm colours: places that move the age up or down. This is no proof that it is right.");
     actions.append(element("button", { type: "button", class: "quiet", click: () => download(blob, `${stem(item)}.png`) }, "Download PNG"));
   } catch (error) {
@@ -93,27 +95,37 @@ function bar([stage, share]) {
   return [element("span", {}, stage), drawn, element("span", {}, `${percent} %`)];
 }
 
-function flagList(flags, about) {
-  const items = flags.map((flag) =>
-    element("li", {}, element("strong", {}, sentence(flag.replaceAll("_", " ")).replace(/\.$/, ": ")), about.flags[flag] ?? ""),
-  );
-  return element("ul", { class: "flags", "aria-label": "Warnings" }, items);
+function flagLists(flags, aside, about) {
+  const meaning = (flag) => sentence(about.flags[flag] ?? flag);
+  const warnings = flags.filter((flag) => !aside.test(flag));
+  const others = flags.filter((flag) => aside.test(flag));
+  const item = (flag) => element("li", {}, `${meaning(flag)} `, element("code", {}, flag));
+  const found = [];
+  if (warnings.length) found.push(element("ul", { class: "flags", "aria-label": "Warnings" }, warnings.map(item)));
+  if (others.length) found.push(element("p", { class: "noted" }, `Also noted: ${others.map(meaning).join(" ")}`));
+  return found;
 }
 
 function factList(row, about) {
-  const sex = { F: "female", M: "male" }[row.sex] ?? "unknown";
-  const facts = [["Sex", SOURCES[row.sex_source] ? `${sex}, ${SOURCES[row.sex_source]}` : sex]];
-  if (row.age_months === null) facts.pop(); // landmarks do not depend on it
-  if (row.age_difference_months !== null) {
-    const difference = Math.round(row.age_difference_months);
-    facts.push(["Bone age minus chronological age", `${difference > 0 ? "+" : ""}${difference} months`]);
+  const facts = [];
+  if (row.age_months !== null) {
+    const sex = { F: "female", M: "male" }[row.sex] ?? "unknown";
+    facts.push(["Sex", SOURCES[row.sex_source] ? `${sex}, ${SOURCES[row.sex_source]}` : sex]);
   }
+  if (row.age_difference_months !== null) facts.push(["Difference", difference(row.age_difference_months)]);
   for (const [scheme, stage] of Object.entries(row.stages ?? {})) {
-    facts.push([`Stage of ${scheme}`, `${stage} (of ${(about.stages[scheme] ?? []).join(", ")})`]);
+    facts.push([`Stage of ${scheme}`, stage, `of ${(about.stages[scheme] ?? []).join(", ")}`]);
   }
   if (row.pixel_spacing_mm !== null) facts.push(["Pixel spacing", `${row.pixel_spacing_mm} mm`]);
-  facts.push(["Model", `${row.model} ${row.model_sha256.slice(0, 12)}, boneage-ray ${row.package_version}`]);
-  return element("dl", { class: "facts" }, facts.map(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
+  facts.push(["Model", row.model, `${row.model_sha256.slice(0, 12)}, boneage-ray ${row.package_version}`]);
+  const pair = ([name, value, note]) => [element("dt", {}, name), element("dd", {}, value, note ? element("small", {}, note) : null)];
+  return element("dl", { class: "facts" }, facts.map(pair));
+}
+
+function difference(months) {
+  const whole = Math.round(Math.abs(months));
+  if (!whole) return "equal to the chronological age";
+  return `${whole} month${whole > 1 ? "s" : ""} ${months > 0 ? "above" : "below"} the chronological age`;
 }
 
 function tables(row) {
