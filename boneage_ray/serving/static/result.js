@@ -7,6 +7,8 @@ import { explain, report } from "./server.js";
 
 // Flags that have no bearing on the answer, by the kind of answer: said, but not as a warning.
 const ASIDE = { age: /^spacing_/, head: /^sex_unknown$/ };
+// What a message advises at its end for the command line.
+const FOR_A_TERMINAL = /; if [^;]*: --.*$/;
 const SOURCES = { option: "as you said", metadata: "as given", dicom: "by the DICOM file" };
 
 /** The card of a file that has no score: its problem in words. */
@@ -14,7 +16,7 @@ export function refusedCard(name, problem, about) {
   const meaning = about.reasons[problem.code];
   const lines = [
     element("p", {}, element("strong", {}, "No result. "), meaning ? sentence(meaning) : ""),
-    element("p", {}, sentence(problem.detail)),
+    element("p", {}, sentence(problem.detail.replace(FOR_A_TERMINAL, ""))),
     problem.step ? element("p", { class: "label" }, `It stopped at the step ${problem.step} (${problem.code}).`) : null,
   ];
   return element("article", { class: "card" }, title(name), element("div", { class: "answer alone" }, element("div", { class: "refusal" }, lines)));
@@ -114,7 +116,7 @@ function factList(row, about) {
   }
   if (row.age_difference_months !== null) facts.push(["Difference", difference(row.age_difference_months)]);
   for (const [scheme, stage] of Object.entries(row.stages ?? {})) {
-    facts.push([`Stage of ${scheme}`, stage, `of ${(about.stages[scheme] ?? []).join(", ")}`]);
+    facts.push([`${scheme[0].toUpperCase()}${scheme.slice(1)} stages`, stage, `of ${(about.stages[scheme] ?? []).join(", ")}`]);
   }
   if (row.pixel_spacing_mm !== null) facts.push(["Pixel spacing", `${row.pixel_spacing_mm} mm`]);
   facts.push(["Model", row.model, `${row.model_sha256.slice(0, 12)}, boneage-ray ${row.package_version}`]);
