@@ -145,7 +145,10 @@ def test_of_several_files_a_refused_one_has_its_reason_in_words_and_the_others_t
 def test_what_was_said_of_one_selection_is_not_sent_with_the_next(open_page):
     choose(open_page, HAND_FILE, sex="Male")
     read(open_page)
-    choose(open_page, CUT_FILE)
+    make = "name => { const files = new DataTransfer(); files.items.add(new File(['x'], name)); return files; }"
+    dropped = open_page.evaluate_handle(make, "dropped.dcm")
+    open_page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
+    open_page.locator("#chosen").get_by_text("dropped.dcm").wait_for()
     assert open_page.locator("#chosen li").count() == 1
     assert open_page.locator("[name=sex]:checked").count() == 0
 
