@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -55,6 +58,16 @@ def encode_png(pixels: NDArray[Any]) -> bytes:
     if not done:
         raise ValueError(f"pixels of shape {pixels.shape} could not be encoded")
     return bytes(data)
+
+
+def with_texts(png: bytes, texts: Mapping[str, str]) -> bytes:
+    """A PNG that also carries texts (Latin-1) under keywords, in tEXt chunks behind its header."""
+    chunks = b""
+    for keyword, text in texts.items():
+        body = keyword.encode("latin-1") + b"\0" + text.encode("latin-1")
+        chunks += struct.pack(">I", len(body)) + b"tEXt" + body + struct.pack(">I", zlib.crc32(b"tEXt" + body))
+    header = 8 + 25  # signature, and IHDR, which must come first
+    return png[:header] + chunks + png[header:]
 
 
 def encode_jpeg(pixels: NDArray[Any], quality: int = 88) -> bytes:

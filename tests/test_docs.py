@@ -14,10 +14,12 @@ import typer
 
 from boneage_ray.archives.columns import NAMES
 from boneage_ray.cli import app, main
+from boneage_ray.decoding.reasons import MEANINGS
 from boneage_ray.errors import ExitCode, Reason, Step
 from boneage_ray.recipes import RECIPES
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.recipes.wording import known_keys
+from boneage_ray.records.flags import FLAG_MEANINGS
 from boneage_ray.records.schema import result_schema
 from boneage_ray.runtime.metrics import METRICS, SCORE_STEPS, TRAIN_PHASES
 
@@ -241,7 +243,7 @@ def test_help_runs_for_every_command_that_a_page_names(capsys):
 
 def test_the_reason_codes_are_those_of_the_code():
     named = first_column("results.md", "Reason codes")
-    assert sorted(named) == sorted(get_args(Reason))
+    assert sorted(named) == sorted(get_args(Reason)) == sorted(MEANINGS)
     steps = {
         step
         for row in table((ROOT / "docs" / "results.md").read_text("utf-8"), "Reason codes")
@@ -254,6 +256,7 @@ def test_the_flags_are_those_of_the_code():
     named = first_column("results.md", "Flags")
     assert len(named) == len(set(named))
     assert set(named) == flags_in_code()
+    assert list(FLAG_MEANINGS) == named
 
 
 def test_the_columns_are_those_of_the_result_row():

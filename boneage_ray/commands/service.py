@@ -99,7 +99,7 @@ def check_port(host: str, port: int) -> None:
 def _announce(arguments: ServeArguments, names: list[str], guarded: bool) -> None:
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     url = f"http://{host}:{arguments.port}"
-    say(f"serving {', '.join(names)} on {url} (docs: {url}/docs)")
+    say(f"serving {', '.join(names)} on {url} (a page: {url}/, docs: {url}/docs)")
     if guarded:
         say(f"requests need `Authorization: Bearer` with one of {TOKENS}")
     else:

@@ -33,7 +33,10 @@ T = TypeVar("T")
 STATUSES = get_args(Status)
 REASONS = ("none", *get_args(Reason))  # none: it was scored
 SCORE_STEPS = ("read", "decode", "wait", "predict", "write")
-ROUTES = ("/v1/predict", "/v1/explain", "/v1/models", "/healthz", "/readyz", "/docs", "/openapi.json")
+ROUTES = (
+    *("/v1/predict", "/v1/explain", "/v1/models", "/healthz", "/readyz"),
+    *("/", "/v1/about", "/v1/sample", "/v1/report", "/docs", "/openapi.json"),
+)
 HTTP_STATUSES = ("200", "400", "401", "404", "405", "413", "415", "422", "429", "499", "500", "503")
 CLIENT_LEFT = "499"  # as nginx counts a client that did not wait for its answer
 TRAIN_PHASES = ("data", "step", "validation")

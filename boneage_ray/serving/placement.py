@@ -90,6 +90,7 @@ def _info(name: str, models: members.Models) -> ModelInfo:
         name=name,
         model_sha256=models.sha256,
         recipe=models.name,
+        task=models.recipe.task_kind.name,
         summary=models.summary,
         members=len(models.members),
         site=models.site,

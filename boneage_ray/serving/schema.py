@@ -97,7 +97,7 @@ class ResultRows(BaseModel):
 class ModelInfo(BaseModel):
     """A served model. `metrics`: its figures on the validation split, ages in months; none for an ensemble of `members`.
 
-    `site`: what it was calibrated for, by `boneage calibrate`.
+    `task`: age or cephalogram, as recipes name it. `site`: what it was calibrated for, by `boneage calibrate`.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
@@ -105,6 +105,7 @@ class ModelInfo(BaseModel):
     name: str
     model_sha256: str
     recipe: str
+    task: str = "age"
     summary: str
     members: int = 1
     site: str | None = None

@@ -20,6 +20,7 @@ from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics
 from boneage_ray.serving import uploads
 from boneage_ray.serving.metering import RequestMeter
+from boneage_ray.serving.page import add_page
 from boneage_ray.serving.problems import OverloadedError, ProblemError, UnavailableError, add_handlers, unusable
 from boneage_ray.serving.schema import ModelInfo, ModelList, PredictQuery, Problem, ResultRow, ResultRows, State
 from boneage_ray.serving.uploads import Upload
@@ -68,11 +69,13 @@ def token_hash(token: str) -> bytes:
 
 def create_app(served: list[Served], config: WebConfig) -> FastAPI:
     """The app; the first model is the default."""
-    app = FastAPI(title="boneage-ray", version=__version__, description="For research, not a medical device.")
+    about = "For research, not a medical device."
+    app = FastAPI(title="boneage-ray", version=__version__, description=about, docs_url=None, redoc_url=None)
     add_handlers(app)
     app.add_middleware(RequestMeter)
     service = _Service(served, config)
     guard = [Depends(_bearer(config))]
+    add_page(app, guard)
 
     @app.post("/v1/predict", dependencies=guard, openapi_extra=_BODY, responses=_problems(400, 401, 413, 415, 422, 503))
     async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> ResultRow | ResultRows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from functools import partial
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import dot, encoded
+from PIL import Image
 from torch import nn
 
 from boneage_ray.anatomy import cvm
@@ -89,6 +91,24 @@ def test_a_cephalogram_is_shown_whole_with_its_points_its_lines_and_its_trace():
     places = [(point["x"], point["y"]) for point in found.row["landmarks"][:13]]
     assert found.trace == tuple(map(str, cvm.stage(places, HEAD.pixel_spacing_mm).trace))
     assert found.trace[-1].endswith("CS5")
+
+
+def texts(png):
+    return Image.open(io.BytesIO(png)).text
+
+
+def test_a_picture_of_a_cephalogram_says_where_it_lies_and_how_the_stage_came_about():
+    data = encoded(HEAD.image)
+    case = loaded(data)
+    found = explain_image(Known("cephalogram-light", points=head_points(case), levels_moved=0), case, data)
+    said = texts(found.png)
+    assert said["original_size"] == f"{HEAD.image.shape[1]} 300"
+    s, tx, ty = map(float, said["to_original"].split())
+    for place in HEAD.vertebral:
+        assert near(decoded(found.png), (place - (tx, ty)) / s, CYAN)
+    steps = [line.split("\t") for line in said["trace"].split("\n")]
+    assert {len(step) for step in steps} == {4}
+    assert steps[-1] == ["stage", "", "McNamara & Franchi 2018", "CS5"]
 
 
 def test_points_that_are_no_vertebrae_are_shown_without_a_trace():
@@ -192,6 +212,10 @@ def test_an_age_is_shown_with_grad_cam_and_predicting_goes_on_as_before(name, on
     found = explain_image(predictor, case, data)
     assert found.row["status"] == "scored"
     assert decoded(found.png).shape == (SIDE, SIDE, 3)
+    (s, *shift), (scale, *moved) = case.outcome.to_original, map(float, texts(found.png)["to_original"].split())
+    centre, shown = 31.5, (SIDE - 1) / 2  # of the prepared image of 64 pixels, and of the picture
+    assert np.allclose(scale * shown + np.array(moved), s * centre + np.array(shift), atol=1e-3)
+    assert texts(found.png)["original_size"] == "160 200"
     heat = grad_cam(predictor, case.outcome.pixels, "F")
     assert (heat.shape, heat.dtype, heat.max()) == ((64, 64), np.float32, 1.0)
     assert 0 <= heat.min() < 0.9

@@ -215,6 +215,7 @@ def test_models_are_listed_and_chosen_by_name_the_first_is_the_default(ask):
         "name": "first",
         "model_sha256": "0" * 64,
         "recipe": "demo",
+        "task": "age",
         "summary": "s",
         "members": 1,
         "site": None,

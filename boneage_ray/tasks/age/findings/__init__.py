@@ -82,7 +82,7 @@ class AgeFindings(TaskFindings):
 
     def explain(self, predictor: Predictor, case: Loaded, data: bytes) -> Explanation:
         """The age, and a heat map over the prepared image."""
-        from boneage_ray.findings.explanation import Explanation, prepared_image
+        from boneage_ray.findings.explanation import Explanation, prepared_image, with_place
         from boneage_ray.prediction.rows import score_rows
         from boneage_ray.tasks.age.findings.grad_cam import grad_cam, heat_png
 
@@ -91,7 +91,8 @@ class AgeFindings(TaskFindings):
         if row["status"] != "scored" or prepared is None:
             return Explanation(row)
         heat = grad_cam(predictor, prepared.pixels, row["sex"])
-        return Explanation(row, heat_png(prepared.pixels, heat, f"{row['age_months']:.1f} months"))
+        png = heat_png(prepared.pixels, heat, f"{row['age_months']:.1f} months")
+        return Explanation(row, with_place(png, prepared.pixels.shape, prepared.to_original, prepared.original_size))
 
     def moved(self, before: Row, after: Row, back: Floats) -> dict[str, float]:
         """The age, in months with its sign, and whether the stages are other ones."""

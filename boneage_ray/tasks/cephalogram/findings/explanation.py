@@ -6,7 +6,7 @@ import numpy as np
 
 from boneage_ray.anatomy import cvm
 from boneage_ray.anatomy.cephalometry import LANDMARKS, VERTEBRAL
-from boneage_ray.findings.explanation import SIDE, Explanation, original
+from boneage_ray.findings.explanation import SIDE, Explanation, original, with_place
 from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.records.schema import Row
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
@@ -18,12 +18,14 @@ def explain_landmarks(row: Row, data: bytes, image: ImageConfig, task: Cephalogr
     places = {point["name"]: (point["x"], point["y"], point["sigma"]) for point in row["landmarks"]}
     points_K3 = np.array([places.get(name, (np.nan,) * 3) for name in LANDMARKS])
     vertebral_K2 = points_K3[: len(VERTEBRAL), :2]
-    trace: tuple[str, ...] = ()
+    steps: tuple[cvm.TraceStep, ...] = ()
     if row["cvm_stage"] is not None:
-        found = cvm.stage(vertebral_K2, row["pixel_spacing_mm"], task.cvm)
-        trace = tuple(map(str, found.trace))
+        steps = cvm.stage(vertebral_K2, row["pixel_spacing_mm"], task.cvm).trace
     marked = Marked(points_K3, names=True, text=stage_words(row))
-    return Explanation(row, landmark_png(original(data, image), marked, SIDE), trace)
+    pixels = original(data, image)
+    lines = ["\t".join((step.name, step.value, step.threshold, step.decision)) for step in steps]
+    png = with_place(landmark_png(pixels, marked, SIDE), pixels.shape, (1.0, 0.0, 0.0), pixels.shape, lines)
+    return Explanation(row, png, tuple(map(str, steps)))
 
 
 def stage_words(row: Row) -> list[str]:
