@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -42,7 +43,7 @@ from boneage_ray.serving.schema import ModelInfo
 from boneage_ray.serving.web import Served, WebConfig, create_app
 
 APP = "boneage"
-BATCH_WAIT_S = 0.01
+BATCH_WAIT_S = 0.0  # while a batch is predicted the next one gathers; a single request need not wait for company
 DEPLOY_TIMEOUT_S = 300.0
 _POLL_S = 0.2
 
@@ -72,8 +73,12 @@ class ModelReplica:
         self.add = self.findings.adder()
         self.images = models.scored_images(reading)
         self.pools = [DecoderPool(image, threads) for image in self.images]
+        # Each its own: in one queue a batch that is ready would wait for the decoding of all that came after it.
+        self.decoding = ThreadPoolExecutor(threads + 1, "decoding")
+        self.predicting = ThreadPoolExecutor(
+            1, "predicting"
+        )  # one: Grad-CAM listens to the encoder, no image may pass meanwhile
         self.batch_sizes: list[int] = []
-        self.model_in_use = threading.Lock()
         self._score.set_max_batch_size(placement.batch_size)
         self._warm_up()
 
@@ -88,30 +93,31 @@ class ModelReplica:
 
     async def predict(self, data: bytes, item: Input) -> Row:
         """The result row of one file; what is wrong with the file is in the row."""
-        loaded = await asyncio.to_thread(load_input, item, data, *(pool.prepare for pool in self.pools))
-        row: Row = await self._score(loaded)
+        row: Row = await self._score(await self._load(data, item))
         return row
+
+    async def _load(self, data: bytes, item: Input) -> Loaded:
+        load = partial(load_input, item, data, *(pool.prepare for pool in self.pools))
+        return await asyncio.get_running_loop().run_in_executor(self.decoding, load)
 
     @serve.batch(max_batch_size=CPU_BATCH, batch_wait_timeout_s=BATCH_WAIT_S)  # type: ignore[untyped-decorator]
     async def _score(self, loaded: list[Loaded]) -> list[Row]:
         self.batch_sizes = [*self.batch_sizes[-99:], len(loaded)]
         metrics.SERVE_BATCH_IMAGES.observe(len(loaded))
-        return await asyncio.to_thread(self._rows, loaded)
+        return await asyncio.get_running_loop().run_in_executor(self.predicting, self._rows, loaded)
 
     def _rows(self, loaded: list[Loaded]) -> list[Row]:
-        with self.model_in_use:
-            return list(score_rows(loaded, self.predictor, self.add))
+        return list(score_rows(loaded, self.predictor, self.add))
 
     async def explain(self, data: bytes, item: Input) -> bytes | Row:
         """A PNG of what one file's result rests on, or the row that says why there is none."""
-        loaded = await asyncio.to_thread(load_input, item, data, *(pool.prepare for pool in self.pools))
-        return await asyncio.to_thread(self._picture, loaded, data)
+        loaded = await self._load(data, item)
+        return await asyncio.get_running_loop().run_in_executor(self.predicting, self._picture, loaded, data)
 
     def _picture(self, loaded: Loaded, data: bytes) -> bytes | Row:
         assert isinstance(self.predictor, Predictor)  # of an ensemble nobody asks
         try:
-            with self.model_in_use:  # Grad-CAM listens to the encoder: no other image may pass through it meanwhile
-                found = self.findings.explain(self.predictor, loaded, data)
+            found = self.findings.explain(self.predictor, loaded, data)
         except UsageError as error:
             return {"status": "failed", "step": "predict", "reason": "not_explainable", "message": str(error)}
         return found.row if found.png is None else found.png
@@ -187,7 +193,7 @@ def build_application(
     compute = nodes.device_of_cluster(placement.gpus > 0)
     say(f"serving on {compute.device}, {compute.describe()}")
     placement = replace(placement, auto=compute.auto)
-    bound = [_model_deployment(model, placement, arguments) for model in places]
+    bound = [_model_deployment(model, placement, arguments, config.max_requests) for model in places]
     ingress = serve.deployment(
         serve.ingress()(Ingress),
         name="ingress",
@@ -197,15 +203,18 @@ def build_application(
     return ingress.bind([model.info for model in places], config, *bound)
 
 
-def _model_deployment(model: ModelPlace, placement: Placement, arguments: ServiceArguments) -> serve.Application:
-    # Two batches at once: one is predicted while the next is decoded. What waits beyond that is bounded.
-    ongoing = 2 * placement.batch_size
+def _model_deployment(
+    model: ModelPlace, placement: Placement, arguments: ServiceArguments, requests: int
+) -> serve.Application:
+    # One batch is predicted while others are decoded. Of a replica that refuses, Serve's router keeps away for longer and longer
+    # while it idles: it may take all that the ingress lets in.
+    ongoing = max(2 * placement.batch_size, requests)
     deployment = serve.deployment(
         ModelReplica,
         name=f"model-{model.info.name}",
         num_replicas=arguments.replicas,
         max_ongoing_requests=ongoing,
-        max_queued_requests=16 * ongoing,
+        max_queued_requests=4 * ongoing,
         ray_actor_options={"num_cpus": placement.cpus, "num_gpus": placement.gpus},
         max_constructor_retry_count=1,
     )

@@ -16,6 +16,7 @@ from boneage_ray.preparation.prepare import Reading
 if TYPE_CHECKING:
     from boneage_ray.serving.web import WebConfig
 
+HELD_UPLOADS = 8  # of the largest size, in the memory of the service at once
 TOKENS, UPLOAD_MB = "BONEAGE_API_TOKENS", "BONEAGE_MAX_UPLOAD_MB"
 
 
@@ -50,10 +51,12 @@ class ServiceArguments(BaseModel):
 
     def web_config(self) -> WebConfig:
         """Tokens and the upload limit for the web app. Raises `UsageError` for a limit that is no use."""
+        from boneage_ray.serving.bodies import BodyLimits
         from boneage_ray.serving.web import WebConfig, token_hash
 
         megabytes = self.max_upload_mb or real_number(UPLOAD_MB, 64, "MiB", most=2048)
-        return WebConfig(tuple(token_hash(token) for token in api_tokens()), int(megabytes * 2**20))
+        limits = BodyLimits(int(megabytes * 2**20), int(max(HELD_UPLOADS * megabytes, 64) * 2**20))
+        return WebConfig(tuple(token_hash(token) for token in api_tokens()), limits)
 
 
 def read_arguments(values: dict[str, Any]) -> ServiceArguments:

@@ -24,6 +24,7 @@ from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.phantoms.png import encode_gray_png
 from boneage_ray.records.flags import FLAG_MEANINGS
 from boneage_ray.serving import uploads
+from boneage_ray.serving.bodies import Bodies, BodyLimits
 from boneage_ray.serving.problems import ProblemError
 from boneage_ray.serving.schema import Problem, ResultRow
 
@@ -115,6 +116,8 @@ def _add_pages(app: FastAPI) -> None:
 
 
 def _add_routes(app: FastAPI, guard: list[Any]) -> None:
+    rows = Bodies(BodyLimits(_LARGEST_ROW))
+
     @app.get("/v1/about")
     async def about() -> PageFacts:
         """Meanings of codes and flags, and the synthetic radiographs that there are."""
@@ -128,7 +131,8 @@ def _add_routes(app: FastAPI, guard: list[Any]) -> None:
     @app.post("/v1/report", dependencies=guard, openapi_extra=_ROW, responses=_REFUSED)
     async def report(request: Request) -> Report:
         """A result row, as /v1/predict answers it, in words."""
-        body = await uploads.read_body(request, _LARGEST_ROW)
+        with rows.room() as room:
+            body = await uploads.read_body(request, room)
         try:
             row = ResultRow.model_validate_json(body.data)
         except ValidationError as error:

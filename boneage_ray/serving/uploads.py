@@ -1,16 +1,15 @@
-"""Request bodies to files: one raw body or the files of a form, in memory, never more than the limit."""
+"""Request bodies to files: one raw body or the files of a form, in memory."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
 
+from boneage_ray.serving.bodies import Room
 from boneage_ray.serving.problems import ProblemError
 
 FORM = "multipart/form-data"
@@ -47,27 +46,27 @@ def content_type(request: Request) -> str:
     return given
 
 
-async def read_body(request: Request, limit: int) -> Upload:
-    """A raw body of at most `limit` bytes. Raises 413, or 400 when it is empty."""
-    data = b"".join([chunk async for chunk in _limited(request, limit)])
+async def read_body(request: Request, room: Room) -> Upload:
+    """A raw body. Raises as `Room.chunks`, and 400 when it is empty."""
+    data = b"".join([chunk async for chunk in room.chunks(request)])
     if not data:
         raise ProblemError(HTTPStatus.BAD_REQUEST, "empty_body", "the body is empty; send the bytes of one radiograph")
     return Upload(RAW_NAME, data)
 
 
-async def read_single(request: Request, kind: str, limit: int) -> Upload:
+async def read_single(request: Request, kind: str, room: Room) -> Upload:
     """The one file of a raw body or of a form, by content type. Raises as those do, and 400 for a form of several."""
     if kind != FORM:
-        return await read_body(request, limit)
-    files = await read_form(request, limit)
+        return await read_body(request, room)
+    files = await read_form(request, room)
     if len(files) > 1:
         raise _bad_form(f"the form holds {len(files)} files; here one radiograph is taken at a time")
     return files[0]
 
 
-async def read_form(request: Request, limit: int) -> list[Upload]:
-    """The files of a form, all together at most `limit` bytes. Raises 413, or 400 for a form that is none."""
-    parser = _parser(request, limit)
+async def read_form(request: Request, room: Room) -> list[Upload]:
+    """The files of a form. Raises as `Room.chunks`, and 400 for a form that is none."""
+    parser = _parser(request, room)
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -86,36 +85,12 @@ async def read_form(request: Request, limit: int) -> list[Upload]:
     return uploads
 
 
-def _parser(request: Request, limit: int) -> MultiPartParser:
-    parser = MultiPartParser(request.headers, _limited(request, limit), max_files=MAX_FILES, max_fields=MAX_FILES)
+def _parser(request: Request, room: Room) -> MultiPartParser:
+    parser = MultiPartParser(request.headers, room.chunks(request), max_files=MAX_FILES, max_fields=MAX_FILES)
     # Files stay in memory: a spooled one would leave a radiograph on this machine's disk.
-    parser.spool_max_size = limit + 1
+    parser.spool_max_size = room.bodies.limits.bytes_each + 1
     return parser
 
 
 def _bad_form(detail: str) -> ProblemError:
     return ProblemError(HTTPStatus.BAD_REQUEST, "bad_form", detail)
-
-
-async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    """The body, chunk by chunk, refused as soon as it is or says that it will be larger than `limit` bytes."""
-    declared = request.headers.get("content-length", "")
-    seen = int(declared) if declared.isdecimal() else 0
-    _check_size(seen, limit)
-    seen = 0
-    try:
-        async for chunk in request.stream():
-            seen += len(chunk)
-            _check_size(seen, limit)
-            yield chunk
-    except ClientDisconnect:
-        raise ProblemError(HTTPStatus.BAD_REQUEST, "incomplete_body", "the client left before the body ended") from None
-
-
-def _check_size(size: int, limit: int) -> None:
-    if size > limit:
-        raise ProblemError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            "body_too_large",
-            f"the body is larger than {limit / 2**20:g} MiB (BONEAGE_MAX_UPLOAD_MB sets the limit)",
-        )

@@ -19,6 +19,8 @@ from boneage_ray.archives.archive import Input
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics
 from boneage_ray.serving import uploads
+from boneage_ray.serving.audit import RequestAudit, tell_audit
+from boneage_ray.serving.bodies import Bodies, BodyLimits
 from boneage_ray.serving.metering import RequestMeter
 from boneage_ray.serving.page import add_page
 from boneage_ray.serving.problems import OverloadedError, ProblemError, UnavailableError, add_handlers, unusable
@@ -53,10 +55,10 @@ class Served:
 
 @dataclass(frozen=True)
 class WebConfig:
-    """`token_hashes`: SHA-256 of the accepted bearer tokens, none means open; the limits are bytes, requests, seconds."""
+    """`token_hashes`: SHA-256 of the accepted bearer tokens, none means open; the limits are requests and seconds."""
 
     token_hashes: tuple[bytes, ...] = ()
-    max_upload_bytes: int = 64 * 2**20
+    bodies: BodyLimits = BodyLimits()  # noqa: RUF009  immutable
     max_requests: int = 64
     predict_timeout_s: float = 60.0
     ready_timeout_s: float = 10.0
@@ -73,11 +75,14 @@ def create_app(served: list[Served], config: WebConfig) -> FastAPI:
     app = FastAPI(title="boneage-ray", version=__version__, description=about, docs_url=None, redoc_url=None)
     add_handlers(app)
     app.add_middleware(RequestMeter)
+    app.add_middleware(RequestAudit)  # the outermost: an id also for what the others refuse
     service = _Service(served, config)
     guard = [Depends(_bearer(config))]
     add_page(app, guard)
 
-    @app.post("/v1/predict", dependencies=guard, openapi_extra=_BODY, responses=_problems(400, 401, 413, 415, 422, 503))
+    @app.post(
+        "/v1/predict", dependencies=guard, openapi_extra=_BODY, responses=_problems(400, 401, 408, 413, 415, 422, 503)
+    )
     async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> ResultRow | ResultRows:
         """The age of one radiograph (raw body), or of several (form)."""
         return await service.predict(request, query)
@@ -127,18 +132,22 @@ class _Service:
         self.served = {model.info.name: model for model in served}
         self.default = served[0]
         self.config = config
-        self.busy = 0
+        self.busy, self.bodies = 0, Bodies(config.bodies)
 
     async def predict(self, request: Request, query: PredictQuery) -> ResultRow | ResultRows:
         """Raises `ProblemError`; an unusable file among several is a row of its own."""
         model = self._choose(query.model)
         kind = uploads.content_type(request)
-        with self._counted():
+        self._refuse_if_full()
+        with self.bodies.room() as room:
             if kind == uploads.FORM:
-                files = await uploads.read_form(request, self.config.max_upload_bytes)
-                return ResultRows(rows=[ResultRow(**row) for row in await self._all(model, files, query)])
-            upload = await uploads.read_body(request, self.config.max_upload_bytes)
-            row = await self._one(model, upload, query)
+                files = await uploads.read_form(request, room)
+                with self._counted():
+                    return ResultRows(rows=[ResultRow(**row) for row in await self._all(model, files, query)])
+            upload = await uploads.read_body(request, room)
+            with self._counted():
+                row = await self._one(model, upload, query)
+            tell_audit(request, input=row["input_sha256"], model=model.info.model_sha256)
         if row["status"] != "scored":
             raise unusable(row)
         return ResultRow(**row)
@@ -153,9 +162,11 @@ class _Service:
                 f"model {model.info.name} is an ensemble; serve one of its members and ask for that",
             )
         kind = uploads.content_type(request)
-        with self._counted():
-            upload = await uploads.read_single(request, kind, self.config.max_upload_bytes)
-            found = await self._in_time(model.backend.explain(upload.data, query.item(upload.name)))
+        self._refuse_if_full()
+        with self.bodies.room() as room:
+            upload = await uploads.read_single(request, kind, room)
+            with self._counted():
+                found = await self._in_time(model.backend.explain(upload.data, query.item(upload.name)))
         if isinstance(found, bytes):
             return found
         raise unusable(found)
@@ -180,11 +191,15 @@ class _Service:
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "unknown_model", f"model={name[:100]}; served: {known}")
         return self.served[name]
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Refuse before a body is read: bodies that wait are what fills memory."""
+    def _refuse_if_full(self) -> None:
+        """Before a body is read too, for nothing."""
         if self.busy >= self.config.max_requests:
             raise OverloadedError
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """A slot from when the body is whole: a slow one takes none."""
+        self._refuse_if_full()
         self._set_busy(self.busy + 1)
         try:
             yield
@@ -225,7 +240,9 @@ def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": Problem, "description": HTTPStatus(code).phrase} for code in codes}
 
 
-_PICTURE = _problems(400, 401, 413, 415, 422, 503) | {200: {"content": {"image/png": {}}, "description": "the picture"}}
+_PICTURE = _problems(400, 401, 408, 413, 415, 422, 503) | {
+    200: {"content": {"image/png": {}}, "description": "the picture"}
+}
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 _FILES = {"type": "object", "properties": {"files": {"type": "array", "items": _FILE["schema"]}}}
 _BODY = {

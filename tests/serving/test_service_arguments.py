@@ -6,6 +6,7 @@ import pytest
 
 from boneage_ray.errors import UsageError
 from boneage_ray.serving.arguments import TOKENS, ServiceArguments, read_arguments
+from boneage_ray.serving.bodies import BodyLimits
 from boneage_ray.serving.web import token_hash
 
 
@@ -19,8 +20,8 @@ def test_tokens_are_kept_as_hashes_and_the_limit_is_in_mib(monkeypatch):
     monkeypatch.setenv("BONEAGE_MAX_UPLOAD_MB", "1.5")
     config = ServiceArguments(models=["hand"]).web_config()
     assert config.token_hashes == (token_hash("one"), token_hash("two"))
-    assert config.max_upload_bytes == 1572864
-    assert ServiceArguments(models=["hand"], max_upload_mb=2).web_config().max_upload_bytes == 2097152
+    assert (config.bodies.bytes_each, config.bodies.bytes_held) == (1572864, 67108864)
+    assert ServiceArguments(models=["hand"], max_upload_mb=20).web_config().bodies == BodyLimits(20971520, 167772160)
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "much", "nan", "1e9"])

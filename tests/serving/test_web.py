@@ -9,6 +9,7 @@ import pytest
 from fake_model import PNG, FakeModel, problem, served
 
 from boneage_ray.records.schema import result_schema
+from boneage_ray.serving.bodies import BodyLimits
 from boneage_ray.serving.problems import OverloadedError, UnavailableError
 from boneage_ray.serving.schema import ResultRow
 from boneage_ray.serving.web import WebConfig, create_app, token_hash
@@ -154,7 +155,7 @@ def stream(chunks):
 
 
 def test_a_body_over_the_limit_is_413_also_when_it_does_not_say_so(ask, model):
-    config = WebConfig(max_upload_bytes=999)
+    config = WebConfig(bodies=BodyLimits(999))
     assert problem(ask("POST", "/v1/predict", config, content=b"x" * 1000, headers=PNG)) == (413, "body_too_large")
     assert problem(ask("POST", "/v1/predict", config, content=stream(10), headers=PNG)) == (413, "body_too_large")
     files = {"f": ("a.png", b"x" * 1000)}
@@ -266,5 +267,5 @@ def test_the_documentation_names_the_body_types_and_the_token(ask):
     spec = ask("GET", "/openapi.json").json()
     post = spec["paths"]["/v1/predict"]["post"]
     assert {"image/png", "application/dicom", "multipart/form-data"} <= set(post["requestBody"]["content"])
-    assert {"200", "400", "401", "413", "415", "422", "503"} == set(post["responses"])
+    assert {"200", "400", "401", "408", "413", "415", "422", "503"} == set(post["responses"])
     assert spec["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"

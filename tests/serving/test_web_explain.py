@@ -8,6 +8,7 @@ import httpx
 import pytest
 from fake_model import PNG, FakeModel, problem, served
 
+from boneage_ray.serving.bodies import BodyLimits
 from boneage_ray.serving.problems import OverloadedError
 from boneage_ray.serving.web import WebConfig, create_app, token_hash
 
@@ -45,7 +46,7 @@ def test_a_form_of_one_file_does_too_of_two_it_does_not(ask, model):
     ],
 )
 def test_what_predicting_refuses_is_refused(ask, query, request_, expected):
-    assert problem(ask("POST", f"{WHERE}{query}", WebConfig(max_upload_bytes=10), **request_)) == expected
+    assert problem(ask("POST", f"{WHERE}{query}", WebConfig(bodies=BodyLimits(10)), **request_)) == expected
 
 
 def test_only_the_bearer_of_a_token_gets_a_picture(ask):
@@ -89,4 +90,4 @@ def test_the_documentation_names_the_picture(ask):
     post = ask("GET", "/openapi.json").json()["paths"][WHERE]["post"]
     assert list(post["responses"]["200"]["content"]) == ["image/png"]
     assert {"image/png", "multipart/form-data"} <= set(post["requestBody"]["content"])
-    assert {"200", "400", "401", "413", "415", "422", "503"} == set(post["responses"])
+    assert {"200", "400", "401", "408", "413", "415", "422", "503"} == set(post["responses"])
