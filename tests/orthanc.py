@@ -21,7 +21,7 @@ PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 USER, PASSWORD = "radiology", "not-a-secret-but-unlike-others"
 
 
-def _free_port():
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -37,7 +37,7 @@ def run_orthanc(folder, port=None):
     if program is None or not PLUGIN.exists():
         missing = "Orthanc is not installed (Debian packages orthanc and orthanc-dicomweb)"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
-    port = port or _free_port()
+    port = port or free_port()
     settings = {
         "Name": "boneage tests",
         "StorageDirectory": str(folder / "storage"),
