@@ -6,6 +6,7 @@ import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
 import pydicom
@@ -21,6 +22,7 @@ from boneage_ray.errors import InputProblem, ServerError, StorageError, UsageErr
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.phantoms.dicom import DicomTags, encode_dicom
 from boneage_ray.phantoms.hand import hand_phantom
+from boneage_ray.runtime import nodes
 from boneage_ray.storage import dicomweb, dicomweb_source
 
 CT, SC, SR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.33"
@@ -144,6 +146,16 @@ def test_wrong_credentials_and_addresses_are_known_before_any_work(pacs, monkeyp
         StorageError, match="HTTP 404: there is no DICOMweb service here; the address ends before /studies"
     ):
         open_archive(pacs.uri.replace("dicom-web", "elsewhere")).check_join()
+
+
+def test_every_node_must_reach_the_server(pacs, monkeypatch):
+    hold = SimpleNamespace(out="/out", problem=lambda: None)
+    marks = [nodes._mark("SOURCE", f"{pacs.uri}?Modality=DX")]
+    assert nodes._look(hold, marks) == []
+    monkeypatch.delenv("BONEAGE_DICOMWEB_USER")
+    forget()
+    (problem,) = nodes._look(hold, marks)
+    assert problem.startswith(f"SOURCE: {pacs.uri}: HTTP 401: the server wants other credentials")
 
 
 def test_a_server_that_is_down_ends_the_work_without_a_row(tmp_path, films):
