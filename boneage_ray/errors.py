@@ -71,6 +71,10 @@ class StorageError(UsageError):
         return StorageError, (self.reason, str(self))
 
 
+class ServerError(UsageError):
+    """A server as a whole does not answer, or wants other credentials: no input is to blame, so none gets a row."""
+
+
 Status = Literal["scored", "rejected", "failed"]
 Step = Literal["list", "read", "decode", "quality", "mask", "predict"]
 Reason = Literal[

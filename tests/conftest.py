@@ -18,6 +18,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENCV_FOR
 # Read by the C library when a worker starts: memory that one model leaves is the next one's, not the kernel's to clear again.
 os.environ |= {"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
 
+import orthanc
 import pytest
 from s3server import SECRET_KEY, serve_s3
 
@@ -160,13 +161,14 @@ def recorded(monkeypatch):
 
 @pytest.fixture(scope="session")
 def local_ray(s3_server):
-    """One Ray for the whole session: four logical CPUs on however many there are. Its workers reach the S3 server."""
+    """One Ray for the whole session: four logical CPUs on however many there are. Its workers reach S3 and PACS."""
     import ray
 
     from boneage_ray.runtime import cluster, runs
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_server.environment.items():
+        reach_pacs = {"BONEAGE_DICOMWEB_USER": orthanc.USER, "BONEAGE_DICOMWEB_PASSWORD": orthanc.PASSWORD}
+        for name, value in {**s3_server.environment, **reach_pacs}.items():
             patch.setenv(name, value)
         patch.setenv("RAY_metrics_report_interval_ms", "2000")  # tests that scrape the metrics ports wait for it
         # Ray's workers find what tests hand to them, also where the driver is a worker of pytest-xdist.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -20,20 +21,23 @@ PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 USER, PASSWORD = "radiology", "not-a-secret-but-unlike-others"
 
 
-def _free_port():
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 @contextmanager
-def run_orthanc(folder):
-    """A running server: `uri` for boneage, `address` for others, `stop()` to end it. Skips without Orthanc, but fails in CI."""
+def run_orthanc(folder, port=None):
+    """A running server: `uri` for boneage, `address` for others, `store(files)`, `delete(instance)`, `stop()` to end it.
+
+    Skips without Orthanc, but fails in CI.
+    """
     program = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
     if program is None or not PLUGIN.exists():
         missing = "Orthanc is not installed (Debian packages orthanc and orthanc-dicomweb)"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
-    port = _free_port()
+    port = port or free_port()
     settings = {
         "Name": "boneage tests",
         "StorageDirectory": str(folder / "storage"),
@@ -52,10 +56,29 @@ def run_orthanc(folder):
         process = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=log, stderr=log)
     try:
         _wait(process, f"http://127.0.0.1:{port}/system", folder / "log")
-        address = f"http://127.0.0.1:{port}/dicom-web"
-        yield SimpleNamespace(uri=f"dicomweb+{address}", address=address, stop=lambda: _stop(process))
+        root = f"http://127.0.0.1:{port}"
+        yield SimpleNamespace(
+            uri=f"dicomweb+{root}/dicom-web",
+            address=f"{root}/dicom-web",
+            port=port,
+            store=lambda files: [_call(root, "/instances", "POST", data)["Status"] for data in files],
+            delete=lambda sop_uid: [
+                _call(root, f"/instances/{found}", "DELETE")
+                for found in _call(root, "/tools/lookup", "POST", sop_uid.encode(), "ID")
+            ],
+            stop=lambda: _stop(process),
+        )
     finally:
         _stop(process)
+
+
+def _call(root, path, method, data=None, only=None):
+    """One request of Orthanc's own interface; `only`: of a list of objects this key."""
+    token = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    request = urllib.request.Request(root + path, data, {"Authorization": f"Basic {token}"}, method=method)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        value = json.load(answer)
+    return [one[only] for one in value] if only else value
 
 
 def _wait(process, address, log):

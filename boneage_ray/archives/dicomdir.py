@@ -16,6 +16,7 @@ from boneage_ray.archives.archive import stem_of
 from boneage_ray.archives.entry import is_packed, too_large
 from boneage_ray.archives.listing import Found
 from boneage_ray.errors import InputProblem, Reason
+from boneage_ray.storage.dicomweb import is_dicomweb
 
 # Media Storage Directory Storage, the SOP class of every DICOMDIR in its file meta information.
 _SOP_CLASS = b"1.2.840.10008.1.3.10"
@@ -26,7 +27,7 @@ _FORBIDDEN = frozenset("/\\:\0")
 def is_dicomdir(uri: str) -> bool:
     """Whether a URI is that of a file named DICOMDIR, or with the SOP class of one."""
     name = uri.rstrip("/").rsplit("/", 1)[-1]
-    if is_packed(name):
+    if is_packed(name) or is_dicomweb(uri):
         return False
     only = next(storage.list_files(uri), None)
     if only is None or only.problem or only.uri != storage.absolute(uri):

@@ -9,9 +9,11 @@ from typing import NamedTuple
 from boneage_ray import storage
 from boneage_ray.archives.archive import stem_of
 from boneage_ray.archives.entry import ArchiveEntry, is_packed, is_system_file, too_large
+from boneage_ray.archives.instances import instances_of
 from boneage_ray.archives.tars import tar_entries
 from boneage_ray.archives.zips import zip_entries
 from boneage_ray.errors import InputProblem, Reason, StorageError
+from boneage_ray.storage.dicomweb import is_dicomweb
 
 
 class Found(NamedTuple):
@@ -34,12 +36,18 @@ class Found(NamedTuple):
 def files_below(source: str, *but: str) -> Iterator[Found]:
     """Every file below `source`, or `source` itself; a zip or tar file is replaced by its entries, `FILE.zip!/NAME`.
 
+    Of a DICOMweb server every instance that the query of its address finds (instances.py).
+
     System files (entry.py, `is_system_file`) and files below the folders `but` are left out. Pipes, sockets, devices and
     local folders that cannot be listed have a problem. Lazy, in the byte order of names; entries in the order of their file. A
     zip or tar file that cannot be listed to its end is itself listed with its problem, after the entries that were found.
     Raises `StorageError` if nothing is there.
     """
     source = storage.absolute(source)
+    if is_dicomweb(source):
+        for uri, problem in instances_of(source):
+            yield Found(uri, uri[uri.rindex("/studies/") + 1 :], stem_of(uri), None, problem)
+        return
     left_out = tuple(f"{folder}/" for folder in but)
     for info in storage.list_files(source):
         path = info.uri.removeprefix(source).lstrip("/")

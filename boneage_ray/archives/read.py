@@ -32,8 +32,7 @@ def read_input(item: Input) -> bytes | InputProblem:
 def _file(item: Input) -> bytes:
     if item.size_bytes is not None:
         return storage.read_bytes(item.uri)
-    with storage.open_read(item.uri) as file:
-        data = file.read(max_input_bytes() + 1)
+    data = storage.read_range(item.uri, 0, max_input_bytes() + 1)
     if problem := too_large(len(data)):
         raise InputProblem("read", *problem)
     return data

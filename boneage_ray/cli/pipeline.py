@@ -106,7 +106,9 @@ def calibrate(
 
 @app.command()
 def score(
-    source: Annotated[str, typer.Argument(help="Folder or s3:// prefix; every file in it becomes one row.")],
+    source: Annotated[
+        str, typer.Argument(help="Folder, s3:// prefix or dicomweb+https:// query; every file becomes one row.")
+    ],
     model: options.ModelsOption,
     out: options.OutOption,
     metadata: Annotated[str | None, typer.Option("--metadata", help="CSV: uri or stem, sex, age, spacing.")] = None,

@@ -1,4 +1,4 @@
-"""Commands around the pipeline: demo, recipes, models, jobs, phantoms, doctor."""
+"""Commands around the pipeline: demo, recipes, models, jobs, phantoms, receive, doctor."""
 
 from __future__ import annotations
 
@@ -83,6 +83,22 @@ def phantoms(
 
     arguments = tools.PhantomArguments(out, kind, count, size, seed, bad, dicom, masks)
     run_command("phantoms", tools.phantoms, arguments, json, debug)
+
+
+@app.command()
+def receive(
+    to: Annotated[str, typer.Option("--to", help="Archive that grows: a folder or s3://bucket/prefix.")],
+    allow: Annotated[list[str], typer.Option("--allow", help="AE title that may send; repeat for several.")],
+    aet: Annotated[str, typer.Option("--aet", help="Our own AE title.")] = "BONEAGE",
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 11112,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """Keep what DICOM nodes send by C-STORE as an archive, until it is stopped."""
+    from boneage_ray.commands import receive as command
+
+    run_command("receive", command.receive, command.ReceiveArguments(to, allow, aet, host, port), json, debug)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from boneage_ray import storage
 from boneage_ray.archives.columns import read_choices
 from boneage_ray.archives.files import FilesArchive
 from boneage_ray.archives.notes import cautions
+from boneage_ray.archives.pacs import PacsArchive
 from boneage_ray.commands.options import ReadingFlags
 from boneage_ray.commands.starting import check_tables, join_ray, say_cautions
 from boneage_ray.commands.words import (
@@ -33,6 +34,7 @@ from boneage_ray.errors import GateMissedError, StrictError, UsageError
 from boneage_ray.prediction.runtimes import TORCH, check_runtime
 from boneage_ray.runtime import lease, nodes, parts, resources
 from boneage_ray.runtime.runs import Run, say, timed
+from boneage_ray.storage.dicomweb import is_dicomweb
 
 if TYPE_CHECKING:
     from boneage_ray.scoring.score import ScoreOptions
@@ -293,7 +295,8 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     findings = findings_of(models.recipe)
     findings.check_coverage(models, known_coverage(arguments.coverage))
     mask_files = any(image.mask == "file" for image in models.scored_images())
-    archive = FilesArchive(source, metadata, sex, arguments.pixel_spacing_mm, mask_files, choices)
+    kind = PacsArchive if is_dicomweb(source) else FilesArchive
+    archive = kind(source, metadata, sex, arguments.pixel_spacing_mm, mask_files, choices)
     check_tables(run, archive, learns=False)
     given = for_every_input(sex, arguments.pixel_spacing_mm)
     how = (arguments.overwrite, arguments.gpu, runtime, reading, arguments.coverage, given, arguments.update)

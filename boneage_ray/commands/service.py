@@ -56,7 +56,7 @@ def serve(run: Run, arguments: ServeArguments) -> None:
     cluster.quiet_environment()  # importing ray.serve set up its logger anew
     if app.is_running():
         raise UsageError("Ray Serve runs on this cluster already; end it with `serve shutdown`, or use another cluster")
-    with _stop_signals() as stop:
+    with stop_signals() as stop:
         try:
             application = app.build_application(service, places, ray.cluster_resources())
             app.start(application, arguments.host, arguments.port, stop.is_set)
@@ -109,7 +109,7 @@ def _announce(arguments: ServeArguments, names: list[str], guarded: bool) -> Non
 
 
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
+def stop_signals() -> Iterator[threading.Event]:
     """An event that SIGINT or SIGTERM sets; the earlier handlers come back."""
     stop = threading.Event()
     names = (signal.SIGINT, signal.SIGTERM)

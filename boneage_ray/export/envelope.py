@@ -18,6 +18,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from boneage_ray import __version__
+from boneage_ray.archives.instances import PICTURE_SERIES
 from boneage_ray.export.codes import OWN_SCHEME, OWN_SCHEME_NAME, OWN_SCHEME_UID, Concept
 from boneage_ray.records.schema import Row
 
@@ -37,7 +38,7 @@ class ObjectKind:
 
 
 REPORT = ObjectKind("sr", "1.2.840.10008.5.1.4.1.1.88.33", "SR", 9801, "Skeletal maturity, report")
-CAPTURE = ObjectKind("sc", "1.2.840.10008.5.1.4.1.1.7", "OT", 9802, "Skeletal maturity, picture")
+CAPTURE = ObjectKind("sc", "1.2.840.10008.5.1.4.1.1.7", "OT", 9802, PICTURE_SERIES)
 
 
 def derived_uid(*parts: object) -> str:

@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 
 from boneage_ray import storage
 from boneage_ray.environment import real_number
-from boneage_ray.errors import BoneageError, MismatchError, StorageError, UsageError
+from boneage_ray.errors import BoneageError, MismatchError, ServerError, StorageError, UsageError
 from boneage_ray.runtime import autoscaler, plan
 from boneage_ray.runtime.devices import Device, RunDevice, bfloat16_on
 from boneage_ray.runtime.lease import SHARED_PLACE, Hold
 from boneage_ray.runtime.resources import check_gpu
 from boneage_ray.runtime.runs import say
+from boneage_ray.storage.dicomweb import is_dicomweb
+from boneage_ray.storage.dicomweb_source import check_source
 
 PROBE_SECONDS = 120.0
 WAIT_SECONDS = 900.0
@@ -138,7 +140,9 @@ def _named(node: dict[str, Any]) -> str:
 
 
 def _mark(flag: str, uri: str) -> Mark | None:
-    """What the driver sees of a place; None of one without a file."""
+    """What the driver sees of a place; None of one without a file. A DICOMweb server need only answer."""
+    if is_dicomweb(uri):
+        return Mark(flag, uri, "")
     first = next(iter(storage.list_files(uri)), None)
     if first is None or first.problem is not None:
         return None
@@ -154,8 +158,11 @@ def _look(hold: Hold, marks: Sequence[Mark]) -> list[str]:
     problems = [f"--out {hold.out}: {problem}"] if (problem := hold.problem()) else []
     for mark in marks:
         try:
+            if is_dicomweb(mark.uri):
+                check_source(mark.uri)
+                continue
             problem = None if _digest(mark.uri) == mark.digest else f"{mark.uri} is another file there"
-        except StorageError as error:
+        except (StorageError, ServerError) as error:
             problem = str(error)
         if problem:
             problems.append(f"{mark.flag}: {problem}; {SHARED_PLACE}")

@@ -23,9 +23,9 @@ ATTEMPTS, FIRST_PAUSE_MS = 5, 500  # 1, 2, 4, 8 s between them
 TIMEOUT_SECONDS = (10.0, 120.0)  # to connect, to answer
 _ONE_MESSAGE = 1 << 30  # bytes; above dicomweb-client sends in pieces, which it cannot send a second time
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_CREDENTIALS = "set BONEAGE_DICOMWEB_USER and BONEAGE_DICOMWEB_PASSWORD, or BONEAGE_DICOMWEB_TOKEN"
+CREDENTIALS = "set BONEAGE_DICOMWEB_USER and BONEAGE_DICOMWEB_PASSWORD, or BONEAGE_DICOMWEB_TOKEN"
 _BY_STATUS: dict[int, tuple[Reason, str]] = {
-    401: ("permission_denied", f"the server wants other credentials: {_CREDENTIALS}"),
+    401: ("permission_denied", f"the server wants other credentials: {CREDENTIALS}"),
     403: ("permission_denied", "these credentials may not do this; ask for the permission to store"),
     404: (
         "not_found",
@@ -46,7 +46,7 @@ def service_address(uri: str) -> str:
     address = uri[len("dicomweb+") :].rstrip("/")
     parts = urlsplit(address)
     if parts.username or parts.password:
-        raise UsageError(f"dicomweb+{parts.scheme}://***@...: credentials in an address end up in logs; {_CREDENTIALS}")
+        raise UsageError(f"dicomweb+{parts.scheme}://***@...: credentials in an address end up in logs; {CREDENTIALS}")
     if not parts.hostname or parts.query:
         raise UsageError(f"{uri}: the address of a service is needed, such as dicomweb+https://HOST/dicom-web")
     return address
@@ -60,12 +60,13 @@ def client_of(uri: str) -> DICOMwebClient:
         from dicomweb_client.api import DICOMwebClient
     except ImportError:
         raise UsageError(f"{uri}: DICOMweb needs its client: pip install 'boneage-ray[export]'") from None
-    client = DICOMwebClient(address, session=_session(address), timeout=TIMEOUT_SECONDS, chunk_size=_ONE_MESSAGE)
+    client = DICOMwebClient(address, session=new_session(address), timeout=TIMEOUT_SECONDS, chunk_size=_ONE_MESSAGE)
     client.set_http_retry_params(True, ATTEMPTS, FIRST_PAUSE_MS)
     return client
 
 
-def _session(address: str) -> Any:  # noqa: ANN401  requests has no types
+def new_session(address: str) -> Any:  # noqa: ANN401  requests has no types
+    """Connections to an http(s) address with the credentials. Raises `UsageError` where these would be sent over plain http."""
     import requests
 
     session = requests.Session()

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from boneage_ray.errors import Reason, StorageError
-from boneage_ray.storage import local, others, s3
+from boneage_ray.storage import dicomweb_source, local, others, s3
+from boneage_ray.storage.dicomweb import is_dicomweb
 from boneage_ray.storage.errors import ABSENT, Guarded, storage_exceptions, translated
 
 if TYPE_CHECKING:
@@ -86,8 +87,7 @@ def locate(uri: str) -> Location:
             fs, path = url_to_fs(uri)
     except (ValueError, ImportError) as error:
         # fsspec names the package to install where it knows one.
-        message = f"{uri}: {scheme}:// cannot be used here: {error}"
-        raise StorageError("not_found", message) from error
+        raise StorageError("not_found", f"{uri}: {scheme}:// cannot be used here: {error}") from error
     return Location(fs, path, uri if uri.endswith("://") else uri.rstrip("/"), scheme)
 
 
@@ -98,7 +98,7 @@ def printable(text: str) -> str:
 
 def absolute(uri: str) -> str:
     """The URI with an absolute path, valid in a worker in another folder."""
-    return locate(uri).uri
+    return dicomweb_source.whole_address(uri) if is_dicomweb(uri) else locate(uri).uri
 
 
 def _locate_file(uri: str) -> Location:
@@ -130,6 +130,8 @@ def read_bytes(uri: str) -> bytes:
 
 def read_range(uri: str, start: int, length: int) -> bytes:
     """`length` bytes from byte `start` on, in one request; fewer if the file ends before."""
+    if is_dicomweb(uri):
+        return dicomweb_source.read_instance(uri, start + length)[start:]
     scheme, rest = _split(uri)
     with translated(uri):
         if scheme == "file":

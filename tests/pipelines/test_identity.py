@@ -7,6 +7,11 @@ import json
 import logging
 import os
 import re
+import shutil
+import tempfile
+import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -103,6 +108,38 @@ def found(folder, secrets):
             if secret in text or secret in path.relative_to(folder).as_posix()
         }
     )
+
+
+def left_behind(since):
+    """(where, text) of what is outside of OUT: Ray's logs, its metrics, and temporary files that are still there."""
+    import ray
+
+    (node,) = ray.nodes()
+    for path in sorted((Path(node["RayletSocketName"]).parents[1] / "logs").rglob("*")):
+        if path.is_file():
+            yield path.name, path.read_bytes().decode("latin-1")
+    with urllib.request.urlopen(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics") as page:
+        yield "metrics", page.read().decode()
+    for path in Path(tempfile.gettempdir()).iterdir():
+        with suppress(OSError):  # of somebody else, who has ended
+            if path.is_file() and path.stat().st_mtime >= since:
+                yield path.name, path.read_bytes().decode("latin-1")
+
+
+def test_nothing_of_a_person_is_left_in_logs_metrics_and_temporary_files(films, model, tmp_path):
+    since = time.time()
+    root, _ = films
+    packed = shutil.make_archive(
+        str(tmp_path / "packed"), "gztar", root
+    )  # spooled to a temporary file while it is read
+    for source, keep in ((str(root), "hash"), (packed, "uri")):
+        run(pipeline.score, pipeline.ScoreArguments(source, model, str(tmp_path / keep), keep=keep))
+    looked = dict(left_behind(since))
+    assert "metrics" in looked
+    assert "ray_boneage_score_files_total" in looked["metrics"]
+    assert any(name.startswith("worker-") for name in looked)
+    secrets = (*IN_TAGS, *IN_TABLES, *IN_NAMES)
+    assert [(name, secret) for name, text in looked.items() for secret in secrets if secret in text] == []
 
 
 def test_scores_keep_nothing_of_a_person_but_what_was_asked_for(films, model, tmp_path, capfd, caplog):

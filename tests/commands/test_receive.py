@@ -1,0 +1,160 @@
+"""The DICOM node, asked by dcmtk's echoscu and storescu: what is kept under which name, and the status of what is not."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pydicom
+import pytest
+from dcmtk import dcmtk
+from orthanc import free_port
+
+from boneage_ray.errors import StorageError, UsageError
+from boneage_ray.phantoms.dicom import DicomTags, encode_dicom
+from boneage_ray.phantoms.hand import hand_phantom
+from boneage_ray.storage import dimse, facade
+
+pynetdicom = pytest.importorskip("pynetdicom") if not os.environ.get("CI") else __import__("pynetdicom")
+PATIENT = {"PatientName": "Qvorbeck^Zyxwina", "PatientID": "PID774411"}
+
+
+@pytest.fixture
+def node(tmp_path):
+    """A node that listens: (receiver, port, lines)."""
+    lines = []
+    receiver = dimse.Receiver(str(tmp_path / "incoming"), "BONEAGE", ["STORESCU"], lines.append)
+    port = free_port()
+    server = receiver.start("127.0.0.1", port)
+    yield receiver, port, lines
+    server.shutdown()
+    assert [word for word in ("Qvorbeck", "PID774411") if word in "".join(lines)] == []
+
+
+def send(program, port, *arguments, aet="STORESCU", aec="BONEAGE"):
+    """(exit code, what it printed)."""
+    command = [dcmtk(program), "-v", "-aet", aet, "-aec", aec, "127.0.0.1", str(port), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=120)
+    return done.returncode, done.stdout + done.stderr
+
+
+def hand(folder, number, encoding="explicit-little", **extra):
+    image = hand_phantom(number, 100, "F", 96).image
+    path = folder / f"Qvorbeck-{number}-{encoding}-{len(extra)}.dcm"
+    path.write_bytes(encode_dicom(image, DicomTags(number, extra=PATIENT | extra), encoding))
+    return path
+
+
+def kept(receiver):
+    return sorted(facade.list_files(receiver.place))
+
+
+def test_what_is_sent_is_kept_once_under_names_of_nobody(node, tmp_path):
+    receiver, port, _ = node
+    assert send("echoscu", port)[0] == 0
+    files = [hand(tmp_path, 1), hand(tmp_path, 2, "implicit-little")]
+    for _ in range(2):
+        assert send("storescu", port, "--propose-implicit", files[1])[0] == 0
+        assert send("storescu", port, files[0])[0] == 0
+    squeezed = hand(tmp_path, 3, "jpeg-lossless-sv1")
+    assert send("storescu", port, "--propose-lossless", squeezed)[0] == 0
+    assert receiver.counts == {"kept": 3, "there_already": 2}
+    assert [
+        word for info in kept(receiver) for word in ("Qvorbeck", "PID774411", "1.2.", "2.25") if word in info.uri
+    ] == []
+    found = {made.SOPInstanceUID: made for made in (pydicom.dcmread(info.uri) for info in kept(receiver))}
+    for path in (*files, squeezed):
+        sent = pydicom.dcmread(path)
+        got = found[sent.SOPInstanceUID]
+        assert (got.PatientID, got.PixelData) == ("PID774411", sent.PixelData)
+        assert got.file_meta.TransferSyntaxUID == sent.file_meta.TransferSyntaxUID
+
+
+def test_unknown_titles_are_refused(node, tmp_path):
+    receiver, port, lines = node
+    assert send("echoscu", port, aet="STRANGER")[0] != 0
+    code, said = send("storescu", port, hand(tmp_path, 1), aet="STRANGER")
+    assert code != 0
+    assert "Association Rejected" in said
+    assert send("echoscu", port, aec="OTHER")[0] != 0
+    assert receiver.counts == {"refused_associations": 3}
+    assert len(lines) == 3
+    for allowed in ([], ["TOO LONG FOR A TITLE"]):
+        with pytest.raises(UsageError, match=r"AE title|--allow"):
+            dimse.Receiver("x", "BONEAGE", allowed, lines.append)
+
+
+def test_another_object_with_the_same_uid_is_kept_beside_the_first(node, tmp_path):
+    receiver, port, lines = node
+    first, other = hand(tmp_path, 1), hand(tmp_path, 1, ImageComments="another")
+    for path in (first, other, other):
+        assert send("storescu", port, path)[0] == 0
+    assert receiver.counts == {"kept": 1, "kept_beside": 1, "there_already": 1}
+    assert len(kept(receiver)) == 2
+    assert "has the UID of another one and is kept beside it" in lines[0]
+
+
+def test_a_full_disk_is_told_to_the_sender(node, tmp_path, monkeypatch):
+    receiver, port, lines = node
+
+    def full(uri, data):
+        raise StorageError("unreadable", f"{uri}: no space is left on the device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(facade, "write_bytes", full)
+        assert "OutOfResources" in send("storescu", port, hand(tmp_path, 1))[1].replace(" ", "")
+    assert receiver.counts == {"out_of_resources": 1}
+    assert "no space is left on the device" in lines[0]
+    assert send("storescu", port, hand(tmp_path, 1))[0] == 0
+    assert receiver.counts["kept"] == 1
+
+
+def test_what_cannot_be_understood_has_a_status_and_what_is_only_damaged_is_kept(node):
+    receiver, port, _ = node
+    data = encode_dicom(hand_phantom(1, 100, "F", 96).image, DicomTags(1))
+    good = pydicom.dcmread(io.BytesIO(data))
+    meta = data[: data.index(b"\x08\x00\x16\x00")]
+
+    def status(uid, sent):
+        request = SimpleNamespace(AffectedSOPInstanceUID=uid, AffectedSOPClassUID=good.SOPClassUID)
+        return receiver.store(SimpleNamespace(request=request, encoded_dataset=lambda: sent))
+
+    uid = good.SOPInstanceUID
+    statuses = [status("1.2.3.4", data), status(uid, meta + b"garbage"), status(uid, b""), status(uid, data[:-3000])]
+    assert statuses == [dimse.MISMATCH, dimse.MISMATCH, dimse.CANNOT_UNDERSTAND, dimse.SUCCESS]
+    assert len(kept(receiver)) == 1
+    with socket.create_connection(("127.0.0.1", port)) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    assert send("echoscu", port)[0] == 0
+
+
+def test_the_command_ends_with_a_count(tmp_path):
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "boneage_ray",
+        "receive",
+        "--to",
+        tmp_path / "in",
+        "--allow",
+        "STORESCU",
+        "--port",
+        port,
+        "--json",
+    ]
+    process = subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert "listening as BONEAGE" in process.stderr.readline()
+    assert send("storescu", port, hand(tmp_path, 1))[0] == 0
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert json.loads(out) == {"kept": 1}
+    assert process.returncode == 0
