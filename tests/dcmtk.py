@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 
 import cv2
 import pytest
@@ -12,7 +13,9 @@ import pytest
 
 def dcmtk(program):
     """The path of a program of dcmtk; skips the test where it is not installed."""
-    path = shutil.which(program)
+    # Not of the virtual environment: pynetdicom has programs of the same names.
+    beside = os.path.dirname(sys.executable)
+    path = shutil.which(program, path=os.pathsep.join(p for p in os.get_exec_path() if p != beside))
     if path is None:
         if os.environ.get("CI"):
             pytest.fail(f"{program} is missing: apt-get install dcmtk")
