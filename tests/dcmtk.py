@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import pytest
@@ -14,7 +15,7 @@ import pytest
 def dcmtk(program):
     """The path of a program of dcmtk; skips the test where it is not installed."""
     # Not of the virtual environment: pynetdicom has programs of the same names.
-    beside = os.path.dirname(sys.executable)
+    beside = str(Path(sys.executable).parent)
     path = shutil.which(program, path=os.pathsep.join(p for p in os.get_exec_path() if p != beside))
     if path is None:
         if os.environ.get("CI"):
