@@ -1,0 +1,115 @@
+"""The service under load against `score`: `python tests/benchmarks/serving.py --work DIR [--clients 1 8 32 128] [--rounds 2]`.
+
+Closed loop: each client asks again as soon as it is answered, over a connection of its own, for `--seconds`. In each round the
+same files are scored by `boneage score`, whose start is left out by the difference of two archives, and predicted one by one by
+the predictor in this process, decoding included. Rates in images/s, times in milliseconds; a 503 counts as refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import httpx
+from common import boneage, hands, machine
+from gpu import PORT, ready
+
+from boneage_ray import builtin, bundle
+from boneage_ray.archives.archive import Input
+from boneage_ray.findings.task_findings import findings_of
+from boneage_ray.prediction.predictor import Predictor
+from boneage_ray.prediction.rows import load_input, score_rows
+from boneage_ray.preparation.prepare import prepare_image
+
+
+async def load(clients, seconds, files):
+    """(seconds of each answer, refused) of a closed loop."""
+    times, statuses = [], Counter()
+    end = time.perf_counter() + seconds
+
+    async def client(number):
+        async with httpx.AsyncClient(timeout=120) as http:
+            turn = number
+            while time.perf_counter() < end:
+                started = time.perf_counter()
+                where = f"http://127.0.0.1:{PORT}/v1/predict?sex=F"
+                answer = await http.post(where, content=files[turn % len(files)], headers={"Content-Type": "image/png"})
+                statuses[answer.status_code] += 1
+                if answer.status_code == 503:
+                    await asyncio.sleep(float(answer.headers["retry-after"]))
+                else:
+                    times.append(time.perf_counter() - started)
+                turn += clients
+
+    started = time.perf_counter()
+    await asyncio.gather(*(client(number) for number in range(clients)))
+    return len(times) / (time.perf_counter() - started), sorted(times), dict(statuses)
+
+
+def predicted(files):
+    """Median milliseconds of one file in this process."""
+    loaded = bundle.load(builtin.place_of("hand"))
+    predictor, add = Predictor(loaded, "cpu"), findings_of(loaded.recipe).adder()
+    times = []
+    for data in files:
+        started = time.perf_counter()
+        case = load_input(Input("a", "a", sex="F"), data, lambda data: prepare_image(data, loaded.recipe.image))
+        list(score_rows([case], predictor, add))
+        times.append(1000 * (time.perf_counter() - started))
+    return sorted(times)[len(times) // 2]
+
+
+def scored(work):
+    """Images/s of `boneage score`."""
+    seconds = []
+    for count in (60, 360):
+        out = work / f"scores-{count}-{time.time_ns()}"
+        seconds.append(
+            boneage("score", hands(work / f"hands-{count}", count, 512), "--model", "hand", "--out", out).seconds
+        )
+    return 300 / (seconds[1] - seconds[0])
+
+
+def served(files, arguments):
+    """A line for each number of clients."""
+    command = [sys.executable, "-m", "boneage_ray", "serve", "--model", "hand", "--port", str(PORT)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as service:
+        try:
+            ready(service)
+            asyncio.run(load(4, 3, files))
+            for clients in arguments.clients:
+                rate, times, statuses = asyncio.run(load(clients, arguments.seconds, files))
+                half, most = (1000 * times[int(len(times) * part)] for part in (0.5, 0.99))
+                told = {"clients": clients, "images/s": round(rate, 1), "p50 ms": round(half), "p99 ms": round(most)}
+                print(json.dumps(told | {"statuses": statuses}), flush=True)
+        finally:
+            service.send_signal(signal.SIGTERM)
+
+
+def main():
+    from pathlib import Path
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 128])
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=15)
+    arguments = parser.parse_args()
+    print(f"machine: {machine()}; hands of 512 px, the built-in hand model", flush=True)
+    files = [path.read_bytes() for path in sorted(hands(arguments.work / "hands-60", 60, 512).iterdir())]
+    for turn in range(arguments.rounds):
+        print(
+            f"round {turn + 1}: score {scored(arguments.work):.1f} images/s, in process {predicted(files):.0f} ms",
+            flush=True,
+        )
+        served(files, arguments)
+
+
+if __name__ == "__main__":
+    main()
