@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import tee
+from typing import TYPE_CHECKING
 
-from boneage_ray.errors import InputProblem, MismatchError, Step, UsageError
+from boneage_ray.errors import MismatchError, UsageError
 from boneage_ray.prediction.members import Models, resolve
-from boneage_ray.prediction.rows import Loaded, add_problem
 from boneage_ray.records.schema import Row, empty_result
+
+if TYPE_CHECKING:
+    from boneage_ray.prediction.rows import Loaded
 
 _UNREAD = ("list", "read", "decode")
 _OF_HEADER = ("wrong_modality", "wrong_body_part")
@@ -94,11 +97,10 @@ def _reached(row: Row) -> int:
     return len(_UNREAD) + (1 if reason == "out_of_distribution" else 3 if step == "predict" else 2)
 
 
-def _of_none(rows: Sequence[Row], step: Step, reason: str, message: str, status: str = "rejected") -> Row:
+def _of_none(rows: Sequence[Row], step: str, reason: str, message: str, status: str = "rejected") -> Row:
     """A row that belongs to no model: of the values of the file those on which all agree."""
     first, *others = rows
     row = empty_result()
     row |= {name: first[name] for name in _OF_FILE}
     row["flags"] = [flag for flag in first["flags"] if all(flag in other["flags"] for other in others)]
-    add_problem(row, InputProblem(step, reason, message, status))  # type: ignore[arg-type]  # codes out of rows
-    return row
+    return row | {"status": status, "step": step, "reason": reason, "message": message}

@@ -63,7 +63,7 @@ class AgeFindings(TaskFindings):
 
     def doubt(self, row: Row) -> Doubt:
         """See `age_doubt`."""
-        from boneage_ray.tasks.age.findings.rows import age_doubt
+        from boneage_ray.tasks.age.findings.doubt import age_doubt
 
         return age_doubt(row)
 

@@ -6,14 +6,11 @@ import math
 
 from boneage_ray.anatomy.growth import MAX_AGE_MONTHS
 from boneage_ray.errors import InputProblem
-from boneage_ray.findings.task_findings import Doubt
 from boneage_ray.prediction.rows import Loaded, add_problem
 from boneage_ray.records.schema import Row
 
 # Labels of the published sets end at 228 months; an age outside was never seen in training.
 AGE_RANGE_MONTHS = (0.0, 228.0)
-_UNSURE = ("sex_unknown", "hand_not_found", "two_hands", "polarity_uncertain", "out_of_age_range")
-_MEMBERS_AGREE_MONTHS = 12.0  # the sample standard deviation of an ensemble, above which its members disagree
 
 
 def add_age(row: Row, values: Row, _: Loaded, margin_months: float = 6.0) -> None:
@@ -52,17 +49,3 @@ def growth_flag(row: Row, margin_months: float) -> list[str]:
     if low - age > margin_months:
         return ["advanced"]
     return ["delayed"] if age - high > margin_months else []
-
-
-def age_doubt(row: Row) -> Doubt:
-    """By the width of the interval in months, else by the spread of the members; 0 where there is neither.
-
-    >>> row = {"age_low_months": 100.0, "age_high_months": 140.0, "age_spread_months": None, "flags": ["sex_unknown"]}
-    >>> age_doubt(row)
-    Doubt(value=40.0, because=('sex_unknown',))
-    """
-    low, high, spread = (row[name] for name in ("age_low_months", "age_high_months", "age_spread_months"))
-    because = [flag for flag in row["flags"] if flag in _UNSURE]
-    if spread is not None and spread > _MEMBERS_AGREE_MONTHS:
-        because.append("members_disagree")
-    return Doubt(spread or 0.0 if low is None or high is None else high - low, tuple(because))

@@ -69,7 +69,7 @@ class CephalogramFindings(TaskFindings):
 
     def doubt(self, row: Row) -> Doubt:
         """See `stage_doubt`."""
-        from boneage_ray.tasks.cephalogram.findings.landmarks import stage_doubt
+        from boneage_ray.tasks.cephalogram.findings.doubt import stage_doubt
 
         return stage_doubt(row)
 

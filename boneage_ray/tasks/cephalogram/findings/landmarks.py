@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from boneage_ray.anatomy import cvm
 from boneage_ray.anatomy.cephalometry import BODIES, LANDMARKS, VERTEBRAL
 from boneage_ray.errors import InputProblem
-from boneage_ray.findings.task_findings import Doubt
 from boneage_ray.prediction.rows import Add, Loaded, add_problem
 from boneage_ray.preparation.geometry import Floats, ToOriginal, to_original_pixels
 from boneage_ray.preparation.prepare import PreparedImage
@@ -16,8 +15,6 @@ from boneage_ray.records.schema import Row
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 
 NOT_MEASURABLE, LEVELS_MOVED = "cvm_not_measurable", "cvm_levels_moved"
-_UNSURE = (NOT_MEASURABLE, LEVELS_MOVED, "cvm_no_probabilities", "polarity_uncertain")
-_LIKELIER_THAN_NOT = 0.5
 PIXEL_DIGITS = 3  # of the pixels that are stored: whoever measures a row's points finds the row's stage
 
 
@@ -109,12 +106,3 @@ def landmarks_moved(before: Row, after: Row, back: Floats) -> dict[str, float]:
     if before["cvm_stage"] is not None:
         found["cvm_stage"] = float(after["cvm_stage"] != before["cvm_stage"])
     return found
-
-
-def stage_doubt(row: Row) -> Doubt:
-    """1 minus the probability of the stage; 1 where there is none."""
-    of_stage = (row["cvm_probabilities"] or {}).get(row["cvm_stage"], 0.0)
-    because = [flag for flag in row["flags"] if flag in _UNSURE]
-    if row["cvm_stage"] is not None and of_stage < _LIKELIER_THAN_NOT:
-        because.append("stage_undecided")
-    return Doubt(1.0 - of_stage, tuple(because))
