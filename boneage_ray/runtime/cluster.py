@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -232,12 +233,19 @@ def _parts_context() -> Iterator[None]:
 
 
 def _listed(_: pa.Table, rows: RowSource) -> Iterator[pa.Table]:
-    """The rows of a source as tables of one row each."""
+    """The rows of a source as tables of one row each.
+
+    The listing may be hours ahead of the work, and what waits lies in the memory of the driver: packed it is a sixth as large.
+    """
     try:
         for row in rows():
-            yield pa.table({"row": [json.dumps(row)]})
+            yield pa.table({"row": [_packed(row)]})
     except Exception as error:  # noqa: BLE001  raised again in the driver
-        yield pa.table({"row": [json.dumps({"line": {"failure": asdict(Failure.of(error))}})]})
+        yield pa.table({"row": [_packed({"line": {"failure": asdict(Failure.of(error))}})]})
+
+
+def _packed(row: dict[str, Any]) -> bytes:
+    return zlib.compress(json.dumps(row).encode(), level=1)
 
 
 @dataclass(frozen=True)
@@ -280,8 +288,8 @@ class _PartActor:
 
     def __call__(self, part: pa.Table) -> pa.Table:
         try:
-            (text,) = part["row"].to_pylist()
-            row = json.loads(text)
+            (packed,) = part["row"].to_pylist()
+            row = json.loads(zlib.decompress(packed))
             said = json.dumps(row["line"] if "line" in row else self.run.result()(row))
         except Exception as error:  # noqa: BLE001  raised again in the driver
             said = json.dumps({"failure": asdict(Failure.of(error))})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -59,13 +60,15 @@ def score_page(
     sections = [_balance(summary, command)]
     if summary["ages"]:
         sections.append(_ages(summary, command))
-    if summary["cvm_stages"]:
-        sections.append(_cvm_stages(summary, command))
     spread = summary.get("distribution", {})
     if spread.get("stages_by_sex"):
-        sections.append(_stages(spread["stages_by_sex"], command))
+        sections.append(_stages(spread["stages_by_sex"], summary["flags"], command))
+    elif summary["cvm_stages"]:
+        sections.append(_cvm_stages(summary, command))
     if spread.get("certain") or spread.get("uncertain"):
-        sections.append(_certainty(spread, rows.least_certain, command))
+        sections.append(_certainty(spread, command))
+    if rows.least_certain:
+        sections.append(_work_list(rows.least_certain, command))
     if rows.problems:
         sections.append(_problems(summary, rows.problems, command))
     if rows.thumbnails:
@@ -174,12 +177,13 @@ def _table_rows(read: Mapping[str, Any]) -> PageTable:
 
 def _ages(summary: Mapping[str, Any], command: str) -> Section:
     ages = ", ".join(f"{name}: {count}" for name, count in summary["ages"].items())
-    sexes = ", ".join(f"{count:,} {SEX_WORDS[sex]}" for sex, count in summary["sexes"].items())
     by_sex = summary.get("distribution", {}).get("ages_by_sex")
+    counts = sum(map(Counter, by_sex.values()), Counter()) if by_sex else Counter(summary["sexes"])
+    sexes = ", ".join(f"{counts[sex]:,} {word}" for sex, word in SEX_WORDS.items() if counts[sex])
     picture = PagePicture(
         data_figures.ages_by_sex({"scored": by_sex}, "inputs") if by_sex else figures.age_histogram(summary["ages"]),
         f"Histogram of predicted ages in bins of two years; {ages}",
-        f"Predicted ages of the {summary['scored']:,} scored inputs ({sexes}), in bins of two years.",
+        f"Predicted ages of the {counts.total():,} scored inputs ({sexes}), in bins of two years.",
         wide=True,
     )
     return Section("Predicted ages", pictures=[picture], command=command)
@@ -196,8 +200,9 @@ def _cvm_stages(summary: Mapping[str, Any], command: str) -> Section:
     return Section("Cervical stages", text, [PageTable(["stage", "inputs", "share"], rows)], command=command)
 
 
-def _stages(stages: Mapping[str, Mapping[str, Mapping[str, int]]], command: str) -> Section:
+def _stages(stages: Mapping[str, Mapping[str, Mapping[str, int]]], flags: Mapping[str, int], command: str) -> Section:
     """A table for each scheme: stage, and how many of each sex."""
+    none = flags.get("cvm_not_measurable", 0)
     tables = []
     for scheme, table in stages.items():
         total = sum(sum(row.values()) for row in table.values())
@@ -207,10 +212,11 @@ def _stages(stages: Mapping[str, Mapping[str, Mapping[str, int]]], command: str)
         ]
         named = "Cervical stages" if scheme == "cervical" else f"Stages of growth, scheme {scheme}"
         tables.append(PageTable(["stage", *SEX_WORDS.values(), "share"], rows, named))
-    return Section("Stages by sex", tables=tables, command=command)
+    text = [f"{none:,} scored inputs have no cervical stage, see the flags."] if none else []
+    return Section("Stages by sex", text, tables, command=command)
 
 
-def _certainty(spread: Mapping[str, Any], least: Sequence[Row], command: str) -> Section:
+def _certainty(spread: Mapping[str, Any], command: str) -> Section:
     certain, uncertain = spread["certain"], spread["uncertain"]
     text = [f"Certain: {certain:,} results, nothing speaks against them. Uncertain: {uncertain:,}, for a reason below."]
     tables = []
@@ -223,13 +229,10 @@ def _certainty(spread: Mapping[str, Any], least: Sequence[Row], command: str) ->
         tables.append(
             PageTable(["reason", "inputs", "share"], rows, "Why results are uncertain; one may have several reasons")
         )
-    if least:
-        text.append("The least certain are listed below and in work-list.csv: look at these first.")
-        tables.append(_work_list(least))
     return Section("How certain the results are", text, tables, command=command)
 
 
-def _work_list(least: Sequence[Row]) -> PageTable:
+def _work_list(least: Sequence[Row], command: str) -> Section:
     rows = []
     for row in least:
         low, high = row["age_low_months"], row["age_high_months"]
@@ -240,7 +243,9 @@ def _work_list(least: Sequence[Row]) -> PageTable:
     columns = [("input", True), ("because", True), ("age (months)", False), ("interval", False), ("stage", False)]
     kept = [k for k, (_, always) in enumerate(columns) if always or any(row[k] for row in rows)]
     cells = [[row[k] for k in kept] for row in rows]
-    return PageTable([columns[k][0] for k in kept], cells, f"The {len(rows)} least certain", text_columns=2)
+    table = PageTable([columns[k][0] for k in kept], cells, f"The {len(rows)} least certain", text_columns=2)
+    text = ["Look at these first; work-list.csv has the same inputs."]
+    return Section("Work list", text, [table], command=command)
 
 
 def _thumbnails(rejected: Sequence[Row], command: str) -> Section:

@@ -35,6 +35,7 @@ _COUNTED = (
     *("cvm_stage", "cvm_probabilities", "flags", "model"),
 )
 _OF_PROBLEM = ("step", "reason", "message")
+_NOTHING: Row = {**dict.fromkeys((*_COUNTED, *_OF_PROBLEM)), "flags": []}  # a part may be older than a column
 _LISTED = (
     *("input_uri", "model", "sex", "age_months", "age_low_months", "age_high_months", "age_spread_months"),
     *("cvm_stage", "doubt", "because", "flags"),
@@ -147,7 +148,7 @@ def tally(out: str, lines: Sequence[Mapping[str, Any]], findings: Mapping[str, T
     for table, slowest in parts.prefetched(partial(_read, out), _wanted(lines), threads=8, ahead=16):
         found.slowest = slowest_in([*found.slowest, *slowest])
         for row in from_table(table):
-            found.add(row)
+            found.add(_NOTHING | row)
     return found
 
 

@@ -3,12 +3,14 @@
 Scores small phantoms from a simulated S3 store with a bundle of random weights, once for each count: seconds, files a second
 without the start, memory of the driver at its first part and at most, requests a thousand files. Time should be linear, the
 driver flat. `--plan`: a run over so many keys is ended once all are listed; seconds to the first rows, seconds and memory of the
-listing.
+listing. `--costs`: what the driver and the listing need for each key, part and row, in seconds of one core, which other programs
+on the machine do not lengthen much.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +28,17 @@ from common import hands, machine, random_bundle
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from s3server import S3Server, free_port
+
+from boneage_ray import storage
+from boneage_ray.archives.files import FilesArchive
+from boneage_ray.archives.in_parts import ArchiveParts
+from boneage_ray.findings.task_findings import findings_of
+from boneage_ray.recipes import find_recipe
+from boneage_ray.records.schema import empty_result, result_schema, to_table
+from boneage_ray.runtime import parts
+from boneage_ray.scoring.costs import part_costs
+from boneage_ray.scoring.summary import part_counts
+from boneage_ray.scoring.tally import tally
 
 SETTINGS = ("image.size=64", "image.quality.min_side=32", "model.backbone.name=test_resnet")
 
@@ -82,14 +96,14 @@ class Watched:
     def seconds(self):
         return time.monotonic() - self.started
 
-    def parts(self):
+    def committed(self):
         folder = self.out / "results"
         return sum(1 for _ in folder.iterdir()) if folder.exists() else 0
 
     def look(self):
         """Note what there is to note; False once the run has ended."""
         self.most_mib = max(self.most_mib, rss(self.driver))
-        if self.first is None and self.parts():
+        if self.first is None and self.committed():
             self.first, self.first_mib = self.seconds, rss(self.driver)
         if self.listed is None and (self.out / "listed.json").exists():
             self.listed = self.seconds
@@ -116,7 +130,7 @@ def score(work, count):
     each = ", ".join(f"{name} {1000 * number / count:.1f}" for name, number in sorted(requests.items()))
     print(
         f"{count} files: {seconds:.1f} s, first rows after {run.first:.1f} s, then {steady:.1f} files/s; driver "
-        f"{run.first_mib:.0f} MiB at the first rows, {run.most_mib:.0f} at most; {run.parts()} result files; "
+        f"{run.first_mib:.0f} MiB at the first rows, {run.most_mib:.0f} at most; {run.committed()} result files; "
         f"requests a thousand files: {each}",
         flush=True,
     )
@@ -133,7 +147,8 @@ def plan(work, count):
                 run.look_at_others()
             if number % 300 == 0:
                 print(
-                    f"{run.seconds:.0f} s: driver {rss(run.driver):.0f} MiB, {run.parts()} parts, {asked()}", flush=True
+                    f"{run.seconds:.0f} s: driver {rss(run.driver):.0f} MiB, {run.committed()} parts, {asked()}",
+                    flush=True,
                 )
             time.sleep(0.1)
         listed = f"all were listed after {run.listed:.1f} s" if run.listed else "it ended before all were listed"
@@ -146,16 +161,80 @@ def plan(work, count):
     )
 
 
+def costs(work, keys=100_000, rows_a_part=256, parts_there=40):
+    """Single costs, in this process."""
+    with store(work, keys) as (environment, _):
+        os.environ |= environment
+        started = time.process_time()
+        assert sum(1 for _ in storage.list_files("s3://site/films")) == keys
+        listed = time.process_time() - started
+        started = time.process_time()
+        *_, end = parts.Todo(ArchiveParts(FilesArchive("s3://site/films"), "results", files_only=True), {})()
+        planned = time.process_time() - started
+        assert end["line"]["inputs"] == keys
+    out = work / "costs"
+    shutil.rmtree(out, ignore_errors=True)
+    lines = []
+    for number in range(parts_there):
+        rows = [result_row(number * rows_a_part + k) for k in range(rows_a_part)]
+        spent = part_costs(
+            {"seconds": {"read": 1.0, "predict": 2.0}, "decoder_deaths": 0}, False, rows, [0.1] * len(rows)
+        )
+        part = parts.Part(f"results/part-{number:05d}.parquet", "[]", len(rows))
+        lines.append(parts.commit(str(out), part, to_table(rows, result_schema()), part_counts(rows) | spent))
+    tracemalloc.start()
+    held = [parts.without_large(json.loads(json.dumps(line))) for line in lines * 10]
+    each = tracemalloc.get_traced_memory()[0] / len(held)
+    tracemalloc.stop()
+    started = time.process_time()
+    tally(str(out), lines, {"efficientnet-lite-hand": findings_of(find_recipe("efficientnet-lite-hand"))})
+    tallied = (time.process_time() - started) / (parts_there * rows_a_part)
+    size = sum(path.stat().st_size for path in (out / "results").iterdir()) / parts_there
+    print(
+        f"listing {1e6 * listed / keys:.0f} us a key, with cutting into parts {1e6 * planned / keys:.0f}; "
+        f"the driver holds {each:.0f} bytes a part, counting at the end {1e6 * tallied:.0f} us a row; "
+        f"{size / 1024:.0f} KiB a part of {rows_a_part}",
+        flush=True,
+    )
+
+
+def result_row(number):
+    """A row as the built-in hand model leaves it."""
+    digest = hashlib.sha256(str(number).encode()).hexdigest()
+    age = 40 + number % 160
+    return empty_result() | {
+        "input_uri": f"s3://site/films/{number // 1000:05d}/film-{number:08d}.png",
+        "input_sha256": digest,
+        "input_bytes": 100_000 + number,
+        "status": "scored",
+        "sop_uid": f"1.2.840.{int(digest[:16], 16)}",
+        "sex": "FM"[number % 2],
+        "sex_source": "dicom",
+        "age_months": age + number % 7 / 7,
+        "age_low_months": age - 20.0,
+        "age_high_months": age + 21.0,
+        "interval_coverage": 0.9,
+        "stages": {"three": "child", "four": "child"},
+        "flags": ["spacing_unknown"],
+        "model": "efficientnet-lite-hand",
+        "model_sha256": digest,
+        "package_version": "0.1.0",
+    }
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--counts", type=int, nargs="*", default=[1000, 10_000, 100_000])
     parser.add_argument("--plan", type=int, default=0)
+    parser.add_argument("--costs", action="store_true")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     print(machine(), flush=True)
     for count in given.counts:
         score(given.work, count)
+    if given.costs:
+        costs(given.work)
     if given.plan:
         plan(given.work, given.plan)
 

@@ -157,6 +157,7 @@ def test_the_page_shows_distributions_and_the_work_list(found):
         < page.index("How certain the results are")
         < page.index("Inputs that were not scored")
     )
+    assert "Predicted ages of the 2 scored inputs (1 girls, 1 sex unknown)" in page, "the heads have none"
     assert "Rejected inputs" not in page
     assert json.dumps("members_disagree") in page
 
