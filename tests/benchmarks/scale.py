@@ -4,7 +4,7 @@ Scores small phantoms from a simulated S3 store with a bundle of random weights,
 without the start, memory of the driver at its first part and at most, requests a thousand files. Time should be linear, the
 driver flat. `--plan`: a run over so many keys is ended once all are listed; seconds to the first rows, seconds and memory of the
 listing. `--costs`: what the driver and the listing need for each key, part and row, in seconds of one core, which other programs
-on the machine do not lengthen much.
+on the machine do not lengthen much. `--large-masks`: memory to prepare images and masks of 2048 px.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from boneage_ray import storage
 from boneage_ray.archives.files import FilesArchive
 from boneage_ray.archives.in_parts import ArchiveParts
 from boneage_ray.findings.task_findings import findings_of
+from boneage_ray.phantoms.archive import write_hand_archive, write_hand_masks
 from boneage_ray.recipes import find_recipe
 from boneage_ray.records.schema import empty_result, result_schema, to_table
 from boneage_ray.runtime import parts
@@ -198,6 +199,27 @@ def costs(work, keys=100_000, rows_a_part=256, parts_there=40):
     )
 
 
+def large_masks(work, count=160):
+    """`prepare` of images and masks of 2048 px a side: how large its processes become."""
+    archive, out = work / "masks", work / "masks-prepared"
+    if not archive.exists():
+        write_hand_masks(str(archive), write_hand_archive(str(archive), count, seed=3, size=256), 3, 256)
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-m", "boneage_ray", "prepare", str(archive), "--recipe", "hand-mask"]
+    process = subprocess.Popen([*command, "--set", "image.size=2048", "--out", str(out)], stdout=subprocess.DEVNULL)
+    largest = together = 0.0
+    while process.poll() is None:
+        driver = psutil.Process(process.pid)
+        sizes = [rss(each) for each in (driver, *driver.children(recursive=True))]
+        largest, together = max(largest, *sizes), max(together, sum(sizes))
+        time.sleep(0.3)
+    assert process.returncode == 0
+    print(
+        f"{count} images with masks at 2048 px: largest process {largest:.0f} MiB, all together {together:.0f}",
+        flush=True,
+    )
+
+
 def result_row(number):
     """A row as the built-in hand model leaves it."""
     digest = hashlib.sha256(str(number).encode()).hexdigest()
@@ -228,6 +250,7 @@ def main():
     parser.add_argument("--counts", type=int, nargs="*", default=[1000, 10_000, 100_000])
     parser.add_argument("--plan", type=int, default=0)
     parser.add_argument("--costs", action="store_true")
+    parser.add_argument("--large-masks", action="store_true")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     print(machine(), flush=True)
@@ -235,6 +258,8 @@ def main():
         score(given.work, count)
     if given.costs:
         costs(given.work)
+    if given.large_masks:
+        large_masks(given.work)
     if given.plan:
         plan(given.work, given.plan)
 
