@@ -265,6 +265,17 @@ def test_preparing_listing_and_naming_a_recipe_need_no_torch():
     assert run(told + "print(sorted({'torch', 'ray', 'timm', 'kornia'} & set(sys.modules)))") == "[]\n"
 
 
+def test_the_driver_of_scoring_needs_no_torch():
+    # It stays for hours, and torch takes 450 MB of it.
+    told = "import sys\nfrom boneage_ray.scoring import score, triage\nfrom boneage_ray.commands import score_report\n"
+    told += "from boneage_ray.findings.task_findings import findings_of\nfrom boneage_ray.prediction import routing\n"
+    told += "from boneage_ray.records.schema import empty_result\n"
+    told += "both = routing.resolve_all(['builtin:hand', 'builtin:cephalogram'], route=True)\n"
+    told += "row = empty_result() | {'flags': ['sex_unknown']}\n"
+    told += "print([findings_of(models.recipe).doubt(row) is not None for models in both])\n"
+    assert run(told + "print('torch' in sys.modules)") == "[True, True]\nFalse\n"
+
+
 HEAVY = "print('heavy:', sorted({'torch', 'ray', 'timm', 'kornia', 'pyarrow', 'cv2'} & set(sys.modules)))"
 
 

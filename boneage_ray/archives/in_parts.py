@@ -15,11 +15,12 @@ from boneage_ray.runtime.parts import LEAD_PARTS, Part
 # Short parts first, for early results; longer ones later, for fewer files.
 LEAD_SIZE = 8
 SMALL_PARTS, SMALL_SIZE, LARGE_SIZE = 128, 64, 256
+PART_BYTES = 64 << 20  # of what a part holds: it is in memory as a whole, and more than once while it is written
 
 
 @dataclass(frozen=True)
 class ArchiveParts:
-    """The listing of an archive, cut into parts below `folder`.
+    """The listing of an archive, cut into parts below `folder`, of at most `most` inputs.
 
     `files_only`: what is no file is in no part; what it says of the tables is said at the end.
     """
@@ -27,13 +28,14 @@ class ArchiveParts:
     archive: Archive
     folder: str
     files_only: bool = False
+    most: int = LARGE_SIZE
 
     def __call__(self) -> Iterator[Part]:
         """The parts, each as soon as its inputs are listed."""
         notes = Notes()
         inputs = notes.files(self.archive.inputs()) if self.files_only else self.archive.inputs()
         for number, length in enumerate(part_lengths()):
-            chosen = list(islice(inputs, length))
+            chosen = list(islice(inputs, min(length, self.most)))
             if not chosen:
                 break
             body = json.dumps([plain(item) for item in chosen])
@@ -68,6 +70,15 @@ class Notes:
 def part_lengths(lead_size: int = LEAD_SIZE, lead_parts: int = LEAD_PARTS) -> Iterator[int]:
     """How many inputs the parts hold, one after the other."""
     return chain(repeat(lead_size, lead_parts), repeat(SMALL_SIZE, SMALL_PARTS), repeat(LARGE_SIZE))
+
+
+def inputs_within(each_bytes: int, most: int = LARGE_SIZE) -> int:
+    """How many inputs of so many bytes come into one part.
+
+    >>> inputs_within(256 * 256), inputs_within(2 * 2048 * 2048)
+    (256, 8)
+    """
+    return max(1, min(most, PART_BYTES // each_bytes))
 
 
 def part_name(folder: str, number: int) -> str:

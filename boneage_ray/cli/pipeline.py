@@ -126,6 +126,8 @@ def score(
     update: options.UpdateOption = False,
     max_failures: options.MaxFailuresOption = None,
     keep: options.KeepOption = "uri",
+    route: options.RouteOption = False,
+    thumbnails: options.ThumbnailsOption = False,
     overwrite: options.OverwriteOption = False,
     strict: options.StrictOption = False,
     json: options.JsonOption = False,
@@ -152,8 +154,36 @@ def score(
         update,
         max_failures,
         keep,
+        route,
+        thumbnails,
     )
     run_command("score", pipeline.score, arguments, json, debug)
+
+
+@app.command()
+def triage(
+    source: Annotated[
+        str, typer.Argument(help="Folder, s3:// prefix, zip, tar or DICOMDIR; every file in it is counted.")
+    ],
+    model: Annotated[
+        list[str], typer.Option("--model", help="Whose gates decide; by default hand and cephalogram.")
+    ] = [],  # noqa: B006
+    out: Annotated[str | None, typer.Option("--out", help="Also write the counts here, as triage.json.")] = None,
+    metadata: Annotated[str | None, typer.Option("--metadata", help="CSV: uri or stem, sex, spacing.")] = None,
+    column: options.ColumnOption = [],  # noqa: B006
+    value: options.ValueOption = [],  # noqa: B006
+    sample: options.SampleOption = 1.0,
+    site_names: options.SiteNamesOption = False,
+    gpu: options.GpuOption = False,
+    overwrite: options.OverwriteOption = False,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """What an unknown archive holds: hands, heads, others, unreadable files, copies; nothing is kept of any file."""
+    from boneage_ray.commands import triage as command
+
+    arguments = command.TriageArguments(source, model, out, metadata, column, value, sample, site_names, gpu, overwrite)
+    run_command("triage", command.triage, arguments, json, debug)
 
 
 @app.command()

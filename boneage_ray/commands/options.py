@@ -60,6 +60,18 @@ CoverageOption = Annotated[
 KeepOption = Annotated[
     str, typer.Option("--keep", help="What rows keep of file names: uri, stem, uid (SOP instance) or hash.")
 ]
+SampleOption = Annotated[
+    float, typer.Option("--sample", min=0.0, max=1.0, help="Look only at this share of the inputs, such as 0.01.")
+]
+SiteNamesOption = Annotated[
+    bool, typer.Option("--site-names", help="Name the institutions of DICOM files; of a practice that may be a person.")
+]
+RouteOption = Annotated[
+    bool, typer.Option("--route", help="Models of several tasks in one pass: each file goes to the one that it fits.")
+]
+ThumbnailsOption = Annotated[
+    bool, typer.Option("--thumbnails", help="Show rejected pictures on the page. They are patient data.")
+]
 SpacingOption = Annotated[
     float | None, typer.Option("--pixel-spacing-mm", min=SPACINGS_MM[0], max=SPACINGS_MM[1], help="For every input.")
 ]

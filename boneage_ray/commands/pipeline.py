@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from boneage_ray import storage
 from boneage_ray.archives.columns import read_choices
@@ -26,18 +25,13 @@ from boneage_ray.commands.words import (
     model_notes,
     model_places,
     quoted,
-    reading_flags,
     refuse_overlap,
-    serve_next,
 )
 from boneage_ray.errors import GateMissedError, StrictError, UsageError
 from boneage_ray.prediction.runtimes import TORCH, check_runtime
 from boneage_ray.runtime import lease, nodes, parts, resources
 from boneage_ray.runtime.runs import Run, say, timed
 from boneage_ray.storage.dicomweb import is_dicomweb
-
-if TYPE_CHECKING:
-    from boneage_ray.scoring.score import ScoreOptions
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     """Archive -> Parquet shards, manifest, rejected rows, report."""
     from boneage_ray.archives.open import open_archive
     from boneage_ray.evaluation.data_report import data_page, pick_excluded
-    from boneage_ray.preparation.overview import triage
+    from boneage_ray.preparation.overview import overview_lines
     from boneage_ray.preparation.shards import PrepareOptions, prepare_archive, rejected_batches
     from boneage_ray.recipes import find_recipe
     from boneage_ray.recipes.recipe import override
@@ -89,7 +83,7 @@ def prepare(run: Run, arguments: PrepareArguments) -> None:
     facts = {"Archive": source, "Recipe": recipe.name, "Data": f"{out} {manifest['fingerprint']}"}
     page = data_page(manifest, pick_excluded(rejected_batches(out)), facts, command, manifest["duplicates"])
     storage.write_text(storage.join(out, "report.html"), page)
-    for text in [*triage(manifest["overview"]), *cautions(archive.accounts)]:
+    for text in [*overview_lines(manifest["overview"]), *cautions(archive.accounts)]:
         say(text)
     pretraining = any(stage.data == "pretrain" for stage in recipe.stages)
     run.finish(
@@ -269,18 +263,21 @@ class ScoreArguments:
     update: bool = False
     max_failures: float | None = None
     keep: str = "uri"
+    route: bool = False
+    thumbnails: bool = False
 
 
 def score(run: Run, arguments: ScoreArguments) -> None:
     """Bundles + archive -> one result row for every input file."""
+    from boneage_ray.commands import score_report
     from boneage_ray.findings.task_findings import findings_of
-    from boneage_ray.prediction.members import resolve
+    from boneage_ray.prediction.routing import resolve_all
     from boneage_ray.scoring.kept import check_keep
-    from boneage_ray.scoring.report import score_page
     from boneage_ray.scoring.score import ScoreOptions, score_archive
     from boneage_ray.scoring.summary import balance, check_failures, check_strict
 
     check_update(arguments.update, arguments.overwrite)
+    score_report.check_thumbnails(arguments.thumbnails, arguments.keep)
     sex, runtime = known_sex(arguments.sex), check_runtime(arguments.runtime, arguments.gpu)
     reading = known_reading(arguments.reading)
     source, out = storage.absolute(arguments.source), storage.absolute(arguments.out)
@@ -291,51 +288,31 @@ def score(run: Run, arguments: ScoreArguments) -> None:
         raise UsageError("--column and --value say how to read a table: give one with --metadata CSV")
     refuse_overlap(out, "SOURCE", [source])
     refuse_overlap(out, "--model", model)
-    models = resolve(model)
-    findings = findings_of(models.recipe)
-    findings.check_coverage(models, known_coverage(arguments.coverage))
-    mask_files = any(image.mask == "file" for image in models.scored_images())
+    models = resolve_all(model, arguments.route)
+    for each in models:
+        findings_of(each.recipe).check_coverage(each, known_coverage(arguments.coverage))
+    mask_files = any(image.mask == "file" for each in models for image in each.scored_images())
     kind = PacsArchive if is_dicomweb(source) else FilesArchive
     archive = kind(source, metadata, sex, arguments.pixel_spacing_mm, mask_files, choices)
     check_tables(run, archive, learns=False)
     given = for_every_input(sex, arguments.pixel_spacing_mm)
     how = (arguments.overwrite, arguments.gpu, runtime, reading, arguments.coverage, given, arguments.update)
-    options = ScoreOptions(source, model, out, *how, arguments.max_failures, keep)
+    what = (arguments.max_failures, keep, arguments.route, arguments.thumbnails)
+    options = ScoreOptions(source, model, out, *how, *what)
     join_ray(run)
     with timed(run, "score"):
-        summary, problems = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
-    facts = {"Archive": source, "Place": " ".join(model), **model_facts(models)}
-    page = score_page(summary, problems, facts, _score_line(arguments, options, metadata), findings)
-    storage.write_text(storage.join(out, "report.html"), page)
+        summary, rows = score_archive(archive, options, on_claimed=lambda: setattr(run, "out", out))
+    typed: dict[str, object] = {"column": arguments.columns, "value": arguments.values, "sex": arguments.sex}
+    typed |= {"pixel_spacing_mm": arguments.pixel_spacing_mm}
+    with timed(run, "report"):
+        score_report.write_page(options, summary, rows, models, score_report.score_line(options, metadata, **typed))
     run.note(counts=summary, compute=summary["compute"], runtime=runtime, reading=reading.model_dump())
     run.note(source=source, model=model[0] if len(model) == 1 else model)
-    run.note(inputs_fingerprint=summary["fingerprint"], **model_notes(models))
+    run.note(inputs_fingerprint=summary["fingerprint"], **score_report.notes_of(models))
     run.finish(
         balance(summary, arguments.update),
         f"Results: {out}/results/  Report: {out}/report.html",
-        findings.after_score(source, out, by_hash=keep != "uri") or serve_next(model),
+        score_report.next_step(options, models),
     )
     check_failures(summary, arguments.max_failures)
     check_strict(summary, arguments.strict, out)
-
-
-def _score_line(arguments: ScoreArguments, options: ScoreOptions, metadata: str | None) -> str:
-    """The command, as it can be pasted."""
-    return line(
-        "boneage score",
-        options.source,
-        model=list(options.models),
-        out=options.out,
-        metadata=metadata,
-        column=arguments.columns,
-        value=arguments.values,
-        sex=arguments.sex,
-        pixel_spacing_mm=arguments.pixel_spacing_mm,
-        gpu=options.gpu or None,
-        update=options.update or None,
-        max_failures=options.max_failures,
-        runtime=None if options.runtime == TORCH else options.runtime,
-        coverage=options.coverage,
-        keep=None if options.keep == "uri" else options.keep,
-        **reading_flags(options.reading),
-    )

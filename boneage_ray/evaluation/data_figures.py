@@ -46,8 +46,8 @@ Ages = Mapping[str, Mapping[str, Mapping[str, int]]]
 
 
 @styled
-def ages_by_sex(ages: Ages) -> bytes:
-    """For each split that holds records, those of each two-year bin, girls on boys on unknown."""
+def ages_by_sex(ages: Ages, what: str = "records") -> bytes:
+    """For each split that holds records, or whatever is counted, those of each two-year bin, girls on boys on unknown."""
     splits = {split: table for split, table in ages.items() if table}
     fig, axes = row_of_axes(FULL, 3.5, max(1, len(splits)))
     bins = _bins(splits)
@@ -58,7 +58,7 @@ def ages_by_sex(ages: Ages) -> bytes:
         ax.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         ax.grid(False, axis="x")
         ax.set(title=f"{split}: {total:,}", xlabel="age (years)")
-    axes[0].set_ylabel("records")
+    axes[0].set_ylabel(what)
     _sex_legend(fig, splits)
     return as_svg(fig, "ages-by-sex")
 

@@ -27,7 +27,7 @@ from boneage_ray.evaluation.page import (
     render_page,
     shown,
 )
-from boneage_ray.preparation.overview import NONE, triage
+from boneage_ray.preparation.overview import NONE, overview_lines
 from boneage_ray.preparation.split import SPLITS
 from boneage_ray.records.schema import Row
 
@@ -95,7 +95,7 @@ def _status(manifest: Mapping[str, Any]) -> PageStatus:
     if inputs != records + rejected or divided != records or manifest["counts"]["rejected"] != rejected:
         fault = f"{divided:,} records are in the splits, {manifest['counts']['rejected']:,} inputs in rejected.parquet."
         return PageStatus("bad", "The balance sheet does not add up", [account, fault, "This is a fault of boneage."])
-    details = [account, *triage(seen)[1:]]
+    details = [account, *overview_lines(seen)[1:]]
     if not records:
         return PageStatus("bad", "No input became a record", details)
     unsafe = [*cautions(manifest.get("tables", {"read": []})["read"]), *([_leak_words(leaks)] if leaks else [])]

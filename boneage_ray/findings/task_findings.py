@@ -81,6 +81,13 @@ class Measure(NamedTuple):
     digits: int = 1
 
 
+class Doubt(NamedTuple):
+    """How sure a scored row is: `value`, more is less certain, in the task's own measure; `because`: what makes it uncertain."""
+
+    value: float
+    because: tuple[str, ...] = ()
+
+
 class TaskFindings(ABC):
     """Abstract; its concrete classes are final, one in `tasks/<task>/findings/`.
 
@@ -147,6 +154,10 @@ class TaskFindings(ABC):
         """Raise `UsageError`, before anything is written, for a coverage of intervals that the models cannot give."""
         if coverage is not None:
             raise UsageError(f"--coverage {coverage:g} concerns the intervals of ages; this model predicts none")
+
+    def doubt(self, row: Row) -> Doubt | None:
+        """How sure a scored row is; None where the task has no measure. A row without `because` counts as certain."""
+        return None
 
     def after_score(self, source: str, out: str, by_hash: bool = False) -> str | None:
         """What to do with the files that were scored into OUT; None where the next step is to serve the model.

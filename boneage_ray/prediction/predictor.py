@@ -27,6 +27,16 @@ from boneage_ray.tasks.task import Columns, extend, on_host
 
 # On a core, four at a time is as fast as thirty-two (measured) and needs an eighth of the memory.
 CPU_BATCH, GPU_BATCH = 4, 128
+_GPU_PIXELS = GPU_BATCH * 512 * 512  # at once
+
+
+def batch_size_of(device: str, side: int) -> int:
+    """How many images of so many pixels a side are predicted at once; of large ones fewer, as memory grows with pixels.
+
+    >>> batch_size_of("cpu", 2048), batch_size_of("cuda", 256), batch_size_of("cuda", 2048)
+    (4, 128, 8)
+    """
+    return CPU_BATCH if device == "cpu" else max(1, min(GPU_BATCH, _GPU_PIXELS // side**2))
 
 
 class Predictor:
@@ -50,7 +60,7 @@ class Predictor:
         self.task.calibrate(bundle.metrics, bundle.calibration, coverage)
         self.runtime = _runtime(runtime)
         self.precision = choose_precision(self.recipe.precision, self.device, auto) if runtime == TORCH else None
-        self.batch_size = GPU_BATCH if self.device.type == "cuda" else CPU_BATCH
+        self.batch_size = batch_size_of(self.device.type, self.recipe.image.size)
         self.tells_features = False
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> Columns:

@@ -20,7 +20,8 @@ from boneage_ray.tasks.task import Columns
 class Loaded:
     """An input with its prepared image, or with the problem that it met.
 
-    `others`: the images of the further configs, where members of an ensemble want different ones (`Models.images`).
+    `others`: the images of the further configs, where members of an ensemble want different ones (`Models.images`). `seconds`: to
+    read and decode it.
     """
 
     item: Input
@@ -28,6 +29,7 @@ class Loaded:
     size: int | None
     outcome: PreparedImage | InputProblem
     others: tuple[PreparedImage, ...] = ()
+    seconds: float = 0.0
 
 
 # Writes a prediction into a row: the row, the values predicted for one case, and the case.

@@ -78,7 +78,7 @@ class DecoderCounts:
 class DecoderPool:
     """Prepare images in `processes` children, shared by all threads that call it. Close it, or use it in a `with` statement.
 
-    `readers`: the number of threads fetching files and calling `prepare` that keeps all children at work.
+    `readers`: threads that keep all children at work. `last.seconds`: what the last file of the calling thread took.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class DecoderPool:
     ) -> None:
         self.limits = limits or Limits.from_environment()
         self.counts = DecoderCounts()
-        self.readers = processes + _AHEAD
+        self.readers, self.last = processes + _AHEAD, threading.local()
         self._settings = Settings(config=config, memory_mb=self.limits.memory_mb, parent=os.getpid(), target=_target)
         # A child set to end with its parent ends with the *thread* that started it, so one thread starts them all.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoder-starter")
@@ -144,8 +144,9 @@ class DecoderPool:
             raise
         finally:  # also after Ctrl-C in the midst of an answer, when what comes next belongs to no file
             self._idle.put(one if keep else self._replace(one))
+            self.last.seconds = time.monotonic() - started
             with self._lock:
-                self.counts.seconds += time.monotonic() - started
+                self.counts.seconds += self.last.seconds
                 self.counts.deaths += died
                 self.counts.replaced += not keep and not died
         with self._lock:

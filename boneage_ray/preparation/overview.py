@@ -66,7 +66,7 @@ def overview(cases: pa.Table) -> dict[str, Any]:
     }
 
 
-def triage(overview: dict[str, Any]) -> list[str]:
+def overview_lines(overview: dict[str, Any]) -> list[str]:
     """The overview in a few lines, the most important first."""
     o = overview
     return [

@@ -46,6 +46,11 @@ class ImageConfig(BaseModel):
     max_megapixels: float = Field(default=100.0, gt=0)
     quality: QualityConfig = QualityConfig()
 
+    @property
+    def record_bytes(self) -> int:
+        """What a record holds of one image, and of its mask where there is one."""
+        return self.size**2 * (1 if self.mask == "none" else 2)
+
     def expecting(self, region: ExpectedRegion) -> ImageConfig:
         """These settings for files that should show this region, unless they name one themselves."""
         if self.quality.body_part != "any":

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from boneage_ray import PIPELINE_VERSION, __version__, storage
 from boneage_ray.archives.archive import Archive
-from boneage_ray.archives.in_parts import ArchiveParts
+from boneage_ray.archives.in_parts import ArchiveParts, inputs_within
 from boneage_ray.archives.notes import say_rows, sum_of_notes
 from boneage_ray.errors import MismatchError, NoUsableInputError
 from boneage_ray.preparation.cases import CASES, patient_key, run_cases
@@ -91,7 +91,7 @@ def prepare_archive(
     # The cases do not depend on the split: after an error of the split, a run with another one reuses them.
     mark = parts.fingerprint(source, options.image.model_dump(mode="json"), options.region, PIPELINE_VERSION)
     whole_mark = parts.fingerprint(mark, options.split.model_dump(mode="json"), given and given.splits)
-    listing = ArchiveParts(archive, CASES)
+    listing = ArchiveParts(archive, CASES, most=inputs_within(options.image.record_bytes))
     parts.check_not_empty(listing, source)
     parts.claim(options.out, mark, options.overwrite, "prepare", _settings(source, options))
     before = manifest_of(options.out)
@@ -189,7 +189,7 @@ def _divide(cases: CollectedCases, options: PrepareOptions, given: SplitTable | 
     if idle:
         named = f"{', '.join(idle[:3])}{', ...' if idle[3:] else ''}"
         say(f"prepare: {len(idle)} rows of {options.splits} match no record and were not used", f" ({named})")
-    shards = _write_shards(records, assignment, cases, options.out)
+    shards = _write_shards(records, assignment, cases, options)
     _write_rejected(options.out, cases)
     return {
         "image": options.image.model_dump(mode="json"),
@@ -235,7 +235,7 @@ def _counts(cases: pa.Table, records: pa.Table, assignment: Assignment) -> dict[
 
 
 def _write_shards(
-    records: pa.Table, assignment: Assignment, cases: CollectedCases, out: str
+    records: pa.Table, assignment: Assignment, cases: CollectedCases, options: PrepareOptions
 ) -> dict[str, list[dict[str, Any]]]:
     """Write the shards that are not there yet; the files and rows of all, by split.
 
@@ -244,7 +244,7 @@ def _write_shards(
     where = list(zip(records["part"].to_pylist(), records["row"].to_pylist(), strict=True))
     left = Counter(cases.targets[part] for part, _ in where)
     stays = {target: rows for target, rows in cases.shards.items() if left[target] == rows}
-    pieces = []
+    pieces, most = [], inputs_within(options.image.record_bytes, SHARD_ROWS)
     for split in SPLITS:
         chosen = [
             (part, row)
@@ -252,14 +252,14 @@ def _write_shards(
             if side == split and cases.targets[part] not in stays
         ]
         first = max((_number(target) + 1 for target in cases.shards if target.startswith(f"{split}/")), default=0)
-        for number, start in enumerate(range(0, len(chosen), SHARD_ROWS), first):
+        for number, start in enumerate(range(0, len(chosen), most), first):
             rows: dict[int, list[int]] = defaultdict(list)
-            for part, row in chosen[start : start + SHARD_ROWS]:
+            for part, row in chosen[start : start + most]:
                 rows[part].append(row)
             body = json.dumps([[cases.targets[part], found] for part, found in rows.items()])
             pieces.append((f"{split}/part-{number:05d}.parquet", body, sum(map(len, rows.values()))))
-    job = parts.PartsJob("shards", out, FixedParts(tuple(pieces)), SPLITS, others=frozenset(cases.shards))
-    made = parts.complete(job, partial(_run_shards, out=out))
+    job = parts.PartsJob("shards", options.out, FixedParts(tuple(pieces)), SPLITS, others=frozenset(cases.shards))
+    made = parts.complete(job, partial(_run_shards, out=options.out))
     found = stays | {line["target"]: line["size"] for line in made.lines}
     return {
         split: [{"file": target, "rows": found[target]} for target in sorted(found) if target.startswith(f"{split}/")]

@@ -23,13 +23,14 @@ import pyarrow.compute as pc
 from boneage_ray import storage
 from boneage_ray.archives.archive import Input
 from boneage_ray.archives.changes import Comparison, Redo
-from boneage_ray.archives.in_parts import LARGE_SIZE, Notes, inputs_of, part_name, plain
+from boneage_ray.archives.in_parts import LARGE_SIZE, Notes, inputs_of, inputs_within, part_name, plain
 from boneage_ray.archives.read import read_input
 from boneage_ray.archives.updates import compared_with, update_in_words
 from boneage_ray.decoding.dicom.read import patient_in
 from boneage_ray.errors import InputProblem, MismatchError, StorageError
 from boneage_ray.preparation.cases import CASES, keyed, patient_key, run_cases
 from boneage_ray.preparation.collected import REJECTED, CollectedCases, FixedParts, read_small, shards_in, tidy
+from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.preparation.split import SPLITS
 from boneage_ray.runtime import parts
 from boneage_ray.runtime.runs import say
@@ -63,7 +64,8 @@ def updated(listing: parts.Listing, manifest: dict[str, Any], arguments: Mapping
     compared = compared_with(out, targets)
     _check_marks(out, compared, shards, manifest)
     new, redone = _changes(compared, listed)
-    pieces = _pieces([*new, *(item for redo in redone.values() for _, item in redo.changed)])
+    work = [*new, *(item for redo in redone.values() for _, item in redo.changed)]
+    pieces = _pieces(work, inputs_within(ImageConfig(**arguments["image"]).record_bytes, _PART_SIZE))
     _forget_other_work(out, manifest, state, parts.fingerprint(pieces))
     job = parts.PartsJob("prepare", out, FixedParts(pieces), (CASES,))
     completed = parts.complete(job, partial(run_cases, arguments={**arguments, "key": key}))
@@ -85,9 +87,9 @@ def updated(listing: parts.Listing, manifest: dict[str, Any], arguments: Mapping
     return CollectedCases(table, [*targets, *made], listed.marks, [listed.notes.line()], shards, counts)
 
 
-def _pieces(work: list[Input]) -> tuple[tuple[str, str, int], ...]:
+def _pieces(work: list[Input], most: int) -> tuple[tuple[str, str, int], ...]:
     """Inputs as parts of cases: (target, body, size)."""
-    chunks = [work[start : start + _PART_SIZE] for start in range(0, len(work), _PART_SIZE)]
+    chunks = [work[start : start + most] for start in range(0, len(work), most)]
     return tuple(
         (part_name(CASES, k), json.dumps([plain(item) for item in found]), len(found)) for k, found in enumerate(chunks)
     )

@@ -26,10 +26,11 @@ from boneage_ray.errors import BoneageError, MismatchError, NoUsableInputError, 
 from boneage_ray.runtime import lease
 from boneage_ray.runtime.marks import add_marks
 from boneage_ray.runtime.plan import difference, read_plan, write_plan
+from boneage_ray.runtime.progress import PartsProgress, announced
 from boneage_ray.runtime.resources import Resources, choose_resources, offered_cpus
-from boneage_ray.runtime.runs import ProgressLine, say
+from boneage_ray.runtime.runs import say
 
-_META = b"boneage"
+LINE = b"boneage"
 LEAD_PARTS = 8  # short parts at the start of a run
 INPUTS_AN_ACTOR = 32
 CAREFUL_ROUNDS = 8  # each finds at least one input that kills its worker
@@ -142,7 +143,7 @@ def commit(
     """
     whole = {"target": part.target, "mark": part.mark, "size": part.size, **line}
     buffer = io.BytesIO()
-    with_line = table.replace_schema_metadata({_META: json.dumps(whole).encode()})
+    with_line = table.replace_schema_metadata({LINE: json.dumps(whole).encode()})
     with pq.ParquetWriter(buffer, with_line.schema, compression=compression) as writer:
         writer.write_table(with_line)
         add_marks(writer, marks)
@@ -168,7 +169,12 @@ def committed(out: str, folder: str, others: frozenset[str] = frozenset()) -> di
     """Target -> line of every committed part of a folder but `others`."""
     targets = _present(out, folder, others)
     lines = prefetched(read_line, [storage.join(out, target) for target in targets], threads=8, ahead=64)
-    return dict(zip(targets, lines, strict=True))
+    return {target: without_large(line) for target, line in zip(targets, lines, strict=True)}
+
+
+def without_large(line: dict[str, Any]) -> dict[str, Any]:
+    """What the driver, which holds the lines of all parts, keeps of one."""
+    return {name: value for name, value in line.items() if name != "slowest"}
 
 
 def _present(out: str, folder: str, others: frozenset[str]) -> list[str]:
@@ -181,7 +187,7 @@ def _present(out: str, folder: str, others: frozenset[str]) -> list[str]:
 def read_line(uri: str) -> dict[str, Any]:
     """The line of counts inside a committed part."""
     with storage.open_read(uri) as file:
-        line: dict[str, Any] = json.loads(pq.read_schema(file).metadata[_META])
+        line: dict[str, Any] = json.loads(pq.read_schema(file).metadata[LINE])
     return line
 
 
@@ -229,7 +235,7 @@ def complete(job: PartsJob, work: Callable[[Rows, Resources], Iterator[dict[str,
     for careful in (False, *[True] * CAREFUL_ROUNDS):
         make = job.todo or partial(Todo, job.listing)
         todo = make({target: line["mark"] for target, line in lines.items()}, hold.owner)
-        end, lost = _work_through(job, work, partial(_careful, todo) if careful else todo, lines)
+        end, lost = work_through(job, work, partial(_careful, todo) if careful else todo, lines)
         if not lost:
             break
         say(
@@ -251,28 +257,30 @@ def _careful(todo: Rows) -> Iterator[dict[str, Any]]:
     return (row if "line" in row else {**row, "careful": True} for row in todo())
 
 
-def _work_through(
+def work_through(
     job: PartsJob, work: Callable[[Rows, Resources], Iterator[dict[str, Any]]], todo: Rows, lines: dict[str, Any]
 ) -> tuple[dict[str, Any], int]:
     """One round over what is to be done, which adds to `lines`; the line of the listing, and how many parts were lost."""
     first = list(islice(todo(), LEAD_PARTS + offered_cpus()))
-    if "line" in first[-1]:  # that is all: it need not be listed again
-        todo = partial(iter, first)
+    # If that is all, it need not be listed again.
+    todo = partial(iter, first) if "line" in first[-1] else partial(announced, todo, job.out)
     ahead = [row["size"] for row in first if "line" not in row]
     # Starting an actor takes longer than a few inputs do.
     resources = choose_resources(max(1, min(len(ahead), sum(ahead) // INPUTS_AN_ACTOR)), job.gpu)
     done = sum(line["size"] for line in lines.values())
     end: dict[str, Any] = {}
     came = set()
-    with ProgressLine(job.title, None) as bar:
+    with PartsProgress(job.title, job.out, done) as progress:
+        progress.listed(first[-1]["line"]["inputs"] if "line" in first[-1] else 0)
         for line in work(todo, resources) if ahead else (row["line"] for row in todo()):
             if "listed" in line:
                 end = line
                 continue
-            done += line["size"] - lines.get(line["target"], {"size": 0})["size"]
+            worker = line.pop("worker", "")
+            added = line["size"] - lines.get(line["target"], {"size": 0})["size"]
             lines[line["target"]] = line
             came.add(line["target"])
-            bar.update(done)
+            progress.came(line, added, worker)
     return end, end["work"] - len(came) if end else 1
 
 

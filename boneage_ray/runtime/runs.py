@@ -205,7 +205,7 @@ class ProgressLine:
             self.changed = time.monotonic()
         self.done, self.text = done, text
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, text=text)
+            self._bar.update(self._task, total=self.total, completed=done, text=text)
         elif time.monotonic() - self.last >= PLAIN_PROGRESS_SECONDS:
             self.last = time.monotonic()
             say(self._line(), done=self.done, total=self.total)

@@ -1,4 +1,4 @@
-"""What one scoring actor counts for Prometheus: once a part, and the time to read each file."""
+"""What one scoring actor counts for Prometheus and for the line of each part: once a part, and the time to read each file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from boneage_ray.preparation.isolated import DecoderCounts
 from boneage_ray.records.schema import Row
@@ -20,42 +20,44 @@ class ScoreMeter:
     """The clock of an actor's parts, one after the other; `decoders` are the counts of its decoder pools."""
 
     def __init__(self, decoders: Sequence[DecoderCounts]) -> None:
-        self._decoders, self._decoded = decoders, 0.0
+        self._decoders, self._decoded, self._deaths = decoders, 0.0, 0
         self._clock = metrics.StepClock()
         metrics.SCORE_ACTORS.set(1)
 
-    def read(self, work: Callable[[A], B], item: A) -> B:
-        """`work(item)`, timed as the reading of one file; thread-safe."""
+    def read(self, work: Callable[[A], B], item: A) -> tuple[B, float]:
+        """`work(item)`, and its seconds as those of reading one file; thread-safe."""
         started = time.perf_counter()
         data = work(item)
         seconds = time.perf_counter() - started
         self._clock.add("read", seconds)
         metrics.SCORE_READ_SECONDS.observe(seconds)
-        return data
+        return data, seconds
 
     def waiting(self, loaded: Iterable[A]) -> Iterator[A]:
         """The inputs as they come, with the time for which prediction waits for them."""
         return self._clock.waiting("wait", loaded)
 
     def predicting(self) -> AbstractContextManager[None]:
-        """The time of a block, waiting included: `record` takes that off."""
+        """The time of a block, waiting included: `taken` takes that off."""
         return self._clock.step("predict")
 
     def writing(self) -> AbstractContextManager[None]:
-        """The time of a block that commits rows."""
+        """The time of a block that commits rows; it is in what the next part takes."""
         return self._clock.step("write")
 
-    def record(self, rows: Sequence[Row]) -> None:
-        """Count the rows of a committed part, and the seconds that it took."""
+    def taken(self) -> dict[str, Any]:
+        """What a part cost, for its line: seconds by step since the last call, and how often a decoder process died."""
+        seconds = self._clock.take()
+        seconds["predict"] = seconds.get("predict", 0.0) - seconds.get("wait", 0.0)
+        decoded, deaths = (sum(getattr(counts, name) for counts in self._decoders) for name in ("seconds", "deaths"))
+        seconds["decode"], died = decoded - self._decoded, deaths - self._deaths
+        self._decoded, self._deaths = decoded, deaths
+        return {"seconds": seconds, "decoder_deaths": died}
+
+    def record(self, rows: Sequence[Row], taken: dict[str, Any]) -> None:
+        """Count the rows of a committed part, and what it cost."""
         for (status, reason), files in Counter((row["status"], row["reason"] or "none") for row in rows).items():
             metrics.SCORE_FILES.add(files, status=status, reason=reason)
         metrics.SCORE_BYTES.add(sum(row["input_bytes"] or 0 for row in rows))
-        for step, seconds in self._seconds().items():
+        for step, seconds in taken["seconds"].items():
             metrics.SCORE_SECONDS.add(seconds, step=step)
-
-    def _seconds(self) -> dict[str, float]:
-        seconds = self._clock.take()
-        seconds["predict"] = seconds.get("predict", 0.0) - seconds.get("wait", 0.0)
-        decoded = sum(counts.seconds for counts in self._decoders)
-        seconds["decode"], self._decoded = decoded - self._decoded, decoded
-        return seconds

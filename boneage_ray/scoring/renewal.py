@@ -19,7 +19,7 @@ from boneage_ray.runtime import parts
 from boneage_ray.runtime.marks import read_marks
 from boneage_ray.scoring.summary import part_counts
 
-_COUNTED = ["status", "reason", "flags", "age_months", "sex", "cvm_stage"]
+_COUNTED = ["status", "input_bytes", "reason", "flags", "age_months", "sex", "cvm_stage"]
 _OF_PART = ("target", "mark", "size")
 
 
@@ -67,6 +67,11 @@ class Earlier:
         table = table.take(pa.array(chosen, pa.int64()))
         line = self._line(work, len(rows)) | part_counts(from_table(table.select(_COUNTED)))
         return Scored(table, line, b"".join(marks[k] for k in chosen))
+
+    def gone(self, work: PartWork) -> set[str]:
+        """The inputs whose rows do not stay."""
+        rows = pa.array([*work.changed, *work.vanished], pa.int64())
+        return set(self.table["input_uri"].take(rows).to_pylist())
 
     def _line(self, work: PartWork, rescored: int) -> dict[str, Any]:
         """The earlier line, with what this update, also before an interruption, did to the part."""

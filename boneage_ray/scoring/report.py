@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from boneage_ray.decoding.reasons import MEANINGS
-from boneage_ray.evaluation import figures
+from boneage_ray.evaluation import data_figures, figures
 from boneage_ray.evaluation.page import (
     SEX_WORDS,
     Number,
@@ -17,8 +19,8 @@ from boneage_ray.evaluation.page import (
     Section,
     percent,
     render_page,
+    shown,
 )
-from boneage_ray.findings.task_findings import TaskFindings
 from boneage_ray.records.schema import Row
 from boneage_ray.scoring.summary import STATUSES
 
@@ -29,24 +31,52 @@ _MEANT = {
 }
 
 
-def score_page(
-    summary: Mapping[str, Any], problems: Sequence[Row], facts: Mapping[str, str], command: str, findings: TaskFindings
-) -> str:
-    """The page of `boneage score`: `summary` as `add_up` makes it; `problems`: the first rejected or failed rows.
+class Named(Protocol):
+    """What a page is of: its title, and what a scored input has."""
 
-    `findings`: names what a scored input has. Of a row only input_uri, status, step, reason and message are shown.
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def noun(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class ShownRows:
+    """The rows of a page: the first that were not scored, the least certain (tally.py), rejected ones with a `thumbnail`."""
+
+    problems: Sequence[Row] = ()
+    least_certain: Sequence[Row] = ()
+    thumbnails: Sequence[Row] = ()
+
+
+def score_page(
+    summary: Mapping[str, Any], rows: ShownRows, facts: Mapping[str, str], command: str, wording: Named
+) -> str:
+    """The page of `boneage score`: `summary` as `add_up` makes it, with the `distribution` of tally.py.
+
+    Of a problem only input_uri, status, step, reason and message are shown.
     """
     sections = [_balance(summary, command)]
     if summary["ages"]:
         sections.append(_ages(summary, command))
-    if summary["cvm_stages"]:
+    spread = summary.get("distribution", {})
+    if spread.get("stages_by_sex"):
+        sections.append(_stages(spread["stages_by_sex"], summary["flags"], command))
+    elif summary["cvm_stages"]:
         sections.append(_cvm_stages(summary, command))
-    if problems:
-        sections.append(_problems(summary, problems, command))
+    if spread.get("certain") or spread.get("uncertain"):
+        sections.append(_certainty(spread, command))
+    if rows.least_certain:
+        sections.append(_work_list(rows.least_certain, command))
+    if rows.problems:
+        sections.append(_problems(summary, rows.problems, command))
+    if rows.thumbnails:
+        sections.append(_thumbnails(rows.thumbnails, command))
     page = Page(
-        title=findings.title,
+        title=wording.title,
         facts=facts,
-        status=_status(summary, findings.noun),
+        status=_status(summary, wording.noun),
         numbers=_numbers(summary),
         sections=sections,
         data={"facts": dict(facts), "command": command, "summary": dict(summary)},
@@ -147,11 +177,13 @@ def _table_rows(read: Mapping[str, Any]) -> PageTable:
 
 def _ages(summary: Mapping[str, Any], command: str) -> Section:
     ages = ", ".join(f"{name}: {count}" for name, count in summary["ages"].items())
-    sexes = ", ".join(f"{count:,} {SEX_WORDS[sex]}" for sex, count in summary["sexes"].items())
+    by_sex = summary.get("distribution", {}).get("ages_by_sex")
+    counts = sum(map(Counter, by_sex.values()), Counter()) if by_sex else Counter(summary["sexes"])
+    sexes = ", ".join(f"{counts[sex]:,} {word}" for sex, word in SEX_WORDS.items() if counts[sex])
     picture = PagePicture(
-        figures.age_histogram(summary["ages"]),
+        data_figures.ages_by_sex({"scored": by_sex}, "inputs") if by_sex else figures.age_histogram(summary["ages"]),
         f"Histogram of predicted ages in bins of two years; {ages}",
-        f"Predicted ages of the {summary['scored']:,} scored inputs ({sexes}), in bins of two years.",
+        f"Predicted ages of the {counts.total():,} scored inputs ({sexes}), in bins of two years.",
         wide=True,
     )
     return Section("Predicted ages", pictures=[picture], command=command)
@@ -166,6 +198,63 @@ def _cvm_stages(summary: Mapping[str, Any], command: str) -> Section:
         else [f"{summary['scored'] - total:,} scored inputs have no stage, see the flags."]
     )
     return Section("Cervical stages", text, [PageTable(["stage", "inputs", "share"], rows)], command=command)
+
+
+def _stages(stages: Mapping[str, Mapping[str, Mapping[str, int]]], flags: Mapping[str, int], command: str) -> Section:
+    """A table for each scheme: stage, and how many of each sex."""
+    none = flags.get("cvm_not_measurable", 0)
+    tables = []
+    for scheme, table in stages.items():
+        total = sum(sum(row.values()) for row in table.values())
+        rows = [
+            [stage, *(f"{row.get(sex, 0):,}" for sex in SEX_WORDS), percent(sum(row.values()), total)]
+            for stage, row in table.items()
+        ]
+        named = "Cervical stages" if scheme == "cervical" else f"Stages of growth, scheme {scheme}"
+        tables.append(PageTable(["stage", *SEX_WORDS.values(), "share"], rows, named))
+    text = [f"{none:,} scored inputs have no cervical stage, see the flags."] if none else []
+    return Section("Stages by sex", text, tables, command=command)
+
+
+def _certainty(spread: Mapping[str, Any], command: str) -> Section:
+    certain, uncertain = spread["certain"], spread["uncertain"]
+    text = [f"Certain: {certain:,} results, nothing speaks against them. Uncertain: {uncertain:,}, for a reason below."]
+    tables = []
+    if widths := spread["interval_widths"]:
+        total = sum(widths.values())
+        rows = [[name, f"{count:,}", percent(count, total)] for name, count in widths.items()]
+        tables.append(PageTable(["months", "inputs", "share"], rows, "Width of the interval of an age"))
+    if spread["because"]:
+        rows = [[name, f"{count:,}", percent(count, certain + uncertain)] for name, count in spread["because"].items()]
+        tables.append(
+            PageTable(["reason", "inputs", "share"], rows, "Why results are uncertain; one may have several reasons")
+        )
+    return Section("How certain the results are", text, tables, command=command)
+
+
+def _work_list(least: Sequence[Row], command: str) -> Section:
+    rows = []
+    for row in least:
+        low, high = row["age_low_months"], row["age_high_months"]
+        interval = "" if low is None or high is None else f"{shown(low, 0)} to {shown(high, 0)}"
+        age = "" if row["age_months"] is None else shown(row["age_months"])
+        found = [row["input_uri"], ", ".join(row["because"]), age, interval, row["cvm_stage"] or ""]
+        rows.append(found)
+    columns = [("input", True), ("because", True), ("age (months)", False), ("interval", False), ("stage", False)]
+    kept = [k for k, (_, always) in enumerate(columns) if always or any(row[k] for row in rows)]
+    cells = [[row[k] for k in kept] for row in rows]
+    table = PageTable([columns[k][0] for k in kept], cells, f"The {len(rows)} least certain", text_columns=2)
+    text = ["Look at these first; work-list.csv has the same inputs."]
+    return Section("Work list", text, [table], command=command)
+
+
+def _thumbnails(rejected: Sequence[Row], command: str) -> Section:
+    listed = "; ".join(f"{data_figures.short_name(row['input_uri'])}: {row['reason']}" for row in rejected)
+    sheet = PagePicture(
+        data_figures.contact_sheet(rejected), f"Contact sheet of rejected inputs; {listed}", "", wide=True
+    )
+    text = [f"The first {len(rejected)}. These pictures are patient data: keep this page as you keep the images."]
+    return Section("Rejected inputs", text, pictures=[sheet], command=command)
 
 
 def _problems(summary: Mapping[str, Any], problems: Sequence[Row], command: str) -> Section:

@@ -2,17 +2,18 @@
 
 The line of one part, as `part_counts` makes it from the part's result rows::
 
-    {"inputs": 64, "scored": 61, "rejected": 1, "failed": 2,
+    {"inputs": 64, "scored": 61, "rejected": 1, "failed": 2, "bytes": 15728640,
      "reasons": {"truncated": 2, "blank": 1},        one for every row that was not scored
      "flags": {"sex_unknown": 7},                    soft warnings; a row may have several
      "ages": {"8-10 y": 30, "10-12 y": 31},          scored rows, by predicted age
      "sexes": {"F": 30, "M": 24, "unknown": 7},      scored rows
      "cvm_stages": {"CS3": 12, "CS4": 20}}           scored rows that have a cervical stage
 
-and, in a part that an update wrote, what that update did (renewal.py).
+with what the part cost (costs.py) and, in a part that an update wrote, what that update did (renewal.py).
 
-`summary.json` holds the sum of all lines in the same form, with `tables`: what was read from the metadata, and what became of it,
-and after an update `update`: its counts of new, changed and vanished inputs, and the URIs of the latter (renewal.py).
+`summary.json` holds the sum of all lines in the same form, with `slowest`, the inputs that took longest, `distribution`, counts
+of ages, stages and certainty (tally.py), `tables`: what was read from the metadata, and what became of it, and after an update
+`update`: its counts of new, changed and vanished inputs, and the URIs of the latter (renewal.py).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def part_counts(rows: list[Row]) -> dict[str, Any]:
     return {
         "inputs": len(rows),
         **{status: statuses[status] for status in STATUSES},
+        "bytes": sum(row["input_bytes"] or 0 for row in rows),
         "reasons": dict(Counter(row["reason"] for row in rows if row["status"] in ("rejected", "failed"))),
         "flags": dict(Counter(flag for row in rows for flag in row["flags"])),
         "ages": dict(Counter(age_bin(row["age_months"]) for row in scored if row["age_months"] is not None)),
@@ -52,11 +54,11 @@ def add_up(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     Reasons and flags come with the most frequent first, ages from young to old. Raises `BoneageError` if the inputs are
     not the sum of scored, rejected and failed, or if a row that was not scored gave no reason.
     """
-    totals = dict.fromkeys(("inputs", *STATUSES), 0)
+    totals = dict.fromkeys(("inputs", *STATUSES, "bytes"), 0)
     tables: dict[str, Counter[str]] = {name: Counter() for name in _TABLES}
     for line in lines:
         for key in totals:
-            totals[key] += line[key]
+            totals[key] += line.get(key, 0) if key == "bytes" else line[key]
         for name, table in tables.items():
             table.update(line.get(name, {}))  # a part may be older than the table
     _check(totals, tables["reasons"])

@@ -116,7 +116,7 @@ def test_a_worker_of_score_finds_the_model_in_its_own_installation(installed, tm
     monkeypatch.chdir("/")
     places = ScorePlaces(str(tmp_path / "hands"), str(tmp_path / "out"), "uri")
     worker = ScoreWorker(["builtin:hand"], sha256, places, Reading(), Compute())
-    assert (worker.predictor.name, worker.predictor.sha256) == ("demo", sha256)
+    assert [(reader.predictor.name, reader.predictor.sha256) for reader in worker.readers] == [("demo", sha256)]
     with pytest.raises(MismatchError, match="install the same version on every node"):
         ScoreWorker(["builtin:hand"], "0" * 64, places, Reading(), Compute())
 

@@ -9,7 +9,7 @@ import pytest
 from boneage_ray.anatomy.growth import AGE_BINS, age_bin
 from boneage_ray.decoding.reasons import MEANINGS
 from boneage_ray.errors import Reason
-from boneage_ray.preparation.overview import MEGAPIXEL_EDGES, SPACING_EDGES, copies, overview, triage
+from boneage_ray.preparation.overview import MEGAPIXEL_EDGES, SPACING_EDGES, copies, overview, overview_lines
 from boneage_ray.records.schema import case_schema, to_table
 
 SMALL = [
@@ -164,7 +164,7 @@ def test_copies_are_listed_group_by_group():
 
 
 def test_triage_in_words():
-    lines = triage(seen(*ROWS))
+    lines = overview_lines(seen(*ROWS))
     assert lines == [
         "8 inputs: 5 records, 3 not used; 1 duplicate; 1 without sex; 1 unreadable",
         "Not used: 2 too_large, 1 truncated",
@@ -181,10 +181,10 @@ def test_triage_in_words():
 
 def test_nothing_and_only_refused_inputs_make_an_overview():
     empty = seen()
-    assert triage(empty) == ["0 inputs: 0 records, 0 not used"]
+    assert overview_lines(empty) == ["0 inputs: 0 records, 0 not used"]
     assert empty["ages"] == {"train": {}, "val": {}, "test": {}}
     assert copies(case_schema().empty_table()) == []
-    assert triage(seen(refused("x", "truncated"))) == [
+    assert overview_lines(seen(refused("x", "truncated"))) == [
         "1 input: 0 records, 1 not used; 1 unreadable",
         "Not used: 1 truncated",
     ]

@@ -14,8 +14,9 @@ import pytest
 
 from boneage_ray import storage
 from boneage_ray.archives.archive import Archive, Input
-from boneage_ray.archives.in_parts import ArchiveParts, inputs_of
+from boneage_ray.archives.in_parts import LARGE_SIZE, PART_BYTES, ArchiveParts, inputs_of, inputs_within
 from boneage_ray.errors import BoneageError, ExitCode, MismatchError, NoUsableInputError, StorageError
+from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.runtime import parts, plan
 from boneage_ray.runtime.resources import Resources
 from boneage_ray.storage.errors import Guarded, translated
@@ -316,3 +317,13 @@ def test_an_error_of_prefetched_work_arrives_in_its_place():
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three"):
         next(results)
+
+
+def test_parts_of_large_images_are_short_so_that_none_holds_gigabytes():
+    image = ImageConfig(size=2048, mask="file")
+    archive = Fixed([Input(f"/films/{k}.png", str(k)) for k in range(100)])
+    found = list(ArchiveParts(archive, "cases", most=inputs_within(image.record_bytes))())
+    assert {part.size for part in found} == {8, 4}
+    assert sum(part.size for part in found) == 100
+    assert max(part.size for part in found) * image.record_bytes == PART_BYTES
+    assert inputs_within(ImageConfig(size=256, mask="file").record_bytes) == LARGE_SIZE

@@ -15,14 +15,16 @@ def row(status, reason, size):
 
 
 def test_a_part_is_counted_by_status_and_reason_with_the_seconds_of_its_steps(recorded):
-    pools = [SimpleNamespace(seconds=1.0), SimpleNamespace(seconds=0.5)]
+    pools = [SimpleNamespace(seconds=1.0, deaths=1), SimpleNamespace(seconds=0.5, deaths=0)]
     meter = ScoreMeter(pools)
     with meter.predicting():
-        for _ in meter.waiting(meter.read(lambda item: time.sleep(0.05) or item, [1, 2])):
+        for _ in meter.waiting(meter.read(lambda item: time.sleep(0.05) or item, [1, 2])[0]):
             time.sleep(0.02)
     with meter.writing():
         pass
-    meter.record([row("scored", None, 10), row("scored", None, 20), row("failed", "truncated", None)])
+    taken = meter.taken()
+    assert taken["decoder_deaths"] == 1
+    meter.record([row("scored", None, 10), row("scored", None, 20), row("failed", "truncated", None)], taken)
     totals = recorded.totals()
     assert totals["boneage_score_files", "scored", "none"] == 2
     assert totals["boneage_score_files", "failed", "truncated"] == 1
@@ -34,7 +36,7 @@ def test_a_part_is_counted_by_status_and_reason_with_the_seconds_of_its_steps(re
 
     recorded.clear()
     pools[0].seconds = 1.25
-    meter.record([])
+    meter.record([], meter.taken())
     assert recorded.totals()["boneage_score_seconds", "decode"] == 0.25, "only what is new"
 
 
@@ -47,7 +49,7 @@ def test_prediction_is_not_charged_for_what_it_waits(recorded):
 
     with meter.predicting():
         assert list(meter.waiting(slow())) == [1]
-    meter.record([])
+    meter.record([], meter.taken())
     seconds = {labels[0]: value for name, value, *labels in recorded if name == "boneage_score_seconds"}
     assert seconds["wait"] >= 0.2
     assert seconds.get("predict", 0.0) < 0.1

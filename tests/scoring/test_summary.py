@@ -9,7 +9,7 @@ from boneage_ray.errors import BoneageError, StrictError
 from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.recipes import find_recipe
 from boneage_ray.records.schema import empty_result
-from boneage_ray.scoring.report import score_page
+from boneage_ray.scoring.report import ShownRows, score_page
 from boneage_ray.scoring.summary import add_up, balance, check_failures, part_counts, watched
 
 AGES, LANDMARKS = (findings_of(find_recipe(name)) for name in ("demo", "cephalogram-light"))
@@ -39,6 +39,7 @@ LINE = {
     "scored": 3,
     "rejected": 1,
     "failed": 1,
+    "bytes": 0,
     "reasons": {"truncated": 1, "blank": 1},
     "flags": {"spacing_unknown": 1, "sex_unknown": 2, "out_of_age_range": 1},
     "ages": {"8-10 y": 2, "below 0 y": 1},
@@ -65,6 +66,7 @@ def test_lines_add_up_in_a_readable_order():
         "scored": 4,
         "rejected": 1,
         "failed": 3,
+        "bytes": 0,
         "reasons": {"truncated": 3, "blank": 1},
         "flags": {"sex_unknown": 2, "out_of_age_range": 1, "spacing_unknown": 1},
         "ages": {"below 0 y": 1, "2-4 y": 1, "8-10 y": 2},
@@ -122,12 +124,14 @@ def test_a_missing_reason_is_found():
 
 def score(rows, problems=None):
     problems = [r for r in rows if r["status"] != "scored"] if problems is None else problems
-    return score_page(add_up([part_counts(rows)]), problems, {"Model": "m"}, "boneage score A --model M --out O", AGES)
+    return score_page(
+        add_up([part_counts(rows)]), ShownRows(problems), {"Model": "m"}, "boneage score A --model M --out O", AGES
+    )
 
 
 def test_score_page_of_cephalograms_tells_their_stages():
     command = "boneage score A --model M --out O"
-    page = score_page(add_up([part_counts(HEADS)]), [HEADS[-1]], {"Model": "m"}, command, LANDMARKS)
+    page = score_page(add_up([part_counts(HEADS)]), ShownRows([HEADS[-1]]), {"Model": "m"}, command, LANDMARKS)
     assert "<h1>Cephalograms</h1>" in page
     assert status_of(page) == ("caution", "1 of 5 inputs have no landmarks")
     assert "Cervical stages" in page
@@ -139,7 +143,7 @@ def test_score_page_of_cephalograms_tells_their_stages():
 
 def test_score_page_without_stages_has_no_such_section():
     assert "Cervical stages" not in score(ROWS)
-    all_staged = score_page(add_up([part_counts(HEADS[:3])]), [], {}, "c", LANDMARKS)
+    all_staged = score_page(add_up([part_counts(HEADS[:3])]), ShownRows(), {}, "c", LANDMARKS)
     assert "have no stage" not in all_staged
 
 
@@ -231,5 +235,5 @@ def test_score_page_says_what_the_last_update_did():
     update = {"new": 1200, "changed": 3, "vanished": 2, "vanished_inputs": ["/a.png", "/b.png"]}
     said = "The last update scored 1,200 new and 3 changed inputs; 2 have vanished"
     summary = add_up([part_counts(ROWS)])
-    assert said in score_page({**summary, "update": update}, [], {}, "c", AGES)
-    assert said not in score_page(summary, [], {}, "c", AGES)
+    assert said in score_page({**summary, "update": update}, ShownRows(), {}, "c", AGES)
+    assert said not in score_page(summary, ShownRows(), {}, "c", AGES)

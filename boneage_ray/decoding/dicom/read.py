@@ -12,13 +12,34 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from boneage_ray.decoding.dicom.start import looks_like_dicom
 from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.errors import InputProblem
 
-__all__ = ["decode_dicom", "looks_like_dicom", "patient_in"]
+__all__ = ["decode_dicom", "looks_like_dicom", "origin_in", "patient_in"]
+
+
+class Origin(NamedTuple):
+    """Where and in which year a file was made, as its header says."""
+
+    year: str | None = None
+    institution: str | None = None
+
+
+def origin_in(head: bytes, max_megapixels: float = 100.0) -> Origin:
+    """The origin of a DICOM file, of at least all bytes before its pixels; an empty one where they cannot be read."""
+    from boneage_ray.decoding.dicom import tags
+    from boneage_ray.decoding.dicom.file import read_file
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = read_file(head, max_megapixels).tags
+            return Origin(tags.read_year(found), tags.read_institution(found))
+        except Exception:  # noqa: BLE001  whatever is in the file: the row of the input says what is wrong with it
+            return Origin()
 
 
 def patient_in(head: bytes) -> str | None:

@@ -116,3 +116,15 @@ def _concepts(tags: Dataset, keyword: str) -> tuple[list[str], list[str]]:
     """Code values and code meanings of the items of a sequence; none where it is damaged."""
     items = sequence(tags, keyword) or []
     return [text(item, "CodeValue") for item in items], [text(item, "CodeMeaning") for item in items]
+
+
+def read_year(tags: Dataset) -> str | None:
+    """The year of the study, of the acquisition or of the image: a day would tell more than is counted anywhere."""
+    dates = (text(tags, name) for name in ("StudyDate", "AcquisitionDate", "ContentDate", "SeriesDate"))
+    years = (found[1] for date in dates if (found := re.fullmatch(r"((?:19|20)\d\d)[.-]?\d\d[.-]?\d\d", date)))
+    return next(years, None)
+
+
+def read_institution(tags: Dataset) -> str | None:
+    """The institution as the file names it; of a practice it may be the name of a physician."""
+    return " ".join(text(tags, "InstitutionName").split())[:64] or None

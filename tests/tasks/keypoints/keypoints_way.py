@@ -29,7 +29,7 @@ from boneage_ray.recipes import find_recipe
 from boneage_ray.records.schema import result_schema, to_table
 from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.runtime.runs import Run
-from boneage_ray.scoring.report import score_page
+from boneage_ray.scoring.report import ShownRows, score_page
 from boneage_ray.scoring.summary import add_up, part_counts
 from boneage_ray.training import board, checkpoint
 from boneage_ray.training.loop import TrainingRun, train_stages
@@ -87,7 +87,7 @@ def main():
     found["rows"] = [[row["status"], row["reason"], [p["name"] for p in row["landmarks"] or []]] for row in rows]
     explained = findings.explain(predictor, case, data)
     found["picture"] = list(cv2.imdecode(__import__("numpy").frombuffer(explained.png, "uint8"), 1).shape)
-    page = score_page(add_up([part_counts(rows)]), rows[1:], {}, "boneage score", findings)
+    page = score_page(add_up([part_counts(rows)]), ShownRows(rows[1:]), {}, "boneage score", findings)
     found["page"] = [
         "<title>Fingertips" in page or "Fingertips</h1>" in page,
         "1 of 2 inputs have no fingertips" in page,

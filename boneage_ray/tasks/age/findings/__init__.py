@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
 from boneage_ray import storage
-from boneage_ray.findings.task_findings import Evaluated, EvaluationOrder, Measure, ScoredFiles, TaskFindings
+from boneage_ray.findings.task_findings import Doubt, Evaluated, EvaluationOrder, Measure, ScoredFiles, TaskFindings
 from boneage_ray.runtime.runs import Run, say, timed
 
 if TYPE_CHECKING:
@@ -60,6 +60,12 @@ class AgeFindings(TaskFindings):
         import numpy as np
 
         return float(np.abs(np.subtract(before["age_months"], after["age_months"])).max())
+
+    def doubt(self, row: Row) -> Doubt:
+        """See `age_doubt`."""
+        from boneage_ray.tasks.age.findings.doubt import age_doubt
+
+        return age_doubt(row)
 
     def calibrated_out_of_fold(self, uri: str) -> dict[str, Any]:
         """See `intervals_of_table`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from boneage_ray import storage
 from boneage_ray.errors import UsageError
-from boneage_ray.findings.task_findings import Evaluated, EvaluationOrder, Measure, ScoredFiles, TaskFindings
+from boneage_ray.findings.task_findings import Doubt, Evaluated, EvaluationOrder, Measure, ScoredFiles, TaskFindings
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.runtime.runs import Run, timed
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
@@ -66,6 +66,12 @@ class CephalogramFindings(TaskFindings):
         sure = found & (np.nan_to_num(one[..., 3]) >= self.config.min_confidence)
         seen = sure if sure.any() else found
         return float(np.abs(one - other)[seen][:, :2].max()) if seen.any() else float("nan")
+
+    def doubt(self, row: Row) -> Doubt:
+        """See `stage_doubt`."""
+        from boneage_ray.tasks.cephalogram.findings.doubt import stage_doubt
+
+        return stage_doubt(row)
 
     def calibrated_out_of_fold(self, uri: str) -> dict[str, Any]:
         """Ratios of error to sigma: {"sigma_ratio": {"vertebral": 0.6, "facial": 0.8}, "fitted_on": words}."""
