@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,9 +13,9 @@ import pytest
 
 def dcmtk(program):
     """The path of a program of dcmtk; skips the test where it is not installed."""
-    # Not of the virtual environment: pynetdicom has programs of the same names.
-    beside = str(Path(sys.executable).parent)
-    path = shutil.which(program, path=os.pathsep.join(p for p in os.get_exec_path() if p != beside))
+    places = (shutil.which(program, path=folder) for folder in os.get_exec_path())
+    # pynetdicom installs scripts of the same names.
+    path = next((place for place in places if place and Path(place).read_bytes()[:2] != b"#!"), None)
     if path is None:
         if os.environ.get("CI"):
             pytest.fail(f"{program} is missing: apt-get install dcmtk")

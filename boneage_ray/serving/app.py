@@ -43,7 +43,7 @@ from boneage_ray.serving.schema import ModelInfo
 from boneage_ray.serving.web import Served, WebConfig, create_app
 
 APP = "boneage"
-BATCH_WAIT_S = 0.0  # while a batch is predicted the next one gathers; a single request need not wait for company
+BATCH_WAIT_S = 0.01
 DEPLOY_TIMEOUT_S = 300.0
 _POLL_S = 0.2
 
