@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.errors import BoneageError, UsageError, last_line
 from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.prediction import ensemble, members
-from boneage_ray.prediction.predictor import CPU_BATCH, Predictor
+from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.prediction.rows import Loaded, load_input, score_rows
 from boneage_ray.prediction.runtimes import TORCH, check_runtime
 from boneage_ray.preparation.isolated import DecoderPool
@@ -37,13 +38,14 @@ from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics, nodes
 from boneage_ray.runtime.runs import say
 from boneage_ray.serving.arguments import ServiceArguments, read_arguments
+from boneage_ray.serving.gathering import Gathering
 from boneage_ray.serving.placement import INGRESS_CPUS, ModelPlace, Placement, asked_place, inspect_models, place
 from boneage_ray.serving.problems import OverloadedError, UnavailableError
 from boneage_ray.serving.schema import ModelInfo
 from boneage_ray.serving.web import Served, WebConfig, create_app
 
 APP = "boneage"
-BATCH_WAIT_S = 0.01
+BATCHES_AT_ONCE = 16  # at most, on the cores of one replica
 DEPLOY_TIMEOUT_S = 300.0
 _POLL_S = 0.2
 
@@ -64,22 +66,24 @@ class ModelReplica:
         import torch
 
         threads = min(placement.threads, os.cpu_count() or 1)
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(threads)
+        # As in `score`: threads that share one image wait for each other, and most where decoders want the cores too.
+        torch.set_num_threads(1)
+        cv2.setNumThreads(1)
         models = members.resolve([uri], sha256)
         device = "cuda" if placement.gpus else "cpu"
-        self.predictor = ensemble.load_predictor(models, device, runtime, placement.auto, coverage)
+        load = partial(ensemble.load_predictor, models, device, runtime, placement.auto, coverage)
+        # One for each thread that predicts; the first one is also asked for pictures.
+        self.predictors = [load() for _ in range(1 if placement.gpus else min(threads, BATCHES_AT_ONCE))]
+        self.in_use = [threading.Lock() for _ in self.predictors]
         self.findings = findings_of(models.recipe)
         self.add = self.findings.adder()
         self.images = models.scored_images(reading)
         self.pools = [DecoderPool(image, threads) for image in self.images]
-        # Each its own: in one queue a batch that is ready would wait for the decoding of all that came after it.
+        # Not the threads that predict: a batch that is ready would wait for the decoding of all that came after it.
         self.decoding = ThreadPoolExecutor(threads + 1, "decoding")
-        self.predicting = ThreadPoolExecutor(
-            1, "predicting"
-        )  # one: Grad-CAM listens to the encoder, no image may pass meanwhile
         self.batch_sizes: list[int] = []
-        self._score.set_max_batch_size(placement.batch_size)
+        works = [partial(self._rows, number) for number in range(len(self.predictors))]
+        self.score = Gathering[Loaded, Row](works, placement.batch_size)
         self._warm_up()
 
     def _warm_up(self) -> None:
@@ -87,37 +91,35 @@ class ModelReplica:
         unmasked = [image.model_copy(update={"mask": "none"}) for image in self.images]  # it only has to predict
         first, *others = [prepare_radiograph(Radiograph(pixels), image) for image in unmasked]
         case = Loaded(Input("warm-up", "warm-up"), None, None, first, tuple(others))
-        (row,) = score_rows([case], self.predictor, self.add)
+        (row,) = self._rows(0, [case])
         if row["status"] == "failed":  # rejected is no fault: an untrained model may see nothing in a phantom
             raise BoneageError(f"the model cannot predict: {row['reason']}: {row['message']}")
 
     async def predict(self, data: bytes, item: Input) -> Row:
         """The result row of one file; what is wrong with the file is in the row."""
-        row: Row = await self._score(await self._load(data, item))
-        return row
+        return await self.score(await self._load(data, item))
 
     async def _load(self, data: bytes, item: Input) -> Loaded:
         load = partial(load_input, item, data, *(pool.prepare for pool in self.pools))
         return await asyncio.get_running_loop().run_in_executor(self.decoding, load)
 
-    @serve.batch(max_batch_size=CPU_BATCH, batch_wait_timeout_s=BATCH_WAIT_S)  # type: ignore[untyped-decorator]
-    async def _score(self, loaded: list[Loaded]) -> list[Row]:
+    def _rows(self, number: int, loaded: list[Loaded]) -> list[Row]:
         self.batch_sizes = [*self.batch_sizes[-99:], len(loaded)]
         metrics.SERVE_BATCH_IMAGES.observe(len(loaded))
-        return await asyncio.get_running_loop().run_in_executor(self.predicting, self._rows, loaded)
-
-    def _rows(self, loaded: list[Loaded]) -> list[Row]:
-        return list(score_rows(loaded, self.predictor, self.add))
+        with self.in_use[number]:
+            return list(score_rows(loaded, self.predictors[number], self.add))
 
     async def explain(self, data: bytes, item: Input) -> bytes | Row:
         """A PNG of what one file's result rests on, or the row that says why there is none."""
         loaded = await self._load(data, item)
-        return await asyncio.get_running_loop().run_in_executor(self.predicting, self._picture, loaded, data)
+        return await asyncio.get_running_loop().run_in_executor(self.decoding, self._picture, loaded, data)
 
     def _picture(self, loaded: Loaded, data: bytes) -> bytes | Row:
-        assert isinstance(self.predictor, Predictor)  # of an ensemble nobody asks
+        first = self.predictors[0]
+        assert isinstance(first, Predictor)  # of an ensemble nobody asks
         try:
-            found = self.findings.explain(self.predictor, loaded, data)
+            with self.in_use[0]:  # Grad-CAM listens to the encoder: no other image may pass through it meanwhile
+                found = self.findings.explain(first, loaded, data)
         except UsageError as error:
             return {"status": "failed", "step": "predict", "reason": "not_explainable", "message": str(error)}
         return found.row if found.png is None else found.png

@@ -45,7 +45,7 @@ def test_all_replicas_compute_as_the_service_decided_whatever_their_node_could(m
     sha256 = bundle.read_manifest(place)[1]
     for auto, expected in (("float32", None), ("bfloat16", torch.bfloat16)):
         replica = ModelReplica(place, sha256, Placement(1, 0, 1, auto))
-        assert replica.predictor.precision == expected
+        assert replica.predictors[0].precision == expected
         for pool in replica.pools:
             pool.close()
 
