@@ -51,7 +51,7 @@ _POLL_S = 0.2
 
 
 class ModelReplica:
-    """One model in one process: decodes in threads, predicts in batches. Ready once it has predicted."""
+    """One model in one process: decodes in threads, predicts in batches. Ready once each of its predictors has predicted."""
 
     def __init__(
         self,
@@ -91,9 +91,10 @@ class ModelReplica:
         unmasked = [image.model_copy(update={"mask": "none"}) for image in self.images]  # it only has to predict
         first, *others = [prepare_radiograph(Radiograph(pixels), image) for image in unmasked]
         case = Loaded(Input("warm-up", "warm-up"), None, None, first, tuple(others))
-        (row,) = self._rows(0, [case])
-        if row["status"] == "failed":  # rejected is no fault: an untrained model may see nothing in a phantom
-            raise BoneageError(f"the model cannot predict: {row['reason']}: {row['message']}")
+        for predictor in self.predictors:
+            (row,) = score_rows([case], predictor, self.add)
+            if row["status"] == "failed":  # rejected is no fault: an untrained model may see nothing in a phantom
+                raise BoneageError(f"the model cannot predict: {row['reason']}: {row['message']}")
 
     async def predict(self, data: bytes, item: Input) -> Row:
         """The result row of one file; what is wrong with the file is in the row."""

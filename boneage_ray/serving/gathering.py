@@ -58,12 +58,12 @@ class Gathering(Generic[A, B]):
     @staticmethod
     def _answer(work: Callable[[list[A]], list[B]], batch: list[_Waiting[A, B]]) -> None:
         try:
-            answers = work([waiting.item for waiting in batch])
+            answered = list(zip(batch, work([waiting.item for waiting in batch]), strict=True))
         except Exception as error:  # noqa: BLE001  raised again where each request waits
             for waiting in batch:
                 waiting.loop.call_soon_threadsafe(_fail, waiting.answer, error)
             return
-        for waiting, answer in zip(batch, answers, strict=True):
+        for waiting, answer in answered:
             waiting.loop.call_soon_threadsafe(_settle, waiting.answer, answer)
 
 

@@ -17,8 +17,9 @@ INGRESS_CPUS, MODEL_CPUS = 0.1, 0.25
 
 @dataclass(frozen=True)
 class Placement:
-    """What one model's replica gets: `cpus` and `gpus` as Ray counts them, `threads` for torch.
+    """What one model's replica gets: `cpus` and `gpus` as Ray counts them.
 
+    `threads`: how many files are decoded at a time, and on CPUs how many batches are predicted, each by one thread.
     `auto`: what automatic precision means on all of them, so that no answer depends on the node; None: decided by the replica.
     """
 

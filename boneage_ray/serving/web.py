@@ -19,11 +19,10 @@ from boneage_ray.archives.archive import Input
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics
 from boneage_ray.serving import uploads
-from boneage_ray.serving.audit import RequestAudit, tell_audit
 from boneage_ray.serving.bodies import Bodies, BodyLimits
-from boneage_ray.serving.metering import RequestMeter
 from boneage_ray.serving.page import add_page
 from boneage_ray.serving.problems import OverloadedError, ProblemError, UnavailableError, add_handlers, unusable
+from boneage_ray.serving.request_log import RequestLog, tell_log
 from boneage_ray.serving.schema import ModelInfo, ModelList, PredictQuery, Problem, ResultRow, ResultRows, State
 from boneage_ray.serving.uploads import Upload
 
@@ -74,8 +73,7 @@ def create_app(served: list[Served], config: WebConfig) -> FastAPI:
     about = "For research, not a medical device."
     app = FastAPI(title="boneage-ray", version=__version__, description=about, docs_url=None, redoc_url=None)
     add_handlers(app)
-    app.add_middleware(RequestMeter)
-    app.add_middleware(RequestAudit)  # the outermost: an id also for what the others refuse
+    app.add_middleware(RequestLog)
     service = _Service(served, config)
     guard = [Depends(_bearer(config))]
     add_page(app, guard)
@@ -143,11 +141,13 @@ class _Service:
             if kind == uploads.FORM:
                 files = await uploads.read_form(request, room)
                 with self._counted():
-                    return ResultRows(rows=[ResultRow(**row) for row in await self._all(model, files, query)])
+                    rows = await self._all(model, files, query)
+                _tell_rows(request, rows, model)
+                return ResultRows(rows=[ResultRow(**row) for row in rows])
             upload = await uploads.read_body(request, room)
             with self._counted():
                 row = await self._one(model, upload, query)
-            tell_audit(request, input=row["input_sha256"], model=model.info.model_sha256)
+            _tell_rows(request, [row], model)
         if row["status"] != "scored":
             raise unusable(row)
         return ResultRow(**row)
@@ -234,6 +234,10 @@ class _Service:
             return await asyncio.wait_for(answer, self.config.predict_timeout_s)
         except TimeoutError:
             raise UnavailableError(f"no answer within {self.config.predict_timeout_s:g} s; try again") from None
+
+
+def _tell_rows(request: Request, rows: list[Row], model: Served) -> None:
+    tell_log(request, inputs=[row["input_sha256"] for row in rows], model=model.info.model_sha256)
 
 
 def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:

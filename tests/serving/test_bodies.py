@@ -102,6 +102,7 @@ def test_a_request_leaves_one_line_without_names(monkeypatch, capsys):
         ("other", 404),
     ]
     assert lines[0]["request"] == "case-7.a" and lines[0]["model"] == "0" * 64
+    assert [len(line.get("inputs", ())) for line in lines] == [1, 1, 0]
     assert "Qvorbeck" not in json.dumps(lines)
 
 
