@@ -77,8 +77,9 @@ class PartsProgress:
         self.workers.add(worker)
         if not self.total and time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked = time.monotonic()
-            if self.uri and storage.exists(self.uri):
-                self.total = storage.read_json(self.uri)["inputs"]
+            with suppress(StorageError):  # a look must not end a run
+                if self.uri and storage.exists(self.uri):
+                    self.total = storage.read_json(self.uri)["inputs"]
         self.bar.total = self.total or None
         self.bar.update(self.done, self.text())
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from boneage_ray.errors import Reason, StorageError
-from boneage_ray.storage import s3
+from boneage_ray.storage import outage, s3
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -107,7 +107,7 @@ def _where(uri: str, error: Exception) -> str:
 def _explain(error: Exception) -> _Cause:
     # s3fs raises an OSError; its cause holds the server's own message, which is more precise.
     for link in [error.__cause__, error]:
-        code = s3.error_code(link)
+        code = outage.error_code(link)
         if code in _BY_CODE:
             return _BY_CODE[code]
         if isinstance(link, OSError) and link.errno in _BY_ERRNO:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from boneage_ray.storage import facade, s3
+from boneage_ray.storage import facade, outage, s3
 from boneage_ray.storage.errors import translated
 
 _EXISTS = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
@@ -37,7 +37,7 @@ def write_new(uri: str, data: bytes) -> bool:
         try:
             location.fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
         except OSError as error:
-            code = s3.error_code(error.__cause__)
+            code = outage.error_code(error.__cause__)
             if code in _EXISTS:
                 return False
             if code not in _UNKNOWN:

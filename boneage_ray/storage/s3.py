@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from boneage_ray.errors import StorageError
+from boneage_ray.storage import outage
 
 if TYPE_CHECKING:
     from s3fs import S3FileSystem
@@ -22,20 +22,6 @@ PART_BYTES = 8 * 2**20  # one part of a multi-part upload, and the read-ahead of
 
 _ATTEMPTS = 4  # for a request to an unreachable or busy server: pauses of 7 s at most
 _TRANSFER_ATTEMPTS = 3  # around that, for a transfer that was interrupted or throttled
-PAUSES = (1.0, 5.0, 25.0)  # seconds before a request is made again to a server that has answered before
-_PASSING_CODES = ("SlowDown", "503", "ServiceUnavailable", "InternalError", "500", "RequestTimeout", "502", "504")
-_PASSING_CLASSES = frozenset(
-    (
-        *(
-            "EndpointConnectionError",
-            "ConnectTimeoutError",
-            "HTTPClientError",
-            "ClientPayloadError",
-            "ClientConnectionError",
-        ),
-        *("TimeoutError", "ResponseParserError"),
-    )
-)
 _ENDPOINT = re.compile(r"https?://[^/@\s:]+(:\d+)?(/[^@\s]*)?|https?://\[[0-9a-fA-F:]+\](:\d+)?/?")
 # Many servers other than AWS refuse the checksums that botocore adds by default. The variables are for pyarrow's
 # own client and child processes, the client's options for an instance that is unpickled elsewhere.
@@ -106,7 +92,7 @@ def filesystem() -> S3FileSystem:
 def _connect(process: int, settings: _Settings) -> S3FileSystem:
     # This cache, not that of s3fs: a forked child must make its own connections, but never close those that it
     # inherited. Closing takes the sockets out of the epoll that it shares with its parent, which then hangs.
-    import s3fs
+    from boneage_ray.storage.patient_s3 import PatientS3FileSystem
 
     config: dict[str, Any] = {
         "retries": {"mode": "standard", "total_max_attempts": settings.attempts},
@@ -116,7 +102,7 @@ def _connect(process: int, settings: _Settings) -> S3FileSystem:
         **({"s3": {"addressing_style": "path"}} if settings.endpoint else {}),
         **dict(settings.checksums),
     }
-    fs = s3fs.S3FileSystem(
+    fs = PatientS3FileSystem(
         key=settings.key,
         secret=settings.secret,
         token=settings.token,
@@ -138,49 +124,12 @@ def close_all() -> None:
     _connect.cache_clear()
 
 
-T = TypeVar("T")
-_answered: set[str] = set()  # endpoints
-
-
 def expect_answers() -> None:
     """Treat the endpoint as one that has answered before: for workers, whose driver has listed and written there.
 
     A worker that starts during an outage would take the endpoint for a wrong one otherwise.
     """
-    _answered.add(endpoint_name())
-
-
-def patiently(request: Callable[[], T]) -> T:
-    """Make a request, and again after each of `PAUSES` if the server does not answer or is busy, but has answered before.
-
-    So an outage of half a minute is no error, while a wrong endpoint is one at once. After an outage that lasts longer nothing is
-    waited for until the server has answered again.
-    """
-    for pause in (*PAUSES, None):
-        try:
-            answer = request()
-        except Exception as error:
-            if not _is_passing(error) or endpoint_name() not in _answered:
-                raise
-            if pause is None:
-                _answered.discard(endpoint_name())
-                raise
-            time.sleep(pause)
-        else:
-            _answered.add(endpoint_name())
-            return answer
-    raise AssertionError("the last pause is None")
-
-
-def _is_passing(error: BaseException) -> bool:
-    """Whether the same request may succeed later."""
-    for link in (error, error.__cause__):
-        code = error_code(link)
-        if code:
-            return code in _PASSING_CODES
-        if _PASSING_CLASSES & {kind.__name__ for kind in type(link).__mro__}:
-            return True
-    return False
+    outage.answered.add(endpoint() or "")
 
 
 def _pages(fs: S3FileSystem, path: str) -> Iterator[list[dict[str, Any]]]:
@@ -188,7 +137,7 @@ def _pages(fs: S3FileSystem, path: str) -> Iterator[list[dict[str, Any]]]:
     bucket, _, key = path.partition("/")
     request = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
     while True:
-        page = patiently(partial(fs.call_s3, "list_objects_v2", **request))
+        page = fs.call_s3("list_objects_v2", **request)
         yield page.get("Contents", [])
         if not page.get("IsTruncated"):
             return
@@ -214,12 +163,12 @@ def list_objects(fs: S3FileSystem, path: str) -> Iterator[tuple[str, int, str | 
 
 def read_whole_object(fs: S3FileSystem, path: str) -> bytes:
     """One whole object in one request: without `max_concurrency` s3fs requests its size first, a second round trip."""
-    return patiently(lambda: bytes(fs.cat_file(path, max_concurrency=1)))
+    return bytes(fs.cat_file(path, max_concurrency=1))
 
 
 def write_whole_object(fs: S3FileSystem, path: str, data: bytes) -> None:
     """Write or replace one object; it appears whole."""
-    patiently(lambda: fs.pipe_file(path, data, chunksize=PART_BYTES))
+    fs.pipe_file(path, data, chunksize=PART_BYTES)
 
 
 def read_object_range(fs: S3FileSystem, path: str, start: int, length: int) -> bytes:
@@ -227,18 +176,12 @@ def read_object_range(fs: S3FileSystem, path: str, start: int, length: int) -> b
     if length == 0:
         return b""
     try:
-        data: bytes = patiently(lambda: fs.cat_file(path, start=start, end=start + length))
+        data: bytes = fs.cat_file(path, start=start, end=start + length)
     except OSError as error:
-        if error_code(error.__cause__) in ("InvalidRange", "416"):
+        if outage.error_code(error.__cause__) in ("InvalidRange", "416"):
             return b""
         raise
     return data
-
-
-def error_code(error: BaseException | None) -> str:
-    """The error code of the server's answer that botocore's error holds; empty for any other error."""
-    answer = getattr(error, "response", None) or {}
-    return str(answer.get("Error", {}).get("Code", ""))
 
 
 def delete_objects(fs: S3FileSystem, path: str) -> None:

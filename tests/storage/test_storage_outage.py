@@ -10,7 +10,7 @@ from s3proxy import proxy_of
 from s3server import free_port, serve_s3
 
 from boneage_ray import storage
-from boneage_ray.storage import s3
+from boneage_ray.storage import outage, s3
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def unsteady(s3_server, s3_bucket, monkeypatch):
         storage.write_bytes(f"{s3_bucket}/films/{k:02d}.png", b"%d" % k * 500)
     with proxy_of(s3_server.endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
-        monkeypatch.setattr(s3, "PAUSES", (0.05, 0.1, 0.2))
+        monkeypatch.setattr(outage, "PAUSES", (0.05, 0.1, 0.2))
         assert len(list(storage.list_files(f"{s3_bucket}/films"))) == 30
         yield proxy, s3_bucket
 
@@ -48,6 +48,36 @@ def test_a_failure_that_passes_changes_nothing(unsteady, failure):
     assert sum(found == failure for _, _, found in proxy.seen) == (4 if failure == "slow" else 9)
 
 
+def test_every_kind_of_request_waits_for_a_busy_server(unsteady, monkeypatch):
+    proxy, bucket = unsteady
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    assert storage.exists(f"{bucket}/films/00.png")  # a connection with these settings has answered
+
+    def busy_first(request):
+        left = ["busy"] * 3  # s3fs itself tries some kinds three times and others once
+        proxy.fails = lambda method, path: left.pop() if left else None
+        answer = request()
+        assert left == []
+        return answer
+
+    def read_stream():
+        with storage.open_read(f"{bucket}/films/07.png") as stream:
+            return stream.read()
+
+    def write_stream():
+        with storage.open_write(f"{bucket}/out/stream") as stream:
+            stream.write(b"streamed")
+
+    assert busy_first(lambda: storage.exists(f"{bucket}/films/00.png"))
+    assert not busy_first(lambda: storage.exists(f"{bucket}/films/30.png"))
+    assert len(busy_first(lambda: storage.list_folder(f"{bucket}/films"))) == 30
+    assert busy_first(read_stream) == b"7" * 500
+    busy_first(write_stream)
+    assert storage.read_bytes(f"{bucket}/out/stream") == b"streamed"
+    busy_first(lambda: storage.delete_tree(f"{bucket}/out"))
+    assert storage.is_empty(f"{bucket}/out")
+
+
 @pytest.mark.parametrize("failure", ["busy", "broken"])
 def test_a_failure_that_stays_is_an_error_and_never_a_short_answer(unsteady, failure, refusal, monkeypatch):
     proxy, bucket = unsteady
@@ -60,7 +90,7 @@ def test_a_failure_that_stays_is_an_error_and_never_a_short_answer(unsteady, fai
 
 def test_a_server_that_is_away_for_a_while_is_waited_for(s3_environment, tmp_path, monkeypatch, refusal):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(s3, "PAUSES", (0.2, 0.5, 6.0))
+    monkeypatch.setattr(outage, "PAUSES", (0.2, 0.5, 6.0))
     port, folder = free_port(), tmp_path / "buckets"
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     started = time.monotonic()
@@ -85,9 +115,9 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(s3_environment, tmp_pat
     finally:
         stopped.set()
         server.join()
-    monkeypatch.setattr(s3, "PAUSES", (0.1, 0.1, 0.1))
+    monkeypatch.setattr(outage, "PAUSES", (0.1, 0.1, 0.1))
     assert "no connection" in refusal(storage.read_bytes, "s3://films/a")[1]
-    monkeypatch.setattr(s3, "PAUSES", (60.0,))
+    monkeypatch.setattr(outage, "PAUSES", (60.0,))
     started = time.monotonic()
     assert "no connection" in refusal(storage.read_bytes, "s3://films/a")[1]
     assert time.monotonic() - started < 30  # the last one was waited for in vain
@@ -111,7 +141,7 @@ def test_the_folders_of_consoles_are_no_files(s3_environment):
 
 def test_a_worker_that_starts_during_an_outage_waits_as_its_driver_does(unsteady, refusal, monkeypatch):
     proxy, bucket = unsteady
-    monkeypatch.setattr(s3, "_answered", set())  # as in a new process
+    monkeypatch.setattr(outage, "answered", set())  # as in a new process
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     proxy.fails = lambda method, path: "busy"
     asked = [len(proxy.seen)]
