@@ -1,8 +1,9 @@
 """The model bundle on disk or S3: weights, recipe, metrics and a model card, all hashed, none pickled.
 
 `MODEL/weights.safetensors recipe.json calibration.json metrics.json MODEL_CARD.md`, for a recipe with a blend also `trees.json`
-(XGBoost's own format), for one with a gate by pixels `gate.json` (models/pixel_gate.py), and `manifest.json` with the SHA-256 of
-each. The manifest is written last; without it a folder is not a bundle. `model_sha256` is the hash of the manifest.
+(XGBoost's own format), for one with a gate by pixels `gate.json` (models/pixel_gate.py), of a training `learnt.json` (by what the
+pictures that it learnt from are known again), and `manifest.json` with the SHA-256 of each. The manifest is written last; without
+it a folder is not a bundle. `model_sha256` is the hash of the manifest.
 """
 
 from __future__ import annotations
@@ -30,19 +31,23 @@ WEIGHTS, RECIPE, CALIBRATION, METRICS, CARD = (
     "MODEL_CARD.md",
 )
 FILES = (WEIGHTS, RECIPE, CALIBRATION, METRICS, CARD)
-TREES, GATE = "trees.json", "gate.json"
-OPTIONAL = (TREES, GATE)
+TREES, GATE, LEARNT = "trees.json", "gate.json", "learnt.json"
+OPTIONAL = (TREES, GATE, LEARNT)
 MANIFEST = "manifest.json"
 HASH = re.compile("[0-9a-f]{64}")
 _OF_WEIGHTS = "weights_sha256"  # of a calibration: of which weights it is
 
 
 class Extras(NamedTuple):
-    """Further contents: the text of the model card, the calibration (tasks/age/intervals.py), and the gate by pixels."""
+    """Further contents: the text of the model card, the calibration (tasks/age/intervals.py), the gate by pixels.
+
+    `learnt`: marks of the training pictures (datasets/balance.py).
+    """
 
     card: str | None = None
     calibration: dict[str, Any] | None = None
     gate: dict[str, Any] | None = None
+    learnt: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,8 @@ def save(
         contents[TREES] = trees
     if extras.gate is not None:
         contents[GATE] = _json(extras.gate)
+    if extras.learnt is not None:
+        contents[LEARNT] = _json({"pixel_sha256_starts": extras.learnt})
     return _write(uri, contents, {})
 
 
@@ -210,6 +217,17 @@ def _trees(uri: str, hashes: dict[str, str]) -> bytes:
 
 def _gate(uri: str, hashes: dict[str, str]) -> dict[str, Any] | None:
     return read_object(uri, GATE, verified(uri, GATE, hashes[GATE])) if GATE in hashes else None
+
+
+def learnt_marks(uri: str) -> list[str] | None:
+    """Marks of the pictures that a bundle learnt from (datasets/balance.py); None for one that does not tell."""
+    hashes = read_manifest(uri)[0]["sha256"]
+    if LEARNT not in hashes:
+        return None
+    marks = read_object(uri, LEARNT, verified(uri, LEARNT, hashes[LEARNT])).get("pixel_sha256_starts")
+    if not isinstance(marks, list):
+        raise UsageError(f"{uri}/{LEARNT} has no list `pixel_sha256_starts`")
+    return marks
 
 
 def verified(uri: str, name: str, expected: str) -> bytes:

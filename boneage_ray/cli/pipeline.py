@@ -69,6 +69,7 @@ def evaluate(
     open_test: options.OpenTestOption = False,
     coverage: options.CoverageOption = None,
     stability: options.StabilityOption = False,
+    similar: options.SimilarOption = False,
     gpu: options.GpuOption = False,
     overwrite: options.OverwriteOption = False,
     json: options.JsonOption = False,
@@ -78,7 +79,7 @@ def evaluate(
     from boneage_ray.commands import pipeline
 
     arguments = pipeline.EvaluateArguments(
-        model, data, out, split, gpu, overwrite, max_mae, open_test, coverage, stability
+        model, data, out, split, gpu, overwrite, max_mae, open_test, coverage, stability, similar
     )
     run_command("evaluate", pipeline.evaluate, arguments, json, debug)
 

@@ -100,6 +100,13 @@ TwoHandsOption = Annotated[
 StabilityOption = Annotated[
     bool, typer.Option("--stability", help="Measure how far results move when 40 cases are changed; some minutes.")
 ]
+SimilarOption = Annotated[
+    bool,
+    typer.Option(
+        "--similar",
+        help="Show the training cases most like those of the largest errors, if the terms of their data allow pictures.",
+    ),
+]
 FormatOption = Annotated[
     list[str],
     typer.Option("--format", help="csv, parquet, fhir, dicom-sr or dicom-sc; repeat for several in one pass."),

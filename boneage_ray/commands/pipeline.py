@@ -183,11 +183,13 @@ class EvaluateArguments:
     open_test: bool = False
     coverage: float | None = None
     stability: bool = False
+    similar: bool = False
 
 
 def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     """Bundles + prepared split -> metrics, figures, page. Several bundles are evaluated as one."""
     from boneage_ray.datasets.load import open_prepared
+    from boneage_ray.evaluation.learnt import learnt_cases, learnt_in_words
     from boneage_ray.evaluation.match import check_same_cases, match_data
     from boneage_ray.findings.task_findings import EvaluationOrder, findings_of
     from boneage_ray.prediction import members
@@ -223,6 +225,7 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
         max_mae=arguments.max_mae,
         coverage=level,
         stability=arguments.stability,
+        similar=arguments.similar,
     )
     findings = findings_of(models.recipe)
     findings.check_evaluation(run, order)
@@ -234,7 +237,10 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     compute = nodes.device_of_run(out, arguments.gpu)
     run.note(compute=compute.as_json())
     nodes.check_places(lease.holding(out), [*(("--data", uri) for uri in data), *members.read_places(models)])
-    evaluated = findings.evaluate(run, replace(order, compute=compute))
+    learnt = learnt_cases(models, datasets[0], split)
+    for words in learnt_in_words(learnt):
+        say(words)
+    evaluated = findings.evaluate(run, replace(order, compute=compute, learnt=learnt))
     run.note(data_fingerprint=prints[0] if len(prints) == 1 else prints, split=split, **model_notes(models))
     following = "Next: " + line("boneage score", "ARCHIVE", model=model, out="SCORES")
     run.finish(evaluated.figures, f"Report: {out}/report.html", following)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from boneage_ray import bundle, storage
+from boneage_ray.evaluation.learnt import learnt_in_words
 from boneage_ray.evaluation.page import percent, shown
 from boneage_ray.findings.stability_section import told_of_cases, told_of_worst
 from boneage_ray.findings.task_findings import EvaluationOrder, Measure, TaskFindings
@@ -61,7 +62,7 @@ def _data(order: EvaluationOrder, analysis: Mapping[str, Any]) -> str:
         f"{order.datasets[0].manifest['fingerprint']}, by `{order.command}`."
     )
     terms = "Whose radiographs these are, and on which terms, stands with the data: the terms of the data hold for the model too."
-    return " ".join([*(f"{each}." for each in learnt), evaluated, terms])
+    return " ".join([*(f"{each}." for each in learnt), evaluated, *learnt_in_words(analysis.get("learnt")), terms])
 
 
 def _rejected(gate: Mapping[str, Any] | None) -> list[list[str]]:

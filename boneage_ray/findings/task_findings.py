@@ -49,7 +49,8 @@ class ScoredFiles:
 class EvaluationOrder:
     """What `boneage evaluate` was asked for: models, the prepared data of each of their images, and the flags.
 
-    `facts` and `command` stand on the page. `compute`: device and precision, once the cluster is known.
+    `facts` and `command` stand on the page. `compute`: device and precision, once the cluster is known. `learnt`: how many of the
+    cases the models learnt from (evaluation/learnt.py).
     """
 
     models: Models
@@ -63,6 +64,8 @@ class EvaluationOrder:
     max_mae: float | None = None
     coverage: float | None = None
     stability: bool = False
+    similar: bool = False
+    learnt: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,8 @@ class TaskFindings(ABC):
         """Raise `UsageError`, before anything is written, for an order that this task cannot follow."""
         if order.max_mae is not None:
             raise UsageError("--max-mae concerns ages; this model predicts none")
-
+        if order.similar:
+            raise UsageError("--similar concerns ages; this model predicts none")
         if order.stability and not self.measures:
             raise UsageError(f"--stability: how far {self.noun} move is not measured")
 

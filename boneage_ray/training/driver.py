@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from boneage_ray import __version__, bundle, storage
-from boneage_ray.datasets.balance import shared_pixels
+from boneage_ray.datasets.balance import pixel_marks, shared_pixels
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.datasets.load import PreparedData, open_prepared
 from boneage_ray.errors import BoneageError, MismatchError, NoUsableInputError, UsageError
@@ -151,7 +151,9 @@ def _trained(
     # Of a blend, the errors of the network alone would mislead.
     metrics |= {"validated": validated} if validated and recipe.blend is None else {}
     metrics |= {"history": progress.history} | blended
-    sha256 = bundle.save(options.out, recipe, best, metrics, trees, bundle.Extras(calibration=calibration, gate=gate))
+    learnt = sorted(mark for mark in set(pixel_marks(prepared.shards("train"))) if mark)
+    extras = bundle.Extras(calibration=calibration, gate=gate, learnt=learnt)
+    sha256 = bundle.save(options.out, recipe, best, metrics, trees, extras)
     return progress, sha256
 
 

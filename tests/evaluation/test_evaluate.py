@@ -11,9 +11,11 @@ from pictures import picture
 
 from boneage_ray import bundle, storage
 from boneage_ray.commands import pipeline
+from boneage_ray.datasets.balance import pixel_marks
 from boneage_ray.datasets.load import open_prepared
-from boneage_ray.errors import MismatchError
+from boneage_ray.errors import MismatchError, UsageError
 from boneage_ray.evaluation import split_job
+from boneage_ray.evaluation.learnt import learnt_cases, learnt_in_words
 from boneage_ray.evaluation.match import check_same_cases, match_data
 from boneage_ray.evaluation.split_job import write_predictions
 from boneage_ray.models.regressor import Regressor
@@ -45,6 +47,7 @@ def data(folder, recipe, ages=AGES, cut=2):
     rows = [
         dict.fromkeys(record_schema().names)
         | {"record_id": str(k), "input_uri": f"{k}.png", "sex": "FM"[k % 2], "age_months": age}
+        | {"pixel_sha256": f"{k}" * 64}
         | {"image": picture(size, size, k).tobytes(), "height": size, "width": size}
         for k, age in enumerate(ages)
     ]
@@ -203,3 +206,48 @@ def test_few_cases_one_sex_and_equal_predictions_print_no_nan(tmp_path, monkeypa
     assert page.count('<img alt="Heat map of') == min(n, 24)
     if n < 3:
         assert f"Not enough cases to compare girls ({n}) and boys (0)." in card
+
+
+def test_cases_that_a_model_learnt_from_are_counted_and_cautioned_of(tmp_path):
+    folder = tmp_path / "data"
+    prepared = data(folder, RECIPE)
+    assert pixel_marks(prepared.shards("test")) == [f"{k}" * 16 for k in range(5)]
+    weights = Regressor(RECIPE.model).state_dict()
+    bundle.save(
+        str(tmp_path / "tells"), RECIPE, weights, {}, extras=bundle.Extras(learnt=["1" * 16, "4" * 16, "f" * 16])
+    )
+    bundle.save(str(tmp_path / "silent"), RECIPE, weights, {})
+    found = learnt_cases(resolve([str(tmp_path / "tells"), str(tmp_path / "silent")]), prepared, "test")
+    assert (found["cases"], found["of"], len(found["unknown"])) == (2, 5, 1)
+    assert "learnt from 2 of these 5 pictures" in learnt_in_words(found)[0]
+    assert "from all of these pictures" in learnt_in_words({"cases": 5, "of": 5, "unknown": []})[0]
+    assert learnt_in_words({"cases": 0, "of": 5, "unknown": []}) == learnt_in_words(None) == []
+
+
+def test_the_nearest_training_cases_stand_beside_the_largest_errors_where_the_data_are_those_of_the_training(
+    tmp_path, monkeypatch
+):
+    without_ray(monkeypatch)
+    prepared, out = data(tmp_path / "data", RECIPE), str(tmp_path / "out")
+    order = pipeline.EvaluateArguments(str(tmp_path / "m"), prepared.uri, out, similar=True)
+    weights = Regressor(RECIPE.model).state_dict()
+    bundle.save(order.model, RECIPE, weights, {}, extras=bundle.Extras(learnt=[f"{k}" * 16 for k in range(4)]))
+    with pytest.raises(UsageError, match="holds no training case"):
+        pipeline.evaluate(Run("evaluate"), order)
+    manifest = storage.read_json(f"{prepared.uri}/manifest.json")
+    manifest["parts"]["train"] = manifest["parts"]["test"]
+    storage.write_json(f"{prepared.uri}/manifest.json", manifest)
+    with pytest.raises(UsageError, match="did not learn from 1 of the 5 training pictures"):
+        pipeline.evaluate(Run("evaluate"), order)
+    bundle.save(order.model, RECIPE, weights, {}, extras=bundle.Extras(learnt=[f"{k}" * 16 for k in range(5)]))
+    pipeline.evaluate(Run("evaluate"), order)
+    page, card = (storage.read_text(f"{out}/{name}") for name in ("report.html", "MODEL_CARD.md"))
+    assert "<h2>Training cases like those of the largest errors</h2>" in page
+    assert page.count('<img alt="The case beside its nearest training cases.') == 4
+    assert re.search(
+        r"The case beside its nearest training cases\. 2: girl, true 10\.8 years, [^;]*; nearest: 2 \(10\.8 years\), ",
+        page,
+    )
+    for text in (page, card):
+        assert "The model learnt from all of these pictures" in text
+    assert storage.read_json(f"{out}/metrics.json")["learnt"] == {"cases": 5, "of": 5, "unknown": []}

@@ -191,6 +191,12 @@ def test_status_cautions_of_few_cases_and_of_a_gap_between_the_sexes():
     assert "+10.00 months" in rest
 
 
+def test_status_cautions_of_cases_that_were_learnt_from():
+    found = analyse_ages(many(400), 120.0) | {"learnt": {"cases": 400, "of": 400, "unknown": []}}
+    page = age_page(found, many(400), {}, {}, COMMAND)
+    assert "The model learnt from all of these pictures" in status_of(page)[2]
+
+
 def test_status_cautions_when_better_than_guessing_is_not_certain():
     true = [100.0, 140.0] * 100
     errors = [5.0, 5.0, -34.0, 34.0] * 50

@@ -27,6 +27,7 @@ from boneage_ray.tasks.age.findings.grad_cam import grad_cam, grad_cams
 from boneage_ray.tasks.age.findings.heat_sheets import chosen_cases, pair
 from boneage_ray.tasks.age.findings.looks import SPREAD, WIDTH, certainty_figures
 from boneage_ray.tasks.age.findings.page import age_page
+from boneage_ray.tasks.age.findings.similar import nearest_cases
 
 RECIPE = override(find_recipe("demo"), ["image.size=64", "precision=float32", "model.backbone.name=test_resnet"])
 
@@ -178,3 +179,8 @@ def test_the_page_of_a_thousand_cases_stays_small():
     page = age_page(analyse_ages(cases, 120.0), cases, {}, {}, "x")
     sheets = 24 * len(pair(rng.integers(0, 256, (224, 224), np.uint8), rng.random((224, 224), np.float32)))
     assert len(page) + sum(map(len, maps)) + sheets * 4 / 3 < 8_000_000
+
+
+def test_nearest_training_cases_are_found_in_standard_deviations_and_a_feature_that_never_moves_is_left_out():
+    known = [[0.0, 100.0, 7.0], [1.0, 400.0, 7.0], [2.0, 100.0, 7.0], [1.1, 110.0, 7.0]]
+    assert nearest_cases(known, [[1.0, 100.0, 9.0], [0.1, 380.0, 7.0]]) == [[3, 0, 2], [1, 0, 3]]

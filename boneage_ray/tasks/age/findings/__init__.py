@@ -106,7 +106,11 @@ class AgeFindings(TaskFindings):
         return {"age_months": after["age_months"] - before["age_months"], **stages}
 
     def check_evaluation(self, run: Run, order: EvaluationOrder) -> None:
-        """Ages have no order that cannot be followed."""
+        """See `check_similar`; ages have no other order that cannot be followed."""
+        from boneage_ray.tasks.age.findings.similar import check_similar
+
+        if order.similar:
+            check_similar(order)
 
     def check_coverage(self, models: Models, coverage: float | None) -> None:
         """A single network has intervals from its training, an ensemble only from a calibration of its own."""
@@ -131,7 +135,10 @@ class AgeFindings(TaskFindings):
         write_predictions(order.out, rows, job.AGE_PREDICTIONS)
         predictions = job.as_age_predictions(rows, voted_schemes([member.recipe.model for member in members]))
         without_age = left_out(datasets[0].rows(split), rows, "age")
-        analysis = analyse_ages(predictions, job.median_age(datasets[0])) | {"without_age": without_age}
+        analysis = analyse_ages(predictions, job.median_age(datasets[0])) | {
+            "without_age": without_age,
+            "learnt": order.learnt,
+        }
         analysis["coverage"] = _coverage(order, predictions)
         analysis |= _comparison(order, rows, predictions)
         with timed(run, "look"):

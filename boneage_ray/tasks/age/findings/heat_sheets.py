@@ -53,7 +53,7 @@ def heat_sections(predictor: Predictor, rows: Sequence[Row], note: str, command:
     errors = [row["predicted_months"] - row["true_months"] for row in rows]
     worst, typical = chosen_cases([row["true_months"] for row in rows], errors)
     chosen = [rows[k] for k in (*worst, *typical)]
-    images = [pixels_of(read_slice(_place(row)).to_pylist()[0]) for row in chosen]
+    images = [pixels_of(record_at(row)) for row in chosen]
     try:
         heats = grad_cams(predictor, images, [row["sex"] for row in chosen])
     except UsageError as error:
@@ -64,15 +64,23 @@ def heat_sections(predictor: Predictor, rows: Sequence[Row], note: str, command:
     return [Section(title, text, pictures=shown, command=command) for title, shown in sheets if shown]
 
 
-def _place(row: Row) -> Slice:
+def record_at(row: Row) -> Row:
+    """The prepared record that a row of `predict_ages` is of."""
     place = row["place"]
-    return Slice(place["uri"], place["row"], place["row"] + 1)
+    record: Row = read_slice(Slice(place["uri"], place["row"], place["row"] + 1)).to_pylist()[0]
+    return record
+
+
+def case_in_words(row: Row) -> str:
+    """A row of `predict_ages` for a caption."""
+    years, guess = row["true_months"] / 12, row["predicted_months"] / 12
+    sex = {"F": "girl", "M": "boy"}.get(row["sex"], "sex unknown")
+    error = (guess - years) * 12
+    return f"{row['record_id']}: {sex}, true {years:.1f} years, predicted {guess:.1f} years ({error:+.1f} months)"
 
 
 def _picture(row: Row, pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> PagePicture:
-    years, guess = row["true_months"] / 12, row["predicted_months"] / 12
-    sex = {"F": "girl", "M": "boy"}.get(row["sex"], "sex unknown")
-    said = f"{row['record_id']}: {sex}, true {years:.1f} years, predicted {guess:.1f} years ({(guess - years) * 12:+.1f} months)"
+    said = case_in_words(row)
     return PagePicture(pair(pixels, heat), f"Heat map of {said}", said)
 
 

@@ -17,6 +17,7 @@ from boneage_ray.tasks.age.findings.analysis import Predictions
 from boneage_ray.tasks.age.findings.feature_map import map_figures, map_section
 from boneage_ray.tasks.age.findings.gate_roc import gate_figures, gate_section
 from boneage_ray.tasks.age.findings.heat_sheets import heat_sections
+from boneage_ray.tasks.age.findings.similar import similar_section
 
 SPREAD, WIDTH = "spread of the members", "width of the interval"
 
@@ -52,6 +53,8 @@ def look(order: EvaluationOrder, rows: Sequence[Row], predictions: Predictions) 
         sections.append(retention_section(certainty, certainty["by"], "MAE (months)", order.command))
     sections.append(map_section(found["map"] or {}, rows, note, order.command))
     sections += heat_sections(predictor, rows, note, order.command)
+    if order.similar:
+        sections.append(similar_section(order, rows, note))
     if gate := found["gate"]:
         sections.append(gate_section(gate, order.command))
     # The places of the map are drawn: as figures they would say nothing.

@@ -8,6 +8,7 @@ from typing import Any
 from boneage_ray.anatomy.growth import years_and_months
 from boneage_ray.evaluation import figures
 from boneage_ray.evaluation.learning import Histories, learning_sections
+from boneage_ray.evaluation.learnt import learnt_in_words
 from boneage_ray.evaluation.page import (
     SEX_WORDS,
     Number,
@@ -66,7 +67,7 @@ def _status(analysis: Mapping[str, Any]) -> PageStatus:
     baseline, gap, interval = analysis["baseline"], analysis["sex_gap"], analysis["mae_interval_months"]
     guess = f"Always saying the training median errs by {shown(baseline['mae_months'])} months." if baseline else ""
     few = f"There are few cases ({analysis['n']}): every number here is uncertain."
-    cautions = [few] if analysis["n"] < FEW_CASES else []
+    cautions = [*learnt_in_words(analysis.get("learnt")), *([few] if analysis["n"] < FEW_CASES else [])]
     if baseline and analysis["mae_months"] >= baseline["mae_months"]:
         return PageStatus("bad", "No better than guessing", [guess, *cautions])
     if baseline and interval and interval[1] >= baseline["mae_months"]:

@@ -134,6 +134,7 @@ class CephalogramFindings(TaskFindings):
         without = left_out(prepared.rows(split), rows, "landmarks")
         unsure = sum(row["confidence"] < self.config.min_confidence for row in rows)
         analysis = analyse_landmarks(predictions) | {"without_landmarks": without, "below_confidence": unsure}
+        analysis["learnt"] = order.learnt
         if order.stability:
             from boneage_ray.findings.stability import measure_stability
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from boneage_ray.evaluation import figures
+from boneage_ray.evaluation.learnt import learnt_in_words
 from boneage_ray.evaluation.page import (
     Number,
     Page,
@@ -55,7 +56,8 @@ def landmark_page(
 
 
 def _status(analysis: Mapping[str, Any]) -> PageStatus:
-    cautions = [
+    cautions = learnt_in_words(analysis.get("learnt"))
+    cautions += [
         f"The {name} points err by {shown(found['mre_mm'], 2)} mm in the mean: too much for measuring."
         for name, found in analysis["sets"].items()
         if found.get("mre_mm", 0) > POOR_MM

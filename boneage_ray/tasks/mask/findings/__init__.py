@@ -67,7 +67,8 @@ class MaskFindings(TaskFindings):
             model = job.MaskModel(member.uri, member.sha256, order.out, order.compute)
             rows = job.predict_masks(model, prepared, split)
         write_predictions(order.out, rows, job.MASK_PREDICTIONS)
-        analysis = job.analyse_masks(rows) | {"without_mask": left_out(prepared.rows(split), rows, "mask")}
+        without = left_out(prepared.rows(split), rows, "mask")
+        analysis = job.analyse_masks(rows) | {"without_mask": without, "learnt": order.learnt}
         storage.write_json(storage.join(order.out, "metrics.json"), analysis)
         groups = job.shown_groups(rows)
         overlays = job.overlays_of(order.out, [row for group in groups.values() for row in group])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from boneage_ray.evaluation.learnt import learnt_in_words
 from boneage_ray.evaluation.page import (
     Number,
     Page,
@@ -43,13 +44,13 @@ def mask_page(
 
 
 def _status(analysis: Mapping[str, Any]) -> PageStatus:
-    doubtful = sum(row["dice"] < DOUBTFUL for row in analysis["worst"])
+    doubtful, learnt = sum(row["dice"] < DOUBTFUL for row in analysis["worst"]), learnt_in_words(analysis.get("learnt"))
     if not doubtful:
-        return PageStatus("good", f"Every image has a Dice of {DOUBTFUL:g} or more")
+        headline = f"Every image has a Dice of {DOUBTFUL:g} or more"
+        return PageStatus("caution" if learnt else "good", headline, learnt)
     more = "or more " if doubtful == len(analysis["worst"]) < analysis["n"] else ""
-    return PageStatus(
-        "caution", f"{doubtful} {more}of {analysis['n']} images have a Dice below {DOUBTFUL:g}: check them"
-    )
+    headline = f"{doubtful} {more}of {analysis['n']} images have a Dice below {DOUBTFUL:g}: check them"
+    return PageStatus("caution", headline, learnt)
 
 
 def _numbers(analysis: Mapping[str, Any]) -> list[Number]:
