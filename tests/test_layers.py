@@ -30,7 +30,7 @@ LAYERS = (
         "builtin",
         "model_card",
     ),
-    *("bundle", "training", "prediction", "evaluation", "findings", "scoring", "export", "serving"),
+    *("bundle", "training", "prediction", "evaluation", "findings", "scoring", "export", "serving", "client"),
     *("commands", "cli", "__main__"),
 )
 RAY_MODULES = {

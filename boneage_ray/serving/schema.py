@@ -12,7 +12,7 @@ An error answers `application/problem+json` (RFC 9457)::
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,7 +27,7 @@ class PredictQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    sex: Sex | None = Field(default=None, description="F or M; leave it out where it is unknown")
+    sex: Sex | None = Field(default=None, description="F or M; leave it out where it is unknown", examples=["F"])
     pixel_spacing_mm: float | None = Field(
         default=None, ge=SPACINGS_MM[0], le=SPACINGS_MM[1], allow_inf_nan=False, description="mm per pixel"
     )
@@ -50,10 +50,31 @@ class Landmark(BaseModel):
     sigma: float | None
 
 
+_HAND: dict[str, Any] = {
+    **{"input_uri": "request", "input_sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"},
+    **{"input_bytes": 61234, "status": "scored", "step": None, "reason": None, "message": None},
+    **{"study_uid": None, "series_uid": None, "sop_uid": None, "sex": "F", "sex_source": "option"},
+    **{"pixel_spacing_mm": None, "pixel_spacing_source": "unknown", "age_months": 132.4, "age_spread_months": None},
+    **{"age_low_months": 113.1, "age_high_months": 150.9, "interval_coverage": 0.9},
+    **{"chronological_age_months": 126.0, "age_difference_months": 6.4, "stages": {"three": "pubertal"}},
+    **{"landmarks": None, "cvm_stage": None, "cvm_typical": None, "cvm_probabilities": None, "cvm_measurements": None},
+    **{
+        "flags": ["spacing_unknown"],
+        "model": "efficientnet-lite-hand",
+        "model_sha256": 64 * "0",
+        "package_version": "0.1.0",
+    },
+}
+_TRUNCATED = {
+    **{"title": "Unprocessable Entity", "status": 422, "detail": "PNG ends before its last chunk"},
+    **{"code": "truncated", "step": "decode"},
+}
+
+
 class ResultRow(BaseModel):
     """The result row of `boneage score`, column for column; ages in months, spacing in mm per pixel."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), json_schema_extra={"examples": [_HAND]})
 
     input_uri: str = Field(description="name of the uploaded file, or `request` for a raw body")
     input_sha256: str | None
@@ -126,6 +147,8 @@ class State(BaseModel):
 
 class Problem(BaseModel):
     """RFC 9457; `code` is a stable word to script against, for an unusable file the row's reason code."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_TRUNCATED]})
 
     title: str
     status: int

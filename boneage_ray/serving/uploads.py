@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from fastapi import Request
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from boneage_ray.serving.bodies import Room
@@ -68,9 +68,15 @@ async def read_form(request: Request, room: Room) -> list[Upload]:
     """The files of a form. Raises as `Room.chunks`, and 400 for a form that is none."""
     parser = _parser(request, room)
     try:
-        form = await parser.parse()
+        return await _files_of(await parser.parse())
     except MultiPartException as error:
         raise _bad_form(f"not a form of files: {error.message}") from None
+    finally:  # also of a form that is refused, or broken off
+        for file in parser._files_to_close_on_error:
+            file.close()
+
+
+async def _files_of(form: FormData) -> list[Upload]:
     uploads = []
     for field, value in form.multi_items():
         if not isinstance(value, UploadFile):
@@ -79,7 +85,6 @@ async def read_form(request: Request, room: Room) -> list[Upload]:
                 f"form field {field[:60]!r} is no file; sex, pixel_spacing_mm and model are query parameters"
             )
         uploads.append(Upload(value.filename or RAW_NAME, await value.read()))
-        await value.close()
     if not uploads:
         raise _bad_form("the form holds no file")
     return uploads

@@ -20,6 +20,7 @@ from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics
 from boneage_ray.serving import uploads
 from boneage_ray.serving.bodies import Bodies, BodyLimits
+from boneage_ray.serving.documentation import tell_truly
 from boneage_ray.serving.page import add_page
 from boneage_ray.serving.problems import OverloadedError, ProblemError, UnavailableError, add_handlers, unusable
 from boneage_ray.serving.request_log import RequestLog, tell_log
@@ -106,6 +107,7 @@ def create_app(served: list[Served], config: WebConfig) -> FastAPI:
         await service.check_ready()
         return State(status="ready")
 
+    tell_truly(app)
     return app
 
 
