@@ -1,4 +1,4 @@
-"""What the OpenAPI of the service says, mended where FastAPI's own says otherwise than the service answers."""
+"""What the OpenAPI of the service says, corrected where FastAPI's own says otherwise than the service answers."""
 
 from __future__ import annotations
 

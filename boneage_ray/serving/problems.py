@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from boneage_ray.records.schema import Row
-from boneage_ray.serving.schema import Problem
+from boneage_ray.serving.schema import PredictQuery, Problem
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
@@ -83,7 +83,8 @@ async def _parameter(_: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     name = str(first["loc"][-1])
     if first["type"] == "extra_forbidden":
-        code, detail = "unknown_parameter", f"there is no query parameter {name}; known: sex, pixel_spacing_mm, model"
+        known = ", ".join(PredictQuery.model_fields)
+        code, detail = "unknown_parameter", f"there is no query parameter {name}; known: {known}"
     else:
         code, detail = f"bad_{name}", f"{name}={first['input']}: {first['msg']}"
     return respond(ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, code, detail[:300]).problem)

@@ -65,7 +65,7 @@ _HAND: dict[str, Any] = {
         "package_version": "0.1.0",
     },
 }
-_TRUNCATED = {
+_TRUNCATED: dict[str, Any] = {
     **{"title": "Unprocessable Entity", "status": 422, "detail": "PNG ends before its last chunk"},
     **{"code": "truncated", "step": "decode"},
 }
