@@ -1,0 +1,99 @@
+"""Two workers that share each batch train the same weights as one: accumulated, clipped, averaged, in float32.
+
+The network has no batch norm: that one normalises over each worker's own images.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from datetime import timedelta
+
+import pytest
+import torch
+from plain_world import BATCH_SIZE, CASES, PlainWorld, job, part, tiny_recipe
+from torch import distributed, nn
+
+from boneage_ray.augment.config import AugmentConfig
+from boneage_ray.training import checkpoint
+from boneage_ray.training.loop import train_stages
+
+pytestmark = pytest.mark.slow  # three processes that import everything
+STAGE = {
+    "epochs": 2,
+    "optimizer": "adamw",
+    "lr": 3e-3,
+    "accumulate": 2,
+    "clip_norm": 0.5,
+    "ema": 0.9,
+    "schedule": "cosine",
+}
+
+
+def recipe():
+    plain = tiny_recipe("model.backbone.name=test_convnext", "model.dropout=0")
+    return plain.derive(augment=AugmentConfig().model_dump(), stages=(STAGE,))
+
+
+class SharedWorld(PlainWorld):
+    """One of two workers, as training/driver.py makes them, without Ray: each has half of every batch."""
+
+    size = 2
+
+    def __init__(self, rank):
+        super().__init__()
+        self.rank = rank
+
+    def wrap(self, model):
+        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def same_buffers(self, raw):
+        for buffer in raw.buffers():
+            distributed.broadcast(buffer, src=0)
+
+    def gather(self, value):
+        gathered = [None, None]
+        distributed.all_gather_object(gathered, value)
+        return gathered
+
+    def train_batches(self, epoch, data="train"):
+        half = BATCH_SIZE // 2
+        for batch in super().train_batches(epoch, data):
+            yield part(batch, range(self.rank * half, (self.rank + 1) * half))
+
+    def val_batches(self):
+        yield part(self.val, range(self.rank * 3, self.rank * 3 + 3))
+
+
+def work(rank, folder):
+    """The main function of a worker."""
+    torch.set_num_threads(1)
+    store = distributed.FileStore(f"{folder}/meeting", 2)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    train_stages(job(recipe(), f"{folder}/run"), SharedWorld(rank))
+    distributed.destroy_process_group()
+
+
+def test_accumulation_clipping_and_averages_are_those_of_one_worker(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=work, args=(rank, str(tmp_path))) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    one = train_stages(job(recipe(), tmp_path / "one"), PlainWorld())
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    found = checkpoint.load_latest(f"{tmp_path}/run", "mark")
+    alone = checkpoint.load_latest(f"{tmp_path}/one", "mark")
+    assert found is not None
+    assert alone is not None
+    for read in (checkpoint.model_weights, checkpoint.average_weights):
+        both, single = read(found[1]), read(alone[1])
+        assert both.keys() == single.keys()
+        assert len(both) > 10
+        for name, value in single.items():
+            assert torch.allclose(both[name], value, rtol=0, atol=1e-5), name
+    assert one.history[-1]["train_loss"] < one.history[0]["train_loss"]
+    for ours, theirs in zip(found[0].history, one.history, strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-5)
+        assert ours["val_mae_months"] == pytest.approx(theirs["val_mae_months"], abs=1e-3)
+    assert found[0].history[-1]["train_cases"] == CASES
