@@ -24,7 +24,7 @@ PROMISED = {
     "demo": ["--out"],
     "recipes": ["--json"],
     "models": ["--json"],
-    "receive": ["--to", "--allow", "--aet", "--host", "--port"],
+    "receive": ["--to", "--allow", "--aet", "--host", "--port", "--model", "--out", "--quiet-seconds", "--send"],
     "prepare": ["--recipe", "--out", "--labels", "--set", "--overwrite", "--strict", "--update"],
     "train": ["--recipe", "--data", "--out", "--workers", "--gpu", "--set", "--resume", "--wandb", "--track"],
     "evaluate": ["--model", "--data", "--split", "--out", "--max-mae", "--open-test", "--coverage"],

@@ -78,13 +78,14 @@ def open_run(out: str) -> ScoredRun:
         raise NoUsableInputError(
             f"{out} holds no results/: give the --out of a `boneage score` that has scored something"
         )
-    parts = [(uri, _row_count(uri)) for uri in uris]
+    parts = [(uri, row_count(uri)) for uri in uris]
     if not sum(count for _, count in parts):
         raise NoUsableInputError(f"{out}/results holds no row")
     return ScoredRun(out, parts, _ended(out), storage.exists(storage.join(out, "summary.json")))
 
 
-def _row_count(uri: str) -> int:
+def row_count(uri: str) -> int:
+    """The number of rows of a part."""
     with storage.open_read(uri) as file:
         count: int = pq.read_metadata(file).num_rows
     return count
