@@ -28,6 +28,7 @@ MaxFailuresOption = Annotated[
     float | None,
     typer.Option("--max-failures", min=0.0, max=1.0, help="End, exit 4, if more than this share of inputs failed."),
 ]
+AllowOption = Annotated[list[str], typer.Option("--allow", help="AE title that may send; repeat for several.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete the earlier run that OUT holds.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 if any input was rejected or failed.")]
 GpuOption = Annotated[bool, typer.Option("--gpu", help="Use the cluster's GPUs.")]

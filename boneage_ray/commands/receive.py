@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from boneage_ray import storage
 from boneage_ray.commands.export import known_formats
@@ -14,6 +14,7 @@ from boneage_ray.runtime.runs import Run, say
 from boneage_ray.storage.dicomweb import client_of, is_dicomweb
 from boneage_ray.storage.dimse import Receiver
 from boneage_ray.storage.dimse_node import parsed_node
+from boneage_ray.storage.dimse_query import fetch_all, parsed_node_query
 
 
 @dataclass(frozen=True)
@@ -29,40 +30,44 @@ class ReceiveArguments:
     out: str | None = None
     quiet_seconds: float = 30.0
     send: str | None = None
+    fetch: str | None = None
 
 
 def receive(run: Run, arguments: ReceiveArguments) -> None:
-    """Listen until SIGINT or SIGTERM; the answer counts what became of the objects.
+    """Listen until SIGINT or SIGTERM, or until all is there that is to be fetched; the answer counts what became of the objects.
 
-    Raises `ServerError` if at the end something is not scored or not sent; the same command does it.
+    Raises `ServerError` if at the end something is not fetched, scored or sent; the same command does it.
     """
     place = storage.absolute(arguments.to)
-    receiver = Receiver(place, arguments.aet, arguments.allow, say)
+    query = parsed_node_query(arguments.fetch, arguments.aet) if arguments.fetch else None
+    allowed = [*arguments.allow, *([query.node.title] if query else [])]
+    receiver = Receiver(place, arguments.aet, allowed, say)
     storage.check_writable(place)
     rounds = _rounds(place, arguments)
     with stop_signals() as stop:
         server = receiver.start(arguments.host, arguments.port)
         where = f"{arguments.host}:{arguments.port}"
-        say(f"listening as {arguments.aet} on {where} for {', '.join(arguments.allow)}; objects: {place}")
+        say(f"listening as {arguments.aet} on {where} for {', '.join(allowed)}; objects: {place}")
         try:
-            if rounds:
+            fetched = fetch_all(query, stop.is_set) if query else None
+            if rounds and not query:
                 go_round(rounds.round, lambda: receiver.kept_at, arguments.quiet_seconds, stop)
-            stop.wait()
+            elif not query:
+                stop.wait()
         finally:
             server.shutdown()
-    is_done = rounds is None or rounds.round()
+        left = ["fetched"] if fetched and (fetched.failed or stop.is_set()) else []
+    if rounds and not rounds.round():
+        left.append("scored and sent")
     answer: dict[str, object] = {"kept": 0, **dict(receiver.counts.most_common())}
-    if rounds is None:
-        run.finish(
-            answer,
-            f"Objects: {place}",
-            f"Next: {line('boneage score', place, model='hand', out='SCORES', update=True)}",
-        )
-        return
-    answer |= {"scored": rounds.scored} | ({"sent": dict(rounds.sent)} if arguments.send else {})
-    run.finish(answer, f"Objects: {place}", f"Results: {rounds.out}/results/  Report: {rounds.out}/report.html")
-    if not is_done:
-        raise ServerError("not all that was received is scored and sent; it is kept, and the same command goes on")
+    answer |= {"fetched": asdict(fetched)} if fetched else {}
+    following = f"Next: {line('boneage score', place, model='hand', out='SCORES', update=True)}"
+    if rounds:
+        answer |= {"scored": rounds.scored} | ({"sent": dict(rounds.sent)} if arguments.send else {})
+        following = f"Results: {rounds.out}/results/  Report: {rounds.out}/report.html"
+    run.finish(answer, f"Objects: {place}", following)
+    if left:
+        raise ServerError(f"not all is {' and '.join(left)}; what was received is kept, and the same command goes on")
 
 
 def _rounds(place: str, arguments: ReceiveArguments) -> Rounds | None:

@@ -70,13 +70,18 @@ def parsed_address(uri: str) -> Place:
     match = _BELOW.fullmatch(address)
     service, below = (match[1], match[2] or "") if match else (address, "")
     service_address(service)
+    return Place(service, tuple(below.split("/")[2::2]), filters_of(service, query))
+
+
+def filters_of(service: str, query: str) -> dict[str, dict[str, str]]:
+    """Level -> key -> value of a query. Raises `UsageError` for keys that would name a person or are not passed on."""
     filters: dict[str, dict[str, str]] = {level: {} for level in _LEVELS}
     for key, value in parse_qsl(query, keep_blank_values=True):
         level = next((level for level, keys in KEYS.items() if key in keys), None)
         if level is None or not value:
             raise UsageError(f"{service}: {_refusal(key)}")
         filters[level][key] = value
-    return Place(service, tuple(below.split("/")[2::2]), filters)
+    return filters
 
 
 def _refusal(key: str) -> str:

@@ -118,24 +118,28 @@ class Sender:
         """The association, opened where there is none. Raises `StorageError` if the node does not take it."""
         if self._open is not None and self._open.is_established:
             return self._open
-        for pause in (*(PAUSES if pauses is None else pauses), None):
-            self._open = self._associated()
-            if self._open.is_established:
-                return self._open
-            if pause is None or self._open.is_rejected:
-                break
+        self._open = new_association(self.address, self.sop_classes, PAUSES if pauses is None else pauses)
+        return self._open
+
+
+def new_association(
+    address: NodeAddress, sop_classes: Iterable[str], pauses: Sequence[float], answer_seconds: float = _ANSWER_SECONDS
+) -> Any:  # noqa: ANN401  pynetdicom's association
+    """An association for some SOP classes. Raises `StorageError` if the node does not take it after all pauses."""
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    node = silent_pynetdicom().AE(ae_title=address.own_title)
+    node.connection_timeout = node.acse_timeout = _CONNECT_SECONDS
+    node.dimse_timeout = node.network_timeout = answer_seconds
+    for sop_class in sop_classes:
+        node.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+    for pause in (*pauses, None):
+        association = node.associate(address.host, address.port, ae_title=address.title)
+        if association.is_established:
+            return association
+        if association.is_rejected:
+            why = f"it takes no association of {address.own_title} to {address.title}; check both AE titles"
+            raise StorageError("unreadable", f"{address}: {why}")
+        if pause is not None:
             time.sleep(pause)
-        why = "no answer; start it, or check the address"
-        if self._open.is_rejected:
-            why = f"it takes no association of {self.address.own_title} to {self.address.title}; check both AE titles"
-        raise StorageError("unreadable", f"{self.address}: {why}")
-
-    def _associated(self) -> Any:  # noqa: ANN401
-        from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-        node = silent_pynetdicom().AE(ae_title=self.address.own_title)
-        node.connection_timeout = node.acse_timeout = _CONNECT_SECONDS
-        node.dimse_timeout = node.network_timeout = _ANSWER_SECONDS
-        for sop_class in self.sop_classes:
-            node.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-        return node.associate(self.address.host, self.address.port, ae_title=self.address.title)
+    raise StorageError("unreadable", f"{address}: no answer; start it, or check the address")
