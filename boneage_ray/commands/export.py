@@ -66,7 +66,7 @@ def checked_place(formats: list[str], to: str) -> str:
     """The whole --to, to which something can be written or sent. Raises `UsageError` for tables to a PACS."""
     if is_server(to):
         if others := [name for name in formats if name not in objects.KINDS]:
-            raise UsageError(f"--format {others[0]}: a PACS takes {' and '.join(objects.KINDS)} only")
+            raise UsageError(f"--format {others[0]}: a PACS takes {', '.join(objects.KINDS)} only")
         check_server(to)
         return to.rstrip("/")
     place = storage.absolute(to)

@@ -103,7 +103,9 @@ StabilityOption = Annotated[
 ]
 FormatOption = Annotated[
     list[str],
-    typer.Option("--format", help="csv, parquet, fhir, dicom-sr or dicom-sc; repeat for several in one pass."),
+    typer.Option(
+        "--format", help="csv, parquet, fhir, dicom-sr, dicom-sc or dicom-pr; repeat for several in one pass."
+    ),
 ]
 ToOption = Annotated[
     str,

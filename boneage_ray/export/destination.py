@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from boneage_ray import storage
-from boneage_ray.export.envelope import CAPTURE, REPORT
+from boneage_ray.export.envelope import CAPTURE, PRESENTATION, REPORT
 from boneage_ray.storage import dicomweb, dimse_node
 
 
@@ -56,7 +56,9 @@ class DicomNode(Destination):
     """A node that takes objects by C-STORE, through one association. It keeps one of a UID, too."""
 
     def __init__(self, uri: str) -> None:
-        self.node = dimse_node.Sender(dimse_node.parsed_node(uri), [kind.sop_class for kind in (REPORT, CAPTURE)])
+        self.node = dimse_node.Sender(
+            dimse_node.parsed_node(uri), [kind.sop_class for kind in (REPORT, CAPTURE, PRESENTATION)]
+        )
 
     def has(self, name: str) -> bool:
         return False

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from boneage_ray.errors import InputProblem
 from boneage_ray.export.destination import Destination, destination_of
-from boneage_ray.export.envelope import CAPTURE, REPORT, ObjectKind, dicom_bytes, object_name
+from boneage_ray.export.envelope import CAPTURE, PRESENTATION, REPORT, ObjectKind, dicom_bytes, object_name
 from boneage_ray.export.scored import ResultSlice, ScoredRun
 from boneage_ray.export.source import LeftOut, Source, find_source
 from boneage_ray.export.words import has_findings
@@ -28,7 +28,7 @@ from boneage_ray.records.schema import Row
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-KINDS: dict[str, ObjectKind] = {"dicom-sr": REPORT, "dicom-sc": CAPTURE}
+KINDS: dict[str, ObjectKind] = {"dicom-sr": REPORT, "dicom-sc": CAPTURE, "dicom-pr": PRESENTATION}
 _AHEAD = 4  # slices that wait for a process
 
 
@@ -152,6 +152,10 @@ def make_object(kind: ObjectKind, source: Source, ended: datetime) -> Dataset:
         from boneage_ray.export.report import make_report
 
         return make_report(source, ended)
+    if kind is PRESENTATION:
+        from boneage_ray.export.presentation import make_presentation
+
+        return make_presentation(source, ended)
     from boneage_ray.export.capture import make_capture
 
     return make_capture(source, ended)

@@ -22,11 +22,11 @@ from typing import Any
 from boneage_ray import storage
 from boneage_ray.errors import StorageError
 from boneage_ray.export.destination import Destination, destination_of
-from boneage_ray.export.objects import KINDS, Account, ObjectsJob, export_rows
+from boneage_ray.export.objects import Account, ObjectsJob, export_rows
 from boneage_ray.export.scored import ResultSlice, row_count
 from boneage_ray.scoring.score import RESULTS
 
-SENT = "sent"
+SENT, FORMATS_SENT = "sent", ("dicom-sr", "dicom-sc")
 _NAMED_LETTERS = 16
 
 
@@ -60,7 +60,7 @@ class _Remembered(Destination):
 
 
 def send_new(out: str, place: str) -> Iterator[Account]:
-    """Send the objects of every kind that OUT holds and `place` has not had: an account for each part with something new.
+    """Send the reports and pictures of OUT that `place` has not had: an account for each part with something new.
 
     Raises `StorageError` if the place fails; what was sent until then is remembered. What it refuses is not sent again.
     """
@@ -74,7 +74,7 @@ def send_new(out: str, place: str) -> Iterator[Account]:
             )
             if note.state != state:
                 yield _send_part(
-                    note, info.uri, ObjectsJob(list(KINDS), place, datetime.fromisoformat(note.ended)), destination
+                    note, info.uri, ObjectsJob(FORMATS_SENT, place, datetime.fromisoformat(note.ended)), destination
                 )
                 note.state = state
                 note.save()

@@ -14,7 +14,7 @@ from made_up_scores import HAND, HEAD, PATIENT, STUDY, dicom_file, output, pictu
 from boneage_ray.anatomy.cephalometry import LANDMARKS
 from boneage_ray.export.capture import result_picture
 from boneage_ray.export.codes import LANDMARK_CODES, measured
-from boneage_ray.export.envelope import CAPTURE, REPORT, dicom_bytes
+from boneage_ray.export.envelope import CAPTURE, PRESENTATION, REPORT, dicom_bytes
 from boneage_ray.export.objects import make_object
 from boneage_ray.export.source import LeftOut, character_set, find_source
 
@@ -242,7 +242,7 @@ def test_objects_of_real_files_have_no_error_and_their_patient(tmp_path, real_da
     tags = pydicom.dcmread(path, stop_before_pixels=True, force=True)
     uids = {"study_uid": tags.StudyInstanceUID, "series_uid": tags.SeriesInstanceUID, "sop_uid": tags.SOPInstanceUID}
     found = find_source(row_of(path, HAND | uids))
-    for kind in (REPORT, CAPTURE):
+    for kind in (REPORT, CAPTURE, PRESENTATION):
         target = tmp_path / f"{kind.name}.dcm"
         target.write_bytes(dicom_bytes(make_object(kind, found, ENDED)))
         made = pydicom.dcmread(target)

@@ -82,7 +82,7 @@ def test_wrong_credentials_and_addresses_are_said_before_any_work(tmp_path, pacs
     assert "HTTP 401: the server wants other credentials: set BONEAGE_DICOMWEB_USER" in said
     assert "wrong-password" not in said
     assert main(["export", str(out), "--format", "csv", "--to", pacs.uri]) == 2
-    assert "a PACS takes dicom-sr and dicom-sc only" in capsys.readouterr().err
+    assert "a PACS takes dicom-sr, dicom-sc, dicom-pr only" in capsys.readouterr().err
 
 
 def test_a_server_that_goes_down_in_the_middle_ends_the_export_which_then_goes_on(tmp_path, capsys, monkeypatch):
