@@ -36,6 +36,8 @@ KEYS: dict[str, tuple[str, ...]] = {
 }
 _OF_PERSONS = ("AccessionNumber", "StudyID", "ReferringPhysicianName", "OtherPatientIDs", "IssuerOfPatientID")
 
+Query = Mapping[str, str | list[str]]
+
 
 @dataclass(frozen=True)
 class Place:
@@ -103,7 +105,7 @@ def check_source(uri: str) -> None:
     _ask(parsed_address(uri).service, "studies", {"limit": "1"}, PAUSES[:1])
 
 
-def search(place: Place, level: str, filters: Mapping[str, str], tags: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def search(place: Place, level: str, filters: Query, tags: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """UID -> the further elements of everything that one search finds; `tags`: that of the UID, then those of the elements.
 
     Asks until an answer is empty, because a server may give fewer than it was asked for. Raises `StorageError` if it says
@@ -134,7 +136,7 @@ def _value(item: Any, tag: str) -> str:  # noqa: ANN401  what a server sends
     return str(values[0]) if isinstance(values, list) and values else ""
 
 
-def _ask(service: str, path: str, query: Mapping[str, str], pauses: Sequence[float]) -> Answers:
+def _ask(service: str, path: str, query: Query, pauses: Sequence[float]) -> Answers:
     import json
 
     try:
@@ -208,7 +210,7 @@ _silent: set[str] = set()  # services that did not answer after all pauses: nobo
 
 
 def _get(
-    service: str, path: str, query: Mapping[str, str], accept: str, most_bytes: int, pauses: Sequence[float]
+    service: str, path: str, query: Query, accept: str, most_bytes: int, pauses: Sequence[float]
 ) -> tuple[bytes, Mapping[str, str]]:
     """At most so many bytes of an answer, and its headers. Raises `_Passing` after all pauses."""
     waits = () if service in _silent else pauses
@@ -226,9 +228,7 @@ def _get(
     raise AssertionError("the last attempt raises or returns")
 
 
-def _get_once(
-    service: str, path: str, query: Mapping[str, str], accept: str, most_bytes: int
-) -> tuple[bytes, Mapping[str, str]]:
+def _get_once(service: str, path: str, query: Query, accept: str, most_bytes: int) -> tuple[bytes, Mapping[str, str]]:
     import requests
 
     address = f"{service_address(service)}/{quote(path)}"
