@@ -48,7 +48,8 @@ def make_presentation(source: Source, ended: datetime) -> Dataset:
         made.GraphicLayerSequence = Sequence([_layer(name, order) for order, name in enumerate(_LAYERS, 1)])
         made.GraphicAnnotationSequence = Sequence(_annotations(source))
         _copy_gray_levels(tags, made)
-        made.PresentationLUTShape = "INVERSE" if photometric == "MONOCHROME1" else "IDENTITY"
+        is_inverse = photometric == "MONOCHROME1" or text(tags, "PresentationLUTShape") == "INVERSE"
+        made.PresentationLUTShape = "INVERSE" if is_inverse else "IDENTITY"
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
 
 import cv2
@@ -112,6 +113,25 @@ def test_the_report_of_a_head_has_its_landmarks_at_their_places(tmp_path):
         assert numbers(group) == {"Standard deviation of the landmark's position": (1.5, "{pixels}")}
     assert output("dsrdump", target).count('"Landmark: ') == 32
     assert source.SOPInstanceUID in output("dcmdump", "+P", "ReferencedSOPInstanceUID", target)
+
+
+def test_the_landmarks_of_a_report_stay_its_own_when_another_is_made(tmp_path):
+    rows = [
+        row_of(
+            dicom_file(tmp_path / f"{seed}.dcm", seed),
+            HEAD
+            | {"landmarks": [point | {"x": point["x"] + seed, "sigma": seed + 0.25} for point in HEAD["landmarks"]]},
+        )
+        for seed in (1, 2)
+    ]
+    made = [make_object(REPORT, find_source(row), ENDED) for row in rows]
+    for row, report in zip(rows, made, strict=True):
+        read = sr.srread(io.BytesIO(dicom_bytes(report))).content.get_planar_roi_measurement_groups()
+        for group, point in zip(read, row["landmarks"], strict=True):
+            assert group.roi.value.tolist() == [[point["x"] + 0.5, point["y"] + 0.5]]
+            assert numbers(group) == {"Standard deviation of the landmark's position": (point["sigma"], "{pixels}")}
+        uids = {group.tracking_uid for group in read}
+        assert len(uids) == 32
 
 
 @pytest.mark.parametrize("kind", [REPORT, CAPTURE], ids=["report", "picture"])
