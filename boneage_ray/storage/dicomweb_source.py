@@ -21,8 +21,8 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from boneage_ray.errors import Reason, ServerError, StorageError, UsageError
 from boneage_ray.storage.dicomweb import CREDENTIALS, TIMEOUT_SECONDS, new_session, service_address
+from boneage_ray.storage.s3 import PAUSES
 
-PAUSES = (1.0, 5.0, 25.0)  # seconds, as for S3
 PAGE = 200  # answers that are asked for at once; a server may give fewer
 _LARGEST_ANSWER = 256 * 2**20
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
