@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from boneage_ray import storage
 from boneage_ray.errors import NoUsableInputError, StorageError, UsageError
 from boneage_ray.records.schema import Row, empty_result, from_table
+from boneage_ray.runtime.pages import read_pages
 from boneage_ray.scoring.score import RESULTS
 
 MOST_ROWS_A_SLICE = 64
@@ -27,8 +28,7 @@ class ResultSlice:
 
     def rows(self) -> list[Row]:
         """The rows with all columns of today: what an older version did not write is null."""
-        with storage.open_read(self.uri) as file:
-            table = pq.read_table(file)
+        table = read_pages(self.uri)
         empty = empty_result()
         return [complete_row(row, empty) for row in from_table(table.slice(self.start, self.stop - self.start))]
 

@@ -144,7 +144,7 @@ def commit(
     whole = {"target": part.target, "mark": part.mark, "size": part.size, **line}
     buffer = io.BytesIO()
     with_line = table.replace_schema_metadata({LINE: json.dumps(whole).encode()})
-    with pq.ParquetWriter(buffer, with_line.schema, compression=compression) as writer:
+    with pq.ParquetWriter(buffer, with_line.schema, compression=compression, write_page_checksum=True) as writer:
         writer.write_table(with_line)
         add_marks(writer, marks)
     _write(out, part, buffer.getvalue())
