@@ -174,7 +174,7 @@ def committed(out: str, folder: str, others: frozenset[str] = frozenset()) -> di
 
 def without_large(line: dict[str, Any]) -> dict[str, Any]:
     """What the driver, which holds the lines of all parts, keeps of one."""
-    return {name: value for name, value in line.items() if name != "slowest"}
+    return {name: value for name, value in line.items() if name not in ("slowest", "hashes")}
 
 
 def _present(out: str, folder: str, others: frozenset[str]) -> list[str]:
