@@ -18,13 +18,12 @@ from typing import Any
 
 from boneage_ray import storage
 from boneage_ray.errors import StorageError
-from boneage_ray.export.sending import send_new, sum_of
+from boneage_ray.export.sending import send_new, sum_of, waits
 from boneage_ray.runtime.runs import say
 
 TICK_SECONDS = 0.5
 AGAIN_SECONDS = 60.0  # after a round that could not do all
 MOST_QUIET_TIMES = 10  # that what came waits, where more comes all the time
-_NO_RESULT = ("refused", "internal_error", "changed")
 
 
 @dataclass
@@ -37,6 +36,7 @@ class Rounds:
     send_to: str | None = None
     scored: dict[str, Any] = field(default_factory=dict)
     sent: Counter[str] = field(default_factory=Counter)
+    known: dict[str, str] = field(default_factory=dict)
 
     def round(self) -> bool:
         """Score, then send; whether all is done. What is not is said, and left for the next round."""
@@ -63,14 +63,13 @@ class Rounds:
         return True
 
     def _send(self, place: str) -> bool:
-        total = sum_of(send_new(self.out, place))
+        total = sum_of(send_new(self.out, place, self.known))
         self.sent += total.written
         if total.written:
             say(f"sent to {place}: {', '.join(f'{count} {name}' for name, count in sorted(total.written.items()))}")
-        for uri, reason, message in total.left_out:
-            if reason in _NO_RESULT:
-                say("", detail=f"not sent: {uri}: {message}")
-        return True
+        for uri, _, message in total.left_out:
+            say("", detail=f"not sent: {uri}: {message}")
+        return not waits(total)
 
 
 def go_round(

@@ -24,8 +24,10 @@ from boneage_ray.errors import StorageError
 from boneage_ray.export.destination import Destination, destination_of
 from boneage_ray.export.objects import Account, ObjectsJob, export_rows
 from boneage_ray.export.scored import ResultSlice, row_count
+from boneage_ray.export.words import has_findings
 from boneage_ray.scoring.score import RESULTS
 
+_PASSING = ("unreadable", "permission_denied")
 SENT, FORMATS_SENT = "sent", ("dicom-sr", "dicom-sc")
 _NAMED_LETTERS = 16
 
@@ -59,35 +61,42 @@ class _Remembered(Destination):
         return refused
 
 
-def send_new(out: str, place: str) -> Iterator[Account]:
+def send_new(out: str, place: str, known: dict[str, str]) -> Iterator[Account]:
     """Send the reports and pictures of OUT that `place` has not had: an account for each part with something new.
 
-    Raises `StorageError` if the place fails; what was sent until then is remembered. What it refuses is not sent again.
+    `known`: what this process knows to be sent, which saves reading the notes again; one for each OUT and place. Raises
+    `StorageError` if the place fails; what was sent until then is remembered. A row whose file cannot be read now is tried again
+    the next time (`waits`), what the place refuses is not.
     """
     to_whom = re.sub("//[^/@]*@", "//", place)  # whatever title we have there
     folder = storage.join(out, SENT, hashlib.sha256(to_whom.encode()).hexdigest()[:_NAMED_LETTERS])
     with closing(destination_of(place)) as destination:
         for info in storage.list_files(storage.join(out, RESULTS)):
-            note, state = (
-                _noted(storage.join(folder, f"{info.uri.rpartition('/')[2].partition('.')[0]}.json")),
-                _state(info),
-            )
-            if note.state != state:
-                yield _send_part(
-                    note, info.uri, ObjectsJob(FORMATS_SENT, place, datetime.fromisoformat(note.ended)), destination
-                )
-                note.state = state
-                note.save()
+            if known.get(info.uri) == _state(info):
+                continue
+            note = _noted(storage.join(folder, f"{info.uri.rpartition('/')[2].partition('.')[0]}.json"))
+            if note.state != _state(info):
+                account = _send_part(note, info.uri, place, destination)
+                if not waits(account):
+                    note.state = _state(info)
+                    note.save()
+                yield account
+            known[info.uri] = note.state
 
 
-def _send_part(note: _Note, uri: str, job: ObjectsJob, destination: Destination) -> Account:
+def waits(account: Account) -> bool:
+    """Whether a row has no object for a reason that may pass."""
+    return any(reason in _PASSING for _, reason, _ in account.left_out)
+
+
+def _send_part(note: _Note, uri: str, place: str, destination: Destination) -> Account:
     note.save()  # with the time that its objects carry, also if they are sent once more
+    job = ObjectsJob(FORMATS_SENT, place, datetime.fromisoformat(note.ended))
     try:
         rows = ResultSlice(uri, 0, row_count(uri)).rows()
-        return export_rows(job, rows, _Remembered(destination, note.names))
-    except StorageError:
+        return export_rows(job, filter(has_findings, rows), _Remembered(destination, note.names))
+    finally:
         note.save()
-        raise
 
 
 def _state(info: storage.FileInfo) -> str:

@@ -14,6 +14,7 @@ from orthanc import free_port
 from boneage_ray.cli import main
 from boneage_ray.errors import StorageError, UsageError
 from boneage_ray.export import objects, sending
+from boneage_ray.export.source import LeftOut, find_source
 from boneage_ray.storage import dimse, dimse_node
 
 pytest.importorskip("pynetdicom") if not os.environ.get("CI") else __import__("pynetdicom")
@@ -62,7 +63,7 @@ def test_a_part_is_sent_once_and_what_is_new_in_it_later(tmp_path):
     out, place = write_scored(tmp_path / "out", rows[:2]), f"dicom://US@127.0.0.1:{port}/NODE"
 
     def sent(to=place):
-        return dict(sending.sum_of(sending.send_new(str(out), to)).written)
+        return dict(sending.sum_of(sending.send_new(str(out), to, {})).written)
 
     with pytest.raises(StorageError, match="no answer; start it, or check the address"):
         sent()
@@ -90,11 +91,31 @@ def test_what_was_sent_before_the_node_failed_is_not_sent_again(tmp_path, monkey
     monkeypatch.setattr(dimse_node.Sender, "store", fails_at_the_third)
     with storescp(tmp_path / "node", port):
         with pytest.raises(StorageError, match="breaks off"):
-            sending.sum_of(sending.send_new(str(out), place))
-        again = sending.sum_of(sending.send_new(str(out), place))
+            sending.sum_of(sending.send_new(str(out), place, {}))
+        again = sending.sum_of(sending.send_new(str(out), place, {}))
     assert (again.written, again.present) == ({"dicom-sr": 1, "dicom-sc": 1}, {"dicom-sr": 2, "dicom-sc": 2})
     assert len({made.ContentTime for made in taken(tmp_path / "node")}) == 1  # one time, whenever it was sent
     assert len(taken(tmp_path / "node")) == 6
+
+
+def test_a_file_that_cannot_be_read_now_is_sent_later_and_one_that_is_gone_is_not(tmp_path, monkeypatch):
+    rows, port, known = scored(tmp_path, 0, 1, 2), free_port(), {}
+    out, place = write_scored(tmp_path / "out", rows), f"dicom://127.0.0.1:{port}/NODE"
+    away = LeftOut("unreadable", "the storage is away")
+    (tmp_path / "in" / "1.dcm").unlink()
+
+    def sent():
+        return sending.sum_of(sending.send_new(str(out), place, known))
+
+    with storescp(tmp_path / "node", port):
+        with monkeypatch.context() as patch:
+            patch.setattr(objects, "find_source", lambda row: away if "0.dcm" in row["input_uri"] else find_source(row))
+            account = sent()
+        assert (account.written["dicom-sr"], sending.waits(account)) == (1, True)
+        account = sent()
+        assert (account.written["dicom-sr"], account.present["dicom-sr"], sending.waits(account)) == (1, 1, False)
+        assert [reason for _, reason, _ in account.left_out] == ["not_found"]
+        assert sent().rows == 0
 
 
 def test_a_node_that_does_not_know_us_or_is_full_is_said_and_what_it_refuses_is_left_out(tmp_path, capsys, monkeypatch):

@@ -10,7 +10,7 @@ from orthanc import PASSWORD, USER, run_orthanc
 
 from boneage_ray.cli import main
 from boneage_ray.errors import StorageError, UsageError
-from boneage_ray.export import objects
+from boneage_ray.export import objects, sending
 from boneage_ray.storage import dicomweb
 
 
@@ -56,6 +56,12 @@ def test_results_are_in_the_study_of_their_image(tmp_path, pacs, capsys):
         stored["SR"].SOPInstanceUID
         == objects.object_name(objects.REPORT, rows[2])[-len(stored["SR"].SOPInstanceUID) - 4 : -4]
     )
+
+
+def test_new_results_are_sent_once(tmp_path, pacs):
+    out = write_scored(tmp_path / "out", [row_of(dicom_file(tmp_path / "in" / "a.dcm", 40), HAND)])
+    accounts = [sending.sum_of(sending.send_new(str(out), pacs.uri, {})) for _ in range(2)]
+    assert [dict(account.written) for account in accounts] == [{"dicom-sr": 1, "dicom-sc": 1}, {}]
 
 
 def test_an_export_that_a_folder_holds_is_the_same_as_that_of_the_server(tmp_path, pacs, capsys):

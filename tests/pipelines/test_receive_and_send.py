@@ -111,7 +111,7 @@ def test_what_cannot_be_scored_or_sent_waits_and_is_said(tmp_path, monkeypatch, 
     assert "boneage score ended with exit code 2; all that was received is kept" in capsys.readouterr().err
     monkeypatch.setattr(Rounds, "_score", lambda self: True)
 
-    def down(out, place):
+    def down(out, place, known):
         raise StorageError("unreadable", f"{place}: no answer")
 
     monkeypatch.setattr("boneage_ray.commands.rounds.send_new", down)
