@@ -1,10 +1,13 @@
-"""Pictures by dcmtk's decoders, which share no code with ours. Without them a test is skipped, but never in CI."""
+"""The programs of dcmtk, which share no code with ours. Without them a test is skipped, but never in CI."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -44,3 +47,26 @@ def by_dcmtk(program, data, folder, *options):
     files = [str(folder / name) for name in ("plain.dcm", "packed.dcm")]
     subprocess.run([dcmtk(program), *options, *files], check=True, capture_output=True)
     return (folder / "packed.dcm").read_bytes()
+
+
+@contextmanager
+def storescp(folder, port, *options):
+    """dcmtk's node, which writes what it takes into a folder."""
+    folder.mkdir(exist_ok=True)
+    process = subprocess.Popen([dcmtk("storescp"), "-od", str(folder), *options, str(port)], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(port)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait_for(port):
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    pytest.fail("the node did not start")

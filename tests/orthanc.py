@@ -28,23 +28,29 @@ def free_port():
 
 
 @contextmanager
-def run_orthanc(folder, port=None):
+def run_orthanc(folder, port=None, nodes=None):
     """A running server: `uri` for boneage, `address` for others, `store(files)`, `delete(instance)`, `stop()` to end it.
 
-    Skips without Orthanc, but fails in CI.
+    `nodes`: AE title -> port on this machine of DICOM nodes that it knows; it then is one itself, ORTHANC at `dicom_port`. Skips
+    without Orthanc, but fails in CI.
     """
     program = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
     if program is None or not PLUGIN.exists():
         missing = "Orthanc is not installed (Debian packages orthanc and orthanc-dicomweb)"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
-    port = port or free_port()
+    port, dicom_port = port or free_port(), free_port()
     settings = {
         "Name": "boneage tests",
         "StorageDirectory": str(folder / "storage"),
         "IndexDirectory": str(folder / "storage"),
         "Plugins": [str(PLUGIN)],
         "HttpPort": port,
-        "DicomServerEnabled": False,
+        "DicomServerEnabled": nodes is not None,
+        "DicomAet": "ORTHANC",
+        "DicomAlwaysAllowFind": True,
+        "DicomAlwaysAllowMove": True,
+        "DicomPort": dicom_port,
+        "DicomModalities": {title: [title, "127.0.0.1", known] for title, known in (nodes or {}).items()},
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": True,
         "RegisteredUsers": {USER: PASSWORD},
@@ -61,6 +67,7 @@ def run_orthanc(folder, port=None):
             uri=f"dicomweb+{root}/dicom-web",
             address=f"{root}/dicom-web",
             port=port,
+            dicom_port=dicom_port,
             store=lambda files: [_call(root, "/instances", "POST", data)["Status"] for data in files],
             delete=lambda sop_uid: [
                 _call(root, f"/instances/{found}", "DELETE")

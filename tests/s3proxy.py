@@ -1,8 +1,9 @@
-"""A server in front of an S3 server that fails as real ones do: busy, broken off in the middle, slow."""
+"""A server in front of an S3 server that fails as real ones do: busy, broken off in the middle, slow, wrong."""
 
 from __future__ import annotations
 
 import http.client
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,10 @@ _BUSY = b"""<?xml version="1.0" encoding="UTF-8"?>
 
 
 class Proxy(ThreadingHTTPServer):
-    """Passes requests on. `fails(method, path)` names the failure of a request: busy, broken, slow, or None."""
+    """Passes requests on. `fails(method, path)` names the failure of a request: busy, broken, slow, wrong, or None.
+
+    A wrong answer has the right length, and other bytes each time.
+    """
 
     daemon_threads = True
 
@@ -43,6 +47,9 @@ class _Handler(BaseHTTPRequestHandler):
         data = answer.read()
         ahead.close()
         sent = data[: len(data) // 2] if failure == "broken" else data
+        if failure == "wrong":
+            middle, other = len(data) // 2, os.urandom(8)
+            sent = data[:middle] + other + data[middle + len(other) :]
         self._send(answer.status, answer.getheaders(), sent, len(data) + (failure == "broken"))
         self.close_connection = failure == "broken"
 

@@ -11,6 +11,7 @@ from boneage_ray.errors import Reason
 PACKED_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 MEBIBYTE, GIBIBYTE = 2**20, 2**30
 _SYSTEM_FILES = (".ds_store", "thumbs.db", "desktop.ini")
+_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.part")
 _MEMBER = re.compile(rf"(.*?(?:{'|'.join(re.escape(ending) for ending in PACKED_ENDINGS)}))!/(.*)", re.DOTALL | re.I)
 
 
@@ -37,9 +38,12 @@ def split_entry(uri: str) -> tuple[str, str] | None:
 def is_system_file(path: str) -> bool:
     """Whether an operating system or a tool created this file: .DS_Store, Thumbs.db, desktop.ini, ._NAME, __MACOSX/.
 
-    NAME_$folder$ is how Hadoop keeps an empty folder in an object store.
+    NAME_$folder$ is how Hadoop keeps an empty folder in an object store; .<32 hex digits>.part is a file of our own that is
+    being written (storage/facade.py), such as by `boneage receive` beside a run.
     """
     *folders, name = path.split("/")
+    if _UNFINISHED.fullmatch(name):
+        return True
     ours = name.lower() in _SYSTEM_FILES or name.startswith("._") or name.endswith("_$folder$")
     return ours or "__MACOSX" in folders
 

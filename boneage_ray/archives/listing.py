@@ -45,8 +45,9 @@ def files_below(source: str, *but: str) -> Iterator[Found]:
     """
     source = storage.absolute(source)
     if is_dicomweb(source):
-        for uri, problem in instances_of(source):
-            yield Found(uri, uri[uri.rindex("/studies/") + 1 :], stem_of(uri), None, problem)
+        for uri, problem, version in instances_of(source):
+            path = uri[uri.rindex("/studies/") + 1 :]
+            yield Found(uri, path, stem_of(uri), None, problem, version=version)
         return
     left_out = tuple(f"{folder}/" for folder in but)
     for info in storage.list_files(source):

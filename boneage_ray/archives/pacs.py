@@ -1,8 +1,8 @@
 """A DICOMweb server as an archive: every image that its query finds is an input.
 
 What is no image (reports, presentation states) and what `boneage export` made is passed over and counted, kind by kind: it would
-have a row for every result that is sent back. An instance is known by its UIDs: DICOM changes none under the same UID, and
-neither QIDO-RS nor WADO-RS says when one was modified.
+have a row for every result that is sent back. An instance is known by its UIDs, and its
+version by what the search tells of its header (instances.py): neither QIDO-RS nor WADO-RS says when one was modified.
 """
 
 from __future__ import annotations

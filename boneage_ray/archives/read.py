@@ -7,6 +7,7 @@ from boneage_ray.archives.archive import Input
 from boneage_ray.archives.entry import max_input_bytes, split_entry, too_large
 from boneage_ray.archives.listing import find_entry
 from boneage_ray.archives.spool import spool_of
+from boneage_ray.archives.sums import read_as_listed
 from boneage_ray.archives.zips import read_zip_entry
 from boneage_ray.errors import InputProblem, StorageError
 
@@ -31,7 +32,7 @@ def read_input(item: Input) -> bytes | InputProblem:
 
 def _file(item: Input) -> bytes:
     if item.size_bytes is not None:
-        return storage.read_bytes(item.uri)
+        return read_as_listed(item.uri, item.version)
     data = storage.read_range(item.uri, 0, max_input_bytes() + 1)
     if problem := too_large(len(data)):
         raise InputProblem("read", *problem)

@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from boneage_ray import storage
 from boneage_ray.archives.archive import Archive, Input
 from boneage_ray.archives.changes import Comparison, Held, Redo, mark_of
@@ -24,6 +22,7 @@ from boneage_ray.archives.in_parts import Notes, input_of, part_lengths, part_na
 from boneage_ray.errors import MismatchError
 from boneage_ray.runtime import parts
 from boneage_ray.runtime.marks import read_marks
+from boneage_ray.runtime.pages import read_pages
 from boneage_ray.runtime.parts import Part
 
 _LEAD_SIZE, _LEAD_PARTS = 32, 4  # an update has few inputs, and each part is a file that stays
@@ -167,8 +166,7 @@ def differs(archive: Archive, out: str, folder: str) -> MismatchError:
 
 
 def _uris_of(part: str) -> list[str]:
-    with storage.open_read(part) as file:
-        return [uri or "" for uri in pq.read_table(file, columns=["input_uri"]).column(0).to_pylist()]
+    return [uri or "" for uri in read_pages(part, ["input_uri"]).column(0).to_pylist()]
 
 
 def update_in_words(counts: Mapping[str, Any]) -> list[str]:

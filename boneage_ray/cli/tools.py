@@ -88,17 +88,32 @@ def phantoms(
 @app.command()
 def receive(
     to: Annotated[str, typer.Option("--to", help="Archive that grows: a folder or s3://bucket/prefix.")],
-    allow: Annotated[list[str], typer.Option("--allow", help="AE title that may send; repeat for several.")],
+    allow: options.AllowOption = [],  # noqa: B006  typer copies it
     aet: Annotated[str, typer.Option("--aet", help="Our own AE title.")] = "BONEAGE",
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 11112,
+    model: Annotated[str | None, typer.Option("--model", help="Score with this model, too.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Where the results go: a folder or s3://bucket/prefix.")
+    ] = None,
+    quiet_seconds: Annotated[
+        float, typer.Option("--quiet-seconds", min=0.0, help="Score when nothing came for so long.")
+    ] = 30.0,
+    send: Annotated[
+        str | None, typer.Option("--send", help="Send SR and SC: dicom://HOST:PORT/AET or dicomweb+https://...")
+    ] = None,
+    fetch: Annotated[
+        str | None,
+        typer.Option("--fetch", help="Have a node send what it finds, then end: dicom://HOST:PORT/AET?Modality=DX"),
+    ] = None,
     json: options.JsonOption = False,
     debug: options.DebugOption = False,
 ) -> None:
-    """Keep what DICOM nodes send by C-STORE as an archive, until it is stopped."""
+    """Keep what DICOM nodes send by C-STORE as an archive, until it is stopped; score it, and send the results back."""
     from boneage_ray.commands import receive as command
 
-    run_command("receive", command.receive, command.ReceiveArguments(to, allow, aet, host, port), json, debug)
+    arguments = command.ReceiveArguments(to, allow, aet, host, port, model, out, quiet_seconds, send, fetch)
+    run_command("receive", command.receive, arguments, json, debug)
 
 
 @app.command()

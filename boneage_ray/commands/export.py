@@ -15,9 +15,9 @@ from boneage_ray import storage
 from boneage_ray.commands.words import quoted
 from boneage_ray.errors import NoUsableInputError, UsageError
 from boneage_ray.export import fhir_files, objects, scored, tabular
+from boneage_ray.export.destination import check_server, is_server
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime.runs import ProgressLine, Run, say
-from boneage_ray.storage import dicomweb
 
 FORMATS = ("csv", "parquet", "fhir", *objects.KINDS)
 NOT_EXPORTED = "not_exported.csv"
@@ -63,11 +63,11 @@ def known_formats(names: list[str]) -> list[str]:
 
 
 def checked_place(formats: list[str], to: str) -> str:
-    """The whole --to, to which something can be written or sent. Raises `UsageError` for tables to a DICOMweb server."""
-    if dicomweb.is_dicomweb(to):
+    """The whole --to, to which something can be written or sent. Raises `UsageError` for tables to a PACS."""
+    if is_server(to):
         if others := [name for name in formats if name not in objects.KINDS]:
-            raise UsageError(f"--format {others[0]}: a DICOMweb server takes {' and '.join(objects.KINDS)} only")
-        dicomweb.check_service(to)
+            raise UsageError(f"--format {others[0]}: a PACS takes {', '.join(objects.KINDS)} only")
+        check_server(to)
         return to.rstrip("/")
     place = storage.absolute(to)
     storage.check_writable(place if _is_folder(formats, place) else place.rpartition("/")[0] or "/")
@@ -121,7 +121,7 @@ def _write_objects(source: scored.ScoredRun, job: objects.ObjectsJob) -> dict[st
     """All DICOM objects; rows without one are listed in a file beside them. Returns the lines of the answer."""
     total = objects.Account()
     with ExitStack() as files, ProgressLine("export", source.row_count) as bar:
-        listing = _Listing(files, None if dicomweb.is_dicomweb(job.place) else storage.join(job.place, NOT_EXPORTED))
+        listing = _Listing(files, None if is_server(job.place) else storage.join(job.place, NOT_EXPORTED))
         for account in objects.export_objects(source, job):
             total.rows += account.rows
             total.written += account.written

@@ -28,6 +28,7 @@ MaxFailuresOption = Annotated[
     float | None,
     typer.Option("--max-failures", min=0.0, max=1.0, help="End, exit 4, if more than this share of inputs failed."),
 ]
+AllowOption = Annotated[list[str], typer.Option("--allow", help="AE title that may send; repeat for several.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete the earlier run that OUT holds.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 if any input was rejected or failed.")]
 GpuOption = Annotated[bool, typer.Option("--gpu", help="Use the cluster's GPUs.")]
@@ -109,7 +110,9 @@ SimilarOption = Annotated[
 ]
 FormatOption = Annotated[
     list[str],
-    typer.Option("--format", help="csv, parquet, fhir, dicom-sr or dicom-sc; repeat for several in one pass."),
+    typer.Option(
+        "--format", help="csv, parquet, fhir, dicom-sr, dicom-sc or dicom-pr; repeat for several in one pass."
+    ),
 ]
 ToOption = Annotated[
     str,

@@ -35,9 +35,9 @@ class TriageArguments:
 
 
 def triage(run: Run, arguments: TriageArguments) -> None:
-    """Archive -> counts; nothing is written but with --out."""
+    """Archive -> counts; nothing is written but with --out, where a run that was killed goes on."""
     from boneage_ray.prediction.routing import resolve_all, sha256_of
-    from boneage_ray.scoring.triage import TriageOptions, numbered_sites, triage_archive
+    from boneage_ray.scoring.triage import TriageOptions, forget_parts, numbered_sites, triage_archive
     from boneage_ray.scoring.worker import kind_of
 
     source, typed = storage.absolute(arguments.source), arguments.model or list(ALL_BUILT_IN)
@@ -54,18 +54,20 @@ def triage(run: Run, arguments: TriageArguments) -> None:
     check_tables(run, archive, learns=False)
     if out:
         refuse_overlap(out, "SOURCE", [source])
-        mark = parts.fingerprint("triage", source, sha256_of(models), arguments.sample)
+        mark = parts.fingerprint("triage", source, sha256_of(models), arguments.sample, arguments.site_names)
         parts.claim(out, mark, arguments.overwrite, "triage")
         run.out = out
     join_ray(run)
     with timed(run, "triage"):
-        found = triage_archive(archive, TriageOptions(source, model, arguments.gpu, arguments.sample), models)
+        options = TriageOptions(source, model, arguments.gpu, arguments.sample, out or "", arguments.site_names)
+        found = triage_archive(archive, options, models)
     answer = numbered_sites(found, arguments.site_names)
     if arguments.sample < 1:
         say(f"these are counts of a sample of {arguments.sample:g} of all inputs; copies in the rest are not seen")
         answer["sample"] = arguments.sample
     if out:
         storage.write_json(storage.join(out, "triage.json"), answer)
+        forget_parts(out)
     run.note(source=source, model=model, counts=answer)
     fitting = [name for name, each in zip(typed, models, strict=True) if answer.get(kind_of(each))] or typed
     several = len(fitting) > 1 or None

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from boneage_ray import storage
 from boneage_ray.datasets.plan import Shard, Slice
+from boneage_ray.runtime.pages import read_pages
 
 TRAINING_COLUMNS = ["record_id", "image", "mask", "height", "width", "sex", "age_months"]
 TRAINING_COLUMNS += ["to_original", "vertebral", "facial"]
@@ -17,15 +16,13 @@ TRAINING_COLUMNS += ["to_original", "vertebral", "facial"]
 
 def read_slice(part: Slice) -> pa.Table:
     """The rows of a slice, every column."""
-    with storage.open_read(part.uri) as file:
-        table = pq.read_table(file)
+    table = read_pages(part.uri)
     return table.slice(part.start, part.stop - part.start) if part.chosen is None else table.take(list(part.chosen))
 
 
 def read_labels(shard: Shard, columns: Sequence[str] = ("age_months", "sex")) -> list[dict[str, Any]]:
     """Some columns of every row of a shard, without its images."""
-    with storage.open_read(shard.uri) as file:
-        rows: list[dict[str, Any]] = pq.read_table(file, columns=list(columns)).to_pylist()
+    rows: list[dict[str, Any]] = read_pages(shard.uri, columns).to_pylist()
     return rows
 
 

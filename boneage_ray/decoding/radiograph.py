@@ -20,7 +20,7 @@ class Radiograph:
     `patient`: a hash that is equal for all images of one patient, never the id itself. `modality`: the code of the header.
     `regions`: the words of anatomy/regions.py by which the header names the body part. `view`: the view by the header. `voi`: in
     words, the window or VOI LUT of the file, if the picture has less than half of its contrast under it. `flags`: warnings that
-    do not stop the file from being used.
+    do not stop the file from being used. `is_result`: `boneage export` made it.
     """
 
     pixels: npt.NDArray[Any]
@@ -35,3 +35,4 @@ class Radiograph:
     view: View | None = None
     voi: str | None = None
     flags: tuple[str, ...] = ()
+    is_result: bool = False

@@ -38,6 +38,7 @@ class ObjectKind:
 
 
 REPORT = ObjectKind("sr", "1.2.840.10008.5.1.4.1.1.88.33", "SR", 9801, "Skeletal maturity, report")
+PRESENTATION = ObjectKind("pr", "1.2.840.10008.5.1.4.1.1.11.1", "PR", 9803, "Skeletal maturity, overlay")
 CAPTURE = ObjectKind("sc", "1.2.840.10008.5.1.4.1.1.7", "OT", 9802, PICTURE_SERIES)
 
 

@@ -1,4 +1,4 @@
-"""Result rows to DICOM objects in a folder or a PACS: in processes of their own, one a core, slice by slice.
+"""Result rows to DICOM objects in a folder, a PACS or a DICOM node: in processes of their own, one a core, slice by slice.
 
 An object's name follows from its content, so a name that is there already is that object: a killed export goes on where it
 stopped, and a file that was scored twice is exported once.
@@ -10,15 +10,16 @@ import multiprocessing
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from boneage_ray.errors import InputProblem
 from boneage_ray.export.destination import Destination, destination_of
-from boneage_ray.export.envelope import CAPTURE, REPORT, ObjectKind, dicom_bytes, object_name
+from boneage_ray.export.envelope import CAPTURE, PRESENTATION, REPORT, ObjectKind, dicom_bytes, object_name
 from boneage_ray.export.scored import ResultSlice, ScoredRun
 from boneage_ray.export.source import LeftOut, Source, find_source
 from boneage_ray.export.words import has_findings
@@ -27,7 +28,7 @@ from boneage_ray.records.schema import Row
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-KINDS: dict[str, ObjectKind] = {"dicom-sr": REPORT, "dicom-sc": CAPTURE}
+KINDS: dict[str, ObjectKind] = {"dicom-sr": REPORT, "dicom-sc": CAPTURE, "dicom-pr": PRESENTATION}
 _AHEAD = 4  # slices that wait for a process
 
 
@@ -88,8 +89,14 @@ def _result(done: Future[Account]) -> Account:
 
 def export_slice(job: ObjectsJob, part: ResultSlice) -> Account:
     """Write the objects of some rows."""
-    account, destination = Account(), destination_of(job.place)
-    for row in part.rows():
+    with closing(destination_of(job.place)) as destination:
+        return export_rows(job, part.rows(), destination)
+
+
+def export_rows(job: ObjectsJob, rows: Iterable[Row], destination: Destination) -> Account:
+    """Hand the objects of some rows to a destination; not those that it has."""
+    account = Account()
+    for row in rows:
         account.rows += 1
         _export_row(job, row, destination, account)
     return account
@@ -145,6 +152,10 @@ def make_object(kind: ObjectKind, source: Source, ended: datetime) -> Dataset:
         from boneage_ray.export.report import make_report
 
         return make_report(source, ended)
+    if kind is PRESENTATION:
+        from boneage_ray.export.presentation import make_presentation
+
+        return make_presentation(source, ended)
     from boneage_ray.export.capture import make_capture
 
     return make_capture(source, ended)

@@ -1,8 +1,8 @@
 """A result row as a DICOM structured report: TID 1500, Measurement Report, of the class Comprehensive SR.
 
 The content is of highdicom's templates. One group of measurements is of the whole image, and one of each landmark, with its place
-as a spatial coordinate (SCOORD). DICOM counts pixels of an image region from the corner of the first one: the centre of pixel
-(0, 0) is (0.5, 0.5) there, and (0, 0) in a result row.
+as a spatial coordinate (SCOORD, landmark_groups.py). DICOM counts pixels of an image region from the corner of the first one: the
+centre of pixel (0, 0) is (0.5, 0.5) there, and (0, 0) in a result row.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-import numpy as np
 from highdicom import sr
 from pydicom.config import disable_value_validation
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -28,12 +28,13 @@ from boneage_ray.export.envelope import (
     printable_ascii,
     reference,
 )
+from boneage_ray.export.landmark_groups import landmark_groups, written_as_they_are
 from boneage_ray.export.source import Source
 from boneage_ray.records.schema import Row
 
 _DEVICE = codes.Concept("121007", "DCM", "Device")
 _TITLE = codes.Concept("126000", "DCM", "Imaging Measurement Report")
-_IMAGE_TRACKING, _CENTRE = "image", 0.5
+_IMAGE_TRACKING = "image"
 
 
 def make_report(source: Source, ended: datetime) -> Dataset:
@@ -46,8 +47,12 @@ def make_report(source: Source, ended: datetime) -> Dataset:
         made.PerformedProcedureCodeSequence = Sequence()
         made.CurrentRequestedProcedureEvidenceSequence = Sequence([_evidence(header)])
         (content,) = _content(row, header)
+        measured = content.ContentSequence[-1]
+        groups = Sequence([*measured.ContentSequence, *landmark_groups(row, header)])
+        measured.add(DataElement("ContentSequence", "SQ", groups))
         for element in content:
             made.add(element)
+        written_as_they_are(made)
     return made
 
 
@@ -79,7 +84,7 @@ def _content(row: Row, header: Dataset) -> Any:  # noqa: ANN401  highdicom's seq
             observer_device_context=sr.ObserverContext(_coded(_DEVICE), observer)
         ),
         procedure_reported=_coded(procedure),
-        imaging_measurements=[_of_image(row, header, algorithm), *_of_landmarks(row, header)],
+        imaging_measurements=[_of_image(row, header, algorithm)],
         title=_coded(_TITLE),
     )
 
@@ -163,20 +168,3 @@ def _evaluations(row: Row) -> list[sr.QualitativeEvaluation]:
         pairs.append((codes.CVM_TYPICAL, codes.TYPICAL[row["cvm_typical"]]))
     pairs += [(codes.WARNING, codes.warning(flag)) for flag in row["flags"]]
     return [sr.QualitativeEvaluation(_coded(name), _coded(value)) for name, value in pairs]
-
-
-def _of_landmarks(row: Row, header: Dataset) -> list[Any]:
-    """One group for each landmark: its name, its place, and how sure that is."""
-    image = sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID)
-    report, groups = object_uid(REPORT, row), []
-    for point in row["landmarks"] or ():
-        place = np.array([[point["x"] + _CENTRE, point["y"] + _CENTRE]])
-        groups.append(
-            sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-                sr.TrackingIdentifier(uid=derived_uid(point["name"], report), identifier=point["name"]),
-                referenced_region=sr.ImageRegion("POINT", place, image),
-                finding_type=_coded(codes.LANDMARK_CODES.get(point["name"]) or codes.own("LM", point["name"])),
-                measurements=[_number(codes.LANDMARK_SIGMA, point["sigma"], codes.PIXELS)],
-            )
-        )
-    return groups

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from boneage_ray import storage
 from boneage_ray.errors import NoUsableInputError, StorageError, UsageError
 from boneage_ray.records.schema import Row, empty_result, from_table
+from boneage_ray.runtime.pages import read_pages
 from boneage_ray.scoring.score import RESULTS
 
 MOST_ROWS_A_SLICE = 64
@@ -27,8 +28,7 @@ class ResultSlice:
 
     def rows(self) -> list[Row]:
         """The rows with all columns of today: what an older version did not write is null."""
-        with storage.open_read(self.uri) as file:
-            table = pq.read_table(file)
+        table = read_pages(self.uri)
         empty = empty_result()
         return [complete_row(row, empty) for row in from_table(table.slice(self.start, self.stop - self.start))]
 
@@ -78,13 +78,14 @@ def open_run(out: str) -> ScoredRun:
         raise NoUsableInputError(
             f"{out} holds no results/: give the --out of a `boneage score` that has scored something"
         )
-    parts = [(uri, _row_count(uri)) for uri in uris]
+    parts = [(uri, row_count(uri)) for uri in uris]
     if not sum(count for _, count in parts):
         raise NoUsableInputError(f"{out}/results holds no row")
     return ScoredRun(out, parts, _ended(out), storage.exists(storage.join(out, "summary.json")))
 
 
-def _row_count(uri: str) -> int:
+def row_count(uri: str) -> int:
+    """The number of rows of a part."""
     with storage.open_read(uri) as file:
         count: int = pq.read_metadata(file).num_rows
     return count

@@ -19,6 +19,7 @@ from boneage_ray.preparation.split import SPLITS
 from boneage_ray.records.schema import case_schema
 from boneage_ray.runtime import parts
 from boneage_ray.runtime.marks import read_marks
+from boneage_ray.runtime.pages import read_pages
 
 MANIFEST, REJECTED = "manifest.json", "rejected.parquet"
 _BIG = ("image", "mask", "thumbnail", "vertebral", "facial", "to_original", "message")
@@ -64,9 +65,10 @@ def read_small(out: str, targets: Sequence[str], first: int = 0) -> pa.Table:
     schema = pa.schema([*small, *places])
 
     def one(number: int) -> pa.Table:
-        with storage.open_read(storage.join(out, targets[number])) as file:
+        uri = storage.join(out, targets[number])
+        with storage.open_read(uri) as file:
             names = pq.read_schema(file).names
-            table = pq.read_table(file, columns=[field.name for field in small if field.name in names])
+        table = read_pages(uri, [field.name for field in small if field.name in names])
         rows = pa.array(range(len(table)), pa.int32())
         columns = {name: table[name] for name in table.column_names}
         columns |= {"part": pa.array([first + number] * len(table), pa.int32()), "row": rows}
@@ -78,8 +80,7 @@ def read_small(out: str, targets: Sequence[str], first: int = 0) -> pa.Table:
 
 def rows_of(out: str, target: str, chosen: Sequence[int], names: Sequence[str]) -> pa.Table:
     """Some rows of a file, whole."""
-    with storage.open_read(storage.join(out, target)) as file:
-        table = pq.read_table(file, columns=list(names)).replace_schema_metadata(None)
+    table = read_pages(storage.join(out, target), names).replace_schema_metadata(None)
     return table.take(pa.array(chosen, pa.int64()))
 
 

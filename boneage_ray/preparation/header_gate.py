@@ -36,6 +36,8 @@ def check_header(radiograph: Radiograph, config: QualityConfig) -> None:
     expected = config.body_part
     if expected == "any" or not config.header_gate:
         return
+    if radiograph.is_result:
+        raise rejection("wrong_modality", "a picture of results that boneage export made, no radiograph")
     if problem := _wrong_modality(radiograph.modality, expected) or _wrong_part(radiograph, expected):
         raise problem
 

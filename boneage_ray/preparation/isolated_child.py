@@ -62,6 +62,7 @@ class SourceFields(_Header):
     view: View | None
     voi: str | None
     flags: tuple[str, ...]
+    is_result: bool
 
 
 class PreparedFields(_Header):

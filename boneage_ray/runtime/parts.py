@@ -144,7 +144,7 @@ def commit(
     whole = {"target": part.target, "mark": part.mark, "size": part.size, **line}
     buffer = io.BytesIO()
     with_line = table.replace_schema_metadata({LINE: json.dumps(whole).encode()})
-    with pq.ParquetWriter(buffer, with_line.schema, compression=compression) as writer:
+    with pq.ParquetWriter(buffer, with_line.schema, compression=compression, write_page_checksum=True) as writer:
         writer.write_table(with_line)
         add_marks(writer, marks)
     _write(out, part, buffer.getvalue())
@@ -174,7 +174,7 @@ def committed(out: str, folder: str, others: frozenset[str] = frozenset()) -> di
 
 def without_large(line: dict[str, Any]) -> dict[str, Any]:
     """What the driver, which holds the lines of all parts, keeps of one."""
-    return {name: value for name, value in line.items() if name != "slowest"}
+    return {name: value for name, value in line.items() if name not in ("slowest", "hashes")}
 
 
 def _present(out: str, folder: str, others: frozenset[str]) -> list[str]:

@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from boneage_ray import storage
 from boneage_ray.archives.changes import marks_in
@@ -17,6 +16,7 @@ from boneage_ray.errors import MismatchError
 from boneage_ray.records.schema import Row, from_table, result_schema, to_table
 from boneage_ray.runtime import parts
 from boneage_ray.runtime.marks import read_marks
+from boneage_ray.runtime.pages import read_pages
 from boneage_ray.scoring.summary import part_counts
 
 _COUNTED = ["status", "input_bytes", "reason", "flags", "age_months", "sex", "cvm_stage"]
@@ -53,8 +53,7 @@ class Earlier:
         line, marks = parts.read_line(uri), read_marks(uri)
         if line["mark"] not in (work.was, part.mark):
             raise MismatchError(f"{uri} was changed by another run: give the command again")
-        with storage.open_read(uri) as file:
-            return cls(pq.read_table(file).replace_schema_metadata(None), line, marks)
+        return cls(read_pages(uri).replace_schema_metadata(None), line, marks)
 
     def renewed(self, work: PartWork, rows: list[Row]) -> Scored:
         """The content that replaces it; `rows` are those of the changed inputs. The order of the rows stays."""

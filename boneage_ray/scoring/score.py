@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from boneage_ray import PIPELINE_VERSION, storage
 from boneage_ray.archives.archive import Archive
@@ -28,6 +27,7 @@ from boneage_ray.preparation.prepare import AS_THE_RECIPE_SAYS, Reading
 from boneage_ray.runtime import lease, nodes, parts, plan
 from boneage_ray.runtime.cluster import run_parts
 from boneage_ray.runtime.devices import RunDevice
+from boneage_ray.runtime.pages import read_pages
 from boneage_ray.runtime.resources import Resources
 from boneage_ray.runtime.runs import say
 from boneage_ray.scoring.careful import RETRIES
@@ -168,5 +168,4 @@ def _run(
 def results(out: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """The committed result rows, a part at a time, in the order of the plan."""
     for info in storage.list_folder(storage.join(out, RESULTS)):
-        with storage.open_read(info.uri) as file:
-            yield pq.read_table(file, columns=columns)
+        yield read_pages(info.uri, columns)

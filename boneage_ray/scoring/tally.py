@@ -18,13 +18,13 @@ from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from boneage_ray import storage
 from boneage_ray.anatomy.growth import AGE_BINS, SCHEMES, age_bin
 from boneage_ray.findings.task_findings import Doubt, TaskFindings
 from boneage_ray.records.schema import Row, from_table
 from boneage_ray.runtime import parts
+from boneage_ray.runtime.pages import read_pages
 from boneage_ray.scoring.costs import slowest_in
 
 LEAST_CERTAIN, SHOWN_PROBLEMS = 50, 200
@@ -162,10 +162,8 @@ def _wanted(lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[str]
 
 def _read(out: str, wanted: tuple[str, list[str]]) -> tuple[pa.Table, list[dict[str, Any]]]:
     target, columns = wanted
-    with storage.open_read(storage.join(out, target)) as file:
-        whole = pq.ParquetFile(file)
-        line = json.loads(whole.schema_arrow.metadata[parts.LINE])
-        return whole.read(columns=columns), line.get("slowest", [])
+    table = read_pages(storage.join(out, target), columns)
+    return table, json.loads(table.schema.metadata[parts.LINE]).get("slowest", [])
 
 
 def work_list_csv(rows: Iterable[Row]) -> str:

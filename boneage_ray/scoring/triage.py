@@ -5,10 +5,15 @@ the counts true: a content hash needs all bytes, the gate by pixels the network.
 
 A worker answers each part with its counts and with 8 bytes of the hash of each file. The driver keeps those of all files, 80 MB
 for ten million, to count files with a content that came before.
+
+With an OUT each part is committed below `OUT/counted`, so that a triage that was killed goes on; at the end they are deleted. The
+institutions in them are keyed hashes unless their names were asked for, and the key, random for each OUT, goes with them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import zlib
 from array import array
 from collections import Counter
@@ -17,7 +22,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from boneage_ray import storage
 from boneage_ray.archives.archive import Archive, Input
 from boneage_ray.archives.in_parts import ArchiveParts
 from boneage_ray.archives.read import read_input
@@ -31,13 +38,15 @@ from boneage_ray.prediction.runtimes import TORCH, Compute
 from boneage_ray.preparation.overview import UNREADABLE
 from boneage_ray.preparation.prepare import AS_THE_RECIPE_SAYS
 from boneage_ray.records.schema import Row
-from boneage_ray.runtime import nodes, parts
+from boneage_ray.runtime import lease, nodes, parts
 from boneage_ray.runtime.cluster import run_parts
-from boneage_ray.runtime.lease import Hold
 from boneage_ray.runtime.resources import Resources
 from boneage_ray.runtime.runs import say
+from boneage_ray.scoring.careful import RETRIES, Suspects
 from boneage_ray.scoring.worker import ScorePlaces, ScoreWorker
 
+COUNTED = "counted"
+_KEY = "key.json"
 _HEAD_BYTES = 2**18  # of a DICOM file
 _HASH_DIGITS = 16
 _BROKEN = (*UNREADABLE, "internal_error")
@@ -47,12 +56,17 @@ _TABLES = ("kinds", "reasons", "years", "sites")
 
 @dataclass(frozen=True)
 class TriageOptions:
-    """What the command line says about a triage; `sample`: the share of the inputs that is looked at."""
+    """What the command line says about a triage; `sample`: the share of the inputs that is looked at.
+
+    `out`: where the parts are kept until the end; empty for nowhere. `site_names`: whether institutions are kept by name.
+    """
 
     source: str
     models: Sequence[str]
     gpu: bool = False
     sample: float = 1.0
+    out: str = ""
+    site_names: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,31 +86,60 @@ class Sampled(Archive):
 def triage_archive(archive: Archive, options: TriageOptions, models: Sequence[Models]) -> dict[str, Any]:
     """Count every input on the connected cluster. Raises `BoneageError` if parts were lost with their workers."""
     chosen = archive if options.sample >= 1 else Sampled(archive, options.sample)
-    listing = ArchiveParts(chosen, "triage", files_only=True)
+    listing = ArchiveParts(chosen, COUNTED, files_only=True)
     parts.check_not_empty(listing, options.source)
     compute = nodes.device_of_cluster(options.gpu)
     read = [place for each in models for place in members.read_places(each)]
-    nodes.check_places(Hold(""), [("SOURCE", options.source), *read])
-    counted = Counted()
+    nodes.check_places(lease.holding(options.out), [("SOURCE", options.source), *read])
+    counted, key = Counted(), _key_of(options)
+    for line in _kept(options.out) if options.out else ():
+        counted.taken(line)
 
     def work(rows: parts.Rows, resources: Resources) -> Iterator[dict[str, Any]]:
         say(f"triage: {resources.describe()}")
         arguments = {
             "models": list(options.models),
             "sha256": sha256_of(models),
-            "places": ScorePlaces(options.source, "", "uri", route=len(models) > 1),
+            "places": ScorePlaces(options.source, options.out, "uri", route=len(models) > 1),
             "reading": AS_THE_RECIPE_SAYS,
             "compute": Compute(resources.threads, compute.device, TORCH, compute.auto),
+            "site_key": key,
         }
         return map(counted.taken, run_parts(rows, TriageWorker, arguments, resources))
 
-    job = parts.PartsJob("triage", "", listing, (), options.gpu)
-    _, lost = parts.work_through(job, work, parts.Todo(listing, {}), {})
+    if options.out:
+        parts.complete(parts.PartsJob("triage", options.out, listing, (COUNTED,), options.gpu), work)
+        return counted.as_json()
+    _, lost = parts.work_through(
+        parts.PartsJob("triage", "", listing, (), options.gpu), work, parts.Todo(listing, {}), {}
+    )
     if lost:
         raise BoneageError(
             f"triage: {lost} parts were lost with their workers, each several times; give the command again"
         )
     return counted.as_json()
+
+
+def _kept(out: str) -> Iterator[dict[str, Any]]:
+    """The lines of the parts that a triage which was killed has counted."""
+    files = [info.uri for info in storage.list_folder(storage.join(out, COUNTED)) if info.uri.endswith(".parquet")]
+    return parts.prefetched(parts.read_line, files, threads=8, ahead=64)
+
+
+def _key_of(options: TriageOptions) -> str:
+    """The key of the hashes of institutions; empty where their names are kept, or nothing is."""
+    if options.site_names or not options.out:
+        return ""
+    uri = storage.join(options.out, COUNTED, _KEY)
+    if not storage.exists(uri):
+        storage.write_json(uri, {"key": secrets.token_hex(16)})
+    return str(storage.read_json(uri)["key"])
+
+
+def forget_parts(out: str) -> None:
+    """Delete what was only kept to go on after a kill."""
+    storage.delete_tree(storage.join(out, COUNTED))
+    storage.delete_tree(storage.join(out, RETRIES))
 
 
 class Counted:
@@ -138,10 +181,11 @@ class Counted:
 
 
 class TriageWorker(ScoreWorker):
-    """Counts one part; nothing is written."""
+    """Counts one part; nothing is written but these counts, with an OUT."""
 
-    def __init__(self, **arguments: Any) -> None:  # noqa: ANN401  those of `ScoreWorker`
+    def __init__(self, site_key: str = "", **arguments: Any) -> None:  # noqa: ANN401  those of `ScoreWorker`
         super().__init__(**arguments)
+        self.site_key = site_key
         self.kinds = {reader.predictor.name: reader.kind for reader in self.readers}
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -149,10 +193,15 @@ class TriageWorker(ScoreWorker):
         part = parts.Part(**row)
         inputs = work_of(part).inputs
         self.origins: list[Origin] = []
-        rows = list(self._all(part, inputs, []))
+        rows = list((self._one_by_one if part.careful else self._all)(part, inputs, []))
         self.meter.taken()
-        line = {"target": part.target, "mark": part.mark, "size": part.size}
-        return line | counts_of(rows, self.kinds) | origins_of(self.origins)
+        line = counts_of(rows, self.kinds) | origins_of(self.origins, self.site_key)
+        if not self.out:
+            return {"target": part.target, "mark": part.mark, "size": part.size, **line}
+        whole = parts.commit(self.out, part, pa.table({}), line)
+        if part.careful:
+            Suspects(self.out, part).end()
+        return whole
 
     def _write(self, name: str, data: bytes) -> None:
         """A triage keeps no mask."""
@@ -181,12 +230,16 @@ def counts_of(rows: Sequence[Row], kinds: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def origins_of(origins: Sequence[Origin]) -> dict[str, Any]:
-    """How many DICOM files of each year and site; those that do not say are in neither."""
+def origins_of(origins: Sequence[Origin], key: str = "") -> dict[str, Any]:
+    """How many DICOM files of each year and site; those that do not say are in neither. `key`: hashes the names of sites."""
     return {
         "years": dict(Counter(each.year for each in origins if each.year)),
-        "sites": dict(Counter(each.institution for each in origins if each.institution)),
+        "sites": dict(Counter(_named(each.institution, key) for each in origins if each.institution)),
     }
+
+
+def _named(site: str, key: str) -> str:
+    return hashlib.blake2b(site.encode(), key=key.encode(), digest_size=16).hexdigest() if key else site
 
 
 def numbered_sites(answer: Mapping[str, Any], names: bool) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from boneage_ray.errors import Reason, ServerError, StorageError, UsageError
 from boneage_ray.storage.dicomweb import CREDENTIALS, TIMEOUT_SECONDS, new_session, service_address
+from boneage_ray.storage.outage import PAUSES
 
-PAUSES = (1.0, 5.0, 25.0)  # seconds, as for S3
 PAGE = 200  # answers that are asked for at once; a server may give fewer
 _LARGEST_ANSWER = 256 * 2**20
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
@@ -35,6 +35,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "instances": ("SOPClassUID", "SOPInstanceUID", "InstanceNumber"),
 }
 _OF_PERSONS = ("AccessionNumber", "StudyID", "ReferringPhysicianName", "OtherPatientIDs", "IssuerOfPatientID")
+
+Query = Mapping[str, str | list[str]]
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,18 @@ def parsed_address(uri: str) -> Place:
     match = _BELOW.fullmatch(address)
     service, below = (match[1], match[2] or "") if match else (address, "")
     service_address(service)
+    return Place(service, tuple(below.split("/")[2::2]), filters_of(service, query))
+
+
+def filters_of(service: str, query: str) -> dict[str, dict[str, str]]:
+    """Level -> key -> value of a query. Raises `UsageError` for keys that would name a person or are not passed on."""
     filters: dict[str, dict[str, str]] = {level: {} for level in _LEVELS}
     for key, value in parse_qsl(query, keep_blank_values=True):
         level = next((level for level, keys in KEYS.items() if key in keys), None)
         if level is None or not value:
             raise UsageError(f"{service}: {_refusal(key)}")
         filters[level][key] = value
-    return Place(service, tuple(below.split("/")[2::2]), filters)
+    return filters
 
 
 def _refusal(key: str) -> str:
@@ -98,7 +105,7 @@ def check_source(uri: str) -> None:
     _ask(parsed_address(uri).service, "studies", {"limit": "1"}, PAUSES[:1])
 
 
-def search(place: Place, level: str, filters: Mapping[str, str], tags: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def search(place: Place, level: str, filters: Query, tags: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """UID -> the further elements of everything that one search finds; `tags`: that of the UID, then those of the elements.
 
     Asks until an answer is empty, because a server may give fewer than it was asked for. Raises `StorageError` if it says
@@ -129,7 +136,7 @@ def _value(item: Any, tag: str) -> str:  # noqa: ANN401  what a server sends
     return str(values[0]) if isinstance(values, list) and values else ""
 
 
-def _ask(service: str, path: str, query: Mapping[str, str], pauses: Sequence[float]) -> Answers:
+def _ask(service: str, path: str, query: Query, pauses: Sequence[float]) -> Answers:
     import json
 
     try:
@@ -203,7 +210,7 @@ _silent: set[str] = set()  # services that did not answer after all pauses: nobo
 
 
 def _get(
-    service: str, path: str, query: Mapping[str, str], accept: str, most_bytes: int, pauses: Sequence[float]
+    service: str, path: str, query: Query, accept: str, most_bytes: int, pauses: Sequence[float]
 ) -> tuple[bytes, Mapping[str, str]]:
     """At most so many bytes of an answer, and its headers. Raises `_Passing` after all pauses."""
     waits = () if service in _silent else pauses
@@ -221,9 +228,7 @@ def _get(
     raise AssertionError("the last attempt raises or returns")
 
 
-def _get_once(
-    service: str, path: str, query: Mapping[str, str], accept: str, most_bytes: int
-) -> tuple[bytes, Mapping[str, str]]:
+def _get_once(service: str, path: str, query: Query, accept: str, most_bytes: int) -> tuple[bytes, Mapping[str, str]]:
     import requests
 
     address = f"{service_address(service)}/{quote(path)}"

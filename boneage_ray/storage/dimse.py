@@ -10,6 +10,7 @@ import hashlib
 import io
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,12 +23,35 @@ SUCCESS, OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xA900,
 _TITLE = re.compile(r"(?=.*\S)[\x20-\x5b\x5d-\x7e]{1,16}")  # ASCII without a backslash
 _IDLE_SECONDS, _MOST_ASSOCIATIONS = 60.0, 8
 _NAMED_LETTERS = 20
+_NEW = ("kept", "kept_beside")
 _OF_THE_OBJECT = ("SOPInstanceUID", "SOPClassUID")
+_VERIFICATION = "1.2.840.10008.1.1"
+
+
+def check_title(title: str) -> str:
+    """The AE title. Raises `UsageError` for what DICOM does not allow as one."""
+    if not _TITLE.fullmatch(title):
+        raise UsageError(f"AE title {title!r}: 1 to 16 letters of ASCII without a backslash are needed")
+    return title
+
+
+def silent_pynetdicom() -> Any:  # noqa: ANN401  a module of an extra
+    """The module pynetdicom, whose log names no patient. Raises `UsageError` where it is not installed."""
+    try:
+        import pynetdicom
+        from pynetdicom import _config
+    except ImportError:
+        raise UsageError("DICOM nodes need pynetdicom: pip install 'boneage-ray[pacs]'") from None
+    _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False
+    return pynetdicom
 
 
 @dataclass
 class Receiver:
-    """Keeps what the allowed nodes send below `place`; `counts`: what became of it. `tell`: says a line without patient data."""
+    """Keeps what the allowed nodes send below `place`; `counts`: what became of it. `tell`: says a line without patient data.
+
+    `kept_at`: when an object was last kept, by the monotonic clock.
+    """
 
     place: str
     title: str
@@ -36,31 +60,27 @@ class Receiver:
     counts: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
     writing: threading.Lock = field(default_factory=threading.Lock)
+    kept_at: float | None = None
 
     def __post_init__(self) -> None:
         for title in (self.title, *self.allowed):
-            if not _TITLE.fullmatch(title):
-                raise UsageError(f"AE title {title!r}: 1 to 16 letters of ASCII without a backslash are needed")
+            check_title(title)
         if not self.allowed:
             raise UsageError("--allow AET: name at least one node that may send")
 
     def start(self, host: str, port: int) -> Any:  # noqa: ANN401  pynetdicom's server
         """Listen in threads of its own; `shutdown()` of what is returned ends it. Raises `UsageError` if the port is taken."""
-        try:
-            from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
-            from pynetdicom.sop_class import Verification
-        except ImportError:
-            raise UsageError("boneage receive needs pynetdicom: pip install 'boneage-ray[pacs]'") from None
         from pydicom.uid import AllTransferSyntaxes
 
-        _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False  # they hold names of patients
-        node = AE(ae_title=self.title)
+        network = silent_pynetdicom()
+        evt = network.evt
+        node = network.AE(ae_title=self.title)
         node.require_calling_aet = list(self.allowed)
         node.require_called_aet = True
         node.maximum_associations, node.network_timeout = _MOST_ASSOCIATIONS, _IDLE_SECONDS
-        for context in AllStoragePresentationContexts:
+        for context in network.AllStoragePresentationContexts:
             node.add_supported_context(context.abstract_syntax, AllTransferSyntaxes)
-        node.add_supported_context(Verification)
+        node.add_supported_context(_VERIFICATION)
         handlers = [(evt.EVT_C_STORE, self.store), (evt.EVT_REJECTED, self._refused)]
         try:
             return node.start_server((host, port), block=False, evt_handlers=handlers)
@@ -79,6 +99,8 @@ class Receiver:
             status, became = CANNOT_UNDERSTAND, "not_understood"
         with self.lock:
             self.counts[became] += 1
+            if became in _NEW:
+                self.kept_at = time.monotonic()
         return status
 
     def _stored(self, event: Any) -> tuple[int, str]:  # noqa: ANN401

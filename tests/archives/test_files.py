@@ -169,6 +169,7 @@ def test_system_files_are_no_input(folder):
         "__MACOSX/1.png",
         "._scans.zip",
         "left_$folder$",
+        f"left/.{'0a' * 16}.part",
     ):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"system")

@@ -135,6 +135,33 @@ def test_an_instance_that_was_deleted_is_not_found(pacs, films):
     assert "HTTP 404: the server has no such study, series or instance (any more)" in problem.message
 
 
+def test_a_header_that_was_corrected_under_its_uid_has_another_version_and_no_other_has(pacs, films):
+    def versions():
+        return {item.record_id: item.version for item in listed(pacs.uri) if item.uri}
+
+    hand = hand_phantom(1, 100, "F", 96).image
+    uid, before = next(iter(films)), versions()
+    assert versions() == before and None not in before.values()
+    try:
+        for corrected in (
+            DicomTags(0, sex="M"),
+            DicomTags(0, sex="F", spacing_mm=(0.3, 0.3)),
+            DicomTags(0, sex="F", extra={"PatientAge": "101M"}),
+        ):
+            pacs.delete(uid)
+            assert pacs.store([encode_dicom(hand, corrected)]) == ["Success"]
+            after = versions()
+            assert {name for name in after if after[name] != before[name]} == {uid}
+        pacs.delete(uid)  # what is asked for does not hold the name or the birth date
+        pacs.store(
+            [encode_dicom(hand, DicomTags(0, sex="F", extra={"PatientName": "A^B", "PatientBirthDate": "20110203"}))]
+        )
+        assert versions() == before
+    finally:
+        pacs.delete(uid)
+        pacs.store([films[uid]])
+
+
 def test_wrong_credentials_and_addresses_are_known_before_any_work(pacs, monkeypatch):
     monkeypatch.setenv("BONEAGE_DICOMWEB_PASSWORD", "wrong-password")
     with pytest.raises(ServerError, match="HTTP 401: the server wants other credentials: set BONEAGE") as refused:

@@ -14,8 +14,9 @@ from types import SimpleNamespace
 import pydicom
 import pytest
 from dcmtk import dcmtk
-from orthanc import free_port
+from orthanc import free_port, run_orthanc
 
+from boneage_ray.cli import main
 from boneage_ray.errors import StorageError, UsageError
 from boneage_ray.phantoms.dicom import DicomTags, encode_dicom
 from boneage_ray.phantoms.hand import hand_phantom
@@ -158,3 +159,61 @@ def test_the_command_ends_with_a_count(tmp_path):
     out, _ = process.communicate(timeout=60)
     assert json.loads(out) == {"kept": 1}
     assert process.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def orthanc_node(tmp_path_factory):
+    """An Orthanc that knows us: three hands in two studies, one of them with a CT series; (server, our port)."""
+    port = free_port()
+    with run_orthanc(tmp_path_factory.mktemp("orthanc"), nodes={"BONEAGE": port}) as server:
+        image = hand_phantom(1, 100, "F", 96).image
+        uids = [
+            {"StudyInstanceUID": f"1.2.3.{study}", "SeriesInstanceUID": f"1.2.3.{study}.{n}"} for study, n in PLACES
+        ]
+        others = [{}, {"Modality": "CR", "StudyDate": "20250611"}, {"Modality": "CT", "StudyDate": "20250611"}]
+        files = [
+            encode_dicom(image, DicomTags(40 + number, extra=PATIENT | where | other))
+            for number, (where, other) in enumerate(zip(uids, others, strict=True))
+        ]
+        assert server.store(files) == ["Success"] * 3
+        yield server, port
+
+
+PLACES = ((1, 1), (2, 1), (2, 2))
+
+
+@pytest.mark.parametrize(
+    ("query", "studies", "objects"),
+    [
+        ("", 2, 3),
+        ("?StudyDate=20250601-", 1, 2),
+        ("?Modality=CR,DX", 2, 2),
+        ("?StudyInstanceUID=1.2.3.2&Modality=CT", 1, 1),
+        ("?StudyDate=18990101", 0, 0),
+    ],
+)
+def test_a_node_sends_what_a_query_finds(orthanc_node, tmp_path, capsys, query, studies, objects):
+    server, port = orthanc_node
+    source = f"dicom://127.0.0.1:{server.dicom_port}/ORTHANC{query}"
+    command = ["receive", "--to", str(tmp_path), "--port", str(port), "--fetch", source, "--json"]
+    assert main(command) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer.pop("fetched") == {"studies": studies, "objects": objects, "failed": 0}
+    assert answer == {"kept": objects}
+    assert len(list(tmp_path.rglob("*.dcm"))) == objects
+
+
+def test_a_node_that_does_not_know_us_and_a_query_of_persons_are_said(orthanc_node, tmp_path, capsys):
+    server, port = orthanc_node
+    source = f"dicom://127.0.0.1:{server.dicom_port}/ORTHANC"
+    command = ["receive", "--to", str(tmp_path), "--port", str(port), "--fetch"]
+    assert main([*command, source, "--aet", "STRANGER"]) == 2
+    assert (
+        "not willing to send a study (status C000H); it must know STRANGER as a destination, with our"
+        in capsys.readouterr().err
+    )
+    assert main([*command, f"{source}?PatientID=774411"]) == 2
+    said = capsys.readouterr().err
+    assert "choose by StudyInstanceUID instead" in said and "774411" not in said
+    assert main([*command, f"{source}?SOPInstanceUID=1.2"]) == 2
+    assert "a node is asked for studies and series only" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
 
 import cv2
@@ -14,7 +15,7 @@ from made_up_scores import HAND, HEAD, PATIENT, STUDY, dicom_file, output, pictu
 from boneage_ray.anatomy.cephalometry import LANDMARKS
 from boneage_ray.export.capture import result_picture
 from boneage_ray.export.codes import LANDMARK_CODES, measured
-from boneage_ray.export.envelope import CAPTURE, REPORT, dicom_bytes
+from boneage_ray.export.envelope import CAPTURE, PRESENTATION, REPORT, dicom_bytes
 from boneage_ray.export.objects import make_object
 from boneage_ray.export.source import LeftOut, character_set, find_source
 
@@ -112,6 +113,25 @@ def test_the_report_of_a_head_has_its_landmarks_at_their_places(tmp_path):
         assert numbers(group) == {"Standard deviation of the landmark's position": (1.5, "{pixels}")}
     assert output("dsrdump", target).count('"Landmark: ') == 32
     assert source.SOPInstanceUID in output("dcmdump", "+P", "ReferencedSOPInstanceUID", target)
+
+
+def test_the_landmarks_of_a_report_stay_its_own_when_another_is_made(tmp_path):
+    rows = [
+        row_of(
+            dicom_file(tmp_path / f"{seed}.dcm", seed),
+            HEAD
+            | {"landmarks": [point | {"x": point["x"] + seed, "sigma": seed + 0.25} for point in HEAD["landmarks"]]},
+        )
+        for seed in (1, 2)
+    ]
+    made = [make_object(REPORT, find_source(row), ENDED) for row in rows]
+    for row, report in zip(rows, made, strict=True):
+        read = sr.srread(io.BytesIO(dicom_bytes(report))).content.get_planar_roi_measurement_groups()
+        for group, point in zip(read, row["landmarks"], strict=True):
+            assert group.roi.value.tolist() == [[point["x"] + 0.5, point["y"] + 0.5]]
+            assert numbers(group) == {"Standard deviation of the landmark's position": (point["sigma"], "{pixels}")}
+        uids = {group.tracking_uid for group in read}
+        assert len(uids) == 32
 
 
 @pytest.mark.parametrize("kind", [REPORT, CAPTURE], ids=["report", "picture"])
@@ -242,7 +262,7 @@ def test_objects_of_real_files_have_no_error_and_their_patient(tmp_path, real_da
     tags = pydicom.dcmread(path, stop_before_pixels=True, force=True)
     uids = {"study_uid": tags.StudyInstanceUID, "series_uid": tags.SeriesInstanceUID, "sop_uid": tags.SOPInstanceUID}
     found = find_source(row_of(path, HAND | uids))
-    for kind in (REPORT, CAPTURE):
+    for kind in (REPORT, CAPTURE, PRESENTATION):
         target = tmp_path / f"{kind.name}.dcm"
         target.write_bytes(dicom_bytes(make_object(kind, found, ENDED)))
         made = pydicom.dcmread(target)

@@ -141,7 +141,7 @@ def test_an_odd_header_costs_its_own_object_only(tmp_path, one_core, capsys, mon
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--format", "xlsx"], 2, "--format xlsx: one of csv, parquet, fhir, dicom-sr, dicom-sc is needed"),
+        (["--format", "xlsx"], 2, "--format xlsx: one of csv, parquet, fhir, dicom-sr, dicom-sc, dicom-pr is needed"),
         (["--format", "csv", "OUT"], 2, "does not exist: give the --out of a `boneage score`"),
         ([], 2, "Missing option"),
     ],

@@ -10,7 +10,7 @@ from orthanc import PASSWORD, USER, run_orthanc
 
 from boneage_ray.cli import main
 from boneage_ray.errors import StorageError, UsageError
-from boneage_ray.export import objects
+from boneage_ray.export import objects, sending
 from boneage_ray.storage import dicomweb
 
 
@@ -58,6 +58,12 @@ def test_results_are_in_the_study_of_their_image(tmp_path, pacs, capsys):
     )
 
 
+def test_new_results_are_sent_once(tmp_path, pacs):
+    out = write_scored(tmp_path / "out", [row_of(dicom_file(tmp_path / "in" / "a.dcm", 40), HAND)])
+    accounts = [sending.sum_of(sending.send_new(str(out), pacs.uri, {})) for _ in range(2)]
+    assert [dict(account.written) for account in accounts] == [{"dicom-sr": 1, "dicom-sc": 1}, {}]
+
+
 def test_an_export_that_a_folder_holds_is_the_same_as_that_of_the_server(tmp_path, pacs, capsys):
     out = write_scored(tmp_path / "out", [row_of(dicom_file(tmp_path / "in" / "a.dcm", 50), HEAD)])
     assert main(command(out, pacs.uri)) == 0
@@ -82,7 +88,7 @@ def test_wrong_credentials_and_addresses_are_said_before_any_work(tmp_path, pacs
     assert "HTTP 401: the server wants other credentials: set BONEAGE_DICOMWEB_USER" in said
     assert "wrong-password" not in said
     assert main(["export", str(out), "--format", "csv", "--to", pacs.uri]) == 2
-    assert "a DICOMweb server takes dicom-sr and dicom-sc only" in capsys.readouterr().err
+    assert "a PACS takes dicom-sr, dicom-sc, dicom-pr only" in capsys.readouterr().err
 
 
 def test_a_server_that_goes_down_in_the_middle_ends_the_export_which_then_goes_on(tmp_path, capsys, monkeypatch):

@@ -102,14 +102,18 @@ def test_a_pacs_is_scored_and_has_the_results_beside_its_images(pacs, model, tmp
     assert (everything["inputs"], everything["scored"]) == (11, 9)
     pacs.store([hand(40)])
     pacs.delete(uid_of(hand(0)))
+    pacs.delete(uid_of(hand(1)))
+    pacs.store([hand(1, PatientSex="M")])  # corrected under its UID
     answer = score(source, model, out, update=True)
     assert {name: answer[name] for name in ("inputs", "new", "changed", "vanished")} == {
         "inputs": 11,
         "new": 1,
-        "changed": 0,
+        "changed": 1,
         "vanished": 1,
     }
     after = rows_of(out)
+    corrected = uid_of(hand(1))
+    assert (before[corrected]["sex"], after[corrected]["sex"]) == ("F", "M")
     assert set(after) ^ set(before) == {uid_of(hand(0)), uid_of(hand(40))}
     said = "".join(capfd.readouterr())
     assert [name for name in ("Qvorbeck", "PID774411", "19870302", PASSWORD) if name in said] == []

@@ -120,3 +120,11 @@ def test_the_gate_is_on_with_the_region_of_the_task_and_can_be_switched_off():
     off = Reading(header_gate=False, voi="none").of(asked)
     assert (off.quality.header_gate, off.quality.body_part, off.voi) == (False, "head", "none")
     check_header(Radiograph(PIXELS, modality="CT", regions=("CHEST",)), off.quality)
+
+
+def test_pictures_of_results_are_no_radiographs():
+    assert verdict("hand", modality="OT") is None
+    assert verdict("hand", modality="OT", is_result=True) == (
+        "wrong_modality",
+        "a picture of results that boneage export made, no radiograph",
+    )

@@ -86,9 +86,9 @@ def test_routed_rows_are_those_of_each_model_alone_and_a_triage_counts_them(mixe
     assert (line["inputs"], line["scored"], line["reasons"]) == (6, 5, {"unsupported_format": 1})
 
     counted = Counted()
-    counted.taken(worked(TriageWorker, mixed, tmp_path / "nowhere", HAND, HEAD))
+    counted.taken(worked(TriageWorker, mixed, "", HAND, HEAD))
     answer = counted.as_json()
-    assert not (tmp_path / "nowhere").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["both", "hand", "head"]
     assert {name: answer[name] for name in ("inputs", "hands", "heads", "other", "unreadable", "duplicates")} == {
         "inputs": 6,
         "hands": 4,

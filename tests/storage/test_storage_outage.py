@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 from s3proxy import proxy_of
 from s3server import free_port, serve_s3
 
 from boneage_ray import storage
+from boneage_ray.archives import sums
+from boneage_ray.archives.files import FilesArchive
+from boneage_ray.archives.read import read_input
+from boneage_ray.runtime import parts
+from boneage_ray.runtime.pages import read_pages
 from boneage_ray.storage import outage, s3
 
 
@@ -150,3 +158,53 @@ def test_a_worker_that_starts_during_an_outage_waits_as_its_driver_does(unsteady
     s3.expect_answers()
     assert refusal(storage.read_bytes, f"{bucket}/films/07.png")[0] == "unreadable"
     assert len(proxy.seen) - asked[1] == 4 * (asked[1] - asked[0])
+
+
+@pytest.fixture
+def no_sums_are_known(monkeypatch):
+    monkeypatch.setattr(sums, "_with_sums", set())
+    monkeypatch.setattr(sums, "_without_sums", set())
+
+
+def film(bucket, number):
+    """An object as an archive lists it."""
+    return next(item for item in FilesArchive(f"{bucket}/films").inputs() if item.uri.endswith(f"/{number:02d}.png"))
+
+
+@pytest.mark.usefixtures("no_sums_are_known")
+def test_an_input_with_wrong_bytes_of_the_right_length_is_read_again_or_has_a_row(unsteady):
+    proxy, bucket = unsteady
+    item = film(bucket, 17)
+    assert len(item.version.strip('"')) == 32
+    proxy.fails = first(1, "wrong", "GET")
+    assert read_input(item) == b"17" * 500
+    proxy.fails = lambda method, path: "wrong" if method == "GET" else None
+    problem = read_input(item)
+    assert (problem.step, problem.reason) == ("read", "unreadable")
+    assert "other bytes each time" in problem.message
+
+
+@pytest.mark.usefixtures("no_sums_are_known")
+def test_an_etag_that_is_no_sum_refuses_nothing_and_costs_one_more_read(unsteady):
+    proxy, bucket = unsteady
+    item = replace(film(bucket, 17), version='"' + "0" * 32 + '"')
+    proxy.seen.clear()
+    assert [read_input(item), read_input(item)] == [b"17" * 500] * 2
+    assert len(proxy.seen) == 3
+    assert read_input(replace(item, version='"0123-4"')) == b"17" * 500
+    # Where sums were seen, an object that was replaced since it was listed does not end the checks.
+    sums._without_sums.clear()
+    assert read_input(film(bucket, 18)) == b"18" * 500
+    read_input(item)
+    assert not sums._without_sums
+
+
+def test_committed_rows_with_wrong_bytes_are_read_again_or_are_an_error(unsteady, refusal):
+    proxy, bucket = unsteady
+    table = pa.table({"age": list(range(5000)), "image": [os.urandom(40) for _ in range(5000)]})
+    parts.commit(f"{bucket}/out", parts.Part("part-0.parquet", "[]", 5000), table, {})
+    uri = f"{bucket}/out/part-0.parquet"
+    proxy.fails = first(1, "wrong", "GET")
+    assert read_pages(uri).equals(table)
+    proxy.fails = lambda method, path: "wrong" if method == "GET" else None
+    assert refusal(read_pages, uri)[0] == "unreadable"

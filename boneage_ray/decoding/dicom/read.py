@@ -111,4 +111,5 @@ def _decode(data: bytes, max_megapixels: float, voi: Literal["file", "none"]) ->
         view=tags.read_view(file.tags),
         voi=shown.voi,
         flags=(*file.flags, *shown.flags, *frame.flags, *spacing.flags, *chronological.flags),
+        is_result=tags.read_is_result(file.tags),
     )

@@ -13,6 +13,7 @@ from boneage_ray.anatomy.growth import Sex
 from boneage_ray.anatomy.regions import CODES, View, region_words, view_of
 from boneage_ray.archives.archive import SPACINGS_MM
 from boneage_ray.archives.cells import parse_sex, parse_spacing
+from boneage_ray.archives.instances import PICTURE_SERIES
 from boneage_ray.decoding.dicom.values import numbers, raw_text, sequence, text, whole_text
 
 # In this order; the first that is there decides.
@@ -98,6 +99,11 @@ def read_modality(tags: Dataset) -> str | None:
     """The modality in capitals, if it is a code string."""
     value = text(tags, "Modality").upper()
     return value if re.fullmatch(r"[A-Z0-9]{1,16}", value) else None
+
+
+def read_is_result(tags: Dataset) -> bool:
+    """Whether this is a picture of results that `boneage export` made."""
+    return (text(tags, "Modality"), text(tags, "SeriesDescription")) == ("OT", PICTURE_SERIES)
 
 
 def read_regions(tags: Dataset) -> tuple[str, ...]:
