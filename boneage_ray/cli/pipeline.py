@@ -44,6 +44,7 @@ def train(
     workers: Annotated[int, typer.Option("--workers", min=1, help="Data-parallel workers (DDP).")] = 1,
     gpu: options.GpuOption = False,
     set_: options.SetOption = [],  # noqa: B006  typer copies it
+    sweep: options.SweepOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a killed run from its last epoch.")] = False,
     overwrite: options.OverwriteOption = False,
     wandb: Annotated[bool, typer.Option("--wandb", help="Log to wandb; offline without a key.")] = False,
@@ -51,12 +52,19 @@ def train(
     json: options.JsonOption = False,
     debug: options.DebugOption = False,
 ) -> None:
-    """Prepared data -> model bundle."""
+    """Prepared data -> model bundle; with --sweep -> a table of trials."""
     from boneage_ray.commands import pipeline
 
     names = (*(["wandb"] if wandb else []), *track)
-    arguments = pipeline.TrainArguments(recipe, data, out, pretrain_data, workers, gpu, set_, resume, overwrite, names)
-    run_command("train", pipeline.train, arguments, json, debug)
+    arguments = pipeline.TrainArguments(
+        recipe, data, out, pretrain_data, workers, gpu, set_, resume, overwrite, names, sweep
+    )
+    if sweep is None:
+        run_command("train", pipeline.train, arguments, json, debug)
+    else:
+        from boneage_ray.commands.sweep import sweep as sweep_command
+
+        run_command("train", sweep_command, arguments, json, debug)
 
 
 @app.command()

@@ -101,6 +101,12 @@ TwoHandsOption = Annotated[
 StabilityOption = Annotated[
     bool, typer.Option("--stability", help="Measure how far results move when 40 cases are changed; some minutes.")
 ]
+SweepOption = Annotated[
+    str | None,
+    typer.Option(
+        "--sweep", help="TOML file of settings and ranges: train many drawn recipes, stop the poor ones early."
+    ),
+]
 SimilarOption = Annotated[
     bool,
     typer.Option(

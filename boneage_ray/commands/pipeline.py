@@ -109,6 +109,7 @@ class TrainArguments:
     resume: bool = False
     overwrite: bool = False
     track: tuple[str, ...] = ()
+    sweep: str | None = None
 
 
 def train(run: Run, arguments: TrainArguments) -> None:

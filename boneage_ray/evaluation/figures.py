@@ -180,6 +180,20 @@ def moves(bars: Sequence[tuple[str, float, float]], label: str) -> bytes:
     return as_svg(fig, "moves")
 
 
+@styled
+def tried(points: Sequence[tuple[float | str, float, bool]], setting: str, figure: str) -> bytes:
+    """(value of a setting, figure, whether the trial ran to its end) as dots; a wide range on a logarithmic scale."""
+    fig, ax = one_axes(HALF, 3.0)
+    numbers = [value for value, *_ in points if isinstance(value, int | float) and not isinstance(value, bool)]
+    numeric = len(numbers) == len(points)
+    for value, best, finished in points:
+        ax.plot(value if numeric else str(value), best, "o", color=BLUE, mfc=BLUE if finished else "none", ms=6)
+    if numeric and numbers and min(numbers) > 0 and max(numbers) / min(numbers) >= 20:
+        ax.set_xscale("log")
+    ax.set(xlabel=setting, ylabel=figure)
+    return as_svg(fig, f"tried-{re.sub(r'[^a-z0-9]', '-', setting.lower())}")
+
+
 def _column(history: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
     values = (line.get(key) for line in history)
     return np.array([np.nan if value is None else value for value in values], np.float64)
