@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.context import _get_serve_request_context
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
@@ -173,7 +174,12 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve asks for the app once the replica stands."""
-        return create_app(self.served, self.config)
+        return create_app(self.served, replace(self.config, sender_id=_proxy_request_id))
+
+
+def _proxy_request_id() -> str:
+    """The id of the request at hand, which Serve's proxy puts into the answer."""
+    return _get_serve_request_context().request_id
 
 
 def application(args: dict[str, Any]) -> serve.Application:

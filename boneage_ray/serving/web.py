@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -54,13 +54,17 @@ class Served:
 
 @dataclass(frozen=True)
 class WebConfig:
-    """`token_hashes`: SHA-256 of the accepted bearer tokens, none means open; the limits are requests and seconds."""
+    """`token_hashes`: SHA-256 of the accepted bearer tokens, none means open; the limits are requests and seconds.
+
+    `sender_id`: see `RequestLog`.
+    """
 
     token_hashes: tuple[bytes, ...] = ()
     bodies: BodyLimits = BodyLimits()  # noqa: RUF009  immutable
     max_requests: int = 64
     predict_timeout_s: float = 60.0
     ready_timeout_s: float = 10.0
+    sender_id: Callable[[], str] = str
 
 
 def token_hash(token: str) -> bytes:
@@ -73,7 +77,7 @@ def create_app(served: list[Served], config: WebConfig) -> FastAPI:
     about = "For research, not a medical device."
     app = FastAPI(title="boneage-ray", version=__version__, description=about, docs_url=None, redoc_url=None)
     add_handlers(app)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, sender_id=config.sender_id)
     service = _Service(served, config)
     guard = [Depends(_bearer(config))]
     add_page(app, guard)

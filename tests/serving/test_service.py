@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import time
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
+import ray
 from scrape import settled, wait_for
 
 from boneage_ray import __version__
@@ -124,6 +129,22 @@ def test_a_picture_of_what_a_result_rests_on(service, hands):
     assert (response.status_code, response.json()["code"]) == (422, "truncated")
     response = service.post("/v1/explain?model=both", content=b"1", headers=PNG)
     assert (response.status_code, response.json()["code"]) == (422, "not_explainable")
+
+
+@pytest.mark.parametrize("given", [None, "case-7.a", "Doe^Jane"])
+def test_an_answer_has_one_id_and_the_line_of_its_request_shows_it(service, given):
+    answer = service.get("/no/such/place", headers={"X-Request-Id": given} if given else {})
+    (sent,) = answer.headers.get_list("x-request-id")
+    assert given in (None, sent)
+    shown = sha256(b"Doe^Jane").hexdigest()[:32] if given == "Doe^Jane" else sent
+    line = re.compile(rf"GET other 404 in [\d.]+ ms, request {re.escape(shown)}$", re.MULTILINE)
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+    for _ in range(100):
+        texts = [log.read_text("utf-8", "replace") for log in logs.glob("worker-*.err")]
+        if any(line.search(text) for text in texts):
+            break
+        time.sleep(0.1)
+    assert sum(len(line.findall(text)) for text in texts) == 1
 
 
 def test_prometheus_finds_what_was_served(service, hands):
