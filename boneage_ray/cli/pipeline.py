@@ -249,11 +249,12 @@ def serve(
     coverage: options.CoverageOption = None,
     pixel_gate: options.PixelGateOption = None,
     two_hands: options.TwoHandsOption = None,
+    tokens: Annotated[str | None, typer.Option("--tokens", help="File of token hashes; see `boneage token`.")] = None,
     debug: options.DebugOption = False,
 ) -> None:
     """Answer single requests over HTTP: POST /v1/predict."""
     from boneage_ray.commands import service
 
     reading = options.ReadingFlags(voi, header_gate, pixel_gate, two_hands)
-    arguments = service.ServeArguments(model, host, port, runtime, reading, coverage)
+    arguments = service.ServeArguments(model, host, port, runtime, reading, coverage, tokens)
     run_command("serve", service.serve, arguments, False, debug)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from boneage_ray.commands.options import ReadingFlags
 from boneage_ray.commands.words import known_coverage, known_reading, model_places
@@ -17,7 +18,8 @@ from boneage_ray.errors import UsageError
 from boneage_ray.prediction.runtimes import TORCH
 from boneage_ray.runtime import cluster
 from boneage_ray.runtime.runs import Run, say
-from boneage_ray.serving.arguments import TOKENS, ServiceArguments, api_tokens
+from boneage_ray.serving.arguments import TOKENS, ServiceArguments
+from boneage_ray.serving.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class ServeArguments:
     runtime: str = TORCH
     reading: ReadingFlags = ReadingFlags()  # noqa: RUF009  immutable
     coverage: float | None = None
+    tokens: str | None = None
 
 
 def serve(run: Run, arguments: ServeArguments) -> None:
@@ -41,11 +44,12 @@ def serve(run: Run, arguments: ServeArguments) -> None:
         models=model_places(arguments.models),
         runtime=arguments.runtime,
         coverage=known_coverage(arguments.coverage),
+        tokens_file=None if arguments.tokens is None else str(Path(arguments.tokens).absolute()),
         **reading.model_dump(),
     )
-    guarded = bool(api_tokens())
+    config = service.web_config()  # a limit that has no use, and a file without tokens, are refused before Ray starts
+    guarded = bool(Tokens(config.token_hashes, config.tokens_file).entries())
     check_exposure(arguments.host, guarded)
-    service.web_config()  # a limit that has no use is refused before Ray starts
     check_port(arguments.host, arguments.port)
     places = inspect_models(service.models, service.coverage)
     cluster.connect()
@@ -72,7 +76,8 @@ def check_exposure(host: str, has_tokens: bool) -> None:
     """Without tokens only this machine may ask. Raises `UsageError`."""
     if not has_tokens and not _is_loopback(host):
         raise UsageError(
-            f"--host {host} would answer anyone who reaches it: set {TOKENS} (comma separated), or use --host 127.0.0.1"
+            f"--host {host} would answer anyone who reaches it: give --tokens FILE, set {TOKENS} (comma separated),"
+            " or use --host 127.0.0.1"
         )
 
 
@@ -101,9 +106,9 @@ def _announce(arguments: ServeArguments, names: list[str], guarded: bool) -> Non
     url = f"http://{host}:{arguments.port}"
     say(f"serving {', '.join(names)} on {url} (a page: {url}/, docs: {url}/docs)")
     if guarded:
-        say(f"requests need `Authorization: Bearer` with one of {TOKENS}")
+        say("requests need `Authorization: Bearer` with a token")
     else:
-        say(f"{TOKENS} is not set: open to this machine only")
+        say(f"neither --tokens nor {TOKENS} is given: open to this machine only")
     header = " -H 'Authorization: Bearer TOKEN'" if guarded else ""
     say(f"try: curl{header} -H 'Content-Type: image/png' --data-binary @HAND.png '{url}/v1/predict?sex=F'")
 

@@ -17,10 +17,13 @@ RETRY_AFTER_SECONDS = 2
 
 
 class ProblemError(Exception):
-    """Ends a request with a problem; `code` is for programs, `detail` for people."""
+    """Ends a request with a problem; `code` is for programs, `detail` for people; `retry_after`: seconds to wait."""
 
-    def __init__(self, status: int, code: str, detail: str, step: str | None = None) -> None:
-        super().__init__(status, code, detail, step)
+    def __init__(
+        self, status: int, code: str, detail: str, step: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(status, code, detail, step, retry_after)
+        self.retry_after = retry_after
         self.problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, step=step)
 
 
@@ -65,7 +68,7 @@ def respond(problem: Problem, headers: dict[str, str] | None = None) -> JSONResp
 
 async def _known(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ProblemError)
-    return respond(error.problem)
+    return respond(error.problem, {} if error.retry_after is None else {"Retry-After": str(error.retry_after)})
 
 
 async def _routing(_: Request, error: Exception) -> JSONResponse:

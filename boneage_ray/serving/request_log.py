@@ -87,4 +87,6 @@ def _leave(scope: Scope, known: str, status: str, seconds: float) -> None:
     milliseconds = round(1000 * seconds, 1)
     facts: dict[str, Any] = {"request": known, "route": route, "status": int(status), "milliseconds": milliseconds}
     said = f"{scope['method']} {route} {status} in {milliseconds:g} ms, request {known}"
+    if by := scope["logged"].get("token"):
+        said += f" by {by}"
     say(said, **facts, **scope["logged"])

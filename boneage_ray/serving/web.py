@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -24,11 +22,12 @@ from boneage_ray.serving.page import add_page
 from boneage_ray.serving.problems import OverloadedError, ProblemError, UnavailableError, add_handlers, unusable
 from boneage_ray.serving.request_log import RequestLog, tell_log
 from boneage_ray.serving.schema import ModelInfo, ModelList, PredictQuery, Problem, ResultRow, ResultRows, State
+from boneage_ray.serving.tokens import Tokens
 from boneage_ray.serving.uploads import Upload
 
 FILES_AT_ONCE = 8
 T = TypeVar("T")
-_SCHEME = HTTPBearer(auto_error=False, description="one of BONEAGE_API_TOKENS")
+_SCHEME = HTTPBearer(auto_error=False, description="a token of the service")
 
 
 class Backend(Protocol):
@@ -54,12 +53,13 @@ class Served:
 
 @dataclass(frozen=True)
 class WebConfig:
-    """`token_hashes`: SHA-256 of the accepted bearer tokens, none means open; the limits are requests and seconds.
+    """`token_hashes`: SHA-256 of the accepted bearer tokens; the limits are requests and seconds.
 
-    `sender_id`: see `RequestLog`.
+    `tokens_file`: see `Tokens`; without it and without hashes the service is open. `sender_id`: see `RequestLog`.
     """
 
     token_hashes: tuple[bytes, ...] = ()
+    tokens_file: str | None = None
     bodies: BodyLimits = BodyLimits()  # noqa: RUF009  immutable
     max_requests: int = 64
     predict_timeout_s: float = 60.0
@@ -67,23 +67,21 @@ class WebConfig:
     sender_id: Callable[[], str] = str
 
 
-def token_hash(token: str) -> bytes:
-    """What is kept of a bearer token."""
-    return hashlib.sha256(token.encode()).digest()
-
-
 def create_app(served: list[Served], config: WebConfig) -> FastAPI:
-    """The app; the first model is the default."""
+    """The app; the first model is the default. Raises `UsageError` for a file of tokens that cannot be used."""
     about = "For research, not a medical device."
     app = FastAPI(title="boneage-ray", version=__version__, description=about, docs_url=None, redoc_url=None)
     add_handlers(app)
     app.add_middleware(RequestLog, sender_id=config.sender_id)
     service = _Service(served, config)
-    guard = [Depends(_bearer(config))]
+    guard = [Depends(_bearer(Tokens(config.token_hashes, config.tokens_file)))]
     add_page(app, guard)
 
     @app.post(
-        "/v1/predict", dependencies=guard, openapi_extra=_BODY, responses=_problems(400, 401, 408, 413, 415, 422, 503)
+        "/v1/predict",
+        dependencies=guard,
+        openapi_extra=_BODY,
+        responses=_problems(400, 401, 408, 413, 415, 422, 429, 503),
     )
     async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> ResultRow | ResultRows:
         """The age of one radiograph (raw body), or of several (form)."""
@@ -94,7 +92,7 @@ def create_app(served: list[Served], config: WebConfig) -> FastAPI:
         """What the result of one radiograph rests on, as a PNG: landmarks and lines, or Grad-CAM."""
         return Response(await service.explain(request, query), media_type="image/png")
 
-    @app.get("/v1/models", dependencies=guard, responses=_problems(401))
+    @app.get("/v1/models", dependencies=guard, responses=_problems(401, 429))
     async def models() -> ModelList:
         """The served models."""
         return ModelList(models=[model.info for model in served])
@@ -113,16 +111,17 @@ def create_app(served: list[Served], config: WebConfig) -> FastAPI:
     return app
 
 
-def _bearer(config: WebConfig) -> Any:  # noqa: ANN401  FastAPI's dependencies are any callable
-    async def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]) -> None:
-        if not config.token_hashes:
+def _bearer(tokens: Tokens) -> Any:  # noqa: ANN401  FastAPI's dependencies are any callable
+    async def check(
+        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]
+    ) -> AsyncIterator[None]:
+        entry = tokens.bearer(given.credentials if given else None)
+        if entry is None:
+            yield
             return
-        digest = token_hash(given.credentials if given else "")
-        # Every token is compared, so that the time of an answer does not show which one was near.
-        if not sum(hmac.compare_digest(digest, known) for known in config.token_hashes):
-            raise ProblemError(
-                HTTPStatus.UNAUTHORIZED, "unauthorized", "give a valid token: Authorization: Bearer TOKEN"
-            )
+        tell_log(request, token=entry.name)
+        with tokens.counted(entry):
+            yield
 
     return check
 
@@ -248,7 +247,7 @@ def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": Problem, "description": HTTPStatus(code).phrase} for code in codes}
 
 
-_PICTURE = _problems(400, 401, 408, 413, 415, 422, 503) | {
+_PICTURE = _problems(400, 401, 408, 413, 415, 422, 429, 503) | {
     200: {"content": {"image/png": {}}, "description": "the picture"}
 }
 _FILE = {"schema": {"type": "string", "format": "binary"}}

@@ -10,7 +10,8 @@ from fake_model import PNG, FakeModel, problem, served
 
 from boneage_ray.serving.bodies import BodyLimits
 from boneage_ray.serving.problems import OverloadedError
-from boneage_ray.serving.web import WebConfig, create_app, token_hash
+from boneage_ray.serving.tokens import token_hash
+from boneage_ray.serving.web import WebConfig, create_app
 
 WHERE = "/v1/explain"
 
@@ -90,4 +91,4 @@ def test_the_documentation_names_the_picture(ask):
     post = ask("GET", "/openapi.json").json()["paths"][WHERE]["post"]
     assert list(post["responses"]["200"]["content"]) == ["image/png"]
     assert {"image/png", "multipart/form-data"} <= set(post["requestBody"]["content"])
-    assert {"200", "400", "401", "408", "413", "415", "422", "503"} == set(post["responses"])
+    assert {"200", "400", "401", "408", "413", "415", "422", "429", "503"} == set(post["responses"])
