@@ -250,11 +250,14 @@ def serve(
     pixel_gate: options.PixelGateOption = None,
     two_hands: options.TwoHandsOption = None,
     tokens: Annotated[str | None, typer.Option("--tokens", help="File of token hashes; see `boneage token`.")] = None,
+    allow_uri: Annotated[
+        list[str], typer.Option("--allow-uri", help="Prefix below which a request may name a file; repeat for several.")
+    ] = [],  # noqa: B006  typer copies it
     debug: options.DebugOption = False,
 ) -> None:
     """Answer single requests over HTTP: POST /v1/predict."""
     from boneage_ray.commands import service
 
     reading = options.ReadingFlags(voi, header_gate, pixel_gate, two_hands)
-    arguments = service.ServeArguments(model, host, port, runtime, reading, coverage, tokens)
+    arguments = service.ServeArguments(model, host, port, runtime, reading, coverage, tokens, tuple(allow_uri))
     run_command("serve", service.serve, arguments, False, debug)

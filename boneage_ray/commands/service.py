@@ -33,6 +33,7 @@ class ServeArguments:
     reading: ReadingFlags = ReadingFlags()  # noqa: RUF009  immutable
     coverage: float | None = None
     tokens: str | None = None
+    allow_uris: tuple[str, ...] = ()
 
 
 def serve(run: Run, arguments: ServeArguments) -> None:
@@ -45,6 +46,7 @@ def serve(run: Run, arguments: ServeArguments) -> None:
         runtime=arguments.runtime,
         coverage=known_coverage(arguments.coverage),
         tokens_file=None if arguments.tokens is None else str(Path(arguments.tokens).absolute()),
+        allow_uris=list(arguments.allow_uris),
         **reading.model_dump(),
     )
     config = service.web_config()  # a limit that has no use, and a file without tokens, are refused before Ray starts

@@ -179,7 +179,7 @@ class Ingress:
 
 def _proxy_request_id() -> str:
     """The id of the request at hand, which Serve's proxy puts into the answer."""
-    return _get_serve_request_context().request_id
+    return str(_get_serve_request_context().request_id)
 
 
 def application(args: dict[str, Any]) -> serve.Application:

@@ -10,10 +10,11 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from boneage_ray.records.schema import Row
-from boneage_ray.serving.schema import Problem
+from boneage_ray.serving.schema import PredictQuery, Problem
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
+_KNOWN = ", ".join(PredictQuery.model_fields)
 
 
 class ProblemError(Exception):
@@ -81,12 +82,16 @@ async def _routing(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _parameter(_: Request, error: Exception) -> JSONResponse:
-    """A query parameter that is unknown or has no usable value."""
+    """A parameter of the query or of a JSON body that is unknown or has no usable value."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    name = str(first["loc"][-1])
-    if first["type"] == "extra_forbidden":
-        code, detail = "unknown_parameter", f"there is no query parameter {name}; known: sex, pixel_spacing_mm, model"
+    name = str(first["loc"][-1]) if first["loc"] else "body"
+    if first["type"] == "missing":
+        code, detail = f"bad_{name}", f"{name} is missing"
+    elif name == "body":
+        code, detail = "bad_body", f"the body is no JSON object as it is needed: {first['msg']}"
+    elif first["type"] == "extra_forbidden":
+        code, detail = "unknown_parameter", f"there is no parameter {name[:60]}; known: {_KNOWN}"
     else:
         code, detail = f"bad_{name}", f"{name}={first['input']}: {first['msg']}"
     return respond(ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, code, detail[:300]).problem)

@@ -41,6 +41,12 @@ class PredictQuery(BaseModel):
         return asked(name, self.sex, self.pixel_spacing_mm, self.chronological_age_months)
 
 
+class PredictByUri(PredictQuery):
+    """Body of `POST /v1/predict` for a file that the service reads itself."""
+
+    uri: str = Field(min_length=1, max_length=2048, description="s3://BUCKET/KEY or a path, where the service may read")
+
+
 class Landmark(BaseModel):
     """A point of the original image in pixels, (x, y); `sigma` is its uncertainty in pixels."""
 

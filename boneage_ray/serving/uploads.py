@@ -12,7 +12,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from boneage_ray.serving.bodies import Room
 from boneage_ray.serving.problems import ProblemError
 
-FORM = "multipart/form-data"
+FORM, JSON = "multipart/form-data", "application/json"
 RAW_TYPES = (
     "image/png",
     "image/jpeg",
@@ -33,11 +33,12 @@ class Upload:
     data: bytes
 
 
-def content_type(request: Request) -> str:
-    """The media type without parameters; a body without one is bytes. Raises 415 for one that is not taken."""
+def content_type(request: Request, *more: str) -> str:
+    """The media type without parameters; a body without one is bytes. Raises 415 for one that is not taken, nor one of `more`."""
+    taken = (*RAW_TYPES, FORM, *more)
     given = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
-    if given not in (FORM, *RAW_TYPES):
-        known = ", ".join((*RAW_TYPES, FORM))
+    if given not in taken:
+        known = ", ".join(taken)
         raise ProblemError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "unsupported_media_type",

@@ -5,27 +5,40 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import ValidationError
 
 from boneage_ray import __version__
 from boneage_ray.archives.archive import Input
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics
 from boneage_ray.serving import uploads
-from boneage_ray.serving.bodies import Bodies, BodyLimits
+from boneage_ray.serving.bodies import Bodies, BodyLimits, Room
 from boneage_ray.serving.page import add_page
 from boneage_ray.serving.problems import OverloadedError, ProblemError, UnavailableError, add_handlers, unusable
 from boneage_ray.serving.request_log import RequestLog, tell_log
-from boneage_ray.serving.schema import ModelInfo, ModelList, PredictQuery, Problem, ResultRow, ResultRows, State
+from boneage_ray.serving.schema import (
+    ModelInfo,
+    ModelList,
+    PredictByUri,
+    PredictQuery,
+    Problem,
+    ResultRow,
+    ResultRows,
+    State,
+)
 from boneage_ray.serving.tokens import Tokens
 from boneage_ray.serving.uploads import Upload
+from boneage_ray.serving.uris import UriReader
 
 FILES_AT_ONCE = 8
+_LARGEST_JSON = 2**16
 T = TypeVar("T")
 _SCHEME = HTTPBearer(auto_error=False, description="a token of the service")
 
@@ -56,6 +69,7 @@ class WebConfig:
     """`token_hashes`: SHA-256 of the accepted bearer tokens; the limits are requests and seconds.
 
     `tokens_file`: see `Tokens`; without it and without hashes the service is open. `sender_id`: see `RequestLog`.
+    `allowed_uris`: see `UriReader`.
     """
 
     token_hashes: tuple[bytes, ...] = ()
@@ -65,6 +79,7 @@ class WebConfig:
     predict_timeout_s: float = 60.0
     ready_timeout_s: float = 10.0
     sender_id: Callable[[], str] = str
+    allowed_uris: tuple[str, ...] = ()
 
 
 def create_app(served: list[Served], config: WebConfig) -> FastAPI:
@@ -80,11 +95,11 @@ def create_app(served: list[Served], config: WebConfig) -> FastAPI:
     @app.post(
         "/v1/predict",
         dependencies=guard,
-        openapi_extra=_BODY,
-        responses=_problems(400, 401, 408, 413, 415, 422, 429, 503),
+        openapi_extra=_BODY_OR_URI,
+        responses=_problems(400, 401, 403, 408, 413, 415, 422, 429, 503),
     )
     async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> ResultRow | ResultRows:
-        """The age of one radiograph (raw body), or of several (form)."""
+        """The age of one radiograph (raw body, or JSON that says where it is), or of several (form)."""
         return await service.predict(request, query)
 
     @app.post("/v1/explain", dependencies=guard, openapi_extra=_BODY, response_class=Response, responses=_PICTURE)
@@ -134,11 +149,16 @@ class _Service:
         self.default = served[0]
         self.config = config
         self.busy, self.bodies = 0, Bodies(config.bodies)
+        self.words = Bodies(replace(config.bodies, bytes_each=_LARGEST_JSON))
+        self.uris = UriReader(config.allowed_uris, config.bodies.bytes_each, config.predict_timeout_s)
 
     async def predict(self, request: Request, query: PredictQuery) -> ResultRow | ResultRows:
         """Raises `ProblemError`; an unusable file among several is a row of its own."""
+        kind = uploads.content_type(request, uploads.JSON)
+        uri = None
+        if kind == uploads.JSON:
+            uri, query = await self._read_query(request, query)
         model = self._choose(query.model)
-        kind = uploads.content_type(request)
         self._refuse_if_full()
         with self.bodies.room() as room:
             if kind == uploads.FORM:
@@ -147,13 +167,29 @@ class _Service:
                     rows = await self._all(model, files, query)
                 _tell_rows(request, rows, model)
                 return ResultRows(rows=[ResultRow(**row) for row in rows])
-            upload = await uploads.read_body(request, room)
+            upload = await (uploads.read_body(request, room) if uri is None else self._fetch(uri, room))
             with self._counted():
                 row = await self._one(model, upload, query)
             _tell_rows(request, [row], model)
         if row["status"] != "scored":
             raise unusable(row)
         return ResultRow(**row)
+
+    async def _read_query(self, request: Request, query: PredictQuery) -> tuple[str, PredictQuery]:
+        """The URI of a JSON body, and what body and query say together. Raises 422 for what is wrong or said twice."""
+        with self.words.room() as room:
+            body = await uploads.read_body(request, room)
+        try:
+            asked = PredictByUri.model_validate_json(body.data)
+        except ValidationError as error:
+            raise RequestValidationError(error.errors(include_url=False)) from None
+        said = query.model_dump(exclude_none=True)
+        if twice := sorted(said.keys() & asked.model_dump(exclude_none=True).keys()):
+            raise ProblemError(422, f"bad_{twice[0]}", f"{twice[0]} is given in the query and in the body")
+        return asked.uri, PredictQuery(**asked.model_dump(exclude={"uri"}, exclude_none=True), **said)
+
+    async def _fetch(self, uri: str, room: Room) -> Upload:
+        return Upload(uri, await self.uris.read(uri, room))
 
     async def explain(self, request: Request, query: PredictQuery) -> bytes:
         """Raises `ProblemError`, also for a model that is an ensemble: of several there is no one picture."""
@@ -252,9 +288,10 @@ _PICTURE = _problems(400, 401, 408, 413, 415, 422, 429, 503) | {
 }
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 _FILES = {"type": "object", "properties": {"files": {"type": "array", "items": _FILE["schema"]}}}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {**dict.fromkeys(uploads.RAW_TYPES, _FILE), uploads.FORM: {"schema": _FILES}},
-    }
+_CONTENT = {**dict.fromkeys(uploads.RAW_TYPES, _FILE), uploads.FORM: {"schema": _FILES}}
+_BODY = {"requestBody": {"required": True, "content": _CONTENT}}
+_BY_URI = {
+    "schema": PredictByUri.model_json_schema(),
+    "example": {"uri": "s3://hospital/hands/1377.png", "sex": "F", "pixel_spacing_mm": 0.143},
 }
+_BODY_OR_URI = {"requestBody": {"required": True, "content": {**_CONTENT, uploads.JSON: _BY_URI}}}
