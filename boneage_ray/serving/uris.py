@@ -1,8 +1,8 @@
 """Radiographs that a request names instead of sending: only below the prefixes that the service was started with.
 
 A prefix is a folder of this machine (an absolute path) or of S3. What is asked must begin with it, letter for letter, and go on
-after a slash: below `s3://site/hands` is `s3://site/hands/1.png`, and not `s3://site/hands-2/1.png`. Nothing is decoded, so an encoded
-dot is a letter of the name. `.`, `..` and empty parts are refused, and a local link must not lead out of the folder.
+after a slash: below `s3://site/hands` is `s3://site/hands/1.png`, and not `s3://site/hands-2/1.png`. Nothing is decoded, so an
+encoded dot is a letter of the name. `.`, `..` and empty parts are refused, and a local link must not lead out of the folder.
 """
 
 from __future__ import annotations

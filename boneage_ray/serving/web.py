@@ -18,7 +18,8 @@ from boneage_ray import __version__
 from boneage_ray.archives.archive import Input
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics
-from boneage_ray.serving import uploads
+from boneage_ray.serving import answers, uploads
+from boneage_ray.serving.answers import chosen_type
 from boneage_ray.serving.bodies import Bodies, BodyLimits, Room
 from boneage_ray.serving.page import add_page
 from boneage_ray.serving.problems import OverloadedError, ProblemError, UnavailableError, add_handlers, unusable
@@ -96,11 +97,17 @@ def create_app(served: list[Served], config: WebConfig) -> FastAPI:
         "/v1/predict",
         dependencies=guard,
         openapi_extra=_BODY_OR_URI,
-        responses=_problems(400, 401, 403, 408, 413, 415, 422, 429, 503),
+        responses=_problems(400, 401, 403, 406, 408, 413, 415, 422, 429, 503) | {200: answers.DESCRIBED},
+        response_model=ResultRow | ResultRows,
     )
-    async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> ResultRow | ResultRows:
+    async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> Any:  # noqa: ANN401
         """The age of one radiograph (raw body, or JSON that says where it is), or of several (form)."""
-        return await service.predict(request, query)
+        kind = chosen_type(request.headers.getlist("accept"))
+        answer = await service.predict(request, query)
+        if kind == answers.JSON:
+            return answer
+        rows = answer.rows if isinstance(answer, ResultRows) else [answer]
+        return answers.as_type(kind, [row.model_dump() for row in rows])
 
     @app.post("/v1/explain", dependencies=guard, openapi_extra=_BODY, response_class=Response, responses=_PICTURE)
     async def explain(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:

@@ -268,5 +268,5 @@ def test_the_documentation_names_the_body_types_and_the_token(ask):
     spec = ask("GET", "/openapi.json").json()
     post = spec["paths"]["/v1/predict"]["post"]
     assert {"image/png", "application/dicom", "multipart/form-data"} <= set(post["requestBody"]["content"])
-    assert {"200", "400", "401", "403", "408", "413", "415", "422", "429", "503"} == set(post["responses"])
+    assert {"200", "400", "401", "403", "406", "408", "413", "415", "422", "429", "503"} == set(post["responses"])
     assert spec["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
