@@ -31,7 +31,7 @@ LAYERS = (
         "model_card",
     ),
     *("bundle", "training", "prediction", "evaluation", "findings", "scoring", "export", "serving"),
-    *("commands", "cli", "__main__"),
+    *("client", "commands", "cli", "__main__"),
 )
 RAY_MODULES = {
     "runtime.autoscaler",

@@ -14,11 +14,13 @@ from scrape import settled, wait_for
 
 from boneage_ray import __version__
 from boneage_ray.archives.files import FilesArchive
+from boneage_ray.client import Client
 from boneage_ray.records.schema import from_table, result_schema
 
 pytestmark = pytest.mark.ray
 
 PNG = {"Content-Type": "image/png"}
+TOKEN = "correct-horse"  # as in conftest.py
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +147,19 @@ def test_an_answer_has_one_id_and_the_line_of_its_request_shows_it(service, give
             break
         time.sleep(0.1)
     assert sum(len(line.findall(text)) for text in texts) == 1
+
+
+def test_the_client_gets_the_rows_of_the_real_server(service, hands):
+    good, damaged = (hands[1][kind] for kind in ("good", "truncated"))
+    row = service.post("/v1/predict?sex=F", content=good.read_bytes(), headers=PNG).json()
+    with Client(str(service.base_url), TOKEN) as client:
+        assert client.predict(good, sex="F").model_dump() == row
+        rows = client.predict_several({"good": good, "damaged": damaged}, sex="F")
+        assert [(r.input_uri, r.age_months, r.reason) for r in rows] == [
+            ("good", row["age_months"], None),
+            ("damaged", None, "truncated"),
+        ]
+        assert [info.name for info in client.models()] == ["demo", "both"]
 
 
 def test_prometheus_finds_what_was_served(service, hands):
