@@ -72,18 +72,20 @@ async def read_form(request: Request, room: Room) -> list[Upload]:
         form = await parser.parse()
     except MultiPartException as error:
         raise _bad_form(f"not a form of files: {error.message}") from None
-    uploads = []
-    for field, value in form.multi_items():
-        if not isinstance(value, UploadFile):
-            # Ignoring it would answer for a wrong sex or spacing without a word.
-            raise _bad_form(
-                f"form field {field[:60]!r} is no file; sex, pixel_spacing_mm and model are query parameters"
-            )
-        uploads.append(Upload(value.filename or RAW_NAME, await value.read()))
-        await value.close()
+    try:
+        uploads = [await _upload(field, value) for field, value in form.multi_items()]
+    finally:
+        await form.close()
     if not uploads:
         raise _bad_form("the form holds no file")
     return uploads
+
+
+async def _upload(field: str, value: UploadFile | str) -> Upload:
+    if isinstance(value, UploadFile):
+        return Upload(value.filename or RAW_NAME, await value.read())
+    # Ignoring it would answer for a wrong sex or spacing without a word.
+    raise _bad_form(f"form field {field[:60]!r} is no file; sex, pixel_spacing_mm and model are query parameters")
 
 
 def _parser(request: Request, room: Room) -> MultiPartParser:
