@@ -40,7 +40,7 @@ _ROW = {
 }
 
 
-def complete(app: FastAPI) -> None:
+def add_document(app: FastAPI) -> None:
     """Let `app` give the completed document."""
     given = app.openapi
 

@@ -21,7 +21,7 @@ from boneage_ray.runtime import metrics
 from boneage_ray.serving import answers, uploads
 from boneage_ray.serving.answers import chosen_type
 from boneage_ray.serving.bodies import Bodies, BodyLimits, Room
-from boneage_ray.serving.interface import complete
+from boneage_ray.serving.interface import add_document
 from boneage_ray.serving.page import add_page
 from boneage_ray.serving.problems import OverloadedError, ProblemError, UnavailableError, add_handlers, unusable
 from boneage_ray.serving.request_log import RequestLog, tell_log
@@ -131,7 +131,7 @@ def create_app(served: list[Served], config: WebConfig) -> FastAPI:
         await service.check_ready()
         return State(status="ready")
 
-    complete(app)
+    add_document(app)
     return app
 
 
