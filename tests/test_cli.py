@@ -53,7 +53,7 @@ PROMISED = {
         "--no-pixel-gate",
         "--two-hands",
     ],
-    "serve": ["--model", "--host", "--port", "--tokens", "--allow-uri"],
+    "serve": ["--model", "--host", "--port", "--tokens", "--allow-uri", "--tls-cert", "--tls-key"],
     "token": ["--per-minute", "--at-once", "--json"],
     "submit": ["--address", "--follow", "--pass-env", "--dry-run", "--kuberay"],
     "phantoms": ["--kind", "--count", "--out", "--bad", "--dicom", "--masks", "--seed", "--size"],

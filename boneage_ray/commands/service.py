@@ -19,6 +19,7 @@ from boneage_ray.prediction.runtimes import TORCH
 from boneage_ray.runtime import cluster
 from boneage_ray.runtime.runs import Run, say
 from boneage_ray.serving.arguments import TOKENS, ServiceArguments
+from boneage_ray.serving.tls import known_tls
 from boneage_ray.serving.tokens import Tokens
 
 
@@ -34,13 +35,15 @@ class ServeArguments:
     coverage: float | None = None
     tokens: str | None = None
     allow_uris: tuple[str, ...] = ()
+    tls_cert: str | None = None
+    tls_key: str | None = None
 
 
 def serve(run: Run, arguments: ServeArguments) -> None:
     """Answer requests until SIGINT or SIGTERM."""
     from boneage_ray.serving.placement import inspect_models
 
-    reading = known_reading(arguments.reading)
+    reading, tls = known_reading(arguments.reading), known_tls(arguments.tls_cert, arguments.tls_key)
     service = ServiceArguments(
         models=model_places(arguments.models),
         runtime=arguments.runtime,
@@ -65,7 +68,7 @@ def serve(run: Run, arguments: ServeArguments) -> None:
     with stop_signals() as stop:
         try:
             application = app.build_application(service, places, ray.cluster_resources())
-            app.start(application, arguments.host, arguments.port, stop.is_set)
+            app.start(application, arguments.host, arguments.port, stop.is_set, tls)
             if not stop.is_set():
                 _announce(arguments, [place.info.name for place in places], guarded)
                 stop.wait()
@@ -105,7 +108,7 @@ def check_port(host: str, port: int) -> None:
 
 def _announce(arguments: ServeArguments, names: list[str], guarded: bool) -> None:
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-    url = f"http://{host}:{arguments.port}"
+    url = f"{'https' if arguments.tls_cert else 'http'}://{host}:{arguments.port}"
     say(f"serving {', '.join(names)} on {url} (a page: {url}/, docs: {url}/docs)")
     if guarded:
         say("requests need `Authorization: Bearer` with a token")

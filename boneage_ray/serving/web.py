@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -213,6 +214,8 @@ class _Service:
         self._refuse_if_full()
         with self.bodies.room() as room:
             upload = await uploads.read_single(request, kind, room)
+            digest = hashlib.sha256(upload.data).hexdigest()
+            tell_log(request, inputs=[digest], model=model.info.model_sha256)
             with self._counted():
                 found = await self._in_time(model.backend.explain(upload.data, query.item(upload.name)))
         if isinstance(found, bytes):

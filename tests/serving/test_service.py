@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
+import httpx
 import pytest
 import ray
 from scrape import settled, wait_for
 
 from boneage_ray import __version__
 from boneage_ray.archives.files import FilesArchive
-from boneage_ray.client import Client
+from boneage_ray.client import Client, ClientOptions
 from boneage_ray.records.schema import from_table, result_schema
 
 pytestmark = pytest.mark.ray
@@ -149,10 +151,11 @@ def test_an_answer_has_one_id_and_the_line_of_its_request_shows_it(service, give
     assert sum(len(line.findall(text)) for text in texts) == 1
 
 
-def test_the_client_gets_the_rows_of_the_real_server(service, hands):
+def test_the_client_gets_the_rows_of_the_real_server(service, hands, tls):
     good, damaged = (hands[1][kind] for kind in ("good", "truncated"))
     row = service.post("/v1/predict?sex=F", content=good.read_bytes(), headers=PNG).json()
-    with Client(str(service.base_url), TOKEN) as client:
+    options = ClientOptions(transport=httpx.HTTPTransport(verify=ssl.create_default_context(cafile=tls.certificate)))
+    with Client(str(service.base_url), TOKEN, options) as client:
         assert client.predict(good, sex="F").model_dump() == row
         rows = client.predict_several({"good": good, "damaged": damaged}, sex="F")
         assert [(r.input_uri, r.age_months, r.reason) for r in rows] == [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from hashlib import sha256
 
 import httpx
 import pytest
@@ -92,3 +94,10 @@ def test_the_documentation_names_the_picture(ask):
     assert list(post["responses"]["200"]["content"]) == ["image/png"]
     assert {"image/png", "multipart/form-data"} <= set(post["requestBody"]["content"])
     assert {"200", "400", "401", "408", "413", "415", "422", "429", "503"} == set(post["responses"])
+
+
+def test_the_line_of_the_request_has_the_hashes_of_input_and_model(ask, monkeypatch, capfd):
+    monkeypatch.setenv("BONEAGE_LOG", "json")
+    ask("POST", WHERE, content=b"bad", headers=PNG)
+    line = json.loads(capfd.readouterr().err)
+    assert (line["status"], line["inputs"], line["model"]) == (422, [sha256(b"bad").hexdigest()], "0" * 64)
