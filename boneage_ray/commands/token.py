@@ -31,4 +31,4 @@ def make_token(run: Run, arguments: TokenArguments) -> None:
     if run.json_output:
         run.finish({"name": entry.name, "line": entry.line()})
     else:
-        run.text = entry.line()
+        run.text = f"{entry.line()}\n"  # `>> FILE` adds a line

@@ -160,4 +160,6 @@ def test_a_new_token_has_its_line_and_is_said_once(capfd):
     (entry,) = read_entries(answer.out)
     assert (entry.name, entry.per_minute, entry.at_once) == ("ward-9", None, 4)
     assert token_hash(answer.err.split()[-1]) == entry.digest
+    assert main(["token", "study"]) == 0
+    assert [other.name for other in read_entries(answer.out + capfd.readouterr().out)] == ["ward-9", "study"]
     assert main(["token", "ward 9"]) == 2
