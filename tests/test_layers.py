@@ -30,8 +30,8 @@ LAYERS = (
         "builtin",
         "model_card",
     ),
-    *("bundle", "training", "prediction", "evaluation", "findings", "scoring", "export", "serving", "client"),
-    *("commands", "cli", "__main__"),
+    *("bundle", "training", "prediction", "evaluation", "findings", "scoring", "export", "serving"),
+    *("client", "commands", "cli", "__main__"),
 )
 RAY_MODULES = {
     "runtime.autoscaler",

@@ -258,11 +258,20 @@ def serve(
     coverage: options.CoverageOption = None,
     pixel_gate: options.PixelGateOption = None,
     two_hands: options.TwoHandsOption = None,
+    tokens: Annotated[str | None, typer.Option("--tokens", help="File of token hashes; see `boneage token`.")] = None,
+    allow_uri: Annotated[
+        list[str], typer.Option("--allow-uri", help="Prefix below which a request may name a file; repeat for several.")
+    ] = [],  # noqa: B006  typer copies it
+    tls_cert: Annotated[str | None, typer.Option("--tls-cert", help="PEM certificate with its chain: HTTPS.")] = None,
+    tls_key: Annotated[str | None, typer.Option("--tls-key", help="PEM key of the certificate.")] = None,
     debug: options.DebugOption = False,
 ) -> None:
     """Answer single requests over HTTP: POST /v1/predict."""
     from boneage_ray.commands import service
 
     reading = options.ReadingFlags(voi, header_gate, pixel_gate, two_hands)
-    arguments = service.ServeArguments(model, host, port, runtime, reading, coverage)
+    allowed = tuple(allow_uri)
+    arguments = service.ServeArguments(
+        model, host, port, runtime, reading, coverage, tokens, allowed, tls_cert, tls_key
+    )
     run_command("serve", service.serve, arguments, False, debug)

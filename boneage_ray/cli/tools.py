@@ -1,4 +1,4 @@
-"""Commands around the pipeline: demo, recipes, models, jobs, phantoms, receive, doctor."""
+"""Commands around the pipeline: demo, recipes, models, jobs, phantoms, receive, token, doctor."""
 
 from __future__ import annotations
 
@@ -114,6 +114,20 @@ def receive(
 
     arguments = command.ReceiveArguments(to, allow, aet, host, port, model, out, quiet_seconds, send, fetch)
     run_command("receive", command.receive, arguments, json, debug)
+
+
+@app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="Who will hold it; it stands in the log of each request.")],
+    per_minute: Annotated[int | None, typer.Option("--per-minute", min=1, max=999999)] = None,
+    at_once: Annotated[int | None, typer.Option("--at-once", min=1, max=999999)] = None,
+    json: options.JsonOption = False,
+    debug: options.DebugOption = False,
+) -> None:
+    """A new token for the service: the token on stderr, the line for `serve --tokens FILE` on stdout."""
+    from boneage_ray.commands import token as command
+
+    run_command("token", command.make_token, command.TokenArguments(name, per_minute, at_once), json, debug)
 
 
 @app.command()

@@ -37,7 +37,23 @@ ROUTES = (
     *("/v1/predict", "/v1/explain", "/v1/models", "/healthz", "/readyz"),
     *("/", "/v1/about", "/v1/sample", "/v1/report", "/docs", "/openapi.json"),
 )
-HTTP_STATUSES = ("200", "400", "401", "404", "405", "408", "413", "415", "422", "429", "499", "500", "503")
+HTTP_STATUSES = (
+    "200",
+    "400",
+    "401",
+    "403",
+    "404",
+    "405",
+    "406",
+    "408",
+    "413",
+    "415",
+    "422",
+    "429",
+    "499",
+    "500",
+    "503",
+)
 CLIENT_LEFT = "499"  # as nginx counts a client that did not wait for its answer
 TRAIN_PHASES = ("data", "step", "validation")
 SPLITS = ("train", "val")

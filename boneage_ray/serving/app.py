@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.context import _get_serve_request_context
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
@@ -42,6 +43,7 @@ from boneage_ray.serving.gathering import Gathering
 from boneage_ray.serving.placement import INGRESS_CPUS, ModelPlace, Placement, asked_place, inspect_models, place
 from boneage_ray.serving.problems import OverloadedError, UnavailableError
 from boneage_ray.serving.schema import ModelInfo
+from boneage_ray.serving.tls import TlsFiles
 from boneage_ray.serving.web import Served, WebConfig, create_app
 
 APP = "boneage"
@@ -173,7 +175,12 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve asks for the app once the replica stands."""
-        return create_app(self.served, self.config)
+        return create_app(self.served, replace(self.config, sender_id=_proxy_request_id))
+
+
+def _proxy_request_id() -> str:
+    """The id of the request at hand, which Serve's proxy puts into the answer."""
+    return str(_get_serve_request_context().request_id)
 
 
 def application(args: dict[str, Any]) -> serve.Application:
@@ -225,12 +232,19 @@ def _model_deployment(
     return deployment.bind(model.uri, model.info.model_sha256, placement, *asked)
 
 
-def start(application: serve.Application, host: str, port: int, stopped: Callable[[], bool] = lambda: False) -> None:
+def start(
+    application: serve.Application,
+    host: str,
+    port: int,
+    stopped: Callable[[], bool] = lambda: False,
+    tls: TlsFiles | None = None,
+) -> None:
     """Deploy and return once every model has predicted. Raises `UsageError` when there is no room or port.
 
     `stopped` is asked all the time; once it says so, the wait ends early.
     """
-    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=host, port=port))
+    secure = {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key} if tls else {}
+    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=host, port=port, **secure))
     serve.run_many(
         [serve.RunTarget(application, name=APP, route_prefix="/")],
         wait_for_ingress_deployment_creation=False,

@@ -23,6 +23,9 @@ TOKENS, UPLOAD_MB = "BONEAGE_API_TOKENS", "BONEAGE_MAX_UPLOAD_MB"
 class ServiceArguments(BaseModel):
     """Models to serve, how many replicas of each, and what a replica gets. Tokens are a secret: see `api_tokens`.
 
+    `tokens_file`: a file of hashes of tokens (`tokens.py`), on each node that an ingress may run on.
+    `allow_uris`: prefixes below which a request may name a file (`uris.py`).
+
     `cpus_per_model` and `gpus_per_model` are for clusters that grow: what is there when the service starts says little then.
     `runtime`: torch or onnx. `voi`, `header_gate`, `pixel_gate`, `two_hands`: as the flags of `boneage serve`; None is as the
     recipe says.
@@ -37,6 +40,8 @@ class ServiceArguments(BaseModel):
     gpus_per_model: float | None = Field(default=None, ge=0, le=1)
     max_upload_mb: float | None = Field(default=None, gt=0, le=2048)
     without_tokens: bool = False
+    tokens_file: str | None = Field(default=None, min_length=1)
+    allow_uris: list[str] = []
     runtime: str = TORCH
     voi: Literal["file", "none"] | None = None
     header_gate: bool | None = None
@@ -50,13 +55,16 @@ class ServiceArguments(BaseModel):
         return Reading(**self.model_dump(include=set(Reading.model_fields)))
 
     def web_config(self) -> WebConfig:
-        """Tokens and the upload limit for the web app. Raises `UsageError` for a limit that is no use."""
+        """What the web app is to know. Raises `UsageError` for a limit or prefix that is no use."""
         from boneage_ray.serving.bodies import BodyLimits
-        from boneage_ray.serving.web import WebConfig, token_hash
+        from boneage_ray.serving.tokens import token_hash
+        from boneage_ray.serving.uris import known_prefixes
+        from boneage_ray.serving.web import WebConfig
 
         megabytes = self.max_upload_mb or real_number(UPLOAD_MB, 64, "MiB", most=2048)
         limits = BodyLimits(int(megabytes * 2**20), int(max(HELD_UPLOADS * megabytes, 64) * 2**20))
-        return WebConfig(tuple(token_hash(token) for token in api_tokens()), limits)
+        hashes = tuple(token_hash(token) for token in api_tokens())
+        return WebConfig(hashes, self.tokens_file, limits, allowed_uris=known_prefixes(self.allow_uris))
 
 
 def read_arguments(values: dict[str, Any]) -> ServiceArguments:
@@ -67,10 +75,11 @@ def read_arguments(values: dict[str, Any]) -> ServiceArguments:
         raise UsageError(
             f"args of the application: {first_wrong(error, list(ServiceArguments.model_fields))}"
         ) from None
-    if not (arguments.without_tokens or api_tokens()):
+    if not (arguments.without_tokens or arguments.tokens_file or api_tokens()):
         raise UsageError(
             f"{TOKENS} is not set where the application is built: put it into the environment of every node (a secret),"
-            " or give `without_tokens: true` where only trusted machines reach the service"
+            " or give `tokens_file`, or"
+            " `without_tokens: true` where only trusted machines reach the service"
         )
     return arguments
 

@@ -70,10 +70,11 @@ class Room:
                 raise ProblemError(HTTPStatus.BAD_REQUEST, "incomplete_body", left) from None
             if chunk is None:
                 return
-            self._take(len(chunk))
+            self.take(len(chunk))
             yield chunk
 
-    def _take(self, count: int) -> None:
+    def take(self, count: int) -> None:
+        """Count further bytes. Raises 413 and 503 as `chunks`."""
         limits = self.bodies.limits
         _check_size(self.taken + count, limits.bytes_each)
         if self.bodies.held + count > limits.bytes_held:

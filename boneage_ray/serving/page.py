@@ -167,8 +167,8 @@ def _refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": Problem} for code in codes}
 
 
-_SAMPLE = _refusals(401, 422) | {200: {"content": {"image/png": {}}, "description": "the picture"}}
-_REFUSED = _refusals(400, 401, 413, 422)
+_SAMPLE = _refusals(401, 422, 429) | {200: {"content": {"image/png": {}}, "description": "the picture"}}
+_REFUSED = _refusals(400, 401, 413, 422, 429)
 _ROW = {
     "requestBody": {
         "required": True,

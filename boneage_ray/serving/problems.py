@@ -14,13 +14,17 @@ from boneage_ray.serving.schema import PredictQuery, Problem
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
+_KNOWN = ", ".join(PredictQuery.model_fields)
 
 
 class ProblemError(Exception):
-    """Ends a request with a problem; `code` is for programs, `detail` for people."""
+    """Ends a request with a problem; `code` is for programs, `detail` for people; `retry_after`: seconds to wait."""
 
-    def __init__(self, status: int, code: str, detail: str, step: str | None = None) -> None:
-        super().__init__(status, code, detail, step)
+    def __init__(
+        self, status: int, code: str, detail: str, step: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(status, code, detail, step, retry_after)
+        self.retry_after = retry_after
         self.problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, step=step)
 
 
@@ -65,7 +69,7 @@ def respond(problem: Problem, headers: dict[str, str] | None = None) -> JSONResp
 
 async def _known(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ProblemError)
-    return respond(error.problem)
+    return respond(error.problem, {} if error.retry_after is None else {"Retry-After": str(error.retry_after)})
 
 
 async def _routing(_: Request, error: Exception) -> JSONResponse:
@@ -78,13 +82,16 @@ async def _routing(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _parameter(_: Request, error: Exception) -> JSONResponse:
-    """A query parameter that is unknown or has no usable value."""
+    """A parameter of the query or of a JSON body that is unknown or has no usable value."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    name = str(first["loc"][-1])
-    if first["type"] == "extra_forbidden":
-        known = ", ".join(PredictQuery.model_fields)
-        code, detail = "unknown_parameter", f"there is no query parameter {name}; known: {known}"
+    name = str(first["loc"][-1]) if first["loc"] else "body"
+    if first["type"] == "missing":
+        code, detail = f"bad_{name}", f"{name} is missing"
+    elif name == "body":
+        code, detail = "bad_body", f"the body is no JSON object as it is needed: {first['msg']}"
+    elif first["type"] == "extra_forbidden":
+        code, detail = "unknown_parameter", f"there is no parameter {name[:60]}; known: {_KNOWN}"
     else:
         code, detail = f"bad_{name}", f"{name}={first['input']}: {first['msg']}"
     return respond(ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, code, detail[:300]).problem)

@@ -6,9 +6,11 @@ The line tells nothing of an image, a file name or a patient: only hashes of inp
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import time
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from boneage_ray.runtime import metrics
@@ -29,17 +31,21 @@ def tell_log(request: Request, **facts: Any) -> None:  # noqa: ANN401  anything 
 
 
 class RequestLog:
-    """ASGI middleware. A request keeps the id that it came with, if that is one word of 1 to 64 letters, digits and . _ -"""
+    """ASGI middleware. A request keeps the id that it came with, if that is one word of 1 to 64 letters, digits and . _ -
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    `sender_id`: the id that whoever passes on our answers puts into them, empty for none. It is then the id, and not sent twice.
+    """
+
+    def __init__(self, app: ASGIApp, sender_id: Callable[[], str] = str) -> None:
+        self.app, self.sender_id = app, sender_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        known, started = _id_of(scope), time.perf_counter()
+        sent, started = self.sender_id(), time.perf_counter()
+        known = _safe_id(sent) if sent else _id_of(scope)
         scope["logged"] = {}
         status = "500"  # of an error that nothing inside has answered
 
@@ -47,7 +53,8 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = str(message["status"])
-                message["headers"] = [*message.get("headers", ()), (HEADER.encode(), known.encode())]
+                if not sent:
+                    message["headers"] = [*message.get("headers", ()), (HEADER.encode(), known.encode())]
             await send(message)
 
         try:
@@ -64,6 +71,11 @@ def _id_of(scope: Scope) -> str:
     return given if _GIVEN.fullmatch(given) else uuid.uuid4().hex
 
 
+def _safe_id(sent: str) -> str:
+    """An id as the line has it: one that is no plain word might be a name, or lines of its own."""
+    return sent if _GIVEN.fullmatch(sent) else hashlib.sha256(sent.encode()).hexdigest()[:32]
+
+
 def _leave(scope: Scope, known: str, status: str, seconds: float) -> None:
     """Count a request and write its line, once it is answered or its client has left."""
     path = str(scope["path"])
@@ -75,4 +87,6 @@ def _leave(scope: Scope, known: str, status: str, seconds: float) -> None:
     milliseconds = round(1000 * seconds, 1)
     facts: dict[str, Any] = {"request": known, "route": route, "status": int(status), "milliseconds": milliseconds}
     said = f"{scope['method']} {route} {status} in {milliseconds:g} ms, request {known}"
+    if by := scope["logged"].get("token"):
+        said += f" by {by}"
     say(said, **facts, **scope["logged"])

@@ -12,7 +12,7 @@ An error answers `application/problem+json` (RFC 9457)::
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,7 +27,7 @@ class PredictQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    sex: Sex | None = Field(default=None, description="F or M; leave it out where it is unknown", examples=["F"])
+    sex: Sex | None = Field(default=None, description="F or M; leave it out where it is unknown")
     pixel_spacing_mm: float | None = Field(
         default=None, ge=SPACINGS_MM[0], le=SPACINGS_MM[1], allow_inf_nan=False, description="mm per pixel"
     )
@@ -41,6 +41,12 @@ class PredictQuery(BaseModel):
         return asked(name, self.sex, self.pixel_spacing_mm, self.chronological_age_months)
 
 
+class PredictByUri(PredictQuery):
+    """Body of `POST /v1/predict` for a file that the service reads itself."""
+
+    uri: str = Field(min_length=1, max_length=2048, description="s3://BUCKET/KEY or a path, where the service may read")
+
+
 class Landmark(BaseModel):
     """A point of the original image in pixels, (x, y); `sigma` is its uncertainty in pixels."""
 
@@ -50,31 +56,10 @@ class Landmark(BaseModel):
     sigma: float | None
 
 
-_HAND: dict[str, Any] = {
-    **{"input_uri": "request", "input_sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"},
-    **{"input_bytes": 61234, "status": "scored", "step": None, "reason": None, "message": None},
-    **{"study_uid": None, "series_uid": None, "sop_uid": None, "sex": "F", "sex_source": "option"},
-    **{"pixel_spacing_mm": None, "pixel_spacing_source": "unknown", "age_months": 132.4, "age_spread_months": None},
-    **{"age_low_months": 113.1, "age_high_months": 150.9, "interval_coverage": 0.9},
-    **{"chronological_age_months": 126.0, "age_difference_months": 6.4, "stages": {"three": "pubertal"}},
-    **{"landmarks": None, "cvm_stage": None, "cvm_typical": None, "cvm_probabilities": None, "cvm_measurements": None},
-    **{
-        "flags": ["spacing_unknown"],
-        "model": "efficientnet-lite-hand",
-        "model_sha256": 64 * "0",
-        "package_version": "0.1.0",
-    },
-}
-_TRUNCATED: dict[str, Any] = {
-    **{"title": "Unprocessable Entity", "status": 422, "detail": "PNG ends before its last chunk"},
-    **{"code": "truncated", "step": "decode"},
-}
-
-
 class ResultRow(BaseModel):
     """The result row of `boneage score`, column for column; ages in months, spacing in mm per pixel."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), json_schema_extra={"examples": [_HAND]})
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     input_uri: str = Field(description="name of the uploaded file, or `request` for a raw body")
     input_sha256: str | None
@@ -147,8 +132,6 @@ class State(BaseModel):
 
 class Problem(BaseModel):
     """RFC 9457; `code` is a stable word to script against, for an unusable file the row's reason code."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [_TRUNCATED]})
 
     title: str
     status: int

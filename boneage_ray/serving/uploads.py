@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from fastapi import Request
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from boneage_ray.serving.bodies import Room
 from boneage_ray.serving.problems import ProblemError
 
-FORM = "multipart/form-data"
+FORM, JSON = "multipart/form-data", "application/json"
 RAW_TYPES = (
     "image/png",
     "image/jpeg",
@@ -33,11 +33,12 @@ class Upload:
     data: bytes
 
 
-def content_type(request: Request) -> str:
-    """The media type without parameters; a body without one is bytes. Raises 415 for one that is not taken."""
+def content_type(request: Request, *more: str) -> str:
+    """The media type without parameters; a body without one is bytes. Raises 415 for one that is not taken, nor one of `more`."""
+    taken = (*RAW_TYPES, FORM, *more)
     given = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
-    if given not in (FORM, *RAW_TYPES):
-        known = ", ".join((*RAW_TYPES, FORM))
+    if given not in taken:
+        known = ", ".join(taken)
         raise ProblemError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "unsupported_media_type",
@@ -68,26 +69,23 @@ async def read_form(request: Request, room: Room) -> list[Upload]:
     """The files of a form. Raises as `Room.chunks`, and 400 for a form that is none."""
     parser = _parser(request, room)
     try:
-        return await _files_of(await parser.parse())
+        form = await parser.parse()
     except MultiPartException as error:
         raise _bad_form(f"not a form of files: {error.message}") from None
-    finally:  # also of a form that is refused, or broken off
-        for file in parser._files_to_close_on_error:
-            file.close()
-
-
-async def _files_of(form: FormData) -> list[Upload]:
-    uploads = []
-    for field, value in form.multi_items():
-        if not isinstance(value, UploadFile):
-            # Ignoring it would answer for a wrong sex or spacing without a word.
-            raise _bad_form(
-                f"form field {field[:60]!r} is no file; sex, pixel_spacing_mm and model are query parameters"
-            )
-        uploads.append(Upload(value.filename or RAW_NAME, await value.read()))
+    try:
+        uploads = [await _upload(field, value) for field, value in form.multi_items()]
+    finally:
+        await form.close()
     if not uploads:
         raise _bad_form("the form holds no file")
     return uploads
+
+
+async def _upload(field: str, value: UploadFile | str) -> Upload:
+    if isinstance(value, UploadFile):
+        return Upload(value.filename or RAW_NAME, await value.read())
+    # Ignoring it would answer for a wrong sex or spacing without a word.
+    raise _bad_form(f"form field {field[:60]!r} is no file; sex, pixel_spacing_mm and model are query parameters")
 
 
 def _parser(request: Request, room: Room) -> MultiPartParser:

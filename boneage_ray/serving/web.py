@@ -4,32 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
-from collections.abc import Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import ValidationError
 
 from boneage_ray import __version__
 from boneage_ray.archives.archive import Input
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics
-from boneage_ray.serving import uploads
-from boneage_ray.serving.bodies import Bodies, BodyLimits
-from boneage_ray.serving.documentation import tell_truly
+from boneage_ray.serving import answers, uploads
+from boneage_ray.serving.answers import chosen_type
+from boneage_ray.serving.bodies import Bodies, BodyLimits, Room
+from boneage_ray.serving.interface import add_document
 from boneage_ray.serving.page import add_page
 from boneage_ray.serving.problems import OverloadedError, ProblemError, UnavailableError, add_handlers, unusable
 from boneage_ray.serving.request_log import RequestLog, tell_log
-from boneage_ray.serving.schema import ModelInfo, ModelList, PredictQuery, Problem, ResultRow, ResultRows, State
+from boneage_ray.serving.schema import (
+    ModelInfo,
+    ModelList,
+    PredictByUri,
+    PredictQuery,
+    Problem,
+    ResultRow,
+    ResultRows,
+    State,
+)
+from boneage_ray.serving.tokens import Tokens
 from boneage_ray.serving.uploads import Upload
+from boneage_ray.serving.uris import UriReader
 
 FILES_AT_ONCE = 8
+_LARGEST_JSON = 2**16
 T = TypeVar("T")
-_SCHEME = HTTPBearer(auto_error=False, description="one of BONEAGE_API_TOKENS")
+_SCHEME = HTTPBearer(auto_error=False, description="a token of the service")
 
 
 class Backend(Protocol):
@@ -55,43 +69,54 @@ class Served:
 
 @dataclass(frozen=True)
 class WebConfig:
-    """`token_hashes`: SHA-256 of the accepted bearer tokens, none means open; the limits are requests and seconds."""
+    """`token_hashes`: SHA-256 of the accepted bearer tokens; the limits are requests and seconds.
+
+    `tokens_file`: see `Tokens`; without it and without hashes the service is open. `sender_id`: see `RequestLog`.
+    `allowed_uris`: see `UriReader`.
+    """
 
     token_hashes: tuple[bytes, ...] = ()
+    tokens_file: str | None = None
     bodies: BodyLimits = BodyLimits()  # noqa: RUF009  immutable
     max_requests: int = 64
     predict_timeout_s: float = 60.0
     ready_timeout_s: float = 10.0
-
-
-def token_hash(token: str) -> bytes:
-    """What is kept of a bearer token."""
-    return hashlib.sha256(token.encode()).digest()
+    sender_id: Callable[[], str] = str
+    allowed_uris: tuple[str, ...] = ()
 
 
 def create_app(served: list[Served], config: WebConfig) -> FastAPI:
-    """The app; the first model is the default."""
+    """The app; the first model is the default. Raises `UsageError` for a file of tokens that cannot be used."""
     about = "For research, not a medical device."
     app = FastAPI(title="boneage-ray", version=__version__, description=about, docs_url=None, redoc_url=None)
     add_handlers(app)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, sender_id=config.sender_id)
     service = _Service(served, config)
-    guard = [Depends(_bearer(config))]
+    guard = [Depends(_bearer(Tokens(config.token_hashes, config.tokens_file)))]
     add_page(app, guard)
 
     @app.post(
-        "/v1/predict", dependencies=guard, openapi_extra=_BODY, responses=_problems(400, 401, 408, 413, 415, 422, 503)
+        "/v1/predict",
+        dependencies=guard,
+        openapi_extra=_BODY_OR_URI,
+        responses=_problems(400, 401, 403, 406, 408, 413, 415, 422, 429, 503) | {200: answers.DESCRIBED},
+        response_model=ResultRow | ResultRows,
     )
-    async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> ResultRow | ResultRows:
-        """The age of one radiograph (raw body), or of several (form)."""
-        return await service.predict(request, query)
+    async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> Any:  # noqa: ANN401
+        """The age of one radiograph (raw body, or JSON that says where it is), or of several (form)."""
+        kind = chosen_type(request.headers.getlist("accept"))
+        answer = await service.predict(request, query)
+        if kind == answers.JSON:
+            return answer
+        rows = answer.rows if isinstance(answer, ResultRows) else [answer]
+        return answers.as_type(kind, [row.model_dump() for row in rows])
 
     @app.post("/v1/explain", dependencies=guard, openapi_extra=_BODY, response_class=Response, responses=_PICTURE)
     async def explain(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
         """What the result of one radiograph rests on, as a PNG: landmarks and lines, or Grad-CAM."""
         return Response(await service.explain(request, query), media_type="image/png")
 
-    @app.get("/v1/models", dependencies=guard, responses=_problems(401))
+    @app.get("/v1/models", dependencies=guard, responses=_problems(401, 429))
     async def models() -> ModelList:
         """The served models."""
         return ModelList(models=[model.info for model in served])
@@ -107,20 +132,21 @@ def create_app(served: list[Served], config: WebConfig) -> FastAPI:
         await service.check_ready()
         return State(status="ready")
 
-    tell_truly(app)
+    add_document(app)
     return app
 
 
-def _bearer(config: WebConfig) -> Any:  # noqa: ANN401  FastAPI's dependencies are any callable
-    async def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]) -> None:
-        if not config.token_hashes:
+def _bearer(tokens: Tokens) -> Any:  # noqa: ANN401  FastAPI's dependencies are any callable
+    async def check(
+        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]
+    ) -> AsyncIterator[None]:
+        entry = tokens.bearer(given.credentials if given else None)
+        if entry is None:
+            yield
             return
-        digest = token_hash(given.credentials if given else "")
-        # Every token is compared, so that the time of an answer does not show which one was near.
-        if not sum(hmac.compare_digest(digest, known) for known in config.token_hashes):
-            raise ProblemError(
-                HTTPStatus.UNAUTHORIZED, "unauthorized", "give a valid token: Authorization: Bearer TOKEN"
-            )
+        tell_log(request, token=entry.name)
+        with tokens.counted(entry):
+            yield
 
     return check
 
@@ -133,11 +159,16 @@ class _Service:
         self.default = served[0]
         self.config = config
         self.busy, self.bodies = 0, Bodies(config.bodies)
+        self.words = Bodies(replace(config.bodies, bytes_each=_LARGEST_JSON))
+        self.uris = UriReader(config.allowed_uris, config.bodies.bytes_each, config.predict_timeout_s)
 
     async def predict(self, request: Request, query: PredictQuery) -> ResultRow | ResultRows:
         """Raises `ProblemError`; an unusable file among several is a row of its own."""
+        kind = uploads.content_type(request, uploads.JSON)
+        uri = None
+        if kind == uploads.JSON:
+            uri, query = await self._read_query(request, query)
         model = self._choose(query.model)
-        kind = uploads.content_type(request)
         self._refuse_if_full()
         with self.bodies.room() as room:
             if kind == uploads.FORM:
@@ -146,13 +177,29 @@ class _Service:
                     rows = await self._all(model, files, query)
                 _tell_rows(request, rows, model)
                 return ResultRows(rows=[ResultRow(**row) for row in rows])
-            upload = await uploads.read_body(request, room)
+            upload = await (uploads.read_body(request, room) if uri is None else self._fetch(uri, room))
             with self._counted():
                 row = await self._one(model, upload, query)
             _tell_rows(request, [row], model)
         if row["status"] != "scored":
             raise unusable(row)
         return ResultRow(**row)
+
+    async def _read_query(self, request: Request, query: PredictQuery) -> tuple[str, PredictQuery]:
+        """The URI of a JSON body, and what body and query say together. Raises 422 for what is wrong or said twice."""
+        with self.words.room() as room:
+            body = await uploads.read_body(request, room)
+        try:
+            asked = PredictByUri.model_validate_json(body.data)
+        except ValidationError as error:
+            raise RequestValidationError(error.errors(include_url=False)) from None
+        said = query.model_dump(exclude_none=True)
+        if twice := sorted(said.keys() & asked.model_dump(exclude_none=True).keys()):
+            raise ProblemError(422, f"bad_{twice[0]}", f"{twice[0]} is given in the query and in the body")
+        return asked.uri, PredictQuery(**asked.model_dump(exclude={"uri"}, exclude_none=True), **said)
+
+    async def _fetch(self, uri: str, room: Room) -> Upload:
+        return Upload(uri, await self.uris.read(uri, room))
 
     async def explain(self, request: Request, query: PredictQuery) -> bytes:
         """Raises `ProblemError`, also for a model that is an ensemble: of several there is no one picture."""
@@ -167,6 +214,8 @@ class _Service:
         self._refuse_if_full()
         with self.bodies.room() as room:
             upload = await uploads.read_single(request, kind, room)
+            digest = hashlib.sha256(upload.data).hexdigest()
+            tell_log(request, inputs=[digest], model=model.info.model_sha256)
             with self._counted():
                 found = await self._in_time(model.backend.explain(upload.data, query.item(upload.name)))
         if isinstance(found, bytes):
@@ -246,14 +295,15 @@ def _problems(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": Problem, "description": HTTPStatus(code).phrase} for code in codes}
 
 
-_PICTURE = _problems(400, 401, 408, 413, 415, 422, 503) | {
+_PICTURE = _problems(400, 401, 408, 413, 415, 422, 429, 503) | {
     200: {"content": {"image/png": {}}, "description": "the picture"}
 }
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 _FILES = {"type": "object", "properties": {"files": {"type": "array", "items": _FILE["schema"]}}}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {**dict.fromkeys(uploads.RAW_TYPES, _FILE), uploads.FORM: {"schema": _FILES}},
-    }
+_CONTENT = {**dict.fromkeys(uploads.RAW_TYPES, _FILE), uploads.FORM: {"schema": _FILES}}
+_BODY = {"requestBody": {"required": True, "content": _CONTENT}}
+_BY_URI = {
+    "schema": PredictByUri.model_json_schema(),
+    "example": {"uri": "s3://hospital/hands/1377.png", "sex": "F", "pixel_spacing_mm": 0.143},
 }
+_BODY_OR_URI = {"requestBody": {"required": True, "content": {**_CONTENT, uploads.JSON: _BY_URI}}}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
+import subprocess
 
 import httpx
 import pytest
@@ -17,6 +19,7 @@ from boneage_ray.prediction import members
 from boneage_ray.recipes import find_recipe
 from boneage_ray.serving.arguments import TOKENS, ServiceArguments
 from boneage_ray.serving.placement import inspect_models
+from boneage_ray.serving.tls import TlsFiles
 from boneage_ray.serving.web import WebConfig, create_app
 
 TOKEN = "correct-horse"
@@ -68,8 +71,19 @@ def tiny_ensemble(make_bundle, tiny_model, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def service(local_ray, tiny_model, tiny_ensemble):
-    """A running service with a model, an ensemble and a token; an HTTP client that is allowed in."""
+def tls(tmp_path_factory):
+    """A new certificate of 127.0.0.1 that signs itself."""
+    folder = tmp_path_factory.mktemp("tls")
+    files = TlsFiles(str(folder / "cert.pem"), str(folder / "key.pem"))
+    wanted = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=boneage", "-days", "2"]
+    named = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", files.key, "-out", files.certificate]
+    subprocess.run(["openssl", "req", "-x509", *wanted, *named], check=True, capture_output=True)
+    return files
+
+
+@pytest.fixture(scope="session")
+def service(local_ray, tiny_model, tiny_ensemble, tls):
+    """A running service over TLS with a model, an ensemble and a token; an HTTP client that is allowed in."""
     import ray
 
     from boneage_ray.serving import app
@@ -79,9 +93,10 @@ def service(local_ray, tiny_model, tiny_ensemble):
         patch.setenv(TOKENS, TOKEN)
         arguments = ServiceArguments(models=[tiny_model, tiny_ensemble], max_upload_mb=1)
         application = app.build_application(arguments, inspect_models(arguments.models), ray.cluster_resources())
-    app.start(application, "127.0.0.1", port)
+    app.start(application, "127.0.0.1", port, tls=tls)
+    trusted = ssl.create_default_context(cafile=tls.certificate)
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as client:
+    with httpx.Client(base_url=f"https://127.0.0.1:{port}", headers=headers, timeout=60, verify=trusted) as client:
         yield client
     app.stop()
 

@@ -1,119 +1,125 @@
-"""The client against the real HTTP interface on a port, and its patience against answers in an order of our own."""
+"""The client in Python, against the app in this process: rows, problems, patience."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
+import json
+import os
+from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
-from conftest import free_port
 from fake_model import FakeModel, served
 
-from boneage_ray.client import AsyncClient, Client, Said, ServiceError, UnreachableError
-from boneage_ray.serving.web import WebConfig, create_app, token_hash
+import boneage_ray
+from boneage_ray import client as module
+from boneage_ray.client import AsyncClient, Client, ClientOptions, ServiceError
+from boneage_ray.serving.problems import OverloadedError
+from boneage_ray.serving.tokens import token_hash
+from boneage_ray.serving.web import WebConfig, create_app
 
-TOKEN = "correct-horse"
-
-
-@pytest.fixture(scope="module")
-def place():
-    """The address of a service whose ages are numbers of bytes."""
-    config = WebConfig(token_hashes=(token_hash(TOKEN),))
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app([served(FakeModel())], config), port=port, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+DOCUMENT = Path(boneage_ray.__file__).parent / "serving" / "openapi.json"
 
 
-def test_both_clients_give_typed_rows_pictures_and_problems(place, tmp_path):
-    (tmp_path / "hand.png").write_bytes(b"12345")
-    said = Said(sex="F", pixel_spacing_mm=0.2)
+@pytest.fixture
+def pauses(monkeypatch):
+    """The seconds that clients have waited, which pass at once."""
+    waited = []
+    monkeypatch.setattr(module.time, "sleep", waited.append)
 
-    async def awaited():
-        async with AsyncClient(place, TOKEN) as service:
-            row = await service.predict(tmp_path / "hand.png", said)
-            rows = await service.predict_all([tmp_path / "hand.png", b"12"], said)
-            with pytest.raises(ServiceError) as refused:
-                await service.predict(b"bad")
-            return row, rows, await service.explain(b"1"), await service.models(), refused.value.problem
+    async def pass_at_once(seconds):
+        waited.append(seconds)
 
-    with Client(place, TOKEN) as service:
-        row = service.predict(tmp_path / "hand.png", said)
-        rows = service.predict_all([tmp_path / "hand.png", b"12"], said)
-        with pytest.raises(ServiceError) as refused:
-            service.predict(b"bad")
-        found = row, rows, service.explain(b"1"), service.models(), refused.value.problem
-    assert asyncio.run(awaited()) == found
-    assert (row.age_months, row.sex, row.pixel_spacing_mm) == (5.0, "F", 0.2)
-    assert [each.age_months for each in rows] == [5.0, 2.0]
-    assert rows[0].input_uri == "hand.png"
-    assert (found[4].status, found[4].code, found[4].step) == (422, "truncated", "decode")
-    assert [model.name for model in found[3]] == ["fake"]
+    monkeypatch.setattr(module.asyncio, "sleep", pass_at_once)
+    return waited
 
 
-def test_a_wrong_token_is_told_at_once(place, monkeypatch):
-    monkeypatch.setenv("BONEAGE_API_TOKEN", "wrong")
-    with Client(place) as service, pytest.raises(ServiceError, match="401 unauthorized: give a valid token"):
-        service.predict(b"1")
+def asynchronously(app, work, token=None, retries=4):
+    """What `work(client)` returns of an `AsyncClient` of the app."""
+
+    async def scene():
+        options = ClientOptions(retries, transport=httpx.ASGITransport(app))
+        async with AsyncClient("http://test", token, options) as client:
+            return await work(client)
+
+    return asyncio.run(scene())
 
 
-def answering(client, *answers):
-    """The client's requests are answered in this order; the requests, and the seconds that it slept, in lists."""
-    asked, left = [], list(answers)
+def answering(*responses):
+    """A client of a service that gives these answers, one after the other; an exception is raised."""
+    left = list(responses)
 
     def answer(request):
-        asked.append(request)
-        now = left.pop(0)
-        if isinstance(now, Exception):
-            raise now
-        return now
+        if isinstance(left[0], Exception):
+            raise left.pop(0)
+        return left.pop(0)
 
-    client._http = httpx.Client(transport=httpx.MockTransport(answer))
-    return asked
+    return Client("http://test", options=ClientOptions(2, transport=httpx.MockTransport(answer)))
 
 
-BUSY = httpx.Response(
-    503, headers={"Retry-After": "2"}, json={"title": "t", "status": 503, "detail": "d", "code": "overloaded"}
-)
-MODELS = httpx.Response(200, json={"models": []})
+def test_rows_pictures_and_models_of_the_app(tmp_path, model):
+    (tmp_path / "a.png").write_bytes(b"123")
+    app = create_app([served(model)], WebConfig((token_hash("one"),), allowed_uris=(f"{tmp_path}/",)))
+
+    async def work(client):
+        one = await client.predict(tmp_path / "a.png", sex="F", pixel_spacing_mm=0.2)
+        several = await client.predict_several({"a": b"1", "b": b"bad"}, model="fake")
+        by_uri = await client.predict_uri(f"{tmp_path}/a.png", sex="M")
+        return one, several, by_uri, await client.explain(b"1"), await client.models()
+
+    one, several, by_uri, picture, models = asynchronously(app, work, "one")
+    assert (one.age_months, one.sex, one.pixel_spacing_mm) == (3.0, "F", 0.2)
+    assert [(row.input_uri, row.status, row.reason) for row in several] == [
+        ("a", "scored", None),
+        ("b", "failed", "truncated"),
+    ]
+    assert (by_uri.input_uri, by_uri.age_months, by_uri.sex) == (f"{tmp_path}/a.png", 3.0, "M")
+    assert picture == b"\x89PNG 1"
+    assert [info.name for info in models] == ["fake"]
 
 
-def test_it_comes_again_when_the_service_says_and_longer_and_longer_where_nothing_does(monkeypatch):
-    slept = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    with Client("http://service/", patience_s=60) as client:
-        asked = answering(client, BUSY, httpx.ConnectError("refused"), httpx.ReadError("gone"), MODELS)
+def test_a_problem_is_raised_with_its_code(model):
+    app = create_app([served(model)], WebConfig((token_hash("one"),)))
+    for body, token, code in ((b"bad", "one", "truncated"), (b"1", None, "unauthorized")):
+        with pytest.raises(ServiceError, match=code) as caught:
+            asynchronously(app, lambda client, body=body: client.predict(body), token)
+        assert caught.value.problem.code == code
+
+
+def test_an_overloaded_service_is_asked_again_as_it_says(pauses):
+    model = FakeModel(error=OverloadedError())
+    with pytest.raises(ServiceError, match="overloaded"):
+        asynchronously(create_app([served(model)], WebConfig()), lambda client: client.predict(b"1"), retries=3)
+    assert (len(model.seen), pauses) == (4, [2.0, 2.0, 2.0])
+
+
+def test_a_lost_connection_and_a_limit_are_survived(pauses):
+    models = httpx.Response(200, json={"models": []})
+    with answering(httpx.ConnectError("refused"), httpx.Response(429, headers={"Retry-After": "90"}), models) as client:
         assert client.models() == []
-    assert [str(request.url) for request in asked] == ["http://service/v1/models"] * 4
-    assert slept[0] == 2
-    assert 0.5 <= slept[1] <= 1 <= slept[2] <= 2
+    assert pauses == [0.5, 60.0]
 
 
-def test_its_patience_ends(monkeypatch):
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    with Client("http://service", patience_s=1) as client:
-        answering(client, BUSY)
-        with pytest.raises(ServiceError, match="503 overloaded: d"):
-            client.models()
-        answering(client, *[httpx.ConnectError("refused")] * 20)
-        with pytest.raises(UnreachableError, match="http://service: refused"):
-            client.models()
-        answering(client, httpx.Response(502, text="<html>bad gateway"))
-        with pytest.raises(ServiceError, match="502 http_error: Bad Gateway"):
-            client.models()
+def test_what_cannot_be_reached_is_raised(pauses):
+    with answering(*[httpx.ConnectError("refused")] * 3) as client, pytest.raises(httpx.ConnectError):
+        client.models()
+    assert pauses == [0.5, 1.0]
 
 
-def test_a_column_that_only_a_newer_service_has_is_left_out(place):
-    with Client(place, TOKEN) as service:
-        row = service.predict(b"123")
-    with Client("http://service") as client:
-        answering(client, httpx.Response(200, json=row.model_dump(mode="json") | {"carpal_age_months": 1.0}))
-        assert client.predict(b"123") == row
+def test_an_answer_of_something_else_is_an_error_with_its_status():
+    with answering(httpx.Response(502, text="<html>")) as client, pytest.raises(ServiceError, match="502 no_problem"):
+        client.models()
+
+
+def test_a_wrong_parameter_is_refused_before_anything_is_sent():
+    with answering() as client, pytest.raises(ValueError, match="gender"):
+        client.predict(b"1", gender="F")
+
+
+def test_the_shipped_document_is_that_of_the_app(model):
+    document = json.dumps(create_app([served(model)], WebConfig()).openapi(), indent=1) + "\n"
+    if os.environ.get("BONEAGE_WRITE_GOLDEN"):
+        DOCUMENT.write_text(document, "utf-8")
+    assert json.loads(DOCUMENT.read_text("utf-8")) == json.loads(document)
+    example = json.loads(document)["components"]["schemas"]["ResultRow"]["example"]
+    assert module.ResultRow(**example).age_months == 121.4

@@ -12,7 +12,8 @@ from page_model import HAND, HEAD, PageModel
 from pictures import encoded
 
 from boneage_ray.phantoms.dicom import DicomTags, encode_dicom
-from boneage_ray.serving.web import WebConfig, create_app, token_hash
+from boneage_ray.serving.tokens import token_hash
+from boneage_ray.serving.web import WebConfig, create_app
 
 HAND_FILE = {"name": "Qvorbeck.png", "mimeType": "image/png", "buffer": encoded(HAND.image)}
 CUT_FILE = {"name": "cut.png", "mimeType": "image/png", "buffer": encoded(HAND.image)[:5000]}

@@ -15,7 +15,8 @@ from boneage_ray.decoding.reasons import MEANINGS
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.records.flags import FLAG_MEANINGS
 from boneage_ray.serving.page import SAMPLES
-from boneage_ray.serving.web import WebConfig, token_hash
+from boneage_ray.serving.tokens import token_hash
+from boneage_ray.serving.web import WebConfig
 
 STATIC = Path(boneage_ray.serving.__file__).parent / "static"
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
+import ssl
+import time
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
 
+import httpx
 import pytest
+import ray
 from scrape import settled, wait_for
 
 from boneage_ray import __version__
 from boneage_ray.archives.files import FilesArchive
+from boneage_ray.client import Client, ClientOptions
 from boneage_ray.records.schema import from_table, result_schema
 
 pytestmark = pytest.mark.ray
 
 PNG = {"Content-Type": "image/png"}
+TOKEN = "correct-horse"  # as in conftest.py
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +133,36 @@ def test_a_picture_of_what_a_result_rests_on(service, hands):
     assert (response.status_code, response.json()["code"]) == (422, "truncated")
     response = service.post("/v1/explain?model=both", content=b"1", headers=PNG)
     assert (response.status_code, response.json()["code"]) == (422, "not_explainable")
+
+
+@pytest.mark.parametrize("given", [None, "case-7.a", "Doe^Jane"])
+def test_an_answer_has_one_id_and_the_line_of_its_request_shows_it(service, given):
+    answer = service.get("/no/such/place", headers={"X-Request-Id": given} if given else {})
+    (sent,) = answer.headers.get_list("x-request-id")
+    assert given in (None, sent)
+    shown = sha256(b"Doe^Jane").hexdigest()[:32] if given == "Doe^Jane" else sent
+    line = re.compile(rf"GET other 404 in [\d.]+ ms, request {re.escape(shown)}$", re.MULTILINE)
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+    for _ in range(100):
+        texts = [log.read_text("utf-8", "replace") for log in logs.glob("worker-*.err")]
+        if any(line.search(text) for text in texts):
+            break
+        time.sleep(0.1)
+    assert sum(len(line.findall(text)) for text in texts) == 1
+
+
+def test_the_client_gets_the_rows_of_the_real_server(service, hands, tls):
+    good, damaged = (hands[1][kind] for kind in ("good", "truncated"))
+    row = service.post("/v1/predict?sex=F", content=good.read_bytes(), headers=PNG).json()
+    options = ClientOptions(transport=httpx.HTTPTransport(verify=ssl.create_default_context(cafile=tls.certificate)))
+    with Client(str(service.base_url), TOKEN, options) as client:
+        assert client.predict(good, sex="F").model_dump() == row
+        rows = client.predict_several({"good": good, "damaged": damaged}, sex="F")
+        assert [(r.input_uri, r.age_months, r.reason) for r in rows] == [
+            ("good", row["age_months"], None),
+            ("damaged", None, "truncated"),
+        ]
+        assert [info.name for info in client.models()] == ["demo", "both"]
 
 
 def test_prometheus_finds_what_was_served(service, hands):

@@ -7,7 +7,7 @@ import pytest
 from boneage_ray.errors import UsageError
 from boneage_ray.serving.arguments import TOKENS, ServiceArguments, read_arguments
 from boneage_ray.serving.bodies import BodyLimits
-from boneage_ray.serving.web import token_hash
+from boneage_ray.serving.tokens import token_hash
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,8 @@ from boneage_ray.records.schema import result_schema
 from boneage_ray.serving.bodies import BodyLimits
 from boneage_ray.serving.problems import OverloadedError, UnavailableError
 from boneage_ray.serving.schema import ResultRow
-from boneage_ray.serving.web import WebConfig, create_app, token_hash
+from boneage_ray.serving.tokens import token_hash
+from boneage_ray.serving.web import WebConfig, create_app
 
 
 def test_the_row_over_http_has_the_columns_of_the_result_schema():
@@ -123,7 +124,7 @@ def test_405_says_what_is_allowed(ask):
 
 
 def test_a_content_type_that_is_no_radiograph_is_415(ask):
-    response = ask("POST", "/v1/predict", content=b"a=b", headers={"Content-Type": "application/json"})
+    response = ask("POST", "/v1/predict", content=b"a=b", headers={"Content-Type": "text/plain"})
     assert problem(response) == (415, "unsupported_media_type")
     assert "image/png" in response.json()["detail"]
 
@@ -267,5 +268,5 @@ def test_the_documentation_names_the_body_types_and_the_token(ask):
     spec = ask("GET", "/openapi.json").json()
     post = spec["paths"]["/v1/predict"]["post"]
     assert {"image/png", "application/dicom", "multipart/form-data"} <= set(post["requestBody"]["content"])
-    assert {"200", "400", "401", "408", "413", "415", "422", "503"} == set(post["responses"])
+    assert {"200", "400", "401", "403", "406", "408", "413", "415", "422", "429", "503"} == set(post["responses"])
     assert spec["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from hashlib import sha256
 
 import httpx
 import pytest
@@ -10,7 +12,8 @@ from fake_model import PNG, FakeModel, problem, served
 
 from boneage_ray.serving.bodies import BodyLimits
 from boneage_ray.serving.problems import OverloadedError
-from boneage_ray.serving.web import WebConfig, create_app, token_hash
+from boneage_ray.serving.tokens import token_hash
+from boneage_ray.serving.web import WebConfig, create_app
 
 WHERE = "/v1/explain"
 
@@ -90,4 +93,11 @@ def test_the_documentation_names_the_picture(ask):
     post = ask("GET", "/openapi.json").json()["paths"][WHERE]["post"]
     assert list(post["responses"]["200"]["content"]) == ["image/png"]
     assert {"image/png", "multipart/form-data"} <= set(post["requestBody"]["content"])
-    assert {"200", "400", "401", "408", "413", "415", "422", "503"} == set(post["responses"])
+    assert {"200", "400", "401", "408", "413", "415", "422", "429", "503"} == set(post["responses"])
+
+
+def test_the_line_of_the_request_has_the_hashes_of_input_and_model(ask, monkeypatch, capfd):
+    monkeypatch.setenv("BONEAGE_LOG", "json")
+    ask("POST", WHERE, content=b"bad", headers=PNG)
+    line = json.loads(capfd.readouterr().err)
+    assert (line["status"], line["inputs"], line["model"]) == (422, [sha256(b"bad").hexdigest()], "0" * 64)
