@@ -29,6 +29,7 @@ from boneage_ray.runtime.plan import difference, read_plan, write_plan
 from boneage_ray.runtime.progress import PartsProgress, announced
 from boneage_ray.runtime.resources import Resources, choose_resources, offered_cpus
 from boneage_ray.runtime.runs import say
+from boneage_ray.storage.repeats import note_repeat
 
 LINE = b"boneage"
 LEAD_PARTS = 8  # short parts at the start of a run
@@ -36,7 +37,6 @@ INPUTS_AN_ACTOR = 32
 CAREFUL_ROUNDS = 8  # each finds at least one input that kills its worker
 COMMIT_PAUSES = (1.0, 5.0, 25.0)  # seconds before a commit that failed is tried again; the storage has retried before
 Rows = Callable[[], Iterator[dict[str, Any]]]  # of work, and at the end the line of what was listed
-T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -162,6 +162,7 @@ def _write(out: str, part: Part, data: bytes) -> None:
             if pause is None:
                 raise
             say(f"{part.target} was not written and is tried again in {pause:g} s: {error}")
+            note_repeat("commits")
             time.sleep(pause)
 
 

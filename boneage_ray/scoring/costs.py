@@ -4,6 +4,7 @@ In the line of a part::
 
     {"seconds": {"read": 1.2, "decode": 9.0, "wait": 0.4, "predict": 7.5, "write": 0.1},   over all threads of its worker
      "decoder_deaths": 1,                     files that were given to another decoder process
+     "repeats": {"requests": 2},              what was asked of the storage again after a pause (storage/repeats.py)
      "careful": false,                        whether its inputs were tried one by one
      "slowest": [{"seconds": 2.1, "input_uri": ..., "input_bytes": ..., "status": ..., "reason": ...}, ...]}
 
@@ -45,6 +46,7 @@ def with_earlier(line: Mapping[str, Any], earlier: Mapping[str, Any], gone: Coll
     return {
         "seconds": {step: round(spent, 3) for step, spent in seconds.items()},
         "decoder_deaths": earlier.get("decoder_deaths", 0) + line["decoder_deaths"],
+        "repeats": dict(Counter(earlier.get("repeats", {})) + Counter(line.get("repeats", {}))),
         "careful": earlier.get("careful", False) or line["careful"],
         "slowest": slowest_in([*stays, *line["slowest"]]),
     }
@@ -58,10 +60,12 @@ def slowest_in(inputs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def summed(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The seconds by step and what was tried again, over all parts; those of an older version have none."""
     seconds = dict.fromkeys(SCORE_STEPS, 0.0)
-    retries = {"decoder_processes": 0, "parts_one_by_one": 0}
+    retries = {"decoder_processes": 0, "parts_one_by_one": 0, "requests": 0, "commits": 0}
     for line in lines:
         for step, spent in line.get("seconds", {}).items():
             seconds[step] += spent
         retries["decoder_processes"] += line.get("decoder_deaths", 0)
         retries["parts_one_by_one"] += line.get("careful", False)
+        for what, times in line.get("repeats", {}).items():
+            retries[what] += times
     return {"seconds": {step: round(spent, 1) for step, spent in seconds.items()}, "retries": retries}

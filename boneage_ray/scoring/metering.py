@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from boneage_ray.preparation.isolated import DecoderCounts
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics
+from boneage_ray.storage.repeats import repeats
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -21,6 +22,7 @@ class ScoreMeter:
 
     def __init__(self, decoders: Sequence[DecoderCounts]) -> None:
         self._decoders, self._decoded, self._deaths = decoders, 0.0, 0
+        self._repeats = repeats()
         self._clock = metrics.StepClock()
         metrics.SCORE_ACTORS.set(1)
 
@@ -46,13 +48,16 @@ class ScoreMeter:
         return self._clock.step("write")
 
     def taken(self) -> dict[str, Any]:
-        """What a part cost, for its line: seconds by step since the last call, and how often a decoder process died."""
+        """What a part cost, for its line: seconds by step since the last call, how often a decoder process died, and what the
+        storage was asked again; of commits that counts with the next part."""
         seconds = self._clock.take()
         seconds["predict"] = seconds.get("predict", 0.0) - seconds.get("wait", 0.0)
         decoded, deaths = (sum(getattr(counts, name) for counts in self._decoders) for name in ("seconds", "deaths"))
         seconds["decode"], died = decoded - self._decoded, deaths - self._deaths
         self._decoded, self._deaths = decoded, deaths
-        return {"seconds": seconds, "decoder_deaths": died}
+        before, self._repeats = self._repeats, repeats()
+        again = {what: count - before.get(what, 0) for what, count in self._repeats.items()}
+        return {"seconds": seconds, "decoder_deaths": died, "repeats": again}
 
     def record(self, rows: Sequence[Row], taken: dict[str, Any]) -> None:
         """Count the rows of a committed part, and what it cost."""

@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from boneage_ray.errors import Reason, ServerError, StorageError, UsageError
 from boneage_ray.storage.dicomweb import CREDENTIALS, TIMEOUT_SECONDS, new_session, service_address
 from boneage_ray.storage.outage import PAUSES
+from boneage_ray.storage.repeats import note_repeat
 
 PAGE = 200  # answers that are asked for at once; a server may give fewer
 _LARGEST_ANSWER = 256 * 2**20
@@ -221,6 +222,7 @@ def _get(
             if attempt >= min(len(waits), failed.pauses):
                 _silent.add(service)
                 raise
+            note_repeat("requests")
             time.sleep(waits[attempt])
         else:
             _silent.discard(service)

@@ -9,6 +9,7 @@ from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
 
 from boneage_ray.storage import outage
+from boneage_ray.storage.repeats import note_repeat
 
 
 class PatientS3FileSystem(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
@@ -29,6 +30,7 @@ class PatientS3FileSystem(S3FileSystem):  # type: ignore[misc]  # s3fs has no ty
                 if pause is None:
                     outage.answered.discard(endpoint)
                     raise
+                note_repeat("requests")
                 await asyncio.sleep(pause)
             else:
                 outage.answered.add(endpoint)

@@ -20,6 +20,7 @@ from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.runtime import parts, plan
 from boneage_ray.runtime.resources import Resources
 from boneage_ray.storage.errors import Guarded, translated
+from boneage_ray.storage.repeats import repeats
 
 INPUTS = [
     *(Input(f"s3://site/{k}.png", str(k), 10.0 * k, "F" if k % 2 else None) for k in range(5)),
@@ -179,8 +180,10 @@ def test_a_commit_that_fails_for_a_while_ends_no_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(storage, "write_bytes", sometimes)
     monkeypatch.setattr(parts.time, "sleep", pauses.append)
+    before = repeats().get("commits", 0)
     line = parts.commit(str(tmp_path), one(), pa.table({"a": [1, 2]}), {})
     assert pauses == [1.0, 5.0]
+    assert repeats()["commits"] - before == 2
     assert parts.committed(str(tmp_path), "results") == {one().target: line}
     fails += [True] * 4
     with pytest.raises(StorageError, match="503 SlowDown"):

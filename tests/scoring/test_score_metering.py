@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from boneage_ray.scoring.metering import ScoreMeter
+from boneage_ray.storage.repeats import note_repeat
 
 
 def row(status, reason, size):
@@ -34,9 +35,16 @@ def test_a_part_is_counted_by_status_and_reason_with_the_seconds_of_its_steps(re
     assert totals["boneage_score_seconds", "read"] >= 0.05
     assert totals["boneage_score_seconds", "predict"] >= 0.04
 
+    assert not any(taken["repeats"].values())
+
     recorded.clear()
     pools[0].seconds = 1.25
-    meter.record([], meter.taken())
+    for what in ("commits", "requests", "requests"):
+        note_repeat(what)
+    taken = meter.taken()
+    assert taken["repeats"] == {"commits": 1, "requests": 2}
+    assert not any(meter.taken()["repeats"].values())
+    meter.record([], taken)
     assert recorded.totals()["boneage_score_seconds", "decode"] == 0.25, "only what is new"
 
 

@@ -53,7 +53,10 @@ def committed(out, *rows_of_parts):
         part = parts.Part(f"results/part-{number:05d}.parquet", "[]", len(rows))
         seconds = [float(number) + k for k in range(len(rows))]
         line = part_counts(rows) | part_costs(
-            {"seconds": {"read": 1.5}, "decoder_deaths": 1}, number == 0, rows, seconds
+            {"seconds": {"read": 1.5}, "decoder_deaths": 1, "repeats": {"requests": 2, "commits": 1}},
+            number == 0,
+            rows,
+            seconds,
         )
         lines.append(parts.without_large(parts.commit(str(out), part, to_table(rows, result_schema()), line)))
     return lines
@@ -125,7 +128,7 @@ def test_costs_add_up_and_the_slowest_of_all_parts_are_named(found, tmp_path):
     assert all("slowest" not in line for line in lines), "the driver holds the lines of all parts"
     assert summed([*lines, {"inputs": 3}]) == {
         "seconds": {"read": 3.0, "decode": 0.0, "wait": 0.0, "predict": 0.0, "write": 0.0},
-        "retries": {"decoder_processes": 2, "parts_one_by_one": 1},
+        "retries": {"decoder_processes": 2, "parts_one_by_one": 1, "requests": 4, "commits": 2},
     }
     assert [(each["input_uri"], each["seconds"]) for each in found.slowest][:3] == [("g", 4.0), ("f", 3.0), ("=c", 2.0)]
     assert found.slowest[0] == {
@@ -138,10 +141,18 @@ def test_costs_add_up_and_the_slowest_of_all_parts_are_named(found, tmp_path):
 
 
 def test_an_update_keeps_the_costs_of_the_rows_that_stay():
-    before = part_costs({"seconds": {"read": 1.0}, "decoder_deaths": 1}, True, FIRST, [3.0, 2.0, 1.0])
-    now = part_costs({"seconds": {"read": 0.5, "decode": 1.0}, "decoder_deaths": 0}, False, [hand("a", 90.0)], [0.5])
+    before = part_costs(
+        {"seconds": {"read": 1.0}, "decoder_deaths": 1, "repeats": {"commits": 1}}, True, FIRST, [3.0, 2.0, 1.0]
+    )
+    now = part_costs(
+        {"seconds": {"read": 0.5, "decode": 1.0}, "decoder_deaths": 0, "repeats": {"commits": 2}},
+        False,
+        [hand("a", 90.0)],
+        [0.5],
+    )
     merged = with_earlier(now, before, {"a"})
     assert (merged["seconds"], merged["decoder_deaths"], merged["careful"]) == ({"read": 1.5, "decode": 1.0}, 1, True)
+    assert merged["repeats"] == {"commits": 3}
     assert [(each["input_uri"], each["seconds"]) for each in merged["slowest"]] == [("b", 2.0), ("=c", 1.0), ("a", 0.5)]
     assert with_earlier(now, {}, set())["slowest"] == now["slowest"], "a part of an older version has no costs"
 

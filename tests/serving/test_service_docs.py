@@ -44,7 +44,9 @@ def blocks(kind):
 
 
 def program(name):
-    return shutil.which(name) or pytest.skip(f"{name} is not installed")
+    if found := shutil.which(name):
+        return found
+    return (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{name} is not installed")
 
 
 def test_the_python_of_the_page_prints_an_age_and_a_code(run):

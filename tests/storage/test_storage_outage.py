@@ -19,6 +19,7 @@ from boneage_ray.archives.read import read_input
 from boneage_ray.runtime import parts
 from boneage_ray.runtime.pages import read_pages
 from boneage_ray.storage import outage, s3
+from boneage_ray.storage.repeats import repeats
 
 
 @pytest.fixture
@@ -62,10 +63,12 @@ def test_every_kind_of_request_waits_for_a_busy_server(unsteady, monkeypatch):
     assert storage.exists(f"{bucket}/films/00.png")  # a connection with these settings has answered
 
     def busy_first(request):
+        before = repeats().get("requests", 0)
         left = ["busy"] * 3  # s3fs itself tries some kinds three times and others once
         proxy.fails = lambda method, path: left.pop() if left else None
         answer = request()
         assert left == []
+        assert repeats()["requests"] > before
         return answer
 
     def read_stream():
