@@ -85,12 +85,11 @@ def _finish(run: Run, arguments: TrainArguments, recipe: Recipe, found: Sequence
     storage.write_json(
         storage.join(out, "sweep.json"), {"figure": figure, "trials": [_as_json(result) for result in order]}
     )
-    command = line(
-        "boneage train", recipe=arguments.recipe, data=arguments.data, sweep=arguments.sweep, out=arguments.out
-    )
+    asked = {"recipe": arguments.recipe, "set": arguments.settings or None, "data": arguments.data}
+    command = line("boneage train", **asked, sweep=arguments.sweep, out=arguments.out)
     storage.write_text(storage.join(out, "report.html"), sweep_page(recipe, figure, order, command))
     counts = {status: sum(result.status == status for result in found) for status in ("finished", "stopped", "failed")}
-    following = line("boneage train", recipe=arguments.recipe, data=arguments.data, out="MODEL")
+    following = line("boneage train", **asked, out="MODEL")
     run.finish(
         {"trials": len(found), **counts, "best_trial": best.trial.number, figure: best.best},
         f"Report: {out}/report.html",
