@@ -64,7 +64,7 @@ PROMISED = {
         "--no-pixel-gate",
         "--two-hands",
     ],
-    "serve": ["--model", "--host", "--port"],
+    "serve": ["--model", "--host", "--port", "--check"],
     "submit": ["--address", "--follow", "--pass-env", "--dry-run", "--kuberay"],
     "phantoms": ["--kind", "--count", "--out", "--bad", "--dicom", "--masks", "--seed", "--size"],
     "doctor": ["--model", "--storage"],

@@ -244,6 +244,9 @@ def serve(
     model: Annotated[list[str], typer.Option("--model", help="Built-in model, or a bundle; repeat for several.")],
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
+    check: Annotated[
+        bool, typer.Option("--check", help="Start, compare answers for synthetic images with `score`, and stop.")
+    ] = False,
     runtime: options.RuntimeOption = "torch",
     voi: options.VoiOption = None,
     header_gate: options.HeaderGateOption = None,
@@ -256,5 +259,5 @@ def serve(
     from boneage_ray.commands import service
 
     reading = options.ReadingFlags(voi, header_gate, pixel_gate, two_hands)
-    arguments = service.ServeArguments(model, host, port, runtime, reading, coverage)
+    arguments = service.ServeArguments(model, host, port, check, runtime, reading, coverage)
     run_command("serve", service.serve, arguments, False, debug)

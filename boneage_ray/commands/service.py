@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from boneage_ray.commands.options import ReadingFlags
 from boneage_ray.commands.words import known_coverage, known_reading, model_places
-from boneage_ray.errors import UsageError
-from boneage_ray.prediction.runtimes import TORCH
+from boneage_ray.errors import MismatchError, UsageError
+from boneage_ray.prediction.runtimes import TORCH, Compute
 from boneage_ray.runtime import cluster
 from boneage_ray.runtime.runs import Run, say
 from boneage_ray.serving.arguments import TOKENS, ServiceArguments, api_tokens
+
+if TYPE_CHECKING:
+    from boneage_ray.serving.check import Address
+    from boneage_ray.serving.placement import ModelPlace, Placement
+
+_LOOPBACK_OF = {
+    "0.0.0.0": "127.0.0.1",
+    "::": "::1",
+    "": "127.0.0.1",
+}  # where a service that listens everywhere is asked
 
 
 @dataclass(frozen=True)
@@ -27,14 +39,17 @@ class ServeArguments:
     models: list[str]
     host: str = "127.0.0.1"
     port: int = 8000
+    check: bool = False
     runtime: str = TORCH
     reading: ReadingFlags = ReadingFlags()  # noqa: RUF009  immutable
     coverage: float | None = None
 
 
 def serve(run: Run, arguments: ServeArguments) -> None:
-    """Answer requests until SIGINT or SIGTERM."""
+    """Answer requests until SIGINT or SIGTERM; with --check those of the check only."""
+    from boneage_ray.serving.check import Address
     from boneage_ray.serving.placement import inspect_models
+    from boneage_ray.serving.web import token_hash
 
     reading = known_reading(arguments.reading)
     service = ServiceArguments(
@@ -45,7 +60,7 @@ def serve(run: Run, arguments: ServeArguments) -> None:
     )
     guarded = bool(api_tokens())
     check_exposure(arguments.host, guarded)
-    service.web_config()  # a limit that has no use is refused before Ray starts
+    config = service.web_config()  # a limit that has no use is refused before Ray starts
     check_port(arguments.host, arguments.port)
     places = inspect_models(service.models, service.coverage)
     cluster.connect()
@@ -56,16 +71,45 @@ def serve(run: Run, arguments: ServeArguments) -> None:
     cluster.quiet_environment()  # importing ray.serve set up its logger anew
     if app.is_running():
         raise UsageError("Ray Serve runs on this cluster already; end it with `serve shutdown`, or use another cluster")
+    token = secrets.token_hex(16)
+    if arguments.check:  # nobody else is let in
+        config = replace(config, token_hashes=(token_hash(token),))
     with stop_signals() as stop:
         try:
-            application = app.build_application(service, places, ray.cluster_resources())
-            app.start(application, arguments.host, arguments.port, stop.is_set)
-            if not stop.is_set():
+            placement = app.placement_on(service, len(places), ray.cluster_resources())
+            app.start(app.deployed(service, places, placement, config), arguments.host, arguments.port, stop.is_set)
+            if arguments.check:
+                address = Address(_LOOPBACK_OF.get(arguments.host, arguments.host), arguments.port, token)
+                _check(run, service, places, placement, address, stop.is_set)
+            elif not stop.is_set():
                 _announce(arguments, [place.info.name for place in places], guarded)
                 stop.wait()
             say("stopping")
         finally:
             app.stop()
+
+
+def _check(
+    run: Run,
+    service: ServiceArguments,
+    places: list[ModelPlace],
+    placement: Placement,
+    address: Address,
+    stopped: Callable[[], bool],
+) -> None:
+    """Compare the answers of each served model with `score`. Raises `MismatchError` where they differ."""
+    from boneage_ray.serving.check import check_model, wait_until_ready
+
+    compute = Compute(1, placement.device, service.runtime, placement.auto, service.coverage)
+    wait_until_ready(address, stopped)
+    found = {}
+    for place in places:
+        if stopped():
+            raise KeyboardInterrupt
+        found[place.info.name] = check_model(place, compute, service.reading, address)
+    run.finish({name: checked.in_words() for name, checked in found.items()})
+    if unlike := [name for name, checked in found.items() if not checked.agrees]:
+        raise MismatchError(f"{', '.join(unlike)}: the service does not answer as `boneage score` does")
 
 
 def check_exposure(host: str, has_tokens: bool) -> None:
