@@ -64,7 +64,7 @@ PROMISED = {
         "--no-pixel-gate",
         "--two-hands",
     ],
-    "serve": ["--model", "--host", "--port", "--check"],
+    "serve": ["--model", "--host", "--port", "--check", "--min-replicas", "--max-replicas", "--target-requests"],
     "submit": ["--address", "--follow", "--pass-env", "--dry-run", "--kuberay"],
     "phantoms": ["--kind", "--count", "--out", "--bad", "--dicom", "--masks", "--seed", "--size"],
     "doctor": ["--model", "--storage"],

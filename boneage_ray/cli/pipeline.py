@@ -247,6 +247,9 @@ def serve(
     check: Annotated[
         bool, typer.Option("--check", help="Start, compare answers for synthetic images with `score`, and stop.")
     ] = False,
+    min_replicas: options.MinReplicasOption = None,
+    max_replicas: options.MaxReplicasOption = None,
+    target_requests: options.TargetRequestsOption = None,
     runtime: options.RuntimeOption = "torch",
     voi: options.VoiOption = None,
     header_gate: options.HeaderGateOption = None,
@@ -259,5 +262,6 @@ def serve(
     from boneage_ray.commands import service
 
     reading = options.ReadingFlags(voi, header_gate, pixel_gate, two_hands)
-    arguments = service.ServeArguments(model, host, port, check, runtime, reading, coverage)
+    scaling = options.ScalingFlags(min_replicas, max_replicas, target_requests)
+    arguments = service.ServeArguments(model, host, port, check, scaling, runtime, reading, coverage)
     run_command("serve", service.serve, arguments, False, debug)

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from boneage_ray.commands.options import ReadingFlags
+from boneage_ray.commands.options import ReadingFlags, ScalingFlags
 from boneage_ray.commands.words import known_coverage, known_reading, model_places
 from boneage_ray.errors import MismatchError, UsageError
 from boneage_ray.prediction.runtimes import TORCH, Compute
 from boneage_ray.runtime import cluster
 from boneage_ray.runtime.runs import Run, say
-from boneage_ray.serving.arguments import TOKENS, ServiceArguments, api_tokens
+from boneage_ray.serving.arguments import TOKENS, ServiceArguments, api_tokens, known_arguments
 
 if TYPE_CHECKING:
     from boneage_ray.serving.check import Address
@@ -40,6 +40,7 @@ class ServeArguments:
     host: str = "127.0.0.1"
     port: int = 8000
     check: bool = False
+    scaling: ScalingFlags = ScalingFlags()  # noqa: RUF009  immutable
     runtime: str = TORCH
     reading: ReadingFlags = ReadingFlags()  # noqa: RUF009  immutable
     coverage: float | None = None
@@ -52,11 +53,14 @@ def serve(run: Run, arguments: ServeArguments) -> None:
     from boneage_ray.serving.web import token_hash
 
     reading = known_reading(arguments.reading)
-    service = ServiceArguments(
-        models=model_places(arguments.models),
-        runtime=arguments.runtime,
-        coverage=known_coverage(arguments.coverage),
-        **reading.model_dump(),
+    service = known_arguments(
+        {
+            "models": model_places(arguments.models),
+            "runtime": arguments.runtime,
+            "coverage": known_coverage(arguments.coverage),
+            **reading.model_dump(),
+            **arguments.scaling._asdict(),
+        }
     )
     guarded = bool(api_tokens())
     check_exposure(arguments.host, guarded)

@@ -205,6 +205,7 @@ def deployed(
     arguments: ServiceArguments, places: list[ModelPlace], placement: Placement, config: WebConfig
 ) -> serve.Application:
     """The application of models that were inspected, each with replicas of this placement."""
+    config = replace(config, max_requests=arguments.requests_at_once(config.max_requests))
     bound = [_model_deployment(model, placement, arguments, config.max_requests) for model in places]
     ingress = serve.deployment(
         serve.ingress()(Ingress),
@@ -221,14 +222,15 @@ def _model_deployment(
     # One batch is predicted while others are decoded. Of a replica that refuses, Serve's router keeps away for longer and longer
     # while it idles: it may take all that the ingress lets in.
     ongoing = max(2 * placement.batch_size, requests)
+    scaling: Any = arguments.autoscaling
     deployment = serve.deployment(
         ModelReplica,
         name=f"model-{model.info.name}",
-        num_replicas=arguments.replicas,
         max_ongoing_requests=ongoing,
         max_queued_requests=4 * ongoing,
         ray_actor_options={"num_cpus": placement.cpus, "num_gpus": placement.gpus},
         max_constructor_retry_count=1,
+        **({"autoscaling_config": scaling} if scaling else {"num_replicas": arguments.replicas}),
     )
     asked = (arguments.runtime, arguments.reading, arguments.coverage)
     return deployment.bind(model.uri, model.info.model_sha256, placement, *asked)
