@@ -64,7 +64,10 @@ PROMISED = {
         "--no-pixel-gate",
         "--two-hands",
     ],
-    "serve": ["--model", "--host", "--port", "--tokens", "--allow-uri", "--tls-cert", "--tls-key"],
+    "serve": [
+        *("--model", "--host", "--port", "--tokens", "--allow-uri", "--tls-cert", "--tls-key"),
+        *("--check", "--min-replicas", "--max-replicas", "--target-requests"),
+    ],
     "token": ["--per-minute", "--at-once", "--json"],
     "submit": ["--address", "--follow", "--pass-env", "--dry-run", "--kuberay"],
     "phantoms": ["--kind", "--count", "--out", "--bad", "--dicom", "--masks", "--seed", "--size"],

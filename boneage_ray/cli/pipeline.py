@@ -252,6 +252,12 @@ def serve(
     model: Annotated[list[str], typer.Option("--model", help="Built-in model, or a bundle; repeat for several.")],
     host: Annotated[str, typer.Option("--host")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
+    check: Annotated[
+        bool, typer.Option("--check", help="Start, compare answers for synthetic images with `score`, and stop.")
+    ] = False,
+    min_replicas: options.MinReplicasOption = None,
+    max_replicas: options.MaxReplicasOption = None,
+    target_requests: options.TargetRequestsOption = None,
     runtime: options.RuntimeOption = "torch",
     voi: options.VoiOption = None,
     header_gate: options.HeaderGateOption = None,
@@ -270,8 +276,7 @@ def serve(
     from boneage_ray.commands import service
 
     reading = options.ReadingFlags(voi, header_gate, pixel_gate, two_hands)
-    allowed = tuple(allow_uri)
-    arguments = service.ServeArguments(
-        model, host, port, runtime, reading, coverage, tokens, allowed, tls_cert, tls_key
-    )
+    scaling = options.ScalingFlags(min_replicas, max_replicas, target_requests)
+    guards = options.GuardFlags(tokens, tuple(allow_uri), tls_cert, tls_key)
+    arguments = service.ServeArguments(model, host, port, check, scaling, guards, runtime, reading, coverage)
     run_command("serve", service.serve, arguments, False, debug)

@@ -114,6 +114,17 @@ SimilarOption = Annotated[
         help="Show the training cases most like those of the largest errors, if the terms of their data allow pictures.",
     ),
 ]
+MinReplicasOption = Annotated[
+    int | None, typer.Option("--min-replicas", min=1, help="Replicas of a model without load; with --max-replicas.")
+]
+MaxReplicasOption = Annotated[
+    int | None,
+    typer.Option("--max-replicas", min=1, help="Let the replicas of a model grow with the load, up to this."),
+]
+TargetRequestsOption = Annotated[
+    float | None,
+    typer.Option("--target-requests", min=0.1, help="Requests at once for each replica above which more start; 8."),
+]
 FormatOption = Annotated[
     list[str],
     typer.Option(
@@ -138,3 +149,20 @@ class ReadingFlags(NamedTuple):
     header_gate: bool | None = None
     pixel_gate: bool | None = None
     two_hands: str | None = None
+
+
+class GuardFlags(NamedTuple):
+    """The flags of who may ask the service, for what, and how it is encrypted."""
+
+    tokens: str | None = None
+    allow_uris: tuple[str, ...] = ()
+    tls_cert: str | None = None
+    tls_key: str | None = None
+
+
+class ScalingFlags(NamedTuple):
+    """The flags that let the replicas of a model follow the load; all None is one replica."""
+
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    target_requests: float | None = None

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from boneage_ray.commands.options import ReadingFlags
+from boneage_ray.commands.options import GuardFlags, ReadingFlags, ScalingFlags
 from boneage_ray.commands.words import known_coverage, known_reading, model_places
-from boneage_ray.errors import UsageError
-from boneage_ray.prediction.runtimes import TORCH
+from boneage_ray.errors import MismatchError, UsageError
+from boneage_ray.prediction.runtimes import TORCH, Compute
 from boneage_ray.runtime import cluster
 from boneage_ray.runtime.runs import Run, say
-from boneage_ray.serving.arguments import TOKENS, ServiceArguments
+from boneage_ray.serving.arguments import TOKENS, ServiceArguments, known_arguments
 from boneage_ray.serving.tls import known_tls
 from boneage_ray.serving.tokens import Tokens
+
+if TYPE_CHECKING:
+    from boneage_ray.serving.check import Address
+    from boneage_ray.serving.placement import ModelPlace, Placement
+
+_LOOPBACK_OF = {
+    "0.0.0.0": "127.0.0.1",
+    "::": "::1",
+    "": "127.0.0.1",
+}  # where a service that listens everywhere is asked
 
 
 @dataclass(frozen=True)
@@ -30,28 +42,21 @@ class ServeArguments:
     models: list[str]
     host: str = "127.0.0.1"
     port: int = 8000
+    check: bool = False
+    scaling: ScalingFlags = ScalingFlags()  # noqa: RUF009  immutable
+    guards: GuardFlags = GuardFlags()  # noqa: RUF009  immutable
     runtime: str = TORCH
     reading: ReadingFlags = ReadingFlags()  # noqa: RUF009  immutable
     coverage: float | None = None
-    tokens: str | None = None
-    allow_uris: tuple[str, ...] = ()
-    tls_cert: str | None = None
-    tls_key: str | None = None
 
 
 def serve(run: Run, arguments: ServeArguments) -> None:
-    """Answer requests until SIGINT or SIGTERM."""
+    """Answer requests until SIGINT or SIGTERM; with --check those of the check only."""
+    from boneage_ray.serving.check import Address
     from boneage_ray.serving.placement import inspect_models
+    from boneage_ray.serving.tokens import token_hash
 
-    reading, tls = known_reading(arguments.reading), known_tls(arguments.tls_cert, arguments.tls_key)
-    service = ServiceArguments(
-        models=model_places(arguments.models),
-        runtime=arguments.runtime,
-        coverage=known_coverage(arguments.coverage),
-        tokens_file=None if arguments.tokens is None else str(Path(arguments.tokens).absolute()),
-        allow_uris=list(arguments.allow_uris),
-        **reading.model_dump(),
-    )
+    service, tls = _service_arguments(arguments), known_tls(arguments.guards.tls_cert, arguments.guards.tls_key)
     config = service.web_config()  # a limit that has no use, and a file without tokens, are refused before Ray starts
     guarded = bool(Tokens(config.token_hashes, config.tokens_file).entries())
     check_exposure(arguments.host, guarded)
@@ -65,16 +70,62 @@ def serve(run: Run, arguments: ServeArguments) -> None:
     cluster.quiet_environment()  # importing ray.serve set up its logger anew
     if app.is_running():
         raise UsageError("Ray Serve runs on this cluster already; end it with `serve shutdown`, or use another cluster")
+    token = secrets.token_hex(16)
+    if arguments.check:  # nobody else is let in
+        config = replace(config, token_hashes=(token_hash(token),), tokens_file=None)
     with stop_signals() as stop:
         try:
-            application = app.build_application(service, places, ray.cluster_resources())
-            app.start(application, arguments.host, arguments.port, stop.is_set, tls)
-            if not stop.is_set():
+            placement = app.placement_on(service, len(places), ray.cluster_resources())
+            application = app.deployed(service, places, placement, config)
+            app.start(application, arguments.host, arguments.port, stop.is_set, None if arguments.check else tls)
+            if arguments.check:
+                address = Address(_LOOPBACK_OF.get(arguments.host, arguments.host), arguments.port, token)
+                _check(run, service, places, placement, address, stop.is_set)
+            elif not stop.is_set():
                 _announce(arguments, [place.info.name for place in places], guarded)
                 stop.wait()
             say("stopping")
         finally:
             app.stop()
+
+
+def _service_arguments(arguments: ServeArguments) -> ServiceArguments:
+    """What the flags ask for. Raises `UsageError` for flags that contradict each other."""
+    guards = arguments.guards
+    return known_arguments(
+        {
+            "models": model_places(arguments.models),
+            "runtime": arguments.runtime,
+            "coverage": known_coverage(arguments.coverage),
+            "tokens_file": None if guards.tokens is None else str(Path(guards.tokens).absolute()),
+            "allow_uris": list(guards.allow_uris),
+            **known_reading(arguments.reading).model_dump(),
+            **arguments.scaling._asdict(),
+        }
+    )
+
+
+def _check(
+    run: Run,
+    service: ServiceArguments,
+    places: list[ModelPlace],
+    placement: Placement,
+    address: Address,
+    stopped: Callable[[], bool],
+) -> None:
+    """Compare the answers of each served model with `score`. Raises `MismatchError` where they differ."""
+    from boneage_ray.serving.check import check_model, wait_until_ready
+
+    compute = Compute(1, placement.device, service.runtime, placement.auto, service.coverage)
+    wait_until_ready(address, stopped)
+    found = {}
+    for place in places:
+        if stopped():
+            raise KeyboardInterrupt
+        found[place.info.name] = check_model(place, compute, service.reading, address)
+    run.finish({name: checked.in_words() for name, checked in found.items()})
+    if unlike := [name for name, checked in found.items() if not checked.agrees]:
+        raise MismatchError(f"{', '.join(unlike)}: the service does not answer as `boneage score` does")
 
 
 def check_exposure(host: str, has_tokens: bool) -> None:
@@ -108,7 +159,7 @@ def check_port(host: str, port: int) -> None:
 
 def _announce(arguments: ServeArguments, names: list[str], guarded: bool) -> None:
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-    url = f"{'https' if arguments.tls_cert else 'http'}://{host}:{arguments.port}"
+    url = f"{'https' if arguments.guards.tls_cert else 'http'}://{host}:{arguments.port}"
     say(f"serving {', '.join(names)} on {url} (a page: {url}/, docs: {url}/docs)")
     if guarded:
         say("requests need `Authorization: Bearer` with a token")

@@ -72,8 +72,7 @@ class ModelReplica:
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
         models = members.resolve([uri], sha256)
-        device = "cuda" if placement.gpus else "cpu"
-        load = partial(ensemble.load_predictor, models, device, runtime, placement.auto, coverage)
+        load = partial(ensemble.load_predictor, models, placement.device, runtime, placement.auto, coverage)
         # One for each thread that predicts; the first one is also asked for pictures.
         self.predictors = [load() for _ in range(1 if placement.gpus else min(threads, BATCHES_AT_ONCE))]
         self.in_use = [threading.Lock() for _ in self.predictors]
@@ -194,21 +193,32 @@ def application(args: dict[str, Any]) -> serve.Application:
 def build_application(
     arguments: ServiceArguments, places: list[ModelPlace], cluster: dict[str, float]
 ) -> serve.Application:
-    """An ingress over one deployment a model: for `application`, and for `boneage serve` with what it has inspected."""
-    config = arguments.web_config()
-    placement = asked_place(place(len(places), cluster), arguments.cpus_per_model, arguments.gpus_per_model)
+    """An ingress over one deployment a model: for `application`, which takes the cluster as it is."""
+    return deployed(arguments, places, placement_on(arguments, len(places), cluster), arguments.web_config())
+
+
+def placement_on(arguments: ServiceArguments, models: int, cluster: dict[str, float]) -> Placement:
+    """What each replica gets of the connected cluster. Raises `UsageError` for a runtime or a GPU that is not there."""
+    placement = asked_place(place(models, cluster), arguments.cpus_per_model, arguments.gpus_per_model)
     check_runtime(arguments.runtime, placement.gpus > 0)
     if placement.gpus:
         nodes.wait_for("GPU", 1, "gpus_per_model")
     compute = nodes.device_of_cluster(placement.gpus > 0)
     say(f"serving on {compute.device}, {compute.describe()}")
-    placement = replace(placement, auto=compute.auto)
+    return replace(placement, auto=compute.auto, ingress_cpus=min(INGRESS_CPUS, cluster.get("CPU", INGRESS_CPUS)))
+
+
+def deployed(
+    arguments: ServiceArguments, places: list[ModelPlace], placement: Placement, config: WebConfig
+) -> serve.Application:
+    """The application of models that were inspected, each with replicas of this placement."""
+    config = replace(config, max_requests=arguments.requests_at_once(config.max_requests))
     bound = [_model_deployment(model, placement, arguments, config.max_requests) for model in places]
     ingress = serve.deployment(
         serve.ingress()(Ingress),
         name="ingress",
         max_ongoing_requests=1000,
-        ray_actor_options={"num_cpus": min(INGRESS_CPUS, cluster.get("CPU", INGRESS_CPUS))},
+        ray_actor_options={"num_cpus": placement.ingress_cpus},
     )
     return ingress.bind([model.info for model in places], config, *bound)
 
@@ -219,14 +229,15 @@ def _model_deployment(
     # One batch is predicted while others are decoded. Of a replica that refuses, Serve's router keeps away for longer and longer
     # while it idles: it may take all that the ingress lets in.
     ongoing = max(2 * placement.batch_size, requests)
+    scaling: Any = arguments.autoscaling
     deployment = serve.deployment(
         ModelReplica,
         name=f"model-{model.info.name}",
-        num_replicas=arguments.replicas,
         max_ongoing_requests=ongoing,
         max_queued_requests=4 * ongoing,
         ray_actor_options={"num_cpus": placement.cpus, "num_gpus": placement.gpus},
         max_constructor_retry_count=1,
+        **({"autoscaling_config": scaling} if scaling else {"num_replicas": arguments.replicas}),
     )
     asked = (arguments.runtime, arguments.reading, arguments.coverage)
     return deployment.bind(model.uri, model.info.model_sha256, placement, *asked)

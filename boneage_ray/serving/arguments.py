@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from boneage_ray.environment import real_number
 from boneage_ray.errors import UsageError
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 HELD_UPLOADS = 8  # of the largest size, in the memory of the service at once
 TOKENS, UPLOAD_MB = "BONEAGE_API_TOKENS", "BONEAGE_MAX_UPLOAD_MB"
+TARGET_REQUESTS = 8.0  # a batch that is predicted and one that is decoded, on CPUs
+MOST_REQUESTS = 500  # that one ingress works on at once
 
 
 class ServiceArguments(BaseModel):
@@ -26,6 +30,7 @@ class ServiceArguments(BaseModel):
     `tokens_file`: a file of hashes of tokens (`tokens.py`), on each node that an ingress may run on.
     `allow_uris`: prefixes below which a request may name a file (`uris.py`).
 
+    `replicas`: a fixed number; with `max_replicas` instead their number follows the load, see `autoscaling`.
     `cpus_per_model` and `gpus_per_model` are for clusters that grow: what is there when the service starts says little then.
     `runtime`: torch or onnx. `voi`, `header_gate`, `pixel_gate`, `two_hands`: as the flags of `boneage serve`; None is as the
     recipe says.
@@ -36,6 +41,9 @@ class ServiceArguments(BaseModel):
 
     models: list[str] = Field(min_length=1)
     replicas: int = Field(default=1, ge=1)
+    min_replicas: int | None = Field(default=None, ge=1)
+    max_replicas: int | None = Field(default=None, ge=1)
+    target_requests: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     cpus_per_model: float | None = Field(default=None, gt=0)
     gpus_per_model: float | None = Field(default=None, ge=0, le=1)
     max_upload_mb: float | None = Field(default=None, gt=0, le=2048)
@@ -48,6 +56,39 @@ class ServiceArguments(BaseModel):
     coverage: float | None = Field(default=None, gt=0, lt=1)
     pixel_gate: bool | None = None
     two_hands: Literal["reject", "left"] | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.max_replicas is None:
+            if self.min_replicas is not None or self.target_requests is not None:
+                raise ValueError("min_replicas and target_requests say how replicas grow: give max_replicas too")
+            return self
+        if "replicas" in self.model_fields_set:
+            raise ValueError(
+                "replicas is a fixed number and max_replicas a limit of a changing one: give one of the two"
+            )
+        if (self.min_replicas or 1) > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+        if (self.target_requests or TARGET_REQUESTS) * self.max_replicas > MOST_REQUESTS:
+            raise ValueError(
+                f"max_replicas {self.max_replicas} times target_requests {self.target_requests or TARGET_REQUESTS:g} is above "
+                f"{MOST_REQUESTS}, the requests that one ingress works on at once"
+            )
+        return self
+
+    @property
+    def autoscaling(self) -> dict[str, float] | None:
+        """Ray Serve's `autoscaling_config` of each model; None for a fixed number of replicas."""
+        if self.max_replicas is None:
+            return None
+        target = self.target_requests or TARGET_REQUESTS
+        least = self.min_replicas or 1
+        return {"min_replicas": least, "max_replicas": self.max_replicas, "target_ongoing_requests": target}
+
+    def requests_at_once(self, least: int) -> int:
+        """How many requests the ingress lets in: `least`, or enough for the target of all replicas of a model."""
+        target = self.target_requests or TARGET_REQUESTS
+        return max(least, math.ceil((self.max_replicas or 0) * target))
 
     @property
     def reading(self) -> Reading:
@@ -69,12 +110,7 @@ class ServiceArguments(BaseModel):
 
 def read_arguments(values: dict[str, Any]) -> ServiceArguments:
     """The `args` of an application. Raises `UsageError` that names the wrong key, or the missing tokens."""
-    try:
-        arguments = ServiceArguments.model_validate(values)
-    except ValidationError as error:
-        raise UsageError(
-            f"args of the application: {first_wrong(error, list(ServiceArguments.model_fields))}"
-        ) from None
+    arguments = known_arguments(values, "args of the application: ")
     if not (arguments.without_tokens or arguments.tokens_file or api_tokens()):
         raise UsageError(
             f"{TOKENS} is not set where the application is built: put it into the environment of every node (a secret),"
@@ -82,6 +118,14 @@ def read_arguments(values: dict[str, Any]) -> ServiceArguments:
             " `without_tokens: true` where only trusted machines reach the service"
         )
     return arguments
+
+
+def known_arguments(values: Mapping[str, Any], where: str = "") -> ServiceArguments:
+    """The arguments, if they are right. Raises `UsageError` that begins with `where` and names the wrong key."""
+    try:
+        return ServiceArguments.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{where}{first_wrong(error, list(ServiceArguments.model_fields))}") from None
 
 
 def api_tokens() -> list[str]:

@@ -126,7 +126,7 @@ def _add_routes(app: FastAPI, guard: list[Any]) -> None:
     @app.get("/v1/sample", dependencies=guard, response_class=Response, responses=_SAMPLE)
     def sample(number: int = Query(ge=0, lt=len(SAMPLES), description="place in `samples` of /v1/about")) -> Response:
         """A synthetic radiograph as a PNG, to try the service without a patient's image."""
-        return Response(_draw(number), media_type="image/png")
+        return Response(draw_sample(number), media_type="image/png")
 
     @app.post("/v1/report", dependencies=guard, openapi_extra=_ROW, responses=_REFUSED)
     async def report(request: Request) -> Report:
@@ -156,7 +156,8 @@ def _report(row: dict[str, Any]) -> Report:
 
 
 @lru_cache(maxsize=len(SAMPLES))
-def _draw(number: int) -> bytes:
+def draw_sample(number: int) -> bytes:
+    """A PNG of one of `SAMPLES`."""
     sample = SAMPLES[number]
     if sample.kind == "head":
         return encode_gray_png(cephalogram_phantom(sample.seed, sample.stage or 1, _SAMPLE_SIDE).image)

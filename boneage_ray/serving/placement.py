@@ -9,7 +9,7 @@ from boneage_ray.errors import UsageError
 from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.prediction import members
 from boneage_ray.prediction.predictor import CPU_BATCH, GPU_BATCH
-from boneage_ray.runtime.devices import Precision
+from boneage_ray.runtime.devices import Device, Precision
 from boneage_ray.serving.schema import ModelInfo
 
 INGRESS_CPUS, MODEL_CPUS = 0.1, 0.25
@@ -17,7 +17,7 @@ INGRESS_CPUS, MODEL_CPUS = 0.1, 0.25
 
 @dataclass(frozen=True)
 class Placement:
-    """What one model's replica gets: `cpus` and `gpus` as Ray counts them.
+    """What one model's replica gets: `cpus` and `gpus` as Ray counts them; `ingress_cpus`: what the ingress gets.
 
     `threads`: how many files are decoded at a time, and on CPUs how many batches are predicted, each by one thread.
     `auto`: what automatic precision means on all of them, so that no answer depends on the node; None: decided by the replica.
@@ -27,6 +27,12 @@ class Placement:
     gpus: float
     threads: int
     auto: Precision | None = None
+    ingress_cpus: float = INGRESS_CPUS
+
+    @property
+    def device(self) -> Device:
+        """Where it computes."""
+        return "cuda" if self.gpus else "cpu"
 
     @property
     def batch_size(self) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from boneage_ray.errors import UsageError
+from boneage_ray.cli import main
+from boneage_ray.errors import ExitCode, UsageError
 from boneage_ray.serving.arguments import TOKENS, ServiceArguments, read_arguments
 from boneage_ray.serving.bodies import BodyLimits
 from boneage_ray.serving.tokens import token_hash
@@ -46,6 +47,12 @@ def test_good_arguments_are_read():
         ({"models": ["hand"], "gpu_per_model": 1}, "unknown key gpu_per_model; nearest known: gpus_per_model"),
         ({"models": ["hand"], "zzz": 1}, "unknown key zzz; known: models, replicas"),
         ({"models": ["hand"], "replicas": 0}, "replicas = 0"),
+        ({"models": ["hand"], "min_replicas": 2}, "give max_replicas too"),
+        ({"models": ["hand"], "target_requests": 4}, "give max_replicas too"),
+        ({"models": ["hand"], "replicas": 2, "max_replicas": 4}, "give one of the two"),
+        ({"models": ["hand"], "min_replicas": 5, "max_replicas": 4}, "min_replicas 5 is above max_replicas 4"),
+        ({"models": ["hand"], "max_replicas": 63}, "max_replicas 63 times target_requests 8 is above 500"),
+        ({"models": ["hand"], "max_replicas": 2, "target_requests": 0}, "target_requests = 0"),
         ({"models": ["hand"], "gpus_per_model": 2}, "gpus_per_model = 2"),
         ({"models": ["hand"], "max_upload_mb": "much"}, "max_upload_mb = 'much'"),
     ],
@@ -61,3 +68,8 @@ def test_without_a_secret_the_application_is_not_built_unless_that_is_meant(monk
     with pytest.raises(UsageError, match=f"{TOKENS} is not set"):
         read_arguments({"models": ["hand"]})
     assert read_arguments({"models": ["hand"], "without_tokens": True}).web_config().token_hashes == ()
+
+
+def test_flags_that_contradict_each_other_are_wrong_usage(capsys):
+    assert main(["serve", "--model", "hand", "--min-replicas", "3", "--max-replicas", "2"]) == ExitCode.USAGE
+    assert "boneage serve: min_replicas 3 is above max_replicas 2" in capsys.readouterr().err
