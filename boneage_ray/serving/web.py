@@ -9,48 +9,27 @@ from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from boneage_ray import __version__
-from boneage_ray.archives.archive import Input
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics
 from boneage_ray.serving import uploads
+from boneage_ray.serving.backend import Served, automatic
 from boneage_ray.serving.bodies import Bodies, BodyLimits
 from boneage_ray.serving.documentation import tell_truly
 from boneage_ray.serving.page import add_page
 from boneage_ray.serving.problems import OverloadedError, ProblemError, UnavailableError, add_handlers, unusable
 from boneage_ray.serving.request_log import RequestLog, tell_log
-from boneage_ray.serving.schema import ModelInfo, ModelList, PredictQuery, Problem, ResultRow, ResultRows, State
+from boneage_ray.serving.schema import ModelList, PredictQuery, Problem, ResultRow, ResultRows, State
 from boneage_ray.serving.uploads import Upload
 
 FILES_AT_ONCE = 8
 T = TypeVar("T")
 _SCHEME = HTTPBearer(auto_error=False, description="one of BONEAGE_API_TOKENS")
-
-
-class Backend(Protocol):
-    """One model that predicts; raises `OverloadedError` or `UnavailableError` when it cannot at the moment."""
-
-    async def predict(self, data: bytes, item: Input) -> Row:
-        """The result row of one file, whatever is in it."""
-
-    async def explain(self, data: bytes, item: Input) -> bytes | Row:
-        """A PNG of what the result of one file rests on, or the row that says why there is none."""
-
-    async def ready(self) -> bool:
-        """Whether a real prediction was made and the next one would be."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """A model under its name."""
-
-    info: ModelInfo
-    backend: Backend
 
 
 @dataclass(frozen=True)
@@ -129,7 +108,7 @@ class _Service:
     """What the routes do, with the count of what is being done."""
 
     def __init__(self, served: list[Served], config: WebConfig) -> None:
-        self.served = {model.info.name: model for model in served}
+        self.served = {model.info.name: model for model in (*served, *automatic(served))}
         self.default = served[0]
         self.config = config
         self.busy, self.bodies = 0, Bodies(config.bodies)
