@@ -73,4 +73,5 @@ def flags_in_words(row: Row) -> str:
 
 def model_in_words(row: Row) -> str:
     """What produced a row: model, the begin of its hash, version of the package."""
-    return f"Model {row['model']} {(row['model_sha256'] or '')[:12]}, boneage-ray {row['package_version']}"
+    model = f"{row['model']} {(row['model_sha256'] or '')[:12]}" if row["model"] else "none that the image fits"
+    return f"Model {model}, boneage-ray {row['package_version']}"

@@ -56,7 +56,12 @@ def sha256_of(models: Sequence[Models]) -> str:
     """The `model_sha256` of a run: of one model its own, of several the hash of theirs."""
     if len(models) == 1:
         return models[0].sha256
-    return hashlib.sha256("\n".join(sorted(each.sha256 for each in models)).encode()).hexdigest()
+    return sha256_of_all([each.sha256 for each in models])
+
+
+def sha256_of_all(hashes: Sequence[str]) -> str:
+    """One hash for the `model_sha256` of several models, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
 
 
 def streams_of(cases: Iterable[tuple[Loaded, ...]], count: int) -> list[Iterator[Loaded]]:

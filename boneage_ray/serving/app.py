@@ -39,12 +39,13 @@ from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics, nodes
 from boneage_ray.runtime.runs import say
 from boneage_ray.serving.arguments import ServiceArguments, read_arguments
+from boneage_ray.serving.backend import Served
 from boneage_ray.serving.gathering import Gathering
 from boneage_ray.serving.placement import INGRESS_CPUS, ModelPlace, Placement, asked_place, inspect_models, place
 from boneage_ray.serving.problems import OverloadedError, UnavailableError
 from boneage_ray.serving.schema import ModelInfo
 from boneage_ray.serving.tls import TlsFiles
-from boneage_ray.serving.web import Served, WebConfig, create_app
+from boneage_ray.serving.web import WebConfig, create_app
 
 APP = "boneage"
 BATCHES_AT_ONCE = 16  # at most, on the cores of one replica

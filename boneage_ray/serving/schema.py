@@ -89,8 +89,8 @@ class ResultRow(BaseModel):
     cvm_probabilities: dict[str, float] | None
     cvm_measurements: dict[str, float] | None
     flags: list[str]
-    model: str
-    model_sha256: str
+    model: str | None = Field(description="null where `model=auto` found none that the image fits")
+    model_sha256: str | None
     package_version: str
 
 

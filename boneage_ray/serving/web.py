@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -16,18 +16,17 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import ValidationError
 
 from boneage_ray import __version__
-from boneage_ray.archives.archive import Input
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics
 from boneage_ray.serving import answers, uploads
 from boneage_ray.serving.answers import chosen_type
+from boneage_ray.serving.backend import Served, automatic
 from boneage_ray.serving.bodies import Bodies, BodyLimits, Room
 from boneage_ray.serving.interface import add_document
 from boneage_ray.serving.page import add_page
 from boneage_ray.serving.problems import OverloadedError, ProblemError, UnavailableError, add_handlers, unusable
 from boneage_ray.serving.request_log import RequestLog, tell_log
 from boneage_ray.serving.schema import (
-    ModelInfo,
     ModelList,
     PredictByUri,
     PredictQuery,
@@ -44,27 +43,6 @@ FILES_AT_ONCE = 8
 _LARGEST_JSON = 2**16
 T = TypeVar("T")
 _SCHEME = HTTPBearer(auto_error=False, description="a token of the service")
-
-
-class Backend(Protocol):
-    """One model that predicts; raises `OverloadedError` or `UnavailableError` when it cannot at the moment."""
-
-    async def predict(self, data: bytes, item: Input) -> Row:
-        """The result row of one file, whatever is in it."""
-
-    async def explain(self, data: bytes, item: Input) -> bytes | Row:
-        """A PNG of what the result of one file rests on, or the row that says why there is none."""
-
-    async def ready(self) -> bool:
-        """Whether a real prediction was made and the next one would be."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """A model under its name."""
-
-    info: ModelInfo
-    backend: Backend
 
 
 @dataclass(frozen=True)
@@ -155,7 +133,7 @@ class _Service:
     """What the routes do, with the count of what is being done."""
 
     def __init__(self, served: list[Served], config: WebConfig) -> None:
-        self.served = {model.info.name: model for model in served}
+        self.served = {model.info.name: model for model in (*served, *automatic(served))}
         self.default = served[0]
         self.config = config
         self.busy, self.bodies = 0, Bodies(config.bodies)

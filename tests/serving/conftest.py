@@ -18,6 +18,7 @@ from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive
 from boneage_ray.prediction import members
 from boneage_ray.recipes import find_recipe
 from boneage_ray.serving.arguments import TOKENS, ServiceArguments
+from boneage_ray.serving.backend import Served
 from boneage_ray.serving.placement import inspect_models
 from boneage_ray.serving.tls import TlsFiles
 from boneage_ray.serving.web import WebConfig, create_app
@@ -118,7 +119,7 @@ def ask(model):
     """ask(method, path, config=..., models=..., **request) -> response."""
 
     def send(method, path, config=None, models=None, **request):
-        app = create_app([served(m) for m in models or [model]], config or WebConfig())
+        app = create_app([m if isinstance(m, Served) else served(m) for m in models or [model]], config or WebConfig())
 
         async def once():
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)

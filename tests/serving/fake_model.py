@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from boneage_ray.records.schema import empty_result
+from boneage_ray.serving.backend import Served
 from boneage_ray.serving.schema import ModelInfo
-from boneage_ray.serving.web import Served
 
 PNG = {"Content-Type": "image/png"}
 

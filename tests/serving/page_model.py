@@ -14,8 +14,8 @@ from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.prediction.rows import load_input, score_rows
 from boneage_ray.preparation.prepare import ImageConfig, prepare_image
 from boneage_ray.recipes import find_recipe
+from boneage_ray.serving.backend import Served
 from boneage_ray.serving.schema import ModelInfo
-from boneage_ray.serving.web import Served
 from boneage_ray.tasks.age.findings.grad_cam import heat_png
 
 HEAD = cephalogram_phantom(1, 5, 400)
