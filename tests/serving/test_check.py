@@ -7,7 +7,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from conftest import free_port
+from s3server import free_port
 
 from boneage_ray.cli import main
 from boneage_ray.errors import BoneageError, ExitCode
