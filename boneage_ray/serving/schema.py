@@ -34,7 +34,9 @@ class PredictQuery(BaseModel):
     chronological_age_months: float | None = Field(
         default=None, ge=0, le=OLDEST_MONTHS, allow_inf_nan=False, description="age on the day of the image"
     )
-    model: str | None = Field(default=None, description="one of GET /v1/models, or auto: the one that the image fits; the first if left out")
+    model: str | None = Field(
+        default=None, description="one of GET /v1/models, or auto: the one that the image fits; the first if left out"
+    )
 
     def item(self, name: str) -> Input:
         """An uploaded file with what is said of it."""
