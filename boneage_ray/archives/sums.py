@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 
 from boneage_ray import storage
 from boneage_ray.errors import InputProblem
 
 _OF_STORES = ("s3://", "s3a://")
 _SUM = re.compile(r'"?([0-9a-f]{32})"?')
-_without_sums: set[str] = set()  # buckets whose ETags are no sums, as far as this process has seen
+_UNLIKE = 8  # objects without one that is like its ETag, until a bucket's ETags count as something else
+_unlike: Counter[str] = Counter()  # of this process, by bucket
 _with_sums: set[str] = set()
 
 
@@ -24,19 +26,20 @@ def read_as_listed(uri: str, version: str | None) -> bytes:
     data = storage.read_bytes(uri)
     told = _SUM.fullmatch(version or "") if uri.lower().startswith(_OF_STORES) else None
     bucket = uri.split("/")[2] if told else ""
-    if told is None or bucket in _without_sums:
+    if told is None or _unlike[bucket] >= _UNLIKE:
         return data
     if _md5(data) == told[1]:
         _with_sums.add(bucket)
         return data
     again = storage.read_bytes(uri)
     if _md5(again) == told[1]:
+        _with_sums.add(bucket)
         return again
     if again != data:
         message = "the object store gives other bytes each time, and none that its ETag is the MD5 of"
         raise InputProblem("read", "unreadable", message)
     if bucket not in _with_sums:
-        _without_sums.add(bucket)
+        _unlike[bucket] += 1
     return data
 
 

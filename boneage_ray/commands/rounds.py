@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from boneage_ray import storage
-from boneage_ray.errors import StorageError
+from boneage_ray.errors import BoneageError
 from boneage_ray.export.sending import send_new, sum_of, waits
 from boneage_ray.runtime.runs import say
 
@@ -40,13 +40,11 @@ class Rounds:
 
     def round(self) -> bool:
         """Score, then send; whether all is done. What is not is said, and left for the next round."""
-        if storage.is_empty(self.source):
-            return True
-        if not self._score():
-            return False
         try:
-            return self.send_to is None or self._send(self.send_to)
-        except StorageError as error:
+            if storage.is_empty(self.source):
+                return True
+            return self._score() and (self.send_to is None or self._send(self.send_to))
+        except (BoneageError, ValueError) as error:  # the node goes on receiving
             say(f"results wait: {error}")
             return False
 

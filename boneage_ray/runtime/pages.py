@@ -23,10 +23,11 @@ def read_pages(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
     Raises `StorageError` if a page is not what was written, also when it is read a second time.
     """
     wanted = None if columns is None else list(columns)
+    cause: Exception | None = None
     for _ in range(_READS):
         try:
             with storage.open_read(uri) as file:
                 return pq.read_table(file, columns=wanted, page_checksum_verification=True)
-        except OSError as error:  # of Arrow: the storage's own are StorageErrors
+        except (OSError, pa.ArrowInvalid) as error:  # of Arrow: the storage's own are StorageErrors
             cause = error
     raise StorageError("unreadable", f"{uri}: its bytes are not those that were written ({cause})")

@@ -92,8 +92,9 @@ class Tokens:
         self._fixed = [TokenEntry(f"env-{number}", digest) for number, digest in enumerate(hashes, 1)]
         self._file = Path(file) if file else None
         self._listed: list[TokenEntry] = []
-        self._uses: dict[str, _Use] = {}
+        self._uses: dict[bytes, _Use] = {}
         self._seen: object = None
+        self._said: object = None  # of what went wrong last
         if self._file:
             self._seen = _state(self._file)
             try:
@@ -104,16 +105,22 @@ class Tokens:
     def entries(self) -> list[TokenEntry]:
         """The tokens as they are now."""
         if self._file and (state := _state(self._file)) != self._seen:
-            self._seen = state
-            self._read_again(self._file)
+            self._read_again(self._file, state)
         return self._fixed + self._listed
 
-    def _read_again(self, file: Path) -> None:
+    def _read_again(self, file: Path, state: object) -> None:
         try:
             self._listed = read_entries(file.read_text("utf-8"))
         except (OSError, ValueError) as error:
-            say(f"tokens file {file}: {_cause(error)}; the {len(self._listed)} tokens read before stay")
+            if isinstance(
+                error, ValueError
+            ):  # what cannot be opened may be by the next request, though nothing else changes
+                self._seen = state
+            if (state, _cause(error)) != self._said:
+                say(f"tokens file {file}: {_cause(error)}; the {len(self._listed)} tokens read before stay")
+            self._said = state, _cause(error)
         else:
+            self._seen = state
             say(f"tokens file {file} has changed: {len(self._listed)} tokens")
 
     def bearer(self, given: str | None) -> TokenEntry | None:
@@ -133,7 +140,7 @@ class Tokens:
     @contextmanager
     def counted(self, entry: TokenEntry) -> Iterator[None]:
         """A request of a token while it is open. Raises 429 with the seconds to wait where that is one too many."""
-        use, now = self._uses.setdefault(entry.name, _Use()), time.monotonic()
+        use, now = self._uses.setdefault(entry.digest, _Use()), time.monotonic()
         if entry.at_once is not None and use.open >= entry.at_once:
             raise _too_many(f"token {entry.name} has {use.open} open requests, all that it may have at once", 1)
         if entry.per_minute is not None:
@@ -160,7 +167,7 @@ def _state(file: Path) -> object:
         stat = file.stat()
     except OSError as error:
         return type(error).__name__
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
 
 
 def _cause(error: Exception) -> str:

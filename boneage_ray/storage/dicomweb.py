@@ -88,17 +88,27 @@ def check_service(uri: str) -> None:
         client_of(uri).search_for_studies(limit=1)
 
 
+_REFUSING = (400, 409, 413)  # all instances of a request: they are wrong, there already as others, or too large
+
+
 def store_instances(uri: str, files: list[bytes]) -> list[tuple[str, str]]:
     """Send DICOM files (STOW-RS); (SOP Instance UID, reason in words) of those that the server refused.
 
-    Raises `StorageError` if it takes none of them for a reason of its own.
+    Raises `StorageError` if it takes none of them for a reason that has nothing to do with them.
     """
     import io
 
+    import requests
     from pydicom import dcmread
 
+    made = [dcmread(io.BytesIO(data)) for data in files]
     with answering(uri):
-        answer = client_of(uri).store_instances([dcmread(io.BytesIO(data)) for data in files])
+        try:
+            answer = client_of(uri).store_instances(made)
+        except requests.HTTPError as error:
+            if error.response is None or error.response.status_code not in _REFUSING:
+                raise
+            return [(str(each.SOPInstanceUID), f"HTTP {error.response.status_code}") for each in made]
     failed = answer.get("FailedSOPSequence") or []
     return [
         (str(item.ReferencedSOPInstanceUID), f"failure reason {int(item.get('FailureReason') or 0):04X}H")

@@ -19,7 +19,7 @@ from boneage_ray.storage.dimse_node import NodeAddress, new_association, parsed_
 from boneage_ray.storage.outage import PAUSES
 
 _FIND, _MOVE = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.2"
-_PENDING, _SUCCESS = (0xFF00, 0xFF01), 0x0000
+_PENDING, _SUCCESS, _WARNED = (0xFF00, 0xFF01), 0x0000, 0xB000
 _SENT = ("Completed", "Warning", "Failed")
 _MOVE_SECONDS = 3600.0  # that a node may take for a series without a word
 _KEYS_OF_SERIES = ("Modality", "SeriesNumber", "SeriesDescription", "BodyPartExamined", "StationName")
@@ -112,7 +112,10 @@ def _move(node: NodeAddress, keys: Mapping[str, str], fetched: Fetched) -> None:
     done, warned, failed = (int(last.get(f"NumberOf{kind}Suboperations") or 0) for kind in _SENT)
     fetched.objects += done + warned
     fetched.failed += failed
-    if not failed:
+    complete = last.get("Status") in (_SUCCESS, _WARNED)
+    if fetched.objects and not failed and not complete:
+        fetched.failed += 1  # the others may come all the same
+    elif not failed and not complete:
         known = f"it must know {node.own_title} as a destination, with our host and port"
         _check(node, last, f"to send a {level.lower()}", known)
 

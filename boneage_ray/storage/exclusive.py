@@ -39,7 +39,8 @@ def write_new(uri: str, data: bytes) -> bool:
         except OSError as error:
             code = outage.error_code(error.__cause__)
             if code in _EXISTS:
-                return False
+                # Ours, if a request was made again because its answer was lost.
+                return facade.exists(uri) and facade.read_bytes(uri) == data
             if code not in _UNKNOWN:
                 raise
             facade.write_bytes(uri, data)

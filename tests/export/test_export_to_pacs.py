@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+from functools import cache
 
 import pytest
+import requests
 from made_up_scores import HAND, HEAD, dicom_file, row_of, write_scored
 from orthanc import PASSWORD, USER, run_orthanc
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from boneage_ray.cli import main
 from boneage_ray.errors import StorageError, UsageError
@@ -151,3 +156,27 @@ def test_an_error_of_the_server_names_it(monkeypatch):
     error = dicomweb._refused("dicomweb+http://h/d", 500)
     assert isinstance(error, StorageError)
     assert str(error) == "dicomweb+http://h/d: HTTP 500: the server failed; its log says why"
+
+
+@pytest.mark.parametrize(("status", "refused"), [(409, True), (413, True), (503, False), (401, False)])
+def test_a_server_that_refuses_all_of_a_request_refuses_these_objects_and_stops_no_other(
+    monkeypatch, refusal, status, refused
+):
+    made = Dataset()
+    made.SOPInstanceUID, made.SOPClassUID = "1.2.3", "1.2.840.10008.5.1.4.1.1.7"
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    file = io.BytesIO()
+    made.save_as(file, enforce_file_format=True)
+
+    class Answering:
+        def store_instances(self, datasets):
+            response = requests.Response()
+            response.status_code = status
+            raise requests.HTTPError(response=response)
+
+    monkeypatch.setattr(dicomweb, "client_of", cache(lambda uri: Answering()))
+    if refused:
+        assert dicomweb.store_instances("dicomweb+https://pacs/x", [file.getvalue()]) == [("1.2.3", f"HTTP {status}")]
+    else:
+        assert f"HTTP {status}" in refusal(dicomweb.store_instances, "dicomweb+https://pacs/x", [file.getvalue()])[1]

@@ -118,6 +118,13 @@ def test_what_cannot_be_scored_or_sent_waits_and_is_said(tmp_path, monkeypatch, 
     assert not rounds.round()
     assert "results wait: dicom://127.0.0.1:1/NODE: no answer" in capsys.readouterr().err
 
+    def away(uri):
+        raise StorageError("unreadable", f"{uri}: no connection")
+
+    monkeypatch.setattr("boneage_ray.commands.rounds.storage.is_empty", away)
+    assert not rounds.round()  # and the node goes on receiving
+    assert "in: no connection" in capsys.readouterr().err
+
 
 def test_a_round_follows_a_quiet_time_and_one_that_could_not_do_all_is_made_again(monkeypatch):
     monkeypatch.setattr("boneage_ray.commands.rounds.TICK_SECONDS", 0.01)

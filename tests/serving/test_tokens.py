@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from pathlib import Path
 
 import httpx
 import pytest
@@ -163,3 +164,17 @@ def test_a_new_token_has_its_line_and_is_said_once(capfd):
     assert main(["token", "study"]) == 0
     assert [other.name for other in read_entries(answer.out + capfd.readouterr().out)] == ["ward-9", "study"]
     assert main(["token", "ward 9"]) == 2
+
+
+def test_a_file_that_could_not_be_opened_is_read_as_soon_as_it_can_be(file, tmp_path, monkeypatch):
+    tokens, read = Tokens(file=str(file)), Path.read_text
+
+    def closed(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "new").write_text(STUDY.line())
+    (tmp_path / "new").replace(file)
+    monkeypatch.setattr(Path, "read_text", closed)
+    assert [entry.name for entry in tokens.entries()] == ["ward-7", "study"]
+    monkeypatch.setattr(Path, "read_text", read)
+    assert [entry.name for entry in tokens.entries()] == ["study"]
