@@ -6,7 +6,7 @@
         row = client.predict(Path("hand.png"), sex="F")
         print(row.age_months, row.age_low_months, row.age_high_months)
 
-`AsyncClient` has the same methods to await. Needs httpx: `pip install 'boneage-ray[client]'`.
+`AsyncClient` has the same methods to await.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import httpx
 from pydantic import ValidationError
 
 from boneage_ray.errors import BoneageError
-from boneage_ray.serving.schema import ModelInfo, ModelList, PredictQuery, Problem, ResultRow, ResultRows
+from boneage_ray.serving.schema import ModelInfo, ModelList, PredictQuery, Problem, ResultRow
 
 RETRIED = (429, 503)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 60.0
@@ -74,6 +74,8 @@ def _by_uri(uri: str, said: dict[str, Any]) -> _Call:
 
 
 _MODELS = _Call("GET", "/v1/models", {})
+_READY = "/readyz"
+_NOT_READY = 503
 
 
 def _bytes(image: Image) -> bytes:
@@ -91,6 +93,11 @@ def _settings(url: str, token: str | None, options: ClientOptions) -> dict[str, 
         "timeout": options.timeout_s,
         "transport": options.transport,
     }
+
+
+def _row(values: Mapping[str, Any]) -> ResultRow:
+    """Columns that only a newer service has are left out."""
+    return ResultRow(**{name: value for name, value in values.items() if name in ResultRow.model_fields})
 
 
 def _pause(response: httpx.Response | None, attempt: int) -> float:
@@ -125,15 +132,15 @@ class Client:
 
     def predict(self, image: Image, **said: Any) -> ResultRow:  # noqa: ANN401
         """The row of one radiograph."""
-        return ResultRow.model_validate_json(self._ask(_single("/v1/predict", image, said)).content)
+        return _row(self._ask(_single("/v1/predict", image, said)).json())
 
     def predict_several(self, images: Mapping[str, Image], **said: Any) -> list[ResultRow]:  # noqa: ANN401
         """A row for each radiograph by its name, in order, also for one that cannot be scored."""
-        return ResultRows.model_validate_json(self._ask(_several(images, said)).content).rows
+        return [_row(row) for row in self._ask(_several(images, said)).json()["rows"]]
 
     def predict_uri(self, uri: str, **said: Any) -> ResultRow:  # noqa: ANN401
         """The row of a radiograph that the service reads itself."""
-        return ResultRow.model_validate_json(self._ask(_by_uri(uri, said)).content)
+        return _row(self._ask(_by_uri(uri, said)).json())
 
     def explain(self, image: Image, **said: Any) -> bytes:  # noqa: ANN401
         """A PNG of what the result rests on."""
@@ -142,6 +149,11 @@ class Client:
     def models(self) -> list[ModelInfo]:
         """The served models."""
         return ModelList.model_validate_json(self._ask(_MODELS).content).models
+
+    def ready(self) -> bool:
+        """Whether every served model has predicted; asked once."""
+        response = self._http.get(_READY)
+        return response.status_code != _NOT_READY and _checked(response).is_success
 
     def _ask(self, call: _Call) -> httpx.Response:
         for attempt in range(self._options.retries + 1):
@@ -174,15 +186,15 @@ class AsyncClient:
 
     async def predict(self, image: Image, **said: Any) -> ResultRow:  # noqa: ANN401
         """See `Client`."""
-        return ResultRow.model_validate_json((await self._ask(_single("/v1/predict", image, said))).content)
+        return _row((await self._ask(_single("/v1/predict", image, said))).json())
 
     async def predict_several(self, images: Mapping[str, Image], **said: Any) -> list[ResultRow]:  # noqa: ANN401
         """See `Client`."""
-        return ResultRows.model_validate_json((await self._ask(_several(images, said))).content).rows
+        return [_row(row) for row in (await self._ask(_several(images, said))).json()["rows"]]
 
     async def predict_uri(self, uri: str, **said: Any) -> ResultRow:  # noqa: ANN401
         """See `Client`."""
-        return ResultRow.model_validate_json((await self._ask(_by_uri(uri, said))).content)
+        return _row((await self._ask(_by_uri(uri, said))).json())
 
     async def explain(self, image: Image, **said: Any) -> bytes:  # noqa: ANN401
         """See `Client`."""
@@ -191,6 +203,11 @@ class AsyncClient:
     async def models(self) -> list[ModelInfo]:
         """See `Client`."""
         return ModelList.model_validate_json((await self._ask(_MODELS)).content).models
+
+    async def ready(self) -> bool:
+        """See `Client`."""
+        response = await self._http.get(_READY)
+        return response.status_code != _NOT_READY and _checked(response).is_success
 
     async def _ask(self, call: _Call) -> httpx.Response:
         for attempt in range(self._options.retries + 1):

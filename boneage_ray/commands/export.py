@@ -123,9 +123,7 @@ def _write_objects(source: scored.ScoredRun, job: objects.ObjectsJob) -> dict[st
     with ExitStack() as files, ProgressLine("export", source.row_count) as bar:
         listing = _Listing(files, None if is_server(job.place) else storage.join(job.place, NOT_EXPORTED))
         for account in objects.export_objects(source, job):
-            total.rows += account.rows
-            total.written += account.written
-            total.present += account.present
+            total.add_counts(account)
             listing.add(account.left_out)
             bar.update(total.rows)
     for text in listing.shown:

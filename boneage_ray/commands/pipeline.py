@@ -190,7 +190,7 @@ class EvaluateArguments:
 def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     """Bundles + prepared split -> metrics, figures, page. Several bundles are evaluated as one."""
     from boneage_ray.datasets.load import open_prepared
-    from boneage_ray.evaluation.learnt import learnt_cases, learnt_in_words
+    from boneage_ray.evaluation.learnt import learnt_cases, learnt_in_words, unknown_in_words
     from boneage_ray.evaluation.match import check_same_cases, match_data
     from boneage_ray.findings.task_findings import EvaluationOrder, findings_of
     from boneage_ray.prediction import members
@@ -239,7 +239,7 @@ def evaluate(run: Run, arguments: EvaluateArguments) -> None:
     run.note(compute=compute.as_json())
     nodes.check_places(lease.holding(out), [*(("--data", uri) for uri in data), *members.read_places(models)])
     learnt = learnt_cases(models, datasets[0], split)
-    for words in learnt_in_words(learnt):
+    for words in (*learnt_in_words(learnt), *unknown_in_words(learnt)):
         say(words)
     evaluated = findings.evaluate(run, replace(order, compute=compute, learnt=learnt))
     run.note(data_fingerprint=prints[0] if len(prints) == 1 else prints, split=split, **model_notes(models))

@@ -25,14 +25,8 @@ from boneage_ray.serving.tls import known_tls
 from boneage_ray.serving.tokens import Tokens
 
 if TYPE_CHECKING:
-    from boneage_ray.serving.check import Address
+    from boneage_ray.client import Client
     from boneage_ray.serving.placement import ModelPlace, Placement
-
-_LOOPBACK_OF = {
-    "0.0.0.0": "127.0.0.1",
-    "::": "::1",
-    "": "127.0.0.1",
-}  # where a service that listens everywhere is asked
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,7 @@ class ServeArguments:
 
 def serve(run: Run, arguments: ServeArguments) -> None:
     """Answer requests until SIGINT or SIGTERM; with --check those of the check only."""
-    from boneage_ray.serving.check import Address
+    from boneage_ray.commands.service_check import client_of_check
     from boneage_ray.serving.placement import inspect_models
     from boneage_ray.serving.tokens import token_hash
 
@@ -79,8 +73,8 @@ def serve(run: Run, arguments: ServeArguments) -> None:
             application = app.deployed(service, places, placement, config)
             app.start(application, arguments.host, arguments.port, stop.is_set, None if arguments.check else tls)
             if arguments.check:
-                address = Address(_LOOPBACK_OF.get(arguments.host, arguments.host), arguments.port, token)
-                _check(run, service, places, placement, address, stop.is_set)
+                with client_of_check(arguments.host, arguments.port, token) as client:
+                    _check(run, service, places, placement, client, stop.is_set)
             elif not stop.is_set():
                 _announce(arguments, [place.info.name for place in places], guarded)
                 stop.wait()
@@ -110,19 +104,19 @@ def _check(
     service: ServiceArguments,
     places: list[ModelPlace],
     placement: Placement,
-    address: Address,
+    client: Client,
     stopped: Callable[[], bool],
 ) -> None:
     """Compare the answers of each served model with `score`. Raises `MismatchError` where they differ."""
-    from boneage_ray.serving.check import check_model, wait_until_ready
+    from boneage_ray.commands.service_check import check_model, wait_until_ready
 
     compute = Compute(1, placement.device, service.runtime, placement.auto, service.coverage)
-    wait_until_ready(address, stopped)
+    wait_until_ready(client, stopped)
     found = {}
     for place in places:
         if stopped():
             raise KeyboardInterrupt
-        found[place.info.name] = check_model(place, compute, service.reading, address)
+        found[place.info.name] = check_model(place, compute, service.reading, client)
     run.finish({name: checked.in_words() for name, checked in found.items()})
     if unlike := [name for name, checked in found.items() if not checked.agrees]:
         raise MismatchError(f"{', '.join(unlike)}: the service does not answer as `boneage score` does")

@@ -42,3 +42,15 @@ def learnt_in_words(found: Mapping[str, Any] | None) -> list[str]:
         else "all of these pictures"
     )
     return [f"The model learnt from {these}: on others its errors are larger than these figures say."]
+
+
+def unknown_in_words(found: Mapping[str, Any]) -> list[str]:
+    """What is to be said of models that do not tell what they learnt from.
+
+    >>> unknown_in_words({"cases": 0, "of": 40, "unknown": ["old"]})
+    ['old does not tell what it learnt from: whether it knows these pictures is not known.']
+    """
+    return [
+        f"{name} does not tell what it learnt from: whether it knows these pictures is not known."
+        for name in found["unknown"]
+    ]

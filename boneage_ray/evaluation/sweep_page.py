@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from boneage_ray.evaluation import figures
 from boneage_ray.evaluation.page import Number, Page, PagePicture, PageStatus, PageTable, Section, render_page, shown
 from boneage_ray.recipes.recipe import Recipe
-from boneage_ray.training.sweep import Value
+from boneage_ray.training.sweep import value_in_words
 from boneage_ray.training.sweep_run import TrialResult
 
 
@@ -50,10 +50,6 @@ def sweep_page(recipe: Recipe, figure: str, order: Sequence[TrialResult], comman
 
 
 def _row(result: TrialResult, names: Sequence[str]) -> list[str]:
-    settings = [_cell(result.trial.settings[name]) for name in names]
+    settings = [value_in_words(result.trial.settings[name]) for name in names]
     best = "-" if math.isinf(result.best) else shown(result.best, 3)
     return [str(result.trial.number), *settings, result.status, str(result.epochs), best]
-
-
-def _cell(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -50,6 +50,12 @@ class Account:
     present: Counter[str] = field(default_factory=Counter)
     left_out: list[tuple[str, str, str]] = field(default_factory=list)
 
+    def add_counts(self, other: Account) -> None:
+        """Count the rows and objects of another account; those that were left out are the caller's."""
+        self.rows += other.rows
+        self.written += other.written
+        self.present += other.present
+
     def leave_out(self, row: Row, why: LeftOut) -> None:
         """Note a row that has no object, with the reason."""
         self.left_out.append((row["input_uri"], why.reason, why.message))

@@ -110,15 +110,18 @@ def _noted(uri: str) -> _Note:
         if error.reason != "not_found":
             raise
         return _Note(uri, datetime.now(UTC).isoformat(timespec="seconds"))
-    return _Note(uri, value["ended"], value["state"], set(value["names"]))
+    try:
+        return _Note(uri, value["ended"], value["state"], set(value["names"]))
+    except (KeyError, TypeError) as error:
+        raise StorageError(
+            "unreadable", f"{uri}: no note of what was sent; delete it, and its part is sent again"
+        ) from error
 
 
 def sum_of(accounts: Iterator[Account]) -> Account:
     """One account of all."""
     total = Account()
     for account in accounts:
-        total.rows += account.rows
-        total.written += account.written
-        total.present += account.present
+        total.add_counts(account)
         total.left_out += account.left_out
     return total

@@ -112,9 +112,8 @@ class Tokens:
         try:
             self._listed = read_entries(file.read_text("utf-8"))
         except (OSError, ValueError) as error:
-            if isinstance(
-                error, ValueError
-            ):  # what cannot be opened may be by the next request, though nothing else changes
+            # What cannot be opened is tried by each request: it may be opened later though nothing else changes.
+            if isinstance(error, ValueError):
                 self._seen = state
             if (state, _cause(error)) != self._said:
                 say(f"tokens file {file}: {_cause(error)}; the {len(self._listed)} tokens read before stay")

@@ -8,6 +8,7 @@ DICOMweb source (dicomweb_source.py); one that names a person is refused, too.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from boneage_ray.storage.outage import PAUSES
 _FIND, _MOVE = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.2"
 _PENDING, _SUCCESS, _WARNED = (0xFF00, 0xFF01), 0x0000, 0xB000
 _SENT = ("Completed", "Warning", "Failed")
+_WATCH_SECONDS = 0.5
 _MOVE_SECONDS = 3600.0  # that a node may take for a series without a word
 _KEYS_OF_SERIES = ("Modality", "SeriesNumber", "SeriesDescription", "BodyPartExamined", "StationName")
 
@@ -63,7 +65,7 @@ def fetch_all(query: NodeQuery, is_stopped: Callable[[], bool]) -> Fetched:
         if is_stopped():
             break
         studies.add(keys["StudyInstanceUID"])
-        _move(query.node, keys, fetched)
+        _move(query.node, keys, fetched, is_stopped)
     fetched.studies = len(studies)
     return fetched
 
@@ -105,17 +107,19 @@ def _fits(answer: Any, filters: Mapping[str, str]) -> bool:  # noqa: ANN401  a d
     return not modality or str(answer.get("Modality", modality)) == modality
 
 
-def _move(node: NodeAddress, keys: Mapping[str, str], fetched: Fetched) -> None:
+def _move(node: NodeAddress, keys: Mapping[str, str], fetched: Fetched, is_stopped: Callable[[], bool]) -> None:
     level = "SERIES" if "SeriesInstanceUID" in keys else "STUDY"
-    with _asking(node, _MOVE) as association:
+    with _asking(node, _MOVE) as association, _aborted_when(is_stopped, association):
         *_, (last, _) = association.send_c_move(_identifier(level, keys), node.own_title, _MOVE)
     done, warned, failed = (int(last.get(f"NumberOf{kind}Suboperations") or 0) for kind in _SENT)
     fetched.objects += done + warned
     fetched.failed += failed
     complete = last.get("Status") in (_SUCCESS, _WARNED)
-    if fetched.objects and not failed and not complete:
+    if is_stopped() or failed or complete:
+        return
+    if fetched.objects:
         fetched.failed += 1  # the others may come all the same
-    elif not failed and not complete:
+    else:
         known = f"it must know {node.own_title} as a destination, with our host and port"
         _check(node, last, f"to send a {level.lower()}", known)
 
@@ -135,6 +139,28 @@ def _check(node: NodeAddress, status: Any, what: str, fix: str) -> None:  # noqa
     if code not in (*_PENDING, _SUCCESS):
         said = "no answer" if code is None else f"status {code:04X}H"
         raise StorageError("unreadable", f"{node}: it is not willing {what} ({said}); {fix}")
+
+
+@contextmanager
+def _aborted_when(is_stopped: Callable[[], bool], association: Any) -> Iterator[None]:  # noqa: ANN401
+    """End the association as soon as `is_stopped`: a node may move for an hour, and be silent all the time."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_WATCH_SECONDS):
+            if is_stopped():
+                association.dimse.msg_queue.put((None, None))  # as pynetdicom does where a connection is lost
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        if is_stopped():
+            association.abort()
 
 
 @contextmanager

@@ -117,7 +117,7 @@ def drawn_trials(file: SweepFile, recipe: Recipe) -> list[Trial]:
         if len(found) == file.trials:
             break
         settings = {key: _drawn(values, chance) for key, values in file.settings.items()}
-        words = [f"{key}={_told(value)}" for key, value in settings.items()]
+        words = [f"{key}={value_in_words(value)}" for key, value in settings.items()]
         if " ".join(words) not in found:
             found[" ".join(words)] = Trial(len(found), settings, override(recipe, words))
     return list(found.values())
@@ -129,7 +129,7 @@ def set_flags(settings: dict[str, Value]) -> str:
     >>> set_flags({"stage.lr": 0.001, "model.mirror": True})
     '--set stage.lr=0.001 --set model.mirror=true'
     """
-    return " ".join(f"--set {key}={_told(value)}" for key, value in settings.items())
+    return " ".join(f"--set {key}={value_in_words(value)}" for key, value in settings.items())
 
 
 def figure_of(recipe: Recipe) -> str:
@@ -149,5 +149,6 @@ def _drawn(values: tuple[Value, ...] | Range, chance: np.random.Generator) -> Va
     return values.drawn(chance) if isinstance(values, Range) else values[int(chance.integers(len(values)))]
 
 
-def _told(value: Value) -> str:
+def value_in_words(value: Value) -> str:
+    """As `--set` takes it."""
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -64,6 +64,8 @@ def run_trials(file: SweepFile, trials: Sequence[Trial], options: TrainOptions) 
     say(
         f"sweep of {len(trials)} trials, at most {at_once} at once, {each} each; the lowest {figure} of an epoch counts"
     )
+    if len(trials) < file.trials:
+        say(f"{file.trials} trials were asked for, but the settings make no more than {len(trials)} different ones")
     work = partial(_work, list(trials), options, figure)
     # Tune's own state is not needed to go on, and its tables would stand in the answer of the command.
     with tempfile.TemporaryDirectory() as state, redirect_stdout(io.StringIO()):
@@ -78,7 +80,7 @@ def run_trials(file: SweepFile, trials: Sequence[Trial], options: TrainOptions) 
                     time_attr="epoch", max_t=longest, grace_period=min(file.grace_epochs, longest), reduction_factor=3
                 ),
             ),
-            run_config=tune.RunConfig(storage_path=state, verbose=0, callbacks=[_teller(trials, figure)]),
+            run_config=tune.RunConfig(storage_path=state, verbose=0, callbacks=[_teller(figure)]),
         ).fit()
     failed = {result.config["number"]: result.error for result in grid if result.error and result.config}
     found = [_result(trial, options, figure, failed.get(trial.number)) for trial in trials]
@@ -116,7 +118,9 @@ def _place(trial: Trial, options: TrainOptions) -> tuple[str, str]:
 def _result(trial: Trial, options: TrainOptions, figure: str, error: Exception | None) -> TrialResult:
     found = checkpoint.load_latest(*_place(trial, options))
     history = found[0].history if found else []
-    status: Status = "failed" if error else "finished" if len(history) == trial.epochs else "stopped"
+    # By stages, not epochs: one that no longer gains ends early, and is finished all the same.
+    is_over = found is not None and found[0].stage == len(trial.recipe.stages)
+    status: Status = "failed" if error else "finished" if is_over else "stopped"
     why = _cause(error) if error else ""
     return TrialResult(trial, status, len(history), best_figure(history, figure), history, why)
 
@@ -126,7 +130,7 @@ def _cause(error: BaseException) -> str:
     return f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}"
 
 
-def _teller(trials: Sequence[Trial], figure: str) -> Any:  # noqa: ANN401  a callback of Tune
+def _teller(figure: str) -> Any:  # noqa: ANN401  a callback of Tune
     from ray import tune
 
     class _Teller(tune.Callback):  # type: ignore[misc]

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import pydicom
@@ -20,7 +21,7 @@ from boneage_ray.cli import main
 from boneage_ray.errors import StorageError, UsageError
 from boneage_ray.phantoms.dicom import DicomTags, encode_dicom
 from boneage_ray.phantoms.hand import hand_phantom
-from boneage_ray.storage import dimse, facade
+from boneage_ray.storage import dimse, dimse_query, facade
 
 pynetdicom = pytest.importorskip("pynetdicom") if not os.environ.get("CI") else __import__("pynetdicom")
 PATIENT = {"PatientName": "Qvorbeck^Zyxwina", "PatientID": "PID774411"}
@@ -217,3 +218,38 @@ def test_a_node_that_does_not_know_us_and_a_query_of_persons_are_said(orthanc_no
     assert "choose by StudyInstanceUID instead" in said and "774411" not in said
     assert main([*command, f"{source}?SOPInstanceUID=1.2"]) == 2
     assert "a node is asked for studies and series only" in capsys.readouterr().err
+
+
+def test_a_node_that_moves_without_a_word_is_left_as_soon_as_the_command_is_stopped():
+    from pynetdicom import AE, evt
+    from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind as Find
+    from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelMove as Move
+
+    stopped, over, asked = threading.Event(), threading.Event(), []
+
+    def find(event):
+        for uid in ("1.2.1", "1.2.2"):
+            study = pydicom.Dataset()
+            study.StudyInstanceUID = uid
+            yield 0xFF00, study
+
+    def move(event):
+        asked.append(event.identifier.StudyInstanceUID)
+        stopped.set()
+        over.wait(60)
+        yield None, None
+
+    node = AE(ae_title="ARCHIVE")
+    for context in (Find, Move):
+        node.add_supported_context(context)
+    port = free_port()
+    handlers = [(evt.EVT_C_FIND, find), (evt.EVT_C_MOVE, move)]
+    server = node.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+    try:
+        query = dimse_query.parsed_node_query(f"dicom://127.0.0.1:{port}/ARCHIVE", "BONEAGE")
+        fetched = dimse_query.fetch_all(query, stopped.is_set)
+        assert not over.is_set()
+    finally:
+        over.set()
+        server.shutdown()
+    assert (fetched.studies, fetched.objects, asked) == (1, 0, ["1.2.1"])

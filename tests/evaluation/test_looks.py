@@ -183,4 +183,4 @@ def test_the_page_of_a_thousand_cases_stays_small():
 
 def test_nearest_training_cases_are_found_in_standard_deviations_and_a_feature_that_never_moves_is_left_out():
     known = [[0.0, 100.0, 7.0], [1.0, 400.0, 7.0], [2.0, 100.0, 7.0], [1.1, 110.0, 7.0]]
-    assert nearest_cases(known, [[1.0, 100.0, 9.0], [0.1, 380.0, 7.0]]) == [[3, 0, 2], [1, 0, 3]]
+    assert nearest_cases(known, [[0.9, 100.0, 9.0], [0.1, 380.0, 7.0]]) == [[3, 0, 2], [1, 0, 3]]

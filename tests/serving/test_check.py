@@ -10,12 +10,13 @@ import pytest
 from s3server import free_port
 
 from boneage_ray.cli import main
-from boneage_ray.errors import BoneageError, ExitCode
+from boneage_ray.client import ServiceError
+from boneage_ray.commands import service_check as check
+from boneage_ray.errors import ExitCode
 from boneage_ray.prediction.members import resolve
 from boneage_ray.prediction.runtimes import Compute
 from boneage_ray.preparation.prepare import AS_THE_RECIPE_SAYS
 from boneage_ray.runtime import runs
-from boneage_ray.serving import check
 from boneage_ray.serving.arguments import TOKENS
 from boneage_ray.serving.placement import inspect_models
 
@@ -38,7 +39,7 @@ def compare(tiny_model, rows, monkeypatch):
         monkeypatch.setattr(check, "rows_as_scored", lambda *_: rows)
         monkeypatch.setattr(check, "_rows_of_service", lambda *_: answers)
         (place,) = inspect_models([tiny_model])
-        return check.check_model(place, Compute(), AS_THE_RECIPE_SAYS, check.Address("127.0.0.1", 1, ""))
+        return check.check_model(place, Compute(), AS_THE_RECIPE_SAYS, check.client_of_check("127.0.0.1", 1, ""))
 
     return found
 
@@ -79,7 +80,8 @@ def test_a_service_that_refuses_is_named_with_its_words(tiny_model):
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(503)
             self.end_headers()
-            self.wfile.write(json.dumps({"code": "overloaded"}).encode())
+            problem = {"title": "Busy", "status": 503, "detail": "too many requests", "code": "overloaded"}
+            self.wfile.write(json.dumps(problem).encode())
 
         def log_message(self, *_):
             pass
@@ -87,9 +89,9 @@ def test_a_service_that_refuses_is_named_with_its_words(tiny_model):
     (place,) = inspect_models([tiny_model])
     with HTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = check.Address("127.0.0.1", server.server_port, "")
-        with pytest.raises(BoneageError, match=r"the service answered 503: .*overloaded"):
-            check.check_model(place, Compute(), AS_THE_RECIPE_SAYS, address)
+        client = check.client_of_check("127.0.0.1", server.server_port, "")
+        with client, pytest.raises(ServiceError, match="503 overloaded: too many requests"):
+            check.check_model(place, Compute(), AS_THE_RECIPE_SAYS, client)
         server.shutdown()
 
 

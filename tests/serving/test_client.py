@@ -123,3 +123,11 @@ def test_the_shipped_document_is_that_of_the_app(model):
     assert json.loads(DOCUMENT.read_text("utf-8")) == json.loads(document)
     example = json.loads(document)["components"]["schemas"]["ResultRow"]["example"]
     assert module.ResultRow(**example).age_months == 121.4
+
+
+def test_a_column_that_only_a_newer_service_has_is_left_out(model):
+    row = asynchronously(create_app([served(model)], WebConfig()), lambda client: client.predict(b"123"))
+    newer = row.model_dump(mode="json") | {"carpal_age_months": 1.0}
+    with answering(httpx.Response(200, json=newer), httpx.Response(200, json={"rows": [newer]})) as client:
+        assert client.predict(b"123") == row
+        assert client.predict_several({"a": b"123"}) == [row]

@@ -8,6 +8,9 @@ import pytest
 
 from boneage_ray.errors import UsageError
 from boneage_ray.recipes import find_recipe
+from boneage_ray.training import sweep_run
+from boneage_ray.training.checkpoint import TrainingProgress
+from boneage_ray.training.driver import TrainOptions
 from boneage_ray.training.sweep import SweepFile, best_figure, drawn_trials, figure_of, read_sweep, set_flags
 
 RECIPE = find_recipe("demo")
@@ -67,3 +70,14 @@ def test_trials_are_compared_by_what_the_recipe_goes_by():
     history = [{"val_loss": 2.0}, {"val_loss": 1.0}, {"val_loss": None}]
     assert best_figure(history, "val_loss") == 1.0
     assert best_figure([], "val_loss") == math.inf
+
+
+def test_a_trial_that_no_longer_gains_and_ends_early_is_finished(monkeypatch):
+    trial = drawn_trials(SweepFile(trials=1, settings={"batch_size": [8]}), RECIPE)[0]
+    history = [{"epoch": 1, RECIPE.best_by: 2.0}, {"epoch": 2, RECIPE.best_by: 3.0}]
+    over = TrainingProgress(stage=len(RECIPE.stages), history=history)
+    monkeypatch.setattr(sweep_run, "_place", lambda *_: ("", ""))
+    for progress, status in ((over, "finished"), (TrainingProgress(stage=0, history=history), "stopped")):
+        monkeypatch.setattr(sweep_run.checkpoint, "load_latest", lambda *_, found=progress: (found, {}))
+        result = sweep_run._result(trial, TrainOptions("", ""), RECIPE.best_by, None)
+        assert (result.status, result.epochs, result.best) == (status, 2, 2.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -84,10 +84,17 @@ def _picture(row: Row, pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> 
     return PagePicture(pair(pixels, heat), f"Heat map of {said}", said)
 
 
+def within(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A gray image (H, W) whose longer side is `side`."""
+    factor = side / max(pixels.shape)
+    size = (round(pixels.shape[1] * factor), round(pixels.shape[0] * factor))
+    return np.asarray(
+        cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC), np.uint8
+    )
+
+
 def pair(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> bytes:
     """A prepared image (H, W) beside itself with a heat map in [0, 1] over it, as one JPEG."""
-    factor = SIDE / max(pixels.shape)
-    size = (round(pixels.shape[1] * factor), round(pixels.shape[0] * factor))
-    gray: Any = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
-    warm = warmed(gray, np.asarray(cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR), np.float32))
+    gray = within(pixels, SIDE)
+    warm = warmed(gray, np.asarray(cv2.resize(heat, gray.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32))
     return encode_jpeg(np.hstack([cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR), warm]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,9 +14,8 @@ from boneage_ray.errors import UsageError
 from boneage_ray.evaluation.page import PagePicture, Section
 from boneage_ray.evaluation.split_job import pixels_of
 from boneage_ray.findings.task_findings import EvaluationOrder
-from boneage_ray.preparation.geometry import Floats
 from boneage_ray.records.schema import Row
-from boneage_ray.tasks.age.findings.heat_sheets import case_in_words, chosen_cases, record_at
+from boneage_ray.tasks.age.findings.heat_sheets import case_in_words, chosen_cases, record_at, within
 from boneage_ray.tasks.age.findings.predictions import predict_ages
 
 EACH, SIDE = 3, 200
@@ -66,14 +64,12 @@ def nearest_cases(
     >>> nearest_cases([[0.0, 5.0], [1.0, 5.0], [9.0, 5.0]], [[0.9, 5.0]], 2)
     [[1, 0]]
     """
-    known = np.asarray(known_NF, np.float64)
-    spread = known.std(0)
-    moves = spread > 1e-9
-    z: list[Floats] = [
-        (np.asarray(side, np.float64) - known.mean(0))[:, moves] / spread[moves] for side in (known, asked_QF)
-    ]
-    distances_QN = np.stack([np.linalg.norm(z[0] - case, axis=1) for case in z[1]])
-    found: list[list[int]] = np.argsort(distances_QN, axis=1, kind="stable")[:, :each].tolist()
+    from sklearn.neighbors import NearestNeighbors
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(known_NF)
+    neighbours = NearestNeighbors(n_neighbors=each).fit(scaler.transform(known_NF))
+    found: list[list[int]] = neighbours.kneighbors(scaler.transform(asked_QF), return_distance=False).tolist()
     return found
 
 
@@ -88,8 +84,7 @@ def _picture(case: Row, like: Sequence[Row]) -> PagePicture:
 
 def _tile(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A gray image (H, W) within a square, with a black line to its right."""
-    factor = SIDE / max(pixels.shape)
-    size = (round(pixels.shape[1] * factor), round(pixels.shape[0] * factor))
+    small = within(pixels, SIDE)
     tile = np.zeros((SIDE, SIDE + 4), np.uint8)
-    tile[: size[1], : size[0]] = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    tile[: small.shape[0], : small.shape[1]] = small
     return tile

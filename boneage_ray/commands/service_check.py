@@ -7,19 +7,17 @@ No Ray here. Whoever checks starts the service and stops it.
 
 from __future__ import annotations
 
-import http.client
-import json
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, TypeGuard
-from urllib.parse import urlencode
+
+import httpx
 
 from boneage_ray.anatomy.growth import Sex
 from boneage_ray.archives.archive import asked
+from boneage_ray.client import Client, ClientOptions
 from boneage_ray.errors import BoneageError, UsageError
 from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.phantoms.png import encode_gray_png
@@ -33,12 +31,11 @@ from boneage_ray.records.schema import Row
 from boneage_ray.serving.page import SAMPLES, draw_sample
 from boneage_ray.serving.placement import ModelPlace
 from boneage_ray.serving.schema import ResultRow
-from boneage_ray.serving.uploads import FORM
 
 AGREES_BELOW = 0.005  # what is shown as 0.00
-ANSWER_TIMEOUT_S = 120.0
 READY_TIMEOUT_S = 60.0
 _POLL_S = 0.2
+_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
 @dataclass(frozen=True)
@@ -75,13 +72,11 @@ class Checked:
         return f"largest difference {self.difference:.2f} ({scored}){unlike}"
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where a service listens, and the token that it lets in."""
-
-    host: str
-    port: int
-    token: str
+def client_of_check(host: str, port: int, token: str) -> Client:
+    """Asks once, by no proxy, whatever the environment says; of a service that listens everywhere this machine's own address."""
+    address = _LOOPBACK_OF.get(host, host)
+    url = f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+    return Client(url, token, ClientOptions(retries=0, transport=httpx.HTTPTransport()))
 
 
 def demo_images(models: Models) -> list[DemoImage]:
@@ -93,17 +88,15 @@ def demo_images(models: Models) -> list[DemoImage]:
     return [*images, DemoImage("warm-up.png", simple), DemoImage("broken-off.png", simple[: len(simple) // 2])]
 
 
-def check_model(place: ModelPlace, compute: Compute, reading: Reading, address: Address) -> Checked:
-    """Ask the service at `address` for the demo images of a served model, and compare with the rows of this process.
+def check_model(place: ModelPlace, compute: Compute, reading: Reading, client: Client) -> Checked:
+    """Ask the service for the demo images of a served model, and compare with the rows of this process.
 
-    Raises `BoneageError` where the service gives no rows, `MismatchError` where the bundle is another one by now.
+    Raises `ServiceError` where the service gives no rows, `MismatchError` where the bundle is another one by now.
     """
     models = resolve([place.uri], place.info.model_sha256)
     images = demo_images(models)
-    expected = [
-        json.loads(ResultRow(**row).model_dump_json()) for row in rows_as_scored(models, images, compute, reading)
-    ]
-    answered = {row["input_uri"]: row for row in _rows_of_service(place.info.name, images, address)}
+    expected = [ResultRow(**row).model_dump(mode="json") for row in rows_as_scored(models, images, compute, reading)]
+    answered = {row["input_uri"]: row for row in _rows_of_service(place.info.name, images, client)}
     pairs = [(row, answered.get(row["input_uri"], {})) for row in expected]
     return Checked(
         len(images),
@@ -129,60 +122,28 @@ def rows_as_scored(models: Models, images: Sequence[DemoImage], compute: Compute
     return list(score_rows(loaded, predictor, findings_of(models.recipe).adder()))
 
 
-def wait_until_ready(address: Address, stopped: Callable[[], bool]) -> None:
+def wait_until_ready(client: Client, stopped: Callable[[], bool]) -> None:
     """Return once `/readyz` says so, or `stopped` does. Raises `BoneageError` when it never does."""
     end = time.monotonic() + READY_TIMEOUT_S
-    while not stopped():
-        try:
-            status, body = _exchange(address, "GET", "/readyz")
-        except OSError as error:
-            status, body = 0, str(error).encode()
-        if status == HTTPStatus.OK:
-            return
+    while not stopped() and not _is_ready(client):
         if time.monotonic() > end:
-            raise BoneageError(
-                f"the service is not ready after {READY_TIMEOUT_S:g} s: {body[:200].decode(errors='replace')}"
-            )
+            raise BoneageError(f"the service is not ready after {READY_TIMEOUT_S:g} s")
         time.sleep(_POLL_S)
 
 
-def _rows_of_service(model: str, images: Sequence[DemoImage], address: Address) -> Iterator[dict[str, Any]]:
+def _is_ready(client: Client) -> bool:
+    try:
+        return client.ready()
+    except httpx.TransportError:  # its port is not open yet
+        return False
+
+
+def _rows_of_service(model: str, images: Sequence[DemoImage], client: Client) -> Iterator[dict[str, Any]]:
     """One form for each sex: its files are predicted together, as those of many clients are."""
     for sex in dict.fromkeys(image.sex for image in images):
-        query = {"model": model} | ({"sex": sex} if sex else {})
-        kind, body = _form([image for image in images if image.sex == sex])
-        status, answer = _exchange(address, "POST", f"/v1/predict?{urlencode(query)}", body, {"Content-Type": kind})
-        if status != HTTPStatus.OK:
-            raise BoneageError(f"model {model}: the service answered {status}: {answer[:500].decode(errors='replace')}")
-        yield from json.loads(answer)["rows"]
-
-
-def _form(images: Sequence[DemoImage]) -> tuple[str, bytes]:
-    """Content type and body of a form of files, RFC 7578."""
-    mark = secrets.token_hex(16)
-    parts = [
-        f'--{mark}\r\nContent-Disposition: form-data; name="files"; filename="{image.name}"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n".encode()
-        + image.data
-        + b"\r\n"
-        for image in images
-    ]
-    return f"{FORM}; boundary={mark}", b"".join(parts) + f"--{mark}--\r\n".encode()
-
-
-def _exchange(
-    address: Address, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-) -> tuple[int, bytes]:
-    """Status and body of an answer; by no proxy, whatever the environment says. Raises `OSError`."""
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=ANSWER_TIMEOUT_S)
-    try:
-        connection.request(method, path, body, {"Authorization": f"Bearer {address.token}", **(headers or {})})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    except http.client.HTTPException as error:
-        raise ConnectionError(f"no HTTP at {address.host}:{address.port}: {error!r}") from error
-    finally:
-        connection.close()
+        asked_at_once = {image.name: image.data for image in images if image.sex == sex}
+        for row in client.predict_several(asked_at_once, model=model, sex=sex):
+            yield row.model_dump(mode="json")
 
 
 def _numbers_apart(one: Any, other: Any) -> Iterator[float]:  # noqa: ANN401  anything JSON can hold
