@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from s3server import free_port
 
-from boneage_ray.cli import main
 from boneage_ray.client import ServiceError
 from boneage_ray.commands import service_check as check
 from boneage_ray.errors import ExitCode
 from boneage_ray.prediction.members import resolve
 from boneage_ray.prediction.runtimes import Compute
 from boneage_ray.preparation.prepare import AS_THE_RECIPE_SAYS
-from boneage_ray.runtime import runs
 from boneage_ray.serving.arguments import TOKENS
 from boneage_ray.serving.placement import inspect_models
 
@@ -96,18 +97,22 @@ def test_a_service_that_refuses_is_named_with_its_words(tiny_model):
 
 
 @pytest.mark.ray
-def test_a_started_service_answers_as_score_does_and_is_stopped(
-    local_ray, tiny_model, tiny_ensemble, capsys, monkeypatch
-):
-    from boneage_ray.serving import app
-
-    monkeypatch.setattr(runs, "disconnect", lambda: None)
-    monkeypatch.setenv(TOKENS, "not asked for")
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+@pytest.mark.xdist_group("serve-check")
+def test_a_started_service_answers_as_score_does_and_is_stopped(tiny_model, tiny_ensemble):
+    """In a process and a Ray of its own: Serve runs once in a cluster, and that of the other tests has one."""
     command = ["serve", "--model", tiny_model, "--model", tiny_ensemble, "--port", str(free_port()), "--check"]
-    assert main(command) == ExitCode.OK
-    assert capsys.readouterr().out.splitlines() == [
+    environment = os.environ | {"BONEAGE_CPUS": "2", TOKENS: "not asked for", "http_proxy": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-m", "boneage_ray", *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=250,
+    )
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert done.stdout.splitlines() == [
         "demo  largest difference 0.00 (5 of 6 demo images scored)",
         "both  largest difference 0.00 (5 of 6 demo images scored)",
     ]
-    assert not app.is_running()
+    assert done.stderr.splitlines()[-1] == "stopping"
