@@ -12,6 +12,7 @@ import pytest
 from pipelines.steps import run
 from pipelines.test_resume import kill_when, start
 
+from boneage_ray import PIPELINE_VERSION
 from boneage_ray.commands import pipeline
 from boneage_ray.errors import MismatchError
 from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive
@@ -160,7 +161,7 @@ def test_results_of_another_pipeline_version_are_refused_with_the_reason(hands, 
     monkeypatch.setattr("boneage_ray.__version__", "99.0")
     assert score(source, model, out).answer["inputs"] == 10
     monkeypatch.setattr("boneage_ray.scoring.score.PIPELINE_VERSION", 10**6)
-    with pytest.raises(MismatchError, match="pipeline version was 1, is 1000000"):
+    with pytest.raises(MismatchError, match=f"pipeline version was {PIPELINE_VERSION}, is 1000000"):
         score(source, model, out, update=True)
 
 
