@@ -6,9 +6,9 @@ are drawn (phantoms/no_hand.py), and known pictures that are cut up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from boneage_ray.datasets.batch import Batch, as_float, make_batch
 from boneage_ray.datasets.load import PreparedData
 from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.errors import InputProblem
-from boneage_ray.models.pixel_gate import ENOUGH_HELD_OUT, ENOUGH_KNOWN, LOST, fit_gate
+from boneage_ray.models.pixel_gate import ENOUGH_HELD_OUT, ENOUGH_KNOWN, LOST, PixelGate, fit_gate
 from boneage_ray.models.precision import choose_precision
 from boneage_ray.models.regressor import Regressor
 from boneage_ray.phantoms.no_hand import pictures_without_hand
@@ -71,25 +71,42 @@ def gate_of(
     None, which is said, where the features are not finite: such a network did not learn.
     """
     learnt, precision = list(known), choose_precision(recipe.precision, model.mean.device, auto)
+    fitted = gate_without_limit(model, recipe, learnt, precision, each)
+    held_NF = features_of_pictures(model, held_out, precision)
+    if fitted is None or not np.isfinite(held_NF).all():
+        say("no gate by pixels: the network's features are not finite")
+        return None
+    gate = fitted.gate.limited(fitted.gate.likeness(held_NF))
+    return gate.as_json() | {
+        "known": fitted.known,
+        "others": fitted.others,
+        "held_out": len(held_NF),
+        "held_out_below": LOST,
+        "fitted_on": f"{sum(map(len, learnt))} cases of the training split; limit from {len(held_NF)} of the validation split",
+    }
+
+
+class Fitted(NamedTuple):
+    """A gate whose limit is not set, and the numbers of pictures behind it."""
+
+    gate: PixelGate
+    known: int
+    others: int
+
+
+def gate_without_limit(
+    model: Regressor, recipe: Recipe, learnt: Sequence[Batch], precision: torch.dtype | None, each: int = EACH
+) -> Fitted | None:
+    """From pictures that the network has learnt from, as prepared and as augmented; None where features are not finite."""
     say(f"fitting the gate by pixels: {sum(map(len, learnt))} known pictures against others")
     known_NF = np.concatenate(
         [features_of_pictures(model, part, precision) for part in (learnt, _augmented(recipe, learnt))]
     )
     drawn = (_batches(pictures) for pictures in _others(recipe, learnt, each) if pictures)
     others = [features_of_pictures(model, batches, precision) for batches in drawn]
-    held_NF = features_of_pictures(model, held_out, precision)
-    if not all(np.isfinite(part).all() for part in (known_NF, held_NF, *others)):
-        say("no gate by pixels: the network's features are not finite")
+    if not all(np.isfinite(part).all() for part in (known_NF, *others)):
         return None
-    gate = fit_gate(known_NF, others)
-    gate = gate.limited(gate.likeness(held_NF))
-    return gate.as_json() | {
-        "known": len(known_NF),
-        "others": sum(map(len, others)),
-        "held_out": len(held_NF),
-        "held_out_below": LOST,
-        "fitted_on": f"{sum(map(len, learnt))} cases of the training split; limit from {len(held_NF)} of the validation split",
-    }
+    return Fitted(fit_gate(known_NF, others), len(known_NF), sum(map(len, others)))
 
 
 @torch.inference_mode()

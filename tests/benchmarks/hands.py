@@ -2,8 +2,11 @@
 
 SOURCE is a folder of hands, its label CSV SOURCE.csv beside it. Every hand is predicted once, by a model that has seen neither
 it nor an exact copy: five parts, equal in sex and age, copies in one. Each is prepared, trained and evaluated by the commands;
-what is done is not done again. Ten hands of the others are only watched, and choose nothing. `--all` trains the model of all
-hands afterwards, but for ten that are watched. Predictions go to DIR/out-of-fold.csv.
+what is done is not done again. Ten hands of the others are only watched, and choose nothing. Predictions go to DIR/out-of-fold.csv.
+
+`--all` trains the model of all hands afterwards, but for ten that are watched, and writes its gate by pixels to DIR/all/gate.json:
+the limit lies where the five networks, each with a gate of its own, reject the share `LOST` of the hands that they have not seen.
+Their own gates, each limited by the hands of the four others, go to DIR/fold-K/gate.json.
 """
 
 from __future__ import annotations
@@ -18,12 +21,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from common import boneage, machine
 
+from boneage_ray import bundle
+from boneage_ray.datasets.batch import make_batch
+from boneage_ray.datasets.load import open_prepared
+from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.evaluation.bootstrap import bootstrap_interval
+from boneage_ray.models.pixel_gate import LOST
+from boneage_ray.phantoms.hand import hand_phantom
+from boneage_ray.preparation.prepare import prepare_radiograph
+from boneage_ray.storage import write_json
 from boneage_ray.tasks.age.intervals import COVERAGE, fit_intervals, interval
+from boneage_ray.training.blend import clean_batches, trained_regressor
+from boneage_ray.training.gate import features_of_pictures, gate_without_limit
 
 FOLDS, WATCHED = 5, 10
+PHANTOMS = 72  # known too: demo and page score them
 
 
 def groups_of(source):
@@ -75,6 +90,37 @@ def trained(options, groups, folds, tested):
     return model, data
 
 
+def phantoms(config):
+    """Batches of drawn hands, which the demo and the page score: a gate knows them too."""
+    drawn = [hand_phantom(seed, 24 + 180 * seed / PHANTOMS, "FM"[seed % 2], 300).image for seed in range(PHANTOMS)]
+    images = [prepare_radiograph(Radiograph(image), config).pixels for image in drawn]
+    return [make_batch(images[k : k + 8], [None] * 8) for k in range(0, PHANTOMS, 8)]
+
+
+def write_gates(work):
+    """Write gate.json of the model of all hands and of each fold; say how many hands gates reject that did not know them."""
+    fitted, held_out = {}, {}
+    for name in (*(f"fold-{fold}" for fold in range(FOLDS)), "all"):
+        loaded, data = bundle.load(str(work / name / "model")), open_prepared(str(work / name / "data"))
+        model = trained_regressor(loaded.recipe, loaded.weights, torch.device("cpu"))
+        known = [*clean_batches(data, "train"), *phantoms(loaded.recipe.image)]
+        fitted[name] = gate_without_limit(model, loaded.recipe, known, None)
+        if name != "all":
+            held_out[name] = features_of_pictures(model, clean_batches(data, "test"), None)
+    raw = {name: fitted[name].gate.likeness(features) for name, features in held_out.items()}
+    lost = 0
+    for name, (gate, known, others) in fitted.items():
+        limiting = np.concatenate([likeness for other, likeness in raw.items() if other != name])
+        limited = gate.limited(limiting)
+        lost += int((limited.likeness(held_out[name]) < 0).sum()) if name in held_out else 0
+        counts = {"known": known, "others": others, "held_out": len(limiting), "held_out_below": LOST}
+        said = {"fitted_on": f"{len(limiting)} hands, each held out of a network of its own"}
+        write_json(str(work / name / "gate.json"), limited.as_json() | counts | said)
+    print(
+        f"\ngates by pixels reject {lost} of {sum(map(len, raw.values()))} hands that they and their limits had not seen"
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
@@ -94,6 +140,7 @@ def main():
         rows += [row | {"fold": fold} for row in pq.read_table(out / "predictions.parquet").to_pylist()]
     if options.all:
         trained(options, groups, folds, None)
+        write_gates(options.work)
     names = ("record_id", "sex", "true_months", "predicted_months", "fold")
     with (options.work / "out-of-fold.csv").open("w", newline="") as file:
         csv.writer(file).writerows([names, *[[row[name] for name in names] for row in rows]])
