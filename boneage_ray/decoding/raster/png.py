@@ -87,7 +87,8 @@ def _decoded(data: bytes) -> tuple[npt.NDArray[Any], bool]:
 
     logger = logging.getLogger("imagecodecs")
     logger.addFilter(_WARNINGS)  # once, however often it is called
-    logger.setLevel(logging.WARNING)
+    if logger.level != logging.WARNING:  # setting it empties the caches of all loggers
+        logger.setLevel(logging.WARNING)
     _WARNINGS.noted.surplus = False
     pixels = imagecodecs.png_decode(data)
     if logger.isEnabledFor(logging.WARNING):
