@@ -51,6 +51,7 @@ PROMISED = {
         "--update",
         "--max-failures",
         "--keep",
+        "--shape",
     ],
     "ensemble": ["--model", "--out", "--name", "--overwrite"],
     "export": ["--format", "--to", "--overwrite", "--json"],

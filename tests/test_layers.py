@@ -36,6 +36,7 @@ LAYERS = (
 RAY_MODULES = {
     "runtime.autoscaler",
     "runtime.cluster",
+    "runtime.gpu_stage",
     "runtime.metrics",
     "runtime.nodes",
     "runtime.resources",

@@ -1,7 +1,7 @@
 """List the entries of a tar file, plain or compressed, in one pass, and read each of them by the position of its bytes.
 
-A plain tar file is read with one ranged request an entry. A compressed one can only be read front to back: a process unpacks
-it once, as far as needed, into an unnamed temporary file (spool.py), so that entries can be read in any order. Entry names
+A plain tar file is read with one ranged request an entry. A compressed one can only be read front to back: it is
+unpacked once on each node into an unnamed temporary file (spool.py), so that entries can be read in any order. Entry names
 never become paths. Headers beyond a sensible size are refused, and unpacking stops at a limit.
 """
 

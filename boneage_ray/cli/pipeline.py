@@ -126,6 +126,7 @@ def score(
     sex: Annotated[str | None, typer.Option("--sex", help="F or M, for every input.")] = None,
     pixel_spacing_mm: options.SpacingOption = None,
     gpu: options.GpuOption = False,
+    shape: options.ShapeOption = "auto",
     runtime: options.RuntimeOption = "torch",
     voi: options.VoiOption = None,
     header_gate: options.HeaderGateOption = None,
@@ -165,6 +166,7 @@ def score(
         keep,
         route,
         thumbnails,
+        shape,
     )
     run_command("score", pipeline.score, arguments, json, debug)
 

@@ -32,6 +32,13 @@ AllowOption = Annotated[list[str], typer.Option("--allow", help="AE title that m
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Delete the earlier run that OUT holds.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 4 if any input was rejected or failed.")]
 GpuOption = Annotated[bool, typer.Option("--gpu", help="Use the cluster's GPUs.")]
+ShapeOption = Annotated[
+    str,
+    typer.Option(
+        "--shape",
+        help="fused: each worker decodes and predicts; two-stage: all CPUs decode, GPUs predict; auto: the second with --gpu.",
+    ),
+]
 RuntimeOption = Annotated[
     str, typer.Option("--runtime", help="What computes the network on CPUs: torch, or onnx (faster, extra `onnx`).")
 ]

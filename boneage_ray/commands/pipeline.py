@@ -272,6 +272,7 @@ class ScoreArguments:
     keep: str = "uri"
     route: bool = False
     thumbnails: bool = False
+    shape: str = "auto"
 
 
 def score(run: Run, arguments: ScoreArguments) -> None:
@@ -286,6 +287,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     check_update(arguments.update, arguments.overwrite)
     score_report.check_thumbnails(arguments.thumbnails, arguments.keep)
     sex, runtime = known_sex(arguments.sex), check_runtime(arguments.runtime, arguments.gpu)
+    shape = resources.check_shape(arguments.shape, arguments.gpu)
     reading = known_reading(arguments.reading)
     source, out = storage.absolute(arguments.source), storage.absolute(arguments.out)
     model, keep = model_places(arguments.model), check_keep(arguments.keep, arguments.update, out)
@@ -304,7 +306,7 @@ def score(run: Run, arguments: ScoreArguments) -> None:
     check_tables(run, archive, learns=False)
     given = for_every_input(sex, arguments.pixel_spacing_mm)
     how = (arguments.overwrite, arguments.gpu, runtime, reading, arguments.coverage, given, arguments.update)
-    what = (arguments.max_failures, keep, arguments.route, arguments.thumbnails)
+    what = (arguments.max_failures, keep, arguments.route, arguments.thumbnails, shape)
     options = ScoreOptions(source, model, out, *how, *what)
     join_ray(run)
     with timed(run, "score"):

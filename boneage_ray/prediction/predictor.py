@@ -71,16 +71,31 @@ class Predictor:
         `tells_features` adds `features`, the encoder's (F,), without those of the sex, and with a gate `likeness`.
         """
         out: Columns = {}
-        images, sexes = columns["image"], columns["sex"]
-        for start in range(0, len(images), self.batch_size):
-            stop = start + self.batch_size
-            found = self._predict(make_batch(images[start:stop], sexes[start:stop]))
+        images, sexes, start = columns["image"], columns["sex"], 0
+        while start < len(images):
+            size = self.batch_size
+            stop = start + size
+            found = self._within_memory(make_batch(images[start:stop], sexes[start:stop]))
+            if found is None:
+                self.batch_size = min(self.batch_size, size // 2)  # another thread may have found out, too
+                continue
             extend(out, found | self.task.intervals(found, sexes[start:stop]))
+            start = stop
         return out
+
+    def _within_memory(self, batch: Batch) -> Columns | None:
+        """What is predicted of a batch; None of one that is too large for the device. Raises `UsageError` for a single image."""
+        try:
+            return self._predict(batch)
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                raise UsageError(f"{self.name}: the device has no memory for one image: {error}") from error
+        torch.cuda.empty_cache()  # where the error no longer holds what the batch had taken
+        return None
 
     @torch.inference_mode()
     def _predict(self, batch: Batch) -> Columns:
-        batch = batch.to(self.device)
+        batch = (batch.pinned() if self.device.type == "cuda" else batch).to(self.device)
         autocast = torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None)
         with autocast, self.model.computed_by(self.runtime):
             if not isinstance(self.model, Regressor):

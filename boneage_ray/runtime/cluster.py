@@ -31,9 +31,7 @@ from boneage_ray.runtime import address, autoscaler, log
 from boneage_ray.runtime.resources import Resources
 from boneage_ray.storage import s3
 
-ACTOR_CPUS, LISTING_CPUS = 0.5, 0.25
-# Where a pool may grow, Ray fills the nodes that come with as many actors as fit: one a core, with room for the listing.
-GROWING_ACTOR_CPUS = 0.75
+LISTING_CPUS = 0.25
 PART_TRIES = 3
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -164,7 +162,8 @@ def run_parts(
     """Run every part on a pool of actors and yield each part's line as soon as it is committed.
 
     The line of a target also says which `worker` did it, as "node/process".
-    A part whose actor dies at each of `PART_TRIES` has no line: who asked for the parts counts them.
+    A part whose actor dies at each of `PART_TRIES`, or which raises `PartLostError`, has no line: who asked for the parts counts
+    them.
     """
     import ray.data
 
@@ -185,7 +184,7 @@ def run_parts(
                 batch_size=None,
                 batch_format="pyarrow",
                 compute=_pool(resources),
-                num_cpus=GROWING_ACTOR_CPUS if resources.grows else ACTOR_CPUS,
+                num_cpus=resources.cpus_per_actor,
                 num_gpus=resources.gpus_per_actor,
                 max_task_retries=PART_TRIES - 1,  # without it Ray tries for ever
                 fn_constructor_kwargs={"worker": worker, "arguments": arguments, "threads": resources.threads},
@@ -248,6 +247,10 @@ def _packed(row: dict[str, Any]) -> bytes:
     return zlib.compress(json.dumps(row).encode(), level=1)
 
 
+class PartLostError(Exception):
+    """A part killed what it asked for help, several times."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """A worker's exception as plain values for the driver, because Ray keeps only the text of a cause."""
@@ -291,6 +294,8 @@ class _PartActor:
             (packed,) = part["row"].to_pylist()
             row = json.loads(zlib.decompress(packed))
             said = json.dumps(row["line"] if "line" in row else self.run.result()(row))
+        except PartLostError:
+            return pa.table({"line": pa.array([], pa.string()), "worker": pa.array([], pa.string())})
         except Exception as error:  # noqa: BLE001  raised again in the driver
             said = json.dumps({"failure": asdict(Failure.of(error))})
         return pa.table({"line": [said], "worker": [self.name]})

@@ -210,7 +210,7 @@ class PartsJob:
     """The task of `complete`: commit every part of `listing` below `folders` of OUT.
 
     `todo`: makes the rows of work of the committed parts (target -> mark) and the owner of the lease, as `Todo` does.
-    `others`: targets in these folders that are no parts of this job.
+    `others`: targets in these folders that are no parts of it. `two_stages`: as for `choose_resources`.
     """
 
     title: str
@@ -220,12 +220,13 @@ class PartsJob:
     gpu: bool = False
     todo: Callable[[Mapping[str, str], str], Rows] | None = None
     others: frozenset[str] = frozenset()
+    two_stages: bool = False
 
 
 def complete(job: PartsJob, work: Callable[[Rows, Resources], Iterator[dict[str, Any]]]) -> Completed:
     """Have `work` do the parts that are not committed yet, with a progress line. Raises BoneageError if a part is missing.
 
-    Parts whose workers were killed each time are tried again, input by input (`Part.careful`).
+    Parts whose workers were killed each time are tried again, input by input (`Part.careful`), by workers that share nothing.
     """
     lines: dict[str, dict[str, Any]] = {}
     for folder in job.folders:
@@ -236,12 +237,12 @@ def complete(job: PartsJob, work: Callable[[Rows, Resources], Iterator[dict[str,
     for careful in (False, *[True] * CAREFUL_ROUNDS):
         make = job.todo or partial(Todo, job.listing)
         todo = make({target: line["mark"] for target, line in lines.items()}, hold.owner)
-        end, lost = work_through(job, work, partial(_careful, todo) if careful else todo, lines)
+        if careful:
+            job, todo = replace(job, two_stages=False), partial(_careful, todo)
+        end, lost = work_through(job, work, todo, lines)
         if not lost:
             break
-        say(
-            f"{job.title}: {lost} parts were lost with their workers, several times each; their inputs are tried one by one"
-        )
+        say(f"{job.title}: {lost} parts were lost with workers, several times each; their inputs are tried one by one")
     counted = (len(lines), sum(line["size"] for line in lines.values()))
     if lost or counted != (end.get("listed"), end.get("inputs")):
         reason = f"the workers of {lost} parts were killed each time" if lost else "this is a bug of boneage"
@@ -267,21 +268,20 @@ def work_through(
     todo = partial(iter, first) if "line" in first[-1] else partial(announced, todo, job.out)
     ahead = [row["size"] for row in first if "line" not in row]
     # Starting an actor takes longer than a few inputs do.
-    resources = choose_resources(max(1, min(len(ahead), sum(ahead) // INPUTS_AN_ACTOR)), job.gpu)
-    done = sum(line["size"] for line in lines.values())
+    most = min(len(ahead), sum(ahead) // INPUTS_AN_ACTOR)
+    resources = choose_resources(max(1, most), job.gpu, job.two_stages)
     end: dict[str, Any] = {}
     came = set()
-    with PartsProgress(job.title, job.out, done) as progress:
+    with PartsProgress(job.title, job.out, sum(line["size"] for line in lines.values())) as progress:
         progress.listed(first[-1]["line"]["inputs"] if "line" in first[-1] else 0)
         for line in work(todo, resources) if ahead else (row["line"] for row in todo()):
             if "listed" in line:
                 end = line
                 continue
-            worker = line.pop("worker", "")
             added = line["size"] - lines.get(line["target"], {"size": 0})["size"]
             lines[line["target"]] = line
             came.add(line["target"])
-            progress.came(line, added, worker)
+            progress.came(line, added, line.pop("worker", ""))
     return end, end["work"] - len(came) if end else 1
 
 

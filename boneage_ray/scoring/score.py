@@ -25,10 +25,9 @@ from boneage_ray.prediction import members, routing
 from boneage_ray.prediction.runtimes import TORCH, Compute
 from boneage_ray.preparation.prepare import AS_THE_RECIPE_SAYS, Reading
 from boneage_ray.runtime import lease, nodes, parts, plan
-from boneage_ray.runtime.cluster import run_parts
 from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.runtime.pages import read_pages
-from boneage_ray.runtime.resources import Resources
+from boneage_ray.runtime.resources import Resources, Shape, in_two_stages
 from boneage_ray.runtime.runs import say
 from boneage_ray.scoring.careful import RETRIES
 from boneage_ray.scoring.costs import summed
@@ -36,6 +35,7 @@ from boneage_ray.scoring.kept import Keep, without_names
 from boneage_ray.scoring.renewal import update_counts
 from boneage_ray.scoring.summary import add_up, watched
 from boneage_ray.scoring.tally import Tally, tally
+from boneage_ray.scoring.two_stage import run_scoring
 from boneage_ray.scoring.worker import ScorePlaces, ScoreWorker
 
 RESULTS = "results"
@@ -48,7 +48,8 @@ class ScoreOptions:
     `coverage`: of the intervals, if another than that of the bundle's calibration. `given`: flags whose values hold for every
     input, with them. `update`: do what changed since OUT was written. `max_failures`: the share of failed inputs above which the
     run ends. `keep`: what rows keep of names (kept.py). `route`: the models are of several tasks, and each file goes to the one
-    that it fits (prediction/routing.py). `thumbnails`: the page shows rejected inputs.
+    that it fits (prediction/routing.py). `thumbnails`: the page shows rejected inputs. `shape`: whether predictions have
+    workers of their own (two_stage.py), which decides no row.
     """
 
     source: str
@@ -65,6 +66,7 @@ class ScoreOptions:
     keep: Keep = "uri"
     route: bool = False
     thumbnails: bool = False
+    shape: Shape = "auto"
 
     def settings(self, sha256: str) -> dict[str, str]:
         """What decides the results of an archive, in words."""
@@ -101,7 +103,8 @@ def score_archive(
     read = [place for each in models for place in members.read_places(each)]
     nodes.check_places(lease.holding(options.out), [("SOURCE", options.source), *read])
     todo = partial(_todo, archive=archive, listing=listing, options=options, update=update)
-    job = parts.PartsJob("score", options.out, listing, (RESULTS,), options.gpu, todo)
+    two = in_two_stages(options.shape, options.gpu)
+    job = parts.PartsJob("score", options.out, listing, (RESULTS,), options.gpu, todo, two_stages=two)
     completed = parts.complete(job, partial(_run, options=options, sha256=sha256, compute=compute))
     lease.holding(options.out).check()  # what closes a run is written only into its own OUT
     summary = add_up(completed.lines)
@@ -117,7 +120,7 @@ def score_archive(
     summary |= {
         "fingerprint": parts.fingerprint(mark, completed.marks),
         "model_sha256": sha256,
-        "compute": compute.as_json(),
+        "compute": compute.as_json() | {"shape": "two-stage" if two else "fused"},
         **summed(completed.lines),
     }
     rows = tally(options.out, completed.lines, {each.name: findings_of(each.recipe) for each in models})
@@ -162,7 +165,7 @@ def _run(
         "reading": options.reading,
         "compute": Compute(resources.threads, compute.device, options.runtime, compute.auto, options.coverage),
     }
-    return watched(run_parts(rows, ScoreWorker, arguments, resources), options.max_failures)
+    return watched(run_scoring(rows, ScoreWorker, arguments, resources), options.max_failures)
 
 
 def results(out: str, columns: list[str] | None = None) -> Iterator[pa.Table]:

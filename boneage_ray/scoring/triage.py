@@ -39,10 +39,10 @@ from boneage_ray.preparation.overview import UNREADABLE
 from boneage_ray.preparation.prepare import AS_THE_RECIPE_SAYS
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime import lease, nodes, parts
-from boneage_ray.runtime.cluster import run_parts
-from boneage_ray.runtime.resources import Resources
+from boneage_ray.runtime.resources import Resources, in_two_stages
 from boneage_ray.runtime.runs import say
 from boneage_ray.scoring.careful import RETRIES, Suspects
+from boneage_ray.scoring.two_stage import run_scoring
 from boneage_ray.scoring.worker import ScorePlaces, ScoreWorker
 
 COUNTED = "counted"
@@ -105,14 +105,14 @@ def triage_archive(archive: Archive, options: TriageOptions, models: Sequence[Mo
             "compute": Compute(resources.threads, compute.device, TORCH, compute.auto),
             "site_key": key,
         }
-        return map(counted.taken, run_parts(rows, TriageWorker, arguments, resources))
+        return map(counted.taken, run_scoring(rows, TriageWorker, arguments, resources))
 
+    two = in_two_stages("auto", options.gpu)
+    job = parts.PartsJob("triage", options.out, listing, (COUNTED,) if options.out else (), options.gpu, two_stages=two)
     if options.out:
-        parts.complete(parts.PartsJob("triage", options.out, listing, (COUNTED,), options.gpu), work)
+        parts.complete(job, work)
         return counted.as_json()
-    _, lost = parts.work_through(
-        parts.PartsJob("triage", "", listing, (), options.gpu), work, parts.Todo(listing, {}), {}
-    )
+    _, lost = parts.work_through(job, work, parts.Todo(listing, {}), {})
     if lost:
         raise BoneageError(
             f"triage: {lost} parts were lost with their workers, each several times; give the command again"

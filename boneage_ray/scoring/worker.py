@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,13 @@ from boneage_ray.scoring.costs import part_costs, with_earlier
 from boneage_ray.scoring.kept import Keep, kept
 from boneage_ray.scoring.metering import ScoreMeter
 from boneage_ray.scoring.renewal import Earlier, first_time
+from boneage_ray.scoring.two_stage import Elsewhere, loaded, models_of
 
 if TYPE_CHECKING:
     from boneage_ray.prediction.ensemble import Scorer
     from boneage_ray.prediction.members import Models
     from boneage_ray.prediction.rows import Add, Loaded
+    from boneage_ray.tasks.task import Columns
 
 
 @dataclass(frozen=True)
@@ -68,25 +70,29 @@ def kind_of(models: Models) -> str:
 class ScoreWorker:
     """Fetches, decodes, predicts and writes one part."""
 
-    def __init__(self, models: list[str], sha256: str, places: ScorePlaces, reading: Reading, compute: Compute) -> None:
+    def __init__(
+        self,
+        models: list[str],
+        sha256: str,
+        places: ScorePlaces,
+        reading: Reading,
+        compute: Compute,
+        ask: Callable[..., Columns] | None = None,
+    ) -> None:
+        """`ask`: what answers in place of models of its own, see scoring/two_stage.py."""
         # torch is imported here, in the actor; the driver does without.
         import torch
 
-        from boneage_ray.prediction import ensemble, routing, rows
+        from boneage_ray.prediction import routing, rows
 
         torch.set_num_threads(compute.threads)
         self.out, self.keep, self.rows, self.routing = places.out, places.keep, rows, routing
         files = ScoredFiles(places.source, self._write, by_hash=places.keep != "uri")
-        how = (compute.device, compute.runtime, compute.auto, compute.coverage)
+        found = models_of(models, places.route, sha256)
+        scorers = Elsewhere.of(ask, found, compute.device) if ask else loaded(found, compute)
         self.readers = [
-            ModelReader(
-                found,
-                ensemble.load_predictor(found, *how),
-                findings_of(found.recipe).adder(files),
-                reading,
-                compute.threads,
-            )
-            for found in sorted(routing.resolve_all(models, places.route, sha256), key=lambda found: found.sha256)
+            ModelReader(each, scorer, findings_of(each.recipe).adder(files), reading, compute.threads)
+            for each, scorer in zip(found, scorers, strict=True)
         ]
         self.pools = [pool for reader in self.readers for pool in reader.pools]
         self.meter = ScoreMeter([pool.counts for pool in self.pools])

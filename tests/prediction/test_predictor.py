@@ -51,6 +51,28 @@ def test_a_case_has_the_same_answer_alone_and_in_any_company(predictor):
     assert backwards == pytest.approx(together, abs=2e-3)
 
 
+def test_a_batch_that_the_device_has_no_memory_for_is_halved(weights, monkeypatch):
+    predictor = Predictor(Bundle(RECIPE, weights, {}, {}, "abc"), "cpu")
+    whole, sizes = predictor({"image": IMAGES, "sex": SEXES})["age_months"], []
+    predictor.batch_size = 8
+    forward = predictor.model.with_features
+
+    def within(image_B1HW, sex_B):
+        sizes.append(len(image_B1HW))
+        if len(image_B1HW) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(image_B1HW, sex_B)
+
+    monkeypatch.setattr(predictor.model, "with_features", within)
+    room = 3
+    assert predictor({"image": IMAGES, "sex": SEXES})["age_months"] == pytest.approx(whole, abs=2e-3)
+    assert sizes == [8, 4, 2, 2, 2, 2, 2]
+    assert predictor.batch_size == 2
+    room = 0
+    with pytest.raises(UsageError, match="the device has no memory for one image: CUDA out of memory"):
+        predictor({"image": IMAGES, "sex": SEXES})
+
+
 def test_unknown_sex_is_a_third_answer(predictor):
     ages = predictor({"image": [IMAGES[0]] * 3, "sex": ["F", "M", None]})["age_months"]
     assert len(set(ages)) == 3

@@ -14,7 +14,7 @@ from s3server import free_port
 
 from boneage_ray.errors import BoneageError, ExitCode, MismatchError, StorageError, UsageError
 from boneage_ray.runtime import address
-from boneage_ray.runtime.cluster import Failure, Resources, connect, first_cause, joins, run_parts
+from boneage_ray.runtime.cluster import Failure, PartLostError, Resources, connect, first_cause, joins, run_parts
 from boneage_ray.training.driver import resources_per_worker
 
 
@@ -169,4 +169,20 @@ def test_a_part_that_kills_its_worker_each_time_is_given_up_and_no_other(local_r
     found = list(run_parts(rows, Mortal, {}, Resources(2, 0.0, 1, 8)))
     assert {line["number"] for line in found if "number" in line} <= set(range(9)) - {3}
     assert len(found) >= 8  # one that waited behind it may have gone with it
+    assert {"listed": 9} in found
+
+
+class Hopeless:
+    """A worker that gives one part up."""
+
+    def __call__(self, row):
+        if row["number"] == 3:
+            raise PartLostError
+        return {"number": row["number"]}
+
+
+@pytest.mark.ray
+def test_a_part_that_is_given_up_has_no_line_and_ends_nothing(local_ray, tmp_path):
+    found = list(run_parts(partial(rows_of, tmp_path, 9), Hopeless, {}, Resources(2, 0.0, 1, 8)))
+    assert sorted(line["number"] for line in found if "number" in line) == [0, 1, 2, 4, 5, 6, 7, 8]
     assert {"listed": 9} in found

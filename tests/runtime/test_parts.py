@@ -59,7 +59,7 @@ def work(out, todo):
 def complete(tmp_path, monkeypatch):
     """complete(inputs, stop_after) runs a job over them in this process; stops like a killed run on request."""
     monkeypatch.setattr(parts, "offered_cpus", lambda: 2)
-    monkeypatch.setattr(parts, "choose_resources", lambda waiting, gpu: Resources(1, 0.0, 1, 2))
+    monkeypatch.setattr(parts, "choose_resources", lambda *_: Resources(1, 0.0, 1, 2))
 
     def run(inputs, stop_after=None, drop=()):
         def lines(todo, _):
@@ -153,7 +153,7 @@ def test_a_part_that_is_lost_each_time_is_tried_carefully_and_then_named(complet
 
 def test_only_parts_that_were_lost_are_worked_on_again_and_carefully(tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "offered_cpus", lambda: 2)
-    monkeypatch.setattr(parts, "choose_resources", lambda waiting, gpu: Resources(1, 0.0, 1, 2))
+    monkeypatch.setattr(parts, "choose_resources", lambda *_: Resources(1, 0.0, 1, 2))
     rounds = []
 
     def lines(todo, _):
@@ -167,6 +167,20 @@ def test_only_parts_that_were_lost_are_worked_on_again_and_carefully(tmp_path, m
     found = parts.complete(parts.PartsJob("score", str(tmp_path), listing(MANY[:40]), ("results",)), lines)
     assert sum(line["size"] for line in found.lines) == 40
     assert rounds == [[(f"{k:02d}", False) for k in range(5)], [("03", True)], [("03", True)]]
+
+
+def test_lost_parts_are_tried_again_by_workers_that_share_no_predictor(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "offered_cpus", lambda: 2)
+    chosen = []
+    monkeypatch.setattr(parts, "choose_resources", lambda *how: chosen.append(how[1:]) or Resources(1, 0.0, 1, 2))
+
+    def lines(todo, _):
+        lost = "part-00003" if len(chosen) == 1 else "none"
+        yield from (line for line in work(str(tmp_path), todo) if lost not in line.get("target", ""))
+
+    job = parts.PartsJob("score", str(tmp_path), listing(MANY[:40]), ("results",), True, two_stages=True)
+    assert sum(line["size"] for line in parts.complete(job, lines).lines) == 40
+    assert chosen == [(True, True), (True, False)]
 
 
 def test_a_commit_that_fails_for_a_while_ends_no_run(tmp_path, monkeypatch):

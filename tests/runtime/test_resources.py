@@ -12,7 +12,14 @@ from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from boneage_ray.errors import MismatchError, UsageError
 from boneage_ray.runtime import autoscaler, cluster, nodes, parts, plan, resources
 from boneage_ray.runtime.devices import RunDevice
-from boneage_ray.runtime.resources import Resources, check_workers, choose_resources, offered_cpus
+from boneage_ray.runtime.resources import (
+    Resources,
+    check_shape,
+    check_workers,
+    choose_resources,
+    in_two_stages,
+    offered_cpus,
+)
 
 
 @pytest.fixture
@@ -63,6 +70,48 @@ def test_actors_are_as_many_as_there_are_cores_and_may_become_as_many_as_there_i
 ):
     world(now, [] if grows else None)
     assert choose_resources(parts_waiting, gpu) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes_cpus", "gpus", "parts_waiting", "expected"),
+    [
+        ((1,), 1, 100, Resources(1, 0.0, 1, 1, 0, 1)),
+        ((0, 4, 8), 2, 100, Resources(15, 0.0, 1, 12, 0, 2)),  # a head without CPUs takes none
+        ((4, 8), 8, 3, Resources(3, 0.0, 1, 12, 0, 3)),
+    ],
+)
+def test_in_two_stages_workers_come_on_all_nodes_and_leave_room_for_the_listing(
+    world, monkeypatch, nodes_cpus, gpus, parts_waiting, expected
+):
+    world({"CPU": float(sum(nodes_cpus)), "GPU": float(gpus)})
+    there = [{"Alive": True, "Resources": {"CPU": float(each)}} for each in nodes_cpus]
+    monkeypatch.setattr(ray, "nodes", lambda: [*there, {"Alive": False, "Resources": {"CPU": 64.0}}])
+    found = choose_resources(parts_waiting, True, True)
+    assert found == expected
+    assert found.actors * found.cpus_per_actor + cluster.LISTING_CPUS <= sum(nodes_cpus)
+    assert f"predictions by {found.predictors} actor(s) with 1 GPU each (two-stage)" in found.describe()
+
+
+@pytest.mark.parametrize(
+    ("shape", "gpu", "grows", "expected"),
+    [
+        ("auto", True, False, True),
+        ("auto", True, True, False),  # GPUs that come later would not be used
+        ("two-stage", True, True, True),
+        ("fused", True, False, False),
+        ("auto", False, False, False),
+    ],
+)
+def test_the_shape_follows_from_the_cluster_unless_it_is_given(world, shape, gpu, grows, expected):
+    world({"CPU": 4.0, "GPU": 1.0}, [] if grows else None)
+    assert in_two_stages(check_shape(shape, gpu), gpu) is expected
+
+
+def test_a_shape_that_cannot_be_is_refused():
+    with pytest.raises(UsageError, match="--shape both: give one of auto, fused, two-stage"):
+        check_shape("both", True)
+    with pytest.raises(UsageError, match="--shape two-stage: the second stage predicts on GPUs; give --gpu"):
+        check_shape("two-stage", False)
 
 
 def test_a_pool_grows_only_where_an_autoscaler_is_and_asks_for_as_many_nodes_as_it_does_not_refuse(world, monkeypatch):

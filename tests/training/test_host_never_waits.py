@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from unreadable_device import DEVICE, HostWaitsError, UnreadableDevice, on_device
 
 from boneage_ray.augment.pipeline import Augment
+from boneage_ray.bundle import Bundle
 from boneage_ray.datasets.batch import NO_MASK, Batch, as_float
 from boneage_ray.models.spine import MEAN_K2
+from boneage_ray.prediction import predictor as predictor_module
+from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.tasks.age import task as age_task
@@ -115,6 +119,28 @@ def test_a_prediction_is_fetched_once(name, device, monkeypatch):
         columns = build_task(recipe.task).predict(model(as_float(batch.image_B1HW), batch.sex_B))
     assert {len(values) for values in columns.values()} == {CASES}
     assert len(fetched) == 1
+
+
+def test_a_predictor_copies_from_pinned_memory_and_fetches_once(device, monkeypatch):
+    recipe = override(find_recipe("efficientnet-lite-hand"), ["precision=float32", "model.backbone.weights=none"])
+    weights = build_model(recipe.model, with_weights=False, size=recipe.image.size).state_dict()
+    predictor = Predictor(Bundle(recipe, weights, {}, {}, "abc"), "cpu")
+    predictor.device, predictor.model = DEVICE, on_device(predictor.model, device)
+    seen = []
+    monkeypatch.setattr(Batch, "pinned", lambda batch: seen.append(batch.image_B1HW.device.type) or batch)
+
+    def fetch(tensors):
+        seen.append({tensor.device.type for tensor in tensors.values()})
+        return {name: made_up(tensor) for name, tensor in tensors.items()}
+
+    monkeypatch.setattr(predictor_module, "on_host", fetch)
+    # In inference mode torch hands whole operations to the pretended device, which knows their parts only.
+    monkeypatch.setattr(Predictor, "_predict", Predictor._predict.__wrapped__)
+    size = recipe.image.size
+    with torch.no_grad():
+        found = predictor({"image": np.zeros((CASES, size, size), np.uint8), "sex": ["F", "M", None]})
+    assert len(found["age_months"]) == CASES
+    assert seen == ["cpu", {"cuda"}]
 
 
 def test_the_pretended_device_tells_what_waits(device):
