@@ -64,8 +64,8 @@ class TrainOptions:
 def training_fingerprint(recipe: Recipe, prepared: PreparedData, options: TrainOptions) -> str:
     """A hash of the settings and data that a resumed run must share."""
     more = [open_prepared(options.pretrain).manifest["fingerprint"]] if options.pretrain else []
-    decisive = recipe.model_dump(mode="json", exclude={"summary"})
-    values = (__version__, decisive, prepared.manifest["fingerprint"], options.workers, *more)
+    decisive = recipe.model_dump(mode="json", exclude={"summary", "checkpoint"})
+    values = (__version__, decisive, prepared.manifest["fingerprint"], *more)
     return checkpoint.fingerprint_of(*values)
 
 
@@ -118,7 +118,7 @@ def _trained(
     mark = training_fingerprint(recipe, prepared, options)
     total = sum(stage.epochs for stage in recipe.stages)
     shared = shared_recipe(recipe, options.workers)
-    if not checkpoint.epochs(run_uri):
+    if not checkpoint.saved_places(run_uri):
         # Built here first: a wrong name, file, hash or number of blocks, or an unreachable hub, fails before workers start.
         for warning in build_task(recipe.task).label_warnings(recipe.model, prepared.shards("train")):
             say(warning)
@@ -234,7 +234,7 @@ def _from_epoch_to_epoch(train_once: Callable[[], None], run_uri: str) -> None:
     """
     from ray.train import TrainingFailedError
 
-    done, tries = -1, 0
+    done, tries = (-1, 0), 0
     while True:
         try:
             train_once()
@@ -242,13 +242,15 @@ def _from_epoch_to_epoch(train_once: Callable[[], None], run_uri: str) -> None:
         except TrainingFailedError as error:
             failures = getattr(error, "worker_failures", {}) or {}
             cause = first_cause(next(iter(failures.values()), error))
-            before, done = done, max(checkpoint.epochs(run_uri), default=0)
+            before, done = done, max(checkpoint.saved_places(run_uri), default=(0, 0))
             tries = tries + 1 if done == before else 1
             # What was found wrong is wrong again; whatever else befell a worker may have been its node.
             if isinstance(cause, BoneageError) or not failures or tries >= TRIES:
                 raise cause from error
             say(
-                f"a worker ended ({type(cause).__name__}); going on after epoch {done}, try {tries + 1} of {TRIES} from there"
+                f"a worker ended ({type(cause).__name__}); going on after epoch {done[0]}"
+                + (f" and {done[1]} steps" if done[1] else "")
+                + f", try {tries + 1} of {TRIES} from there"
             )
 
 
@@ -323,6 +325,9 @@ class _RayWorld:
         gathered: list[Any] = [None] * self.size
         torch.distributed.all_gather_object(gathered, value)
         return gathered
+
+    def stops(self) -> bool:
+        return False
 
     def on_step(self, cases: int, loss: float) -> None:
         self.meter.step(cases, loss)

@@ -39,11 +39,14 @@ def kill_when(process, happened, timeout=150):
     process.communicate()
 
 
-def test_killed_training_resumes_with_the_same_losses(prepared, model, tmp_path):
-    broken = str(tmp_path / "broken")
+def test_training_that_is_killed_twice_resumes_with_the_same_losses(prepared, model, tmp_path):
+    """Once in the middle of the first epoch, once after the second one."""
+    broken, checkpoints = str(tmp_path / "broken"), tmp_path / "broken" / "checkpoints"
     flags = [part for setting in FOUR_EPOCHS for part in ("--set", setting)]
-    process = start("train", "--recipe", "demo", "--data", prepared, "--out", broken, *flags)
-    kill_when(process, (tmp_path / "broken" / "checkpoints" / "epoch-0002.json").exists)
+    command = ("train", "--recipe", "demo", "--data", prepared, "--out", broken, *flags, "--set")
+    kill_when(start(*command, "checkpoint.every_steps=1"), (checkpoints / "epoch-0000-step-000001.json").exists)
+    assert not (checkpoints / "epoch-0001.json").exists()
+    kill_when(start(*command, "checkpoint.every_steps=2", "--resume"), (checkpoints / "epoch-0002.json").exists)
     assert not (tmp_path / "broken" / "manifest.json").exists()
     record = run(pipeline.train, pipeline.TrainArguments("demo", prepared, broken, settings=FOUR_EPOCHS, resume=True))
     assert record.answer["epochs"] == 4
