@@ -42,6 +42,7 @@ RAY_MODULES = {
     "datasets.load",
     "training.board",
     "training.driver",
+    "training.ray_world",
     "training.sweep_run",
     "serving.app",
     "commands.service",

@@ -16,6 +16,7 @@ from torch import distributed, nn
 from boneage_ray.augment.config import AugmentConfig
 from boneage_ray.training import checkpoint
 from boneage_ray.training.loop import train_stages
+from boneage_ray.training.notice import SharedNotice
 
 PATIENCE_S = 400  # on a busy machine three processes that import everything take minutes
 pytestmark = pytest.mark.slow  # three processes that import everything
@@ -42,7 +43,7 @@ class SharedWorld(PlainWorld):
 
     def __init__(self, rank):
         super().__init__()
-        self.rank = rank
+        self.rank, self.notice = rank, SharedNotice(self.size)
 
     def wrap(self, model):
         return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
@@ -60,6 +61,9 @@ class SharedWorld(PlainWorld):
         half = BATCH_SIZE // 2
         for batch in super().train_batches(epoch, data):
             yield part(batch, range(self.rank * half, (self.rank + 1) * half))
+
+    def stops(self):
+        return self.notice.heard(self.rank == 1 and super().stops())
 
     def val_batches(self):
         yield part(self.val, range(self.rank * 3, self.rank * 3 + 3))
@@ -85,11 +89,12 @@ def work_in_two_runs(rank, folder):
     store = distributed.FileStore(f"{folder}/meeting", 2)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=PATIENCE_S))
     train_stages(job(mid_epoch_recipe(), f"{folder}/whole"), SharedWorld(rank))
-    for stops_at_step in (STEPS + 2, None):
+    for stops_at_step in (STEPS + 1, None):  # the second worker is told; both end after the next step
         world = SharedWorld(rank)
         world.stops_at_step = stops_at_step
         train_stages(job(mid_epoch_recipe(), f"{folder}/broken"), world)
         if stops_at_step:
+            assert len(world.steps) == STEPS + 2
             distributed.barrier()  # the second run begins when the checkpoint is there
     distributed.destroy_process_group()
 
