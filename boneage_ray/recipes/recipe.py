@@ -19,7 +19,7 @@ from boneage_ray.models.config import BlendConfig, RegressorConfig
 from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.preparation.split import SplitConfig
 from boneage_ray.recipes import wording
-from boneage_ray.recipes.stage import Stage
+from boneage_ray.recipes.stage import CheckpointConfig, Stage
 from boneage_ray.tasks.age.config import AgeTaskConfig
 from boneage_ray.tasks.kind import TaskKind
 from boneage_ray.tasks.known import LAST_EPOCH, BestBy, ModelConfig, TaskConfig, kind_chosen_by, kind_of_model
@@ -51,6 +51,7 @@ class Recipe(BaseModel):
     )
     compile: bool = Field(default=False, description="torch.compile the network for training")
     deterministic: bool = Field(default=False, description="only algorithms that repeat to the last bit")
+    checkpoint: CheckpointConfig = CheckpointConfig()
     split: SplitConfig = SplitConfig()
     seed: int = Field(default=0, ge=0, le=_MAX_SEED)
     members: int = Field(default=1, ge=1, le=100, description="trained from seeds seed, seed + 1 ... and scored as one")

@@ -1,4 +1,4 @@
-"""A training stage: its length, optimisation and trainable parameters."""
+"""A training stage (its length, optimisation and trainable parameters), and the checkpoints of all of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Data = Literal["train", "pretrain"]
+
+
+class CheckpointConfig(BaseModel):
+    """How often a training can be continued, and what is kept of it: neither changes what it learns."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    every_steps: int = Field(
+        default=0, ge=0, description="optimizer steps between checkpoints in mid-epoch; 0: at the end of epochs only"
+    )
+    keep: int = Field(default=1, ge=1, le=100, description="best epochs whose weights are kept")
 
 
 class Stage(BaseModel):

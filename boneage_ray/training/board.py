@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,10 +18,16 @@ class _Board:
 
     def __init__(self) -> None:
         self.text, self.lines = "", list[dict[str, Any]]()
+        self.stopping = False
 
-    def step(self, loss: float, rate: float) -> None:
+    def stop(self) -> None:
+        self.stopping = True
+
+    def step(self, loss: float, rate: float) -> bool:
+        """What a worker tells of a step; whether it shall end the run."""
         shown = f"{loss:.3f}" if math.isfinite(loss) else "not known yet"
         self.text = f"loss {shown}, {rate:.1f} images/s"
+        return self.stopping
 
     def epoch(self, line: dict[str, Any]) -> None:
         self.lines.append(line)
@@ -32,42 +39,81 @@ class _Board:
 
 @contextmanager
 def progress_line(total: int, figure: ValidationFigure, on_epoch: Callable[[dict[str, Any]], None]) -> Iterator[Any]:
-    """Show the board of a run until it ends, and hand each epoch's line on."""
+    """Show the board of a run until it ends, and hand each epoch's line on.
+
+    A first SIGTERM, the notice before a machine is taken away, makes the workers commit a checkpoint after the next step and end.
+    A second one, and one before the first step, ends the command at once, as Ctrl-C does.
+    """
     import ray
 
     board = ray.remote(num_cpus=0)(_Board).remote()
-    done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(board, done, total, figure, on_epoch), daemon=True)
+    done, notice = threading.Event(), _Notice()
+    watcher = threading.Thread(
+        target=_watch, args=(board, done, notice, ProgressLine("epochs", total), figure, on_epoch)
+    )
+    watcher.daemon = True
     watcher.start()
     try:
-        yield board
+        with notice.heeded():
+            yield board
     finally:
         done.set()
         watcher.join(timeout=15)
         ray.kill(board)
 
 
+class _Notice:
+    """A SIGTERM that is put off until the workers have committed what they do."""
+
+    def __init__(self) -> None:
+        self.came, self.stepping = threading.Event(), threading.Event()
+
+    @contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Handle SIGTERM in this block, if it is the main thread's."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, self._note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.came.is_set() or not self.stepping.is_set():
+            raise KeyboardInterrupt
+        self.came.set()
+
+
 def _watch(
     board: Any,  # noqa: ANN401
     done: threading.Event,
-    total: int,
+    notice: _Notice,
+    bar: ProgressLine,
     figure: ValidationFigure,
     on_epoch: Callable[[dict[str, Any]], None],
 ) -> None:
     import ray
 
-    with ProgressLine("epochs", total) as bar, suppress(ray.exceptions.RayActorError):
-        finished, text, asked = False, "starting workers", board.read.remote()
+    with bar, suppress(ray.exceptions.RayActorError):
+        finished, text, asked, passed_on = False, "starting workers", board.read.remote(), False
         while not finished:
-            finished = done.wait(0.5)
+            finished = done.wait(0.25)
+            if notice.came.is_set() and not passed_on:
+                passed_on = True
+                board.stop.remote()
+                say("asked to stop: a checkpoint follows after the next step")
             try:  # a board that is slow to start must not end this thread
                 text, lines = ray.get(asked, timeout=10 if finished else 1)
                 asked = board.read.remote()
             except ray.exceptions.GetTimeoutError:
                 lines = []
+            if lines or (text and text != "starting workers"):
+                notice.stepping.set()
             for line in lines:
                 rate = line["train_cases"] / max(line["train_seconds"], 1e-9)
-                say(_epoch_text(line, total, rate, figure), **line)
+                say(_epoch_text(line, bar.total or 0, rate, figure), **line)
                 on_epoch(line)
             bar.update(max([bar.done, *(int(line["epoch"]) for line in lines)]), text)
 

@@ -1,7 +1,11 @@
-"""Checkpoints: one file of tensors and one of plain values for each epoch, without pickles.
+"""Checkpoints: one file of tensors and one of plain values for each epoch, or each so many steps, without pickles.
 
 `<run>/epoch-0003.safetensors` is written first, then `<run>/epoch-0003.json` with its SHA-256. The second file commits the
-epoch, so a killed run continues from the last committed one.
+epoch, so a killed run continues from the last committed one. `<run>/epoch-0003-step-000200` is a checkpoint in mid-epoch: three
+whole epochs, and 200 steps of the fourth.
+
+The weights of the best epochs are files of their own, `<run>/best-0003.safetensors`, each with what the validation split says of
+it; the commit of an epoch names them with their SHA-256.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,14 +28,21 @@ from boneage_ray.errors import MismatchError
 from boneage_ray.runtime.runs import say
 
 KEEP = 2
-BEST, PRETRAINED = "best.safetensors", "pretrained.safetensors"
-CALIBRATION = "best-calibration.json"
-_NAME = re.compile(r"epoch-(\d{4})\.json$")
+PRETRAINED = "pretrained.safetensors"
+_NAME = re.compile(r"epoch-(\d{4})(?:-step-(\d{6}))?\.json$")
+_BEST = re.compile(r"best-\d{4}\.safetensors$")
+_CALIBRATION = "calibration"  # in the header of a best epoch's file
+
+Place = tuple[int, int]  # whole epochs, and steps of the next one
 
 
 @dataclass
 class TrainingProgress:
-    """The state of a run after `epoch` epochs."""
+    """The state of a run after `epoch` epochs and `step` optimizer steps of the next one.
+
+    `best`: the best epochs so far, the best one first, each with `epoch`, `score` and the `sha256` of its weights. `workers`,
+    `batch_size`: of the run that wrote it, the latter over all workers.
+    """
 
     epoch: int = 0
     stage: int = 0
@@ -39,54 +51,68 @@ class TrainingProgress:
     best_epoch: int = 0
     since_best: int = 0
     steps_in_stage: int = 0
+    step: int = 0
+    workers: int = 1
+    batch_size: int = 0
+    best: list[dict[str, Any]] = field(default_factory=list)
     optimizer: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def save_epoch(
-    run_uri: str,
-    fingerprint: str,
-    progress: TrainingProgress,
-    weights: dict[str, Tensor],
-    optimizer: Optimizer,
-    average: dict[str, Tensor] | None = None,
-) -> None:
-    """Commit one epoch and delete all but the last `KEEP`. `average`: state of the running average, if any."""
-    tensors, progress.optimizer = _pack(optimizer)
-    tensors |= {f"model.{name}": value for name, value in weights.items()}
-    tensors |= {f"average.{name}": value for name, value in (average or {}).items()}
+@dataclass(frozen=True)
+class TrainingState:
+    """The tensors of a checkpoint. `average`: of the running average, if any; `workers`: in mid-epoch what each has."""
+
+    weights: Mapping[str, Tensor]
+    optimizer: Optimizer
+    average: Mapping[str, Tensor] | None = None
+    workers: Sequence[Mapping[str, Tensor]] = ()
+
+
+def save_checkpoint(run_uri: str, fingerprint: str, progress: TrainingProgress, state: TrainingState) -> None:
+    """Commit a checkpoint, then delete what it replaces: all but the last `KEEP` and the last whole epoch."""
+    tensors, progress.optimizer = _pack(state.optimizer)
+    tensors |= {f"model.{name}": value for name, value in state.weights.items()}
+    tensors |= {f"average.{name}": value for name, value in (state.average or {}).items()}
+    for rank, own in enumerate(state.workers):
+        tensors |= {f"worker.{rank}.{name}": value for name, value in own.items()}
     tensors["rng"] = torch.get_rng_state()
-    data = save_safetensors({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
-    stem = storage.join(run_uri, f"epoch-{progress.epoch:04d}")
+    data = _packed(tensors)
+    stem = _stem(run_uri, (progress.epoch, progress.step))
     storage.write_bytes(f"{stem}.safetensors", data)
     digest = hashlib.sha256(data).hexdigest()
     storage.write_json(f"{stem}.json", {"sha256": digest, "fingerprint": fingerprint, **asdict(progress)})
-    for old in epochs(run_uri)[:-KEEP]:
-        for ending in ("json", "safetensors"):
-            storage.delete_tree(storage.join(run_uri, f"epoch-{old:04d}.{ending}"))
+    _delete_replaced(run_uri)
 
 
-def epochs(run_uri: str) -> list[int]:
-    """Committed epochs, ascending."""
+def saved_places(run_uri: str) -> list[Place]:
+    """The committed checkpoints, ascending."""
     if not storage.exists(run_uri):
         return []
     found = (_NAME.search(info.uri) for info in storage.list_files(run_uri))
-    return sorted(int(match.group(1)) for match in found if match)
+    return sorted((int(match[1]), int(match[2] or 0)) for match in found if match)
 
 
-def load_latest(run_uri: str, fingerprint: str) -> tuple[TrainingProgress, dict[str, Tensor]] | None:
-    """The last checkpoint, or None. A damaged one is reported and skipped; another run's raises `MismatchError`."""
-    for epoch in reversed(epochs(run_uri)):
-        stem = storage.join(run_uri, f"epoch-{epoch:04d}")
+def load_latest(run_uri: str, fingerprint: str, workers: int = 0) -> tuple[TrainingProgress, dict[str, Tensor]] | None:
+    """The last checkpoint that so many workers can go on from (0: any number), or None.
+
+    One in mid-epoch is for as many workers as wrote it: others deal out the rest of the epoch in another order. A damaged one is
+    reported and skipped; another run's raises `MismatchError`.
+    """
+    for place in reversed(saved_places(run_uri)):
+        stem = _stem(run_uri, place)
         values = storage.read_json(f"{stem}.json")
         if values.pop("fingerprint") != fingerprint:
             raise MismatchError(
                 f"{run_uri} was trained with another recipe, data or version; resume with the same ones, "
                 "or start again with --overwrite"
             )
+        digest, progress = values.pop("sha256"), TrainingProgress(**values)
+        if workers and progress.step and progress.workers != workers:
+            continue
         data = storage.read_bytes(f"{stem}.safetensors") if storage.exists(f"{stem}.safetensors") else b""
-        if hashlib.sha256(data).hexdigest() == values.pop("sha256"):
-            return TrainingProgress(**values), load_safetensors(data)
+        if hashlib.sha256(data).hexdigest() == digest:
+            return progress, load_safetensors(data)
         say(f"checkpoint {stem}.safetensors is damaged or lost; trying the one before it")
     return None
 
@@ -104,39 +130,101 @@ def restore_optimizer(optimizer: Optimizer, progress: TrainingProgress, tensors:
 
 def model_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The model's tensors of a checkpoint."""
-    return _part(tensors, "model.")
+    return part_of(tensors, "model.")
 
 
 def average_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The running average's tensors of a checkpoint."""
-    return _part(tensors, "average.")
+    return part_of(tensors, "average.")
 
 
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def worker_tensors(tensors: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """What a checkpoint in mid-epoch holds of one worker."""
+    return part_of(tensors, f"worker.{rank}.")
+
+
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start so, without that start."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def save_weights(run_uri: str, name: str, weights: dict[str, Tensor]) -> None:
-    """Save the best weights so far or those of pretraining; call it before the epoch is committed."""
-    state = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    storage.write_bytes(storage.join(run_uri, name), save_safetensors(state))
+def save_weights(run_uri: str, name: str, weights: Mapping[str, Tensor]) -> None:
+    """Save weights next to the checkpoints, as a start for other trainings."""
+    storage.write_bytes(storage.join(run_uri, name), _packed(weights))
+
+
+def keep_best(
+    run_uri: str,
+    progress: TrainingProgress,
+    weights: Mapping[str, Tensor],
+    calibration: dict[str, Any] | None,
+    count: int = 1,
+) -> None:
+    """Save this epoch's weights with their calibration if it is among the best `count`; the epoch's commit makes them count."""
+    score = progress.history[-1]["score"]
+    new = {"epoch": progress.epoch, "score": score, "sha256": ""}
+    ranked = sorted([*progress.best, new], key=lambda kept: (kept["score"] is None, kept["score"] or 0, kept["epoch"]))
+    progress.best = ranked[:count]
+    if new in progress.best:
+        data = _packed(weights, {_CALIBRATION: json.dumps(calibration)})
+        storage.write_bytes(_best_file(run_uri, progress.epoch), data)
+        new["sha256"] = hashlib.sha256(data).hexdigest()
 
 
 def load_best(run_uri: str) -> dict[str, Tensor]:
-    """The best weights of a run."""
-    return load_safetensors(storage.read_bytes(storage.join(run_uri, BEST)))
+    """The weights of the best epoch that is committed. Raises `MismatchError` if their file is damaged or lost."""
+    return load_safetensors(_best(run_uri))
 
 
 def load_calibration(run_uri: str) -> dict[str, Any] | None:
     """What the validation split said of the best weights (`Task.calibration`); None for a task that takes nothing from it."""
-    place = storage.join(run_uri, CALIBRATION)
-    found: dict[str, Any] | None = storage.read_json(place) if storage.exists(place) else None
+    data = _best(run_uri)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    found: dict[str, Any] | None = json.loads(header["__metadata__"][_CALIBRATION])
     return found
 
 
 def fingerprint_of(*values: object) -> str:
     """A hash of the inputs of a run."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _best(run_uri: str) -> bytes:
+    kept = storage.read_json(f"{_stem(run_uri, saved_places(run_uri)[-1])}.json")["best"][0]
+    uri = _best_file(run_uri, kept["epoch"])
+    data = storage.read_bytes(uri) if storage.exists(uri) else b""
+    if hashlib.sha256(data).hexdigest() != kept["sha256"]:
+        raise MismatchError(f"{uri} is damaged or lost: train again with --overwrite")
+    return data
+
+
+def _best_file(run_uri: str, epoch: int) -> str:
+    return storage.join(run_uri, f"best-{epoch:04d}.safetensors")
+
+
+def _stem(run_uri: str, place: Place) -> str:
+    return storage.join(run_uri, f"epoch-{place[0]:04d}" + (f"-step-{place[1]:06d}" if place[1] else ""))
+
+
+def _delete_replaced(run_uri: str) -> None:
+    """Delete old checkpoints, and weights that none of the others calls the best: a run may go back to any of these."""
+    places = saved_places(run_uri)
+    whole = [place for place in places if not place[1]]
+    kept = {*places[-KEEP:], *whole[-1:]}
+    for old in set(places) - kept:
+        for ending in ("json", "safetensors"):
+            storage.delete_tree(f"{_stem(run_uri, old)}.{ending}")
+    values = [storage.read_json(f"{_stem(run_uri, place)}.json") for place in sorted(kept)]
+    best = {_best_file(run_uri, one["epoch"]) for of_place in values for one in of_place["best"]}
+    files = [info.uri for info in storage.list_files(run_uri) if _BEST.search(info.uri)]
+    names = {uri.rsplit("/", 1)[-1] for uri in best}
+    for uri in files:
+        if uri.rsplit("/", 1)[-1] not in names:
+            storage.delete_tree(uri)
+
+
+def _packed(tensors: Mapping[str, Tensor], notes: dict[str, str] | None = None) -> bytes:
+    return save_safetensors({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, notes)
 
 
 def _pack(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

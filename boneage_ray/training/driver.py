@@ -5,41 +5,37 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from boneage_ray import __version__, bundle, storage
 from boneage_ray.datasets.balance import pixel_marks, shared_pixels
-from boneage_ray.datasets.batch import Batch
 from boneage_ray.datasets.load import PreparedData, open_prepared
 from boneage_ray.errors import BoneageError, MismatchError, NoUsableInputError, UsageError
 from boneage_ray.preparation.split import Split
 from boneage_ray.recipes.recipe import Recipe
-from boneage_ray.recipes.stage import Data
 from boneage_ray.runtime import nodes
 from boneage_ray.runtime.cluster import first_cause
-from boneage_ray.runtime.devices import Precision, RunDevice
+from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.runtime.lease import SHARED_PLACE, Hold
 from boneage_ray.runtime.runs import say
 from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.training import checkpoint
 from boneage_ray.training.blend import check_blend, fit_blend
 from boneage_ray.training.board import progress_line
-from boneage_ray.training.feed import Feed, shared_recipe
+from boneage_ray.training.feed import FEW_IMAGES, shared_recipe
 from boneage_ray.training.gallery import AUGMENTED, show_augmentation
 from boneage_ray.training.gate import fit_training_gate
 from boneage_ray.training.loop import TrainingRun, train_stages
-from boneage_ray.training.metering import TrainingMeter
 from boneage_ray.training.optimization import parameter_groups
+from boneage_ray.training.ray_world import RayWorld
 from boneage_ray.training.tracking import Tracking, tracked
 
 CHECKPOINTS = "checkpoints"
 TRIES = 3  # from one epoch; as long as epochs are finished, workers may fail as often as they do
-FEW_IMAGES = 8  # a worker and step: the mean and spread of so few say little of all images
 # Ray Train runs the loop in a thread. glibc gives a thread its own arena, which returns every large activation to the
 # kernel: a tenth of the training time on CPUs, measured.
 _ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33)}
@@ -64,8 +60,8 @@ class TrainOptions:
 def training_fingerprint(recipe: Recipe, prepared: PreparedData, options: TrainOptions) -> str:
     """A hash of the settings and data that a resumed run must share."""
     more = [open_prepared(options.pretrain).manifest["fingerprint"]] if options.pretrain else []
-    decisive = recipe.model_dump(mode="json", exclude={"summary"})
-    values = (__version__, decisive, prepared.manifest["fingerprint"], options.workers, *more)
+    decisive = recipe.model_dump(mode="json", exclude={"summary", "checkpoint"})
+    values = (__version__, decisive, prepared.manifest["fingerprint"], *more)
     return checkpoint.fingerprint_of(*values)
 
 
@@ -118,7 +114,7 @@ def _trained(
     mark = training_fingerprint(recipe, prepared, options)
     total = sum(stage.epochs for stage in recipe.stages)
     shared = shared_recipe(recipe, options.workers)
-    if not checkpoint.epochs(run_uri):
+    if not checkpoint.saved_places(run_uri):
         # Built here first: a wrong name, file, hash or number of blocks, or an unreachable hub, fails before workers start.
         for warning in build_task(recipe.task).label_warnings(recipe.model, prepared.shards("train")):
             say(warning)
@@ -134,6 +130,9 @@ def _trained(
     if found is None:
         raise MismatchError(f"{run_uri} holds no checkpoint, so a worker wrote to another place; {SHARED_PLACE}")
     progress = found[0]
+    if progress.stage < len(recipe.stages):  # asked to stop, see board.progress_line
+        say(f"the checkpoint after epoch {progress.epoch} and {progress.step} steps is committed")
+        raise KeyboardInterrupt
     metrics = {key: value for key, value in progress.history[progress.best_epoch - 1].items() if value is not None}
     best = checkpoint.load_best(run_uri)
     trees, blended = fit_blend(recipe, prepared, best, options.compute)
@@ -234,7 +233,7 @@ def _from_epoch_to_epoch(train_once: Callable[[], None], run_uri: str) -> None:
     """
     from ray.train import TrainingFailedError
 
-    done, tries = -1, 0
+    done, tries = (-1, 0), 0
     while True:
         try:
             train_once()
@@ -242,13 +241,15 @@ def _from_epoch_to_epoch(train_once: Callable[[], None], run_uri: str) -> None:
         except TrainingFailedError as error:
             failures = getattr(error, "worker_failures", {}) or {}
             cause = first_cause(next(iter(failures.values()), error))
-            before, done = done, max(checkpoint.epochs(run_uri), default=0)
+            before, done = done, max(checkpoint.saved_places(run_uri), default=(0, 0))
             tries = tries + 1 if done == before else 1
             # What was found wrong is wrong again; whatever else befell a worker may have been its node.
             if isinstance(cause, BoneageError) or not failures or tries >= TRIES:
                 raise cause from error
             say(
-                f"a worker ended ({type(cause).__name__}); going on after epoch {done}, try {tries + 1} of {TRIES} from there"
+                f"a worker ended ({type(cause).__name__}); going on after epoch {done[0]}"
+                + (f" and {done[1]} steps" if done[1] else "")
+                + f", try {tries + 1} of {TRIES} from there"
             )
 
 
@@ -259,7 +260,7 @@ def _worker_main(config: dict[str, Any]) -> None:
     here = ray.train.get_context().get_local_world_size()
     torch.set_num_threads(min(config["threads"], max(1, len(os.sched_getaffinity(0)) // here)))
     recipe = Recipe.model_validate_json(config["recipe"])
-    world = _RayWorld(
+    world = RayWorld(
         recipe, {"train": config["data"], "pretrain": config["pretrain"]}, config["board"], config["compute"]
     )
     steps, *more = [world.feed.batches_per_epoch(data) for data in world.feed.sources]
@@ -268,73 +269,3 @@ def _worker_main(config: dict[str, Any]) -> None:
     run_uri = storage.join(config["out"], CHECKPOINTS)
     job = TrainingRun(recipe, run_uri, config["mark"], steps, sum(more), hold)
     train_stages(job, world)
-
-
-class _RayWorld:
-    """The loop's `World` in a Ray Train worker."""
-
-    size: int
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        uris: dict[Data, str | None],
-        board: Any,  # noqa: ANN401  a Ray actor handle
-        compute: RunDevice,
-    ) -> None:
-        import ray.train
-        import ray.train.torch
-
-        context = ray.train.get_context()
-        self.rank, self.size = context.get_world_rank(), context.get_world_size()
-        self.device = ray.train.torch.get_device()
-        self.auto_precision: Precision | None = compute.auto
-        self.board = board
-        self.meter = TrainingMeter(self.rank)
-        sources = {data: open_prepared(uri) for data, uri in uris.items() if uri is not None}
-        self.feed = Feed(recipe, sources, self.rank, self.size)
-        self._said, self._cases = time.monotonic(), 0
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        if self.size == 1:
-            return model
-        if self.device.type == "cuda" and self.feed.batch_size < FEW_IMAGES:
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        ids = [self.device] if self.device.type == "cuda" else None
-        # The kept batch-norm statistics are made equal once an epoch (same_buffers): workers would wait if at every step.
-        return nn.parallel.DistributedDataParallel(
-            model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
-
-    def same_buffers(self, raw: nn.Module) -> None:
-        if self.size > 1:
-            for buffer in raw.buffers():
-                torch.distributed.broadcast(buffer, src=0)
-
-    def train_batches(self, epoch: int, data: Data) -> Iterable[Batch]:
-        return self.meter.waiting(self.feed.train_batches(epoch, data))
-
-    def val_batches(self) -> Iterable[Batch]:
-        return self.feed.val_batches()
-
-    def gather(self, value: Any) -> list[Any]:  # noqa: ANN401
-        if self.size == 1:
-            return [value]
-        gathered: list[Any] = [None] * self.size
-        torch.distributed.all_gather_object(gathered, value)
-        return gathered
-
-    def on_step(self, cases: int, loss: float) -> None:
-        self.meter.step(cases, loss)
-        self._cases += cases
-        now = time.monotonic()
-        if self.rank == 0 and now - self._said >= 1.0:
-            rate = self._cases * self.size / (now - self._said)
-            self.board.step.remote(loss, rate)
-            self._said, self._cases = now, 0
-
-    def on_epoch(self, line: dict[str, Any]) -> None:
-        # Not ray.train.report: it waits for the controller's next poll (2 s), and faster polling costs a tenth of a core.
-        self.meter.epoch(line)
-        if self.rank == 0:
-            self.board.epoch.remote(line)

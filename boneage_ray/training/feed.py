@@ -23,6 +23,8 @@ from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.recipes.stage import Data
 from boneage_ray.runtime.runs import say
 
+FEW_IMAGES = 8  # a worker and step: the mean and spread of so few say little of all images
+
 
 def shared_recipe(recipe: Recipe, workers: int) -> Recipe:
     """The recipe as so many workers train it: the batch nearest to its own that they share equally, rates scaled with it.

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from boneage_ray import storage
 from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import Batch
+from boneage_ray.errors import MismatchError
 from boneage_ray.models.model import Model
 from boneage_ray.models.precision import choose_precision
 from boneage_ray.recipes.recipe import Recipe
@@ -25,6 +26,7 @@ from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.tasks.known import LAST_EPOCH
 from boneage_ray.tasks.task import Columns, extend
 from boneage_ray.training import checkpoint
+from boneage_ray.training.midway import continued, worker_state
 from boneage_ray.training.optimization import (
     build_optimizer,
     build_schedule,
@@ -32,6 +34,7 @@ from boneage_ray.training.optimization import (
     plateau_factor,
 )
 from boneage_ray.training.step import (
+    EpochSums,
     Learner,
     averaged,
     predict_epoch,
@@ -67,6 +70,9 @@ class World(Protocol):
     def on_step(self, cases: int, loss: float) -> None:
         """Called after every step."""
 
+    def stops(self) -> bool:
+        """Whether the run shall end now, to go on later; asked after every step, and the same on every worker."""
+
     def on_epoch(self, line: dict[str, Any]) -> None:
         """Called on every worker after each committed epoch."""
 
@@ -87,6 +93,15 @@ class TrainingRun:
         batches = self.batches_per_epoch if stage.data == "train" else self.pretrain_batches
         return -(-batches // stage.accumulate)
 
+    def check_batches(self, progress: checkpoint.TrainingProgress, workers: int) -> None:
+        """Raise `MismatchError` if so many workers make other batches than those that trained until now."""
+        before, now = progress.batch_size, self.recipe.batch_size
+        if before and before != now:
+            raise MismatchError(
+                f"{self.run_uri} was trained by {progress.workers} workers with {before} images a step; {workers} workers "
+                f"take {now}: resume with --workers {progress.workers}, or a number that divides {before}"
+            )
+
 
 def train_stages(job: TrainingRun, world: World) -> checkpoint.TrainingProgress:
     """Train from the last checkpoint of `job.run_uri`, or from the start, to the end of the last stage."""
@@ -95,16 +110,22 @@ def train_stages(job: TrainingRun, world: World) -> checkpoint.TrainingProgress:
 
 
 def _train(job: TrainingRun, world: World) -> checkpoint.TrainingProgress:
-    found = checkpoint.load_latest(job.run_uri, job.fingerprint)
+    found = checkpoint.load_latest(job.run_uri, job.fingerprint, world.size)
     progress = found[0] if found else checkpoint.TrainingProgress()
+    job.check_batches(progress, world.size)
     torch.manual_seed(job.recipe.seed)
     raw = build_model(job.recipe.model, found is None, job.recipe.image.size).to(world.device)
     raw = raw.to(memory_format=torch.channels_last)
     if found:
         raw.load_state_dict(checkpoint.model_weights(found[1]))
     learner = _learner(job, world, raw, progress, found[1] if found else None)
+    begun = None
+    if found and progress.step:
+        begun = continued(learner, progress.step, checkpoint.worker_tensors(found[1], world.rank))
     while progress.stage < len(job.recipe.stages):
-        _one_epoch(job, world, learner, progress)
+        if not _one_epoch(job, world, learner, progress, begun):
+            return progress
+        begun = None
         over = _stage_is_over(job.recipe.stages[progress.stage], progress)
         if over:
             _keep_pretrained(job, world, learner, progress)
@@ -179,21 +200,31 @@ def _plateau(stage: Stage, number: int, progress: checkpoint.TrainingProgress) -
     return reduced
 
 
-def _one_epoch(job: TrainingRun, world: World, learner: Learner, progress: checkpoint.TrainingProgress) -> None:
-    """Train, validate over all workers, and extend the history by one line."""
-    started = time.monotonic()
-    # Reseeded from (seed, epoch, rank), so that a resumed epoch has the same draws on every worker.
-    torch.manual_seed((job.recipe.seed * 1_000_003 + progress.epoch) * 1_009 + world.rank)
+def _one_epoch(
+    job: TrainingRun, world: World, learner: Learner, progress: checkpoint.TrainingProgress, begun: EpochSums | None
+) -> bool:
+    """Train, validate over all workers, and extend the history by one line; False if the run shall end in mid-epoch."""
     data = job.recipe.stages[progress.stage].data
-    loss = train_epoch(learner, world.train_batches(progress.epoch, data), world.on_step)
-    trained = time.monotonic()
+    batches: Iterable[Batch] = world.train_batches(progress.epoch, data)
+    if begun is None:
+        # Reseeded from (seed, epoch, rank), so that a resumed epoch has the same draws on every worker.
+        torch.manual_seed((job.recipe.seed * 1_000_003 + progress.epoch) * 1_009 + world.rank)
+    else:
+        batches = islice(batches, begun.steps * learner.accumulate, None)
+    sums = begun or EpochSums(learner.device)
+    loss = train_epoch(
+        learner, batches, world.on_step, sums, lambda so_far: _ends(job, world, learner, progress, so_far)
+    )
+    if sums.ended:
+        return False
+    seconds, trained = sums.seconds, time.monotonic()
     world.same_buffers(learner.raw)
     if learner.average is not None:
         world.same_buffers(learner.average)
     parts = world.gather(predict_epoch(learner, world.val_batches()))
     columns = _joined(parts)
     losses, cases = world.gather(loss), sum(world.gather(learner.cases))
-    progress.epoch += 1
+    progress.epoch, progress.step = progress.epoch + 1, 0
     progress.epoch_in_stage += 1
     line = {
         "epoch": progress.epoch,
@@ -201,7 +232,7 @@ def _one_epoch(job: TrainingRun, world: World, learner: Learner, progress: check
         "lr": learner.schedule.get_last_lr()[0],
         "train_loss": sum(losses) / len(losses),
         "train_cases": cases,
-        "train_seconds": round(trained - started, 3),
+        "train_seconds": round(seconds, 3),
         "val_seconds": round(time.monotonic() - trained, 3),
         **_validation(learner, *columns),
     }
@@ -211,6 +242,7 @@ def _one_epoch(job: TrainingRun, world: World, learner: Learner, progress: check
     if world.rank == 0:
         job.hold.check()  # nothing is written over the run that took this one's place
     _note_best(job, world, learner, progress, columns)
+    return True
 
 
 def _joined(parts: list[Any]) -> Validated:
@@ -237,7 +269,7 @@ def _note_best(
     progress: checkpoint.TrainingProgress,
     validated: Validated,
 ) -> None:
-    """Save the weights, and what the validation split says of them, if the score is the best so far.
+    """Save the weights, and what the validation split says of them, if the score is among the best so far.
 
     A score that is not finite (None) is never better.
     """
@@ -247,18 +279,18 @@ def _note_best(
     better = score is not None and (progress.best_score is None or score < progress.best_score)
     if first or better:
         progress.best_score, progress.best_epoch, progress.since_best = score, progress.epoch, 0
-        if world.rank == 0:
-            checkpoint.save_weights(job.run_uri, checkpoint.BEST, learner.validated.state_dict())
-            predicted, truth, _ = validated
-            if calibration := learner.task.calibration(predicted, truth):
-                storage.write_json(storage.join(job.run_uri, checkpoint.CALIBRATION), calibration)
+    if world.rank == 0:
+        predicted, truth, _ = validated
+        calibration = learner.task.calibration(predicted, truth)
+        weights = learner.validated.state_dict()
+        checkpoint.keep_best(job.run_uri, progress, weights, calibration, job.recipe.checkpoint.keep)
 
 
 def _forget_pretraining_score(job: TrainingRun, progress: checkpoint.TrainingProgress) -> None:
     """Reset the best score when pretraining ends: it does not count for the following stages."""
     before, now = (job.recipe.stages[progress.stage - k].data for k in (1, 0))
     if before == "pretrain" and now == "train":
-        progress.best_score, progress.best_epoch = None, 0
+        progress.best_score, progress.best_epoch, progress.best = None, 0, []
 
 
 def _stage_is_over(stage: Stage, progress: checkpoint.TrainingProgress) -> bool:
@@ -272,12 +304,34 @@ def _keep_pretrained(job: TrainingRun, world: World, learner: Learner, progress:
         checkpoint.save_weights(job.run_uri, checkpoint.PRETRAINED, learner.validated.state_dict())
 
 
-def _commit(job: TrainingRun, world: World, learner: Learner, progress: checkpoint.TrainingProgress) -> None:
+def _ends(
+    job: TrainingRun, world: World, learner: Learner, progress: checkpoint.TrainingProgress, sums: EpochSums
+) -> bool:
+    """Commit in mid-epoch if that is due after this step; whether the run ends here."""
+    ends, every = world.stops(), job.recipe.checkpoint.every_steps
+    if sums.steps == job.steps_per_epoch(job.recipe.stages[progress.stage]):
+        return False  # the epoch is whole: its own commit follows
+    if ends or (every and sums.steps % every == 0):
+        workers = world.gather(worker_state(learner, sums))
+        if world.rank == 0:
+            job.hold.check()
+        _commit(job, world, learner, replace(progress, step=sums.steps), workers)
+    return ends
+
+
+def _commit(
+    job: TrainingRun,
+    world: World,
+    learner: Learner,
+    progress: checkpoint.TrainingProgress,
+    workers: Sequence[dict[str, Tensor]] = (),
+) -> None:
     if world.rank == 0:
         progress.steps_in_stage = learner.schedule.last_epoch
+        progress.workers, progress.batch_size = world.size, job.recipe.batch_size
         average = learner.average.state_dict() if learner.average is not None else None
-        weights = learner.raw.state_dict()
-        checkpoint.save_epoch(job.run_uri, job.fingerprint, progress, weights, learner.optimizer, average)
+        state = checkpoint.TrainingState(learner.raw.state_dict(), learner.optimizer, average, workers)
+        checkpoint.save_checkpoint(job.run_uri, job.fingerprint, progress, state)
 
 
 def _set_trainable(raw: Model, groups: list[dict[str, Any]]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +22,33 @@ from boneage_ray.tasks.task import Columns, Task, extend
 from boneage_ray.training.ahead import LossReader, on_device
 
 OnStep = Callable[[int, float], None]
+
+
+class EpochSums:
+    """An epoch as far as a worker has come: the loss summed over cases (on the device), cases, optimizer steps and seconds.
+
+    `ended`: it was left before its end, to go on later.
+    """
+
+    def __init__(self, device: torch.device, seconds: float = 0.0) -> None:
+        self.loss = torch.zeros((), device=device)
+        self.cases = self.steps = 0
+        self.losses = LossReader(device)
+        self.ended = False
+        self._started = time.monotonic() - seconds
+
+    @property
+    def seconds(self) -> float:
+        """Since it began, without a time between two runs."""
+        return time.monotonic() - self._started
+
+    def add(self, loss: Tensor, batches: Sequence[Batch]) -> int:
+        """Count one step with its mean loss; returns its number of cases."""
+        size = sum(map(len, batches))
+        self.losses.add(loss, tuple(name for batch in batches for name in batch.ids))
+        self.loss += loss * size
+        self.cases, self.steps = self.cases + size, self.steps + 1
+        return size
 
 
 @dataclass
@@ -115,26 +143,32 @@ def _no_sync(model: nn.Module) -> AbstractContextManager[None]:
     return model.no_sync() if isinstance(model, nn.parallel.DistributedDataParallel) else nullcontext()
 
 
-def train_epoch(learner: Learner, batches: Iterable[Batch], on_step: OnStep) -> float:
-    """Mean loss per case over an epoch. Raises `NonFiniteLossError`, on a GPU some steps late (`LossReader`).
+def train_epoch(
+    learner: Learner,
+    batches: Iterable[Batch],
+    on_step: OnStep,
+    sums: EpochSums | None = None,
+    stops: Callable[[EpochSums], bool] = lambda _: False,
+) -> float:
+    """Mean loss per case over an epoch, or over what was done of it when `stops`, asked after each step, ended it.
 
-    `on_step` gets the number of cases and the newest loss that is known; on a GPU that of an earlier step, NaN before the first.
+    `sums`: of an epoch that is continued, `batches` being the rest. `on_step` gets the number of cases and
+    the newest loss that is known; on a GPU that of an earlier step, NaN before the first. Raises `NonFiniteLossError`, on a GPU
+    some steps late (`LossReader`).
     """
     learner.model.train()
     for module in learner.frozen:
         module.eval()
-    total = torch.zeros((), device=learner.device)
-    cases, reader = 0, LossReader(learner.device)
+    sums = sums or EpochSums(learner.device)
     for group in _groups(on_device(batches, learner.device), learner.accumulate):
-        loss = train_step(learner, *group)
-        reader.add(loss, tuple(name for batch in group for name in batch.ids))
-        size = sum(map(len, group))
-        total += loss * size
-        cases += size
-        on_step(size, reader.latest)
-    reader.finish()
-    learner.cases = cases
-    return float(total) / max(cases, 1)
+        size = sums.add(train_step(learner, *group), group)
+        on_step(size, sums.losses.latest)
+        if stops(sums):
+            sums.ended = True
+            break
+    sums.losses.finish()
+    learner.cases = sums.cases
+    return float(sums.loss) / max(sums.cases, 1)
 
 
 def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

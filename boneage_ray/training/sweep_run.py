@@ -169,3 +169,6 @@ class _TrialWorld:
 
     def on_step(self, cases: int, loss: float) -> None:
         pass
+
+    def stops(self) -> bool:
+        return False

@@ -28,22 +28,35 @@ def start(*arguments):
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def kill_when(process, happened, timeout=150):
-    """SIGKILL the driver as soon as `happened()`."""
+def wait_for(happened, process, timeout=150):
+    """Wait until `happened()` while the process runs."""
     end = time.monotonic() + timeout
     while not happened():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
+
+
+def kill_when(process, happened):
+    """SIGKILL the driver as soon as `happened()`."""
+    wait_for(happened, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
 
-def test_killed_training_resumes_with_the_same_losses(prepared, model, tmp_path):
-    broken = str(tmp_path / "broken")
+def test_training_that_is_killed_and_told_to_stop_resumes_with_the_same_losses(prepared, model, tmp_path):
+    """Killed in the middle of the first epoch, then told to stop by SIGTERM, which is heeded after a step."""
+    broken, checkpoints = str(tmp_path / "broken"), tmp_path / "broken" / "checkpoints"
     flags = [part for setting in FOUR_EPOCHS for part in ("--set", setting)]
-    process = start("train", "--recipe", "demo", "--data", prepared, "--out", broken, *flags)
-    kill_when(process, (tmp_path / "broken" / "checkpoints" / "epoch-0002.json").exists)
+    command = ("train", "--recipe", "demo", "--data", prepared, "--out", broken, *flags, "--set")
+    kill_when(start(*command, "checkpoint.every_steps=1"), (checkpoints / "epoch-0000-step-000001.json").exists)
+    assert not (checkpoints / "epoch-0001.json").exists()
+    told = start(*command, "stage.epochs=4", "--resume")
+    assert any(text.startswith("epoch 1/4") for text in told.stderr), "it ended before"
+    told.send_signal(signal.SIGTERM)
+    said = told.communicate(timeout=150)[1]
+    assert (told.returncode, "give the command again with --resume" in said) == (130, True), said
+    assert any(checkpoints.glob("epoch-000[123]-step-*.json")), said
     assert not (tmp_path / "broken" / "manifest.json").exists()
     record = run(pipeline.train, pipeline.TrainArguments("demo", prepared, broken, settings=FOUR_EPOCHS, resume=True))
     assert record.answer["epochs"] == 4

@@ -181,6 +181,9 @@ class Picturebook:
     def on_step(self, cases, loss):
         pass
 
+    def stops(self):
+        return False
+
     def on_epoch(self, line):
         pass
 
@@ -189,7 +192,8 @@ class Picturebook:
 def test_a_refactor_may_not_move_the_losses(recipe, tmp_path, monkeypatch):
     """Two epochs of every stage, with its own optimizer, rates, freezing, averaging and augmentation, in float32."""
     # Nothing reads them here, and they are a gigabyte: tests/training/test_loop.py is about checkpoints.
-    monkeypatch.setattr(checkpoint, "save_epoch", lambda *_: None)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", lambda *_: None)
+    monkeypatch.setattr(checkpoint, "keep_best", lambda *_: None)
     monkeypatch.setattr(checkpoint, "save_weights", lambda *_: None)
     stages = [stage.model_dump() | {"epochs": 2, "patience": 0} for stage in recipe.stages]
     short = recipe.derive(

@@ -50,9 +50,10 @@ class PlainWorld:
 
     rank, size, device, auto_precision = 0, 1, torch.device("cpu"), None
 
-    def __init__(self, dies_after=None, dies_at_step=None, spoil=None):
+    def __init__(self, dies_after=None, dies_at_step=None, spoil=None, stops_at_step=None):
         self.train, self.val = cases(), cases(6, seed=1)
         self.dies_after, self.dies_at_step, self.spoil = dies_after, dies_at_step, spoil
+        self.stops_at_step = stops_at_step
         self.lines, self.steps, self.asked = [], [], []
 
     def wrap(self, model):
@@ -79,6 +80,9 @@ class PlainWorld:
         self.steps.append((cases, loss))
         if len(self.steps) == self.dies_at_step:
             raise Killed
+
+    def stops(self):
+        return len(self.steps) == self.stops_at_step
 
     def on_epoch(self, line):
         self.lines.append(line)

@@ -10,13 +10,15 @@ from datetime import timedelta
 
 import pytest
 import torch
-from plain_world import BATCH_SIZE, CASES, PlainWorld, job, part, tiny_recipe
+from plain_world import BATCH_SIZE, CASES, STEPS, PlainWorld, figures, job, part, tiny_recipe
 from torch import distributed, nn
 
 from boneage_ray.augment.config import AugmentConfig
 from boneage_ray.training import checkpoint
 from boneage_ray.training.loop import train_stages
+from boneage_ray.training.notice import SharedNotice
 
+PATIENCE_S = 400  # on a busy machine three processes that import everything take minutes
 pytestmark = pytest.mark.slow  # three processes that import everything
 STAGE = {
     "epochs": 2,
@@ -41,7 +43,7 @@ class SharedWorld(PlainWorld):
 
     def __init__(self, rank):
         super().__init__()
-        self.rank = rank
+        self.rank, self.notice = rank, SharedNotice(self.size)
 
     def wrap(self, model):
         return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
@@ -60,6 +62,9 @@ class SharedWorld(PlainWorld):
         for batch in super().train_batches(epoch, data):
             yield part(batch, range(self.rank * half, (self.rank + 1) * half))
 
+    def stops(self):
+        return self.notice.heard(self.rank == 1 and super().stops())
+
     def val_batches(self):
         yield part(self.val, range(self.rank * 3, self.rank * 3 + 3))
 
@@ -68,9 +73,48 @@ def work(rank, folder):
     """The main function of a worker."""
     torch.set_num_threads(1)
     store = distributed.FileStore(f"{folder}/meeting", 2)
-    distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=PATIENCE_S))
     train_stages(job(recipe(), f"{folder}/run"), SharedWorld(rank))
     distributed.destroy_process_group()
+
+
+def mid_epoch_recipe(*settings):
+    """Batch normalisation and dropout: each worker has statistics and draws of its own, until the epoch ends."""
+    return tiny_recipe("stage.epochs=2", "model.dropout=0.3", "stage.ema=0.8", *settings)
+
+
+def work_in_two_runs(rank, folder):
+    """The main function of a worker: a training without a stop, and one that is ended in mid-epoch and goes on."""
+    torch.set_num_threads(1)
+    store = distributed.FileStore(f"{folder}/meeting", 2)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=PATIENCE_S))
+    train_stages(job(mid_epoch_recipe(), f"{folder}/whole"), SharedWorld(rank))
+    for stops_at_step in (STEPS + 1, None):  # the second worker is told; both end after the next step
+        world = SharedWorld(rank)
+        world.stops_at_step = stops_at_step
+        train_stages(job(mid_epoch_recipe(), f"{folder}/broken"), world)
+        if stops_at_step:
+            assert len(world.steps) == STEPS + 2
+            distributed.barrier()  # the second run begins when the checkpoint is there
+    distributed.destroy_process_group()
+
+
+def test_two_workers_that_end_in_mid_epoch_go_on_as_if_they_had_not(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=work_in_two_runs, args=(rank, str(tmp_path))) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(PATIENCE_S)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    whole = checkpoint.load_latest(f"{tmp_path}/whole", "mark", workers=2)
+    broken = checkpoint.load_latest(f"{tmp_path}/broken", "mark", workers=2)
+    assert whole is not None
+    assert broken is not None
+    assert figures(broken[0]) == figures(whole[0])
+    assert broken[1].keys() == whole[1].keys()
+    for name, value in whole[1].items():
+        assert torch.equal(broken[1][name], value), name
 
 
 def test_accumulation_clipping_and_averages_are_those_of_one_worker(tmp_path):
@@ -80,7 +124,7 @@ def test_accumulation_clipping_and_averages_are_those_of_one_worker(tmp_path):
         worker.start()
     one = train_stages(job(recipe(), tmp_path / "one"), PlainWorld())
     for worker in workers:
-        worker.join(120)
+        worker.join(PATIENCE_S)
     assert [worker.exitcode for worker in workers] == [0, 0]
     found = checkpoint.load_latest(f"{tmp_path}/run", "mark")
     alone = checkpoint.load_latest(f"{tmp_path}/one", "mark")

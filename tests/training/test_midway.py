@@ -1,0 +1,118 @@
+"""Checkpoints in mid-epoch: a run goes on at the step at which it was ended, as if it had not been."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from plain_world import STEPS, Killed, PlainWorld, figures, job, tiny_recipe
+
+from boneage_ray.errors import MismatchError
+from boneage_ray.training import checkpoint
+from boneage_ray.training.ahead import NonFiniteLossError
+from boneage_ray.training.loop import train_stages
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+# What a training may hang on: draws of augmentation and dropout, averages, rates, accumulated gradients, a worse score.
+SETTINGS = ("stage.epochs=2", "stage.ema=0.8", "model.dropout=0.3", "stage.lr=5e-3", "checkpoint.keep=2")
+
+
+def everything(folder):
+    """All tensors of the last checkpoint, and the best weights."""
+    _, tensors = checkpoint.load_latest(str(folder), "mark")
+    return tensors | {f"best.{name}": value for name, value in checkpoint.load_best(str(folder)).items()}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(("more", "steps"), [((), STEPS), (("stage.accumulate=2",), 2)])
+def test_two_kills_in_mid_epoch_leave_no_trace(tmp_path, more, steps):
+    recipe = tiny_recipe(*SETTINGS, *more)
+    whole = train_stages(job(recipe, tmp_path / "whole"), PlainWorld())
+    broken = job(tiny_recipe(*SETTINGS, *more, "checkpoint.every_steps=1"), tmp_path / "broken")
+    with pytest.raises(Killed):
+        train_stages(broken, PlainWorld(dies_at_step=2))
+    assert checkpoint.saved_places(broken.run_uri) == [(0, 1)]
+    torch.manual_seed(99)
+    second = PlainWorld(dies_at_step=2 * steps - 1)  # the last step of epoch 2
+    with pytest.raises(Killed):
+        train_stages(broken, second)
+    assert checkpoint.saved_places(broken.run_uri)[-1] == (1, steps - 1)
+    torch.manual_seed(98)
+    last = PlainWorld()
+    assert figures(train_stages(broken, last)) == figures(whole)
+    assert len(last.steps) == 1, "nothing is done again"
+    assert equal(everything(tmp_path / "broken"), everything(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("step", [1, STEPS, STEPS + 2])
+def test_a_run_that_is_told_to_stop_ends_after_the_step_and_goes_on_there(tmp_path, step):
+    recipe = tiny_recipe(*SETTINGS)
+    whole = train_stages(job(recipe, tmp_path / "whole"), PlainWorld())
+    work = job(recipe, tmp_path / "stopped")
+    first = PlainWorld(stops_at_step=step)
+    progress = train_stages(work, first)
+    if step == STEPS:  # the last step of an epoch: that is committed as a whole
+        assert figures(progress) == figures(whole)
+        return
+    assert progress.stage == 0
+    assert len(first.steps) == step
+    assert checkpoint.saved_places(work.run_uri)[-1] == divmod(step, STEPS)
+    torch.manual_seed(99)
+    last = PlainWorld()
+    assert figures(train_stages(work, last)) == figures(whole)
+    assert len(last.steps) == 2 * STEPS - step
+    assert equal(everything(tmp_path / "stopped"), everything(tmp_path / "whole"))
+
+
+def test_a_torn_checkpoint_in_mid_epoch_costs_its_steps_and_nothing_else(tmp_path):
+    recipe = tiny_recipe(*SETTINGS, "checkpoint.every_steps=1")
+    whole = train_stages(job(recipe, tmp_path / "whole"), PlainWorld())
+    work = job(recipe, tmp_path / "torn")
+    with pytest.raises(Killed):
+        train_stages(work, PlainWorld(dies_at_step=STEPS))
+    (tmp_path / "torn" / "epoch-0000-step-000002.json").unlink()  # killed before it was committed
+    last = PlainWorld()
+    assert figures(train_stages(work, last)) == figures(whole)
+    assert len(last.steps) == 2 * STEPS - 1
+    assert equal(everything(tmp_path / "torn"), everything(tmp_path / "whole"))
+
+
+def test_other_workers_go_back_to_the_last_whole_epoch(tmp_path):
+    recipe = tiny_recipe(*SETTINGS, "checkpoint.every_steps=1")
+    work = job(recipe, tmp_path)
+    with pytest.raises(Killed):
+        train_stages(work, PlainWorld(dies_at_step=STEPS + 2))
+    assert checkpoint.saved_places(work.run_uri)[-1] == (1, 1)
+    two = PlainWorld()
+    two.size = 2
+    progress = train_stages(work, two)
+    assert (two.asked, len(two.steps)) == ([1], STEPS)
+    assert [line["epoch"] for line in progress.history] == [1, 2]
+
+
+def test_workers_that_make_other_batches_are_refused(tmp_path):
+    work = job(tiny_recipe("stage.epochs=2"), tmp_path)
+    with pytest.raises(Killed):
+        train_stages(work, PlainWorld(dies_after=1))
+    other = replace(work, recipe=tiny_recipe("stage.epochs=2", "batch_size=3"))
+    three = PlainWorld()
+    three.size = 3
+    with pytest.raises(MismatchError, match=r"by 1 workers with 4 images a step; 3 workers take 3: .* divides 4"):
+        train_stages(other, three)
+
+
+def test_a_loss_that_is_not_finite_is_in_no_checkpoint(tmp_path):
+    def spoil(epoch, start, batch):
+        if (epoch, start) == (0, 4):
+            batch.age_B[0] = float("inf")
+        return batch
+
+    recipe = tiny_recipe("stage.epochs=1", "checkpoint.every_steps=1")
+    with pytest.raises(NonFiniteLossError):
+        train_stages(job(recipe, tmp_path), PlainWorld(spoil=spoil))
+    assert checkpoint.saved_places(str(tmp_path)) == [(0, 1)]
