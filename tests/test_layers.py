@@ -44,6 +44,7 @@ RAY_MODULES = {
     "training.driver",
     "training.sweep_run",
     "serving.app",
+    "serving.running",
     "commands.service",
     "commands.job_cluster",
     "commands.submit",
