@@ -67,7 +67,7 @@ PROMISED = {
     ],
     "serve": [
         *("--model", "--host", "--port", "--tokens", "--allow-uri", "--tls-cert", "--tls-key"),
-        *("--check", "--min-replicas", "--max-replicas", "--target-requests"),
+        *("--check", "--update", "--min-replicas", "--max-replicas", "--target-requests"),
     ],
     "token": ["--per-minute", "--at-once", "--json"],
     "submit": ["--address", "--follow", "--pass-env", "--dry-run", "--kuberay"],

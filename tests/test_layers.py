@@ -46,6 +46,7 @@ RAY_MODULES = {
     "training.ray_world",
     "training.sweep_run",
     "serving.app",
+    "serving.running",
     "commands.service",
     "commands.job_cluster",
     "commands.submit",

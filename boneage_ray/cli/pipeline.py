@@ -257,6 +257,10 @@ def serve(
     check: Annotated[
         bool, typer.Option("--check", help="Start, compare answers for synthetic images with `score`, and stop.")
     ] = False,
+    update: Annotated[
+        bool,
+        typer.Option("--update", help="Change the models of the service that runs on this cluster, without a pause."),
+    ] = False,
     min_replicas: options.MinReplicasOption = None,
     max_replicas: options.MaxReplicasOption = None,
     target_requests: options.TargetRequestsOption = None,
@@ -280,5 +284,5 @@ def serve(
     reading = options.ReadingFlags(voi, header_gate, pixel_gate, two_hands)
     scaling = options.ScalingFlags(min_replicas, max_replicas, target_requests)
     guards = options.GuardFlags(tokens, tuple(allow_uri), tls_cert, tls_key)
-    arguments = service.ServeArguments(model, host, port, check, scaling, guards, runtime, reading, coverage)
+    arguments = service.ServeArguments(model, host, port, check, update, scaling, guards, runtime, reading, coverage)
     run_command("serve", service.serve, arguments, False, debug)

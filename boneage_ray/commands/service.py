@@ -26,7 +26,7 @@ from boneage_ray.serving.tokens import Tokens
 
 if TYPE_CHECKING:
     from boneage_ray.client import Client
-    from boneage_ray.serving.placement import ModelPlace, Placement
+    from boneage_ray.serving.app import Built
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class ServeArguments:
     host: str = "127.0.0.1"
     port: int = 8000
     check: bool = False
+    update: bool = False
     scaling: ScalingFlags = ScalingFlags()  # noqa: RUF009  immutable
     guards: GuardFlags = GuardFlags()  # noqa: RUF009  immutable
     runtime: str = TORCH
@@ -45,42 +46,62 @@ class ServeArguments:
 
 
 def serve(run: Run, arguments: ServeArguments) -> None:
-    """Answer requests until SIGINT or SIGTERM; with --check those of the check only."""
+    """Answer requests until SIGINT or SIGTERM; with --check those of the check only; with --update change a running service."""
     from boneage_ray.commands.service_check import client_of_check
     from boneage_ray.serving.placement import inspect_models
     from boneage_ray.serving.tokens import token_hash
 
+    if arguments.update:
+        _update(run, arguments)
+        return
     service, tls = _service_arguments(arguments), known_tls(arguments.guards.tls_cert, arguments.guards.tls_key)
     config = service.web_config()  # a limit that has no use, and a file without tokens, are refused before Ray starts
     guarded = bool(Tokens(config.token_hashes, config.tokens_file).entries())
     check_exposure(arguments.host, guarded)
-    check_port(arguments.host, arguments.port)
+    if not cluster.joins():
+        check_port(arguments.host, arguments.port)
     places = inspect_models(service.models, service.coverage)
     cluster.connect()
     import ray
 
-    from boneage_ray.serving import app
+    from boneage_ray.serving import app, running
 
     cluster.quiet_environment()  # importing ray.serve set up its logger anew
-    if app.is_running():
-        raise UsageError("Ray Serve runs on this cluster already; end it with `serve shutdown`, or use another cluster")
+    if not running.is_running():
+        check_port(arguments.host, arguments.port)
     token = secrets.token_hex(16)
     if arguments.check:  # nobody else is let in
+        tls = None
         config = replace(config, token_hashes=(token_hash(token),), tokens_file=None)
+    with stop_signals() as stop, running.serve_at(arguments.host, arguments.port, tls):
+        built = replace(app.built_for(service, places, ray.cluster_resources()), config=config)
+        running.start(app.deployed(built), stop.is_set)
+        if arguments.check:
+            with client_of_check(arguments.host, arguments.port, token) as client:
+                _check(run, built, client, stop.is_set)
+        elif not stop.is_set():
+            _announce(arguments, [place.info.name for place in places], guarded)
+            stop.wait()
+        say("stopping")
+
+
+def _update(run: Run, arguments: ServeArguments) -> None:
+    """Change the models of the service that runs on the cluster. Raises `UsageError` for any other change."""
+    if arguments != ServeArguments(arguments.models, update=True):
+        raise UsageError("--update changes the models of the running service and nothing else: give --model only")
+    models = model_places(arguments.models)
+    if not cluster.joins():
+        raise UsageError(
+            "--update: there is no cluster to join, and a Ray that `boneage serve` started for itself cannot be joined: run "
+            "`ray start --head` before `boneage serve`, or give RAY_ADDRESS=HOST:6379"
+        )
+    cluster.connect()
+    from boneage_ray.serving import running
+
+    cluster.quiet_environment()
     with stop_signals() as stop:
-        try:
-            placement = app.placement_on(service, len(places), ray.cluster_resources())
-            application = app.deployed(service, places, placement, config)
-            app.start(application, arguments.host, arguments.port, stop.is_set, None if arguments.check else tls)
-            if arguments.check:
-                with client_of_check(arguments.host, arguments.port, token) as client:
-                    _check(run, service, places, placement, client, stop.is_set)
-            elif not stop.is_set():
-                _announce(arguments, [place.info.name for place in places], guarded)
-                stop.wait()
-            say("stopping")
-        finally:
-            app.stop()
+        places = running.update(models, stop.is_set)
+    run.finish({place.info.name: f"serving {place.info.model_sha256}" for place in places})
 
 
 def _service_arguments(arguments: ServeArguments) -> ServiceArguments:
@@ -99,21 +120,15 @@ def _service_arguments(arguments: ServeArguments) -> ServiceArguments:
     )
 
 
-def _check(
-    run: Run,
-    service: ServiceArguments,
-    places: list[ModelPlace],
-    placement: Placement,
-    client: Client,
-    stopped: Callable[[], bool],
-) -> None:
+def _check(run: Run, built: Built, client: Client, stopped: Callable[[], bool]) -> None:
     """Compare the answers of each served model with `score`. Raises `MismatchError` where they differ."""
     from boneage_ray.commands.service_check import check_model, wait_until_ready
 
+    service, placement = built.arguments, built.placement
     compute = Compute(1, placement.device, service.runtime, placement.auto, service.coverage)
     wait_until_ready(client, stopped)
     found = {}
-    for place in places:
+    for place in built.places:
         if stopped():
             raise KeyboardInterrupt
         found[place.info.name] = check_model(place, compute, service.reading, client)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,16 +14,14 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.context import _get_serve_request_context
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import ApplicationStatus
 
 from boneage_ray import builtin
 from boneage_ray.archives.archive import Input
 from boneage_ray.decoding.radiograph import Radiograph
-from boneage_ray.errors import BoneageError, UsageError, last_line
+from boneage_ray.errors import BoneageError, UsageError
 from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.prediction import ensemble, members
 from boneage_ray.prediction.predictor import Predictor
@@ -43,14 +37,22 @@ from boneage_ray.serving.backend import Served
 from boneage_ray.serving.gathering import Gathering
 from boneage_ray.serving.placement import INGRESS_CPUS, ModelPlace, Placement, asked_place, inspect_models, place
 from boneage_ray.serving.problems import OverloadedError, UnavailableError
-from boneage_ray.serving.schema import ModelInfo
-from boneage_ray.serving.tls import TlsFiles
 from boneage_ray.serving.web import WebConfig, create_app
 
 APP = "boneage"
+SURGE_PERCENT = 25  # of a deployment's replicas, at least one, start beside the old ones when it is updated
 BATCHES_AT_ONCE = 16  # at most, on the cores of one replica
-DEPLOY_TIMEOUT_S = 300.0
-_POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Built:
+    """All that an application is built from; `by_file`: by `serve deploy`, which then is what changes it."""
+
+    arguments: ServiceArguments
+    places: list[ModelPlace]
+    placement: Placement
+    config: WebConfig
+    by_file: bool = False
 
 
 class ModelReplica:
@@ -58,8 +60,7 @@ class ModelReplica:
 
     def __init__(
         self,
-        uri: str,
-        sha256: str,
+        model: ModelPlace,
         placement: Placement,
         runtime: str = TORCH,
         reading: Reading = AS_THE_RECIPE_SAYS,
@@ -72,7 +73,8 @@ class ModelReplica:
         # As in `score`: threads that share one image wait for each other, and most where decoders want the cores too.
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
-        models = members.resolve([uri], sha256)
+        self.name = model.info.name
+        models = members.resolve([model.uri], model.info.model_sha256)
         load = partial(ensemble.load_predictor, models, placement.device, runtime, placement.auto, coverage)
         # One for each thread that predicts; the first one is also asked for pictures.
         self.predictors = [load() for _ in range(1 if placement.gpus else min(threads, BATCHES_AT_ONCE))]
@@ -98,9 +100,15 @@ class ModelReplica:
             if row["status"] == "failed":  # rejected is no fault: an untrained model may see nothing in a phantom
                 raise BoneageError(f"the model cannot predict: {row['reason']}: {row['message']}")
 
-    async def predict(self, data: bytes, item: Input) -> Row:
-        """The result row of one file; what is wrong with the file is in the row."""
+    async def predict(self, data: bytes, item: Input, name: str | None = None) -> Row:
+        """The result row of one file; what is wrong with the file is in the row. Raises `BoneageError` for another name."""
+        self._check_name(name)
         return await self.score(await self._load(data, item))
+
+    def _check_name(self, name: str | None) -> None:
+        """While models are changed, an older ingress may ask for one that had this place: of another name nothing is answered."""
+        if name not in (None, self.name):
+            raise BoneageError(f"model {name} has been replaced by {self.name}")
 
     async def _load(self, data: bytes, item: Input) -> Loaded:
         load = partial(load_input, item, data, *(pool.prepare for pool in self.pools))
@@ -112,8 +120,9 @@ class ModelReplica:
         with self.in_use[number]:
             return list(score_rows(loaded, self.predictors[number], self.add))
 
-    async def explain(self, data: bytes, item: Input) -> bytes | Row:
-        """A PNG of what one file's result rests on, or the row that says why there is none."""
+    async def explain(self, data: bytes, item: Input, name: str | None = None) -> bytes | Row:
+        """A PNG of what one file's result rests on, or the row that says why there is none. Raises as `predict`."""
+        self._check_name(name)
         loaded = await self._load(data, item)
         return await asyncio.get_running_loop().run_in_executor(self.decoding, self._picture, loaded, data)
 
@@ -137,19 +146,19 @@ class ModelReplica:
 
 
 class HandleBackend:
-    """A model deployment as the web app sees it; Ray's errors become ours."""
+    """A model deployment as the web app sees it; Ray's errors become ours. `name`: of the model that must answer; None: any."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
-        self.handle = handle
+    def __init__(self, handle: DeploymentHandle, name: str | None = None) -> None:
+        self.handle, self.name = handle, name
 
     async def predict(self, data: bytes, item: Input) -> Row:
         """See `Backend`."""
-        row: Row = await _answer(self.handle.predict.remote(data, item))
+        row: Row = await _answer(self.handle.predict.remote(data, item, self.name))
         return row
 
     async def explain(self, data: bytes, item: Input) -> bytes | Row:
         """See `Backend`."""
-        found: bytes | Row = await _answer(self.handle.explain.remote(data, item))
+        found: bytes | Row = await _answer(self.handle.explain.remote(data, item, self.name))
         return found
 
     async def ready(self) -> bool:
@@ -169,13 +178,22 @@ async def _answer(response: Any) -> Any:  # noqa: ANN401  what the deployment an
 class Ingress:
     """HTTP in, one call to a model a file. Its own limit answers long before Serve's would, and as a problem."""
 
-    def __init__(self, infos: list[ModelInfo], config: WebConfig, *handles: DeploymentHandle) -> None:
-        self.served = [Served(info, HandleBackend(handle)) for info, handle in zip(infos, handles, strict=True)]
-        self.config = config
+    def __init__(self, made_from: Built, *handles: DeploymentHandle) -> None:
+        infos = [place.info for place in made_from.places]
+        self.served = [
+            Served(info, HandleBackend(handle, info.name)) for info, handle in zip(infos, handles, strict=True)
+        ]
+        # Who names no model is answered also while the first one is changed to one of another name.
+        self.served[0] = replace(self.served[0], unnamed=HandleBackend(handles[0]))
+        self.made_from = made_from
+
+    async def built(self) -> Built:
+        """What the application was built from."""
+        return self.made_from
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve asks for the app once the replica stands."""
-        return create_app(self.served, replace(self.config, sender_id=_proxy_request_id))
+        return create_app(self.served, replace(self.made_from.config, sender_id=_proxy_request_id))
 
 
 def _proxy_request_id() -> str:
@@ -188,14 +206,13 @@ def application(args: dict[str, Any]) -> serve.Application:
     # Not typed as the model itself: Serve reads the annotation, which is text here, and would hand over the bare dict.
     arguments = read_arguments(args)
     models = [builtin.place_of(uri) for uri in arguments.models]
-    return build_application(arguments, inspect_models(models, arguments.coverage), ray.cluster_resources())
+    built = built_for(arguments, inspect_models(models, arguments.coverage), ray.cluster_resources())
+    return deployed(replace(built, by_file=True))
 
 
-def build_application(
-    arguments: ServiceArguments, places: list[ModelPlace], cluster: dict[str, float]
-) -> serve.Application:
-    """An ingress over one deployment a model: for `application`, which takes the cluster as it is."""
-    return deployed(arguments, places, placement_on(arguments, len(places), cluster), arguments.web_config())
+def built_for(arguments: ServiceArguments, places: list[ModelPlace], cluster: dict[str, float]) -> Built:
+    """What an application of these models is built from on a cluster with these resources."""
+    return Built(arguments, places, placement_on(arguments, len(places), cluster), arguments.web_config())
 
 
 def placement_on(arguments: ServiceArguments, models: int, cluster: dict[str, float]) -> Placement:
@@ -209,83 +226,38 @@ def placement_on(arguments: ServiceArguments, models: int, cluster: dict[str, fl
     return replace(placement, auto=compute.auto, ingress_cpus=min(INGRESS_CPUS, cluster.get("CPU", INGRESS_CPUS)))
 
 
-def deployed(
-    arguments: ServiceArguments, places: list[ModelPlace], placement: Placement, config: WebConfig
-) -> serve.Application:
-    """The application of models that were inspected, each with replicas of this placement."""
-    config = replace(config, max_requests=arguments.requests_at_once(config.max_requests))
-    bound = [_model_deployment(model, placement, arguments, config.max_requests) for model in places]
+def deployed(built: Built) -> serve.Application:
+    """An ingress over one deployment for each model."""
+    config = replace(built.config, max_requests=built.arguments.requests_at_once(built.config.max_requests))
+    bound = [_model_deployment(built, number, config.max_requests) for number in range(len(built.places))]
     ingress = serve.deployment(
         serve.ingress()(Ingress),
         name="ingress",
         max_ongoing_requests=1000,
-        ray_actor_options={"num_cpus": placement.ingress_cpus},
+        max_surge_percent=SURGE_PERCENT,
+        graceful_shutdown_timeout_s=config.bodies.whole_seconds + config.predict_timeout_s,
+        ray_actor_options={"num_cpus": built.placement.ingress_cpus},
     )
-    return ingress.bind([model.info for model in places], config, *bound)
+    return ingress.bind(replace(built, config=config), *bound)
 
 
-def _model_deployment(
-    model: ModelPlace, placement: Placement, arguments: ServiceArguments, requests: int
-) -> serve.Application:
+def _model_deployment(built: Built, number: int, requests: int) -> serve.Application:
+    """Named by its place among the models: a name that an update does away with would be deleted before the new one is ready."""
+    placement, arguments = built.placement, built.arguments
     # One batch is predicted while others are decoded. Of a replica that refuses, Serve's router keeps away for longer and longer
     # while it idles: it may take all that the ingress lets in.
     ongoing = max(2 * placement.batch_size, requests)
     scaling: Any = arguments.autoscaling
     deployment = serve.deployment(
         ModelReplica,
-        name=f"model-{model.info.name}",
+        name=f"model-{number + 1}",
         max_ongoing_requests=ongoing,
         max_queued_requests=4 * ongoing,
+        max_surge_percent=SURGE_PERCENT,
+        graceful_shutdown_timeout_s=built.config.predict_timeout_s,
         ray_actor_options={"num_cpus": placement.cpus, "num_gpus": placement.gpus},
         max_constructor_retry_count=1,
         **({"autoscaling_config": scaling} if scaling else {"num_replicas": arguments.replicas}),
     )
     asked = (arguments.runtime, arguments.reading, arguments.coverage)
-    return deployment.bind(model.uri, model.info.model_sha256, placement, *asked)
-
-
-def start(
-    application: serve.Application,
-    host: str,
-    port: int,
-    stopped: Callable[[], bool] = lambda: False,
-    tls: TlsFiles | None = None,
-) -> None:
-    """Deploy and return once every model has predicted. Raises `UsageError` when there is no room or port.
-
-    `stopped` is asked all the time; once it says so, the wait ends early.
-    """
-    secure = {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key} if tls else {}
-    serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=host, port=port, **secure))
-    serve.run_many(
-        [serve.RunTarget(application, name=APP, route_prefix="/")],
-        wait_for_ingress_deployment_creation=False,
-        wait_for_applications_running=False,
-    )
-    deadline = time.monotonic() + DEPLOY_TIMEOUT_S
-    while not stopped():
-        state = serve.status().applications[APP]
-        if state.status == ApplicationStatus.RUNNING:
-            return
-        messages = [d.message for d in state.deployments.values() if d.message] or [state.message]
-        if state.status == ApplicationStatus.DEPLOY_FAILED:
-            raise BoneageError(f"the service did not start: {last_line(messages[0])}")
-        if time.monotonic() > deadline:
-            raise UsageError(f"the service did not start within {DEPLOY_TIMEOUT_S:g} s: {messages[0]}")
-        time.sleep(_POLL_S)
-
-
-def stop() -> None:
-    """End all of Serve on the cluster."""
-    # Ray reports on stdout that it killed its own controller; stdout is for answers.
-    with redirect_stdout(io.StringIO()):
-        serve.shutdown()
-
-
-def is_running() -> bool:
-    """Whether some Ray Serve runs on the connected cluster already."""
-    try:
-        ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
-    except ValueError:
-        return False
-    return True
+    return deployment.bind(built.places[number], placement, *asked)

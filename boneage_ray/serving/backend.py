@@ -31,10 +31,11 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Served:
-    """A model under its name."""
+    """A model under its name; `unnamed`: what answers requests that name no model, if that is not the same."""
 
     info: ModelInfo
     backend: Backend
+    unnamed: Backend | None = None
 
 
 def automatic(served: Sequence[Served]) -> list[Served]:

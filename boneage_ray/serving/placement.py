@@ -41,11 +41,12 @@ class Placement:
 
 
 def place(models: int, cluster: dict[str, float]) -> Placement:
-    """Shares that fit into any cluster, also one with a single CPU: a replica that does not fit would wait without end."""
+    """Shares that fit twice into any cluster, also one with a single CPU: an update starts new replicas beside the old ones."""
     cpus, gpus = cluster.get("CPU", 1.0), int(cluster.get("GPU", 0))
-    share = min(MODEL_CPUS, 0.8 * (cpus - INGRESS_CPUS) / models)
-    # Whole fractions of a GPU, so that the last model still finds its share on one device.
-    gpu = 1.0 if gpus >= models else 1 / -(-models // gpus) if gpus else 0.0
+    share = min(MODEL_CPUS, 0.8 * (cpus - 2 * INGRESS_CPUS) / (2 * models))
+    # Whole fractions of a GPU, so that the last model still finds its share on one device. Half of a single one is left for
+    # updates; of several Ray would put two halves onto the same one and leave the other idle.
+    gpu = 1 / (2 * models) if gpus == 1 else 1.0 if gpus >= models else 1 / -(-models // gpus) if gpus else 0.0
     return Placement(round(max(share, 0.0), 4), gpu, max(1, int(cpus) // models))
 
 

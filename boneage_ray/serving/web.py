@@ -134,7 +134,7 @@ class _Service:
 
     def __init__(self, served: list[Served], config: WebConfig) -> None:
         self.served = {model.info.name: model for model in (*served, *automatic(served))}
-        self.default = served[0]
+        self.default = replace(served[0], backend=served[0].unnamed or served[0].backend)
         self.config = config
         self.busy, self.bodies = 0, Bodies(config.bodies)
         self.words = Bodies(replace(config.bodies, bytes_each=_LARGEST_JSON))

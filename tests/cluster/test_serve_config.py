@@ -162,7 +162,7 @@ def test_serve_deploy_answers_a_radiograph(tiny_model, tmp_path):
 
         state = wait_for(ended, "the application runs or is given up")
         assert state["status"] == "RUNNING", state["message"]
-        assert len(state["deployments"]["model-demo"]["replicas"]) == 2
+        assert len(state["deployments"]["model-1"]["replicas"]) == 2
         place, body = f"http://127.0.0.1:{port}/v1/predict?sex=F", encode_gray_png(hand_phantom(7, 120, "F", 128).image)
         assert httpx.post(place, content=body, timeout=60).status_code == 401
         answer = httpx.post(place, content=body, headers={"Authorization": "Bearer correct-horse"}, timeout=60)

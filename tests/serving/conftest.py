@@ -87,19 +87,20 @@ def service(local_ray, tiny_model, tiny_ensemble, tls):
     """A running service over TLS with a model, an ensemble and a token; an HTTP client that is allowed in."""
     import ray
 
-    from boneage_ray.serving import app
+    from boneage_ray.serving.app import built_for, deployed
+    from boneage_ray.serving.running import serve_at, start
 
     port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(TOKENS, TOKEN)
         arguments = ServiceArguments(models=[tiny_model, tiny_ensemble], max_upload_mb=1)
-        application = app.build_application(arguments, inspect_models(arguments.models), ray.cluster_resources())
-    app.start(application, "127.0.0.1", port, tls=tls)
+        built = built_for(arguments, inspect_models(arguments.models), ray.cluster_resources())
     trusted = ssl.create_default_context(cafile=tls.certificate)
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    with httpx.Client(base_url=f"https://127.0.0.1:{port}", headers=headers, timeout=60, verify=trusted) as client:
-        yield client
-    app.stop()
+    with serve_at("127.0.0.1", port, tls):
+        start(deployed(built))
+        with httpx.Client(base_url=f"https://127.0.0.1:{port}", headers=headers, timeout=60, verify=trusted) as client:
+            yield client
 
 
 def free_port():

@@ -14,16 +14,16 @@ from boneage_ray.serving.placement import INGRESS_CPUS, Placement, asked_place, 
 
 @pytest.mark.parametrize("models", [1, 2, 7, 40])
 @pytest.mark.parametrize("cpus", [1.0, 2.0, 16.0])
-def test_all_replicas_together_fit_with_room_left(models, cpus):
+def test_all_replicas_fit_twice_with_room_left(models, cpus):
     placement = place(models, {"CPU": cpus})
-    assert INGRESS_CPUS + models * placement.cpus <= 0.85 * cpus
+    assert 2 * (INGRESS_CPUS + models * placement.cpus) <= 0.85 * cpus
     assert placement.gpus == 0
     assert placement.threads == max(1, int(cpus) // models)
     assert placement.batch_size == 4
 
 
 @pytest.mark.parametrize(
-    ("models", "gpus", "share"), [(1, 1, 1.0), (2, 1, 0.5), (3, 2, 0.5), (5, 2, 1 / 3), (2, 8, 1.0)]
+    ("models", "gpus", "share"), [(1, 1, 0.5), (2, 1, 0.25), (3, 2, 0.5), (5, 2, 1 / 3), (2, 8, 1.0)]
 )
 def test_gpus_are_shared_in_whole_fractions(models, gpus, share):
     placement = place(models, {"CPU": 16.0, "GPU": float(gpus)})

@@ -99,7 +99,7 @@ def test_concurrent_requests_are_predicted_in_batches_and_get_their_own_rows(ser
     with ThreadPoolExecutor(12) as pool:
         together = list(pool.map(ask, names))
     assert together == [alone[name] for name in names]
-    sizes = serve.get_deployment_handle("model-demo", "boneage").recent_batches.remote().result(timeout_s=30)
+    sizes = serve.get_deployment_handle("model-1", "boneage").recent_batches.remote().result(timeout_s=30)
     assert max(sizes[-24:]) in (2, 3, 4)
 
 
