@@ -2,11 +2,12 @@
 
 SOURCE is a folder of hands, its label CSV SOURCE.csv beside it. Every hand is predicted once, by a model that has seen neither
 it nor an exact copy: five parts, equal in sex and age, copies in one. Each is prepared, trained and evaluated by the commands;
-what is done is not done again. Ten hands of the others are only watched, and choose nothing. Predictions go to DIR/out-of-fold.csv.
+what is done is not done again. Ten hands of the others are only watched, and choose nothing. Predictions go to
+DIR/out-of-fold.csv.
 
-`--all` trains the model of all hands afterwards, but for ten that are watched, and writes its gate by pixels to DIR/all/gate.json:
-the limit lies where the five networks, each with a gate of its own, reject the share `LOST` of the hands that they have not seen.
-Their own gates, each limited by the hands of the four others, go to DIR/fold-K/gate.json.
+`--all` trains the model of all hands afterwards, but for ten that are watched, and writes its gate by pixels to
+DIR/all/gate.json: the limit lies where the five networks, each with a gate of its own, reject the share `LOST` of the hands that
+they have not seen. Their own gates, each limited by the hands of the four others, go to DIR/fold-K/gate.json.
 """
 
 from __future__ import annotations
