@@ -15,11 +15,11 @@ import pytest
 import ray
 
 from boneage_ray import bundle
-from boneage_ray.errors import ExitCode, UsageError
+from boneage_ray.errors import BoneageError, ExitCode, UsageError
 from boneage_ray.serving import running
 from boneage_ray.serving.placement import Placement, inspect_models
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 PNG = {"Content-Type": "image/png"}
 
@@ -84,6 +84,25 @@ def test_models_are_changed_without_a_failed_request_and_each_answer_names_its_o
         *((*unnamed, before), (*unnamed, after), (*named, before), (*named, after)),
         ("sex=F&model=both", 200, both),
     }
+
+
+def test_of_models_that_never_get_ready_nothing_is_noticed_by_requests(
+    service, hands, tiny_model, tiny_ensemble, other_model, monkeypatch
+):
+    def changed_since(models, coverage):
+        """The bundle passes here, and is another one where the replica loads it."""
+        (place,) = inspect_models([other_model], coverage)
+        return [replace(place, info=place.info.model_copy(update={"model_sha256": "f" * 64}))]
+
+    with monkeypatch.context() as patch, steady_requests(service, hands[1]["good"].read_bytes(), "sex=F") as seen:
+        patch.setattr(running, "inspect_models", changed_since)
+        with pytest.raises(BoneageError, match="was replaced while it was in use"):
+            running.update([other_model])
+    assert set(seen) == {("sex=F", 200, hash_of(tiny_model))}
+    listed = service.get("/v1/models").json()["models"]
+    assert [model["name"] for model in listed] == ["demo", "both"]
+    assert service.get("/readyz").status_code == 200
+    assert running.running().arguments.models == [tiny_model, tiny_ensemble]
 
 
 def test_what_an_update_cannot_do_is_refused_before_anything_changes(service, tiny_model, tmp_path, monkeypatch):
