@@ -62,6 +62,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.xdist_group("serve-beside-others")
 def test_the_end_of_ours_leaves_others_and_their_serve_alone():
     port = free_port()

@@ -19,7 +19,7 @@ from boneage_ray.errors import BoneageError, ExitCode, UsageError
 from boneage_ray.serving import running
 from boneage_ray.serving.placement import Placement, inspect_models
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 PNG = {"Content-Type": "image/png"}
 
@@ -96,7 +96,7 @@ def test_of_models_that_never_get_ready_nothing_is_noticed_by_requests(
 
     with monkeypatch.context() as patch, steady_requests(service, hands[1]["good"].read_bytes(), "sex=F") as seen:
         patch.setattr(running, "inspect_models", changed_since)
-        with pytest.raises(BoneageError, match="the service did not start: .*" + "f" * 12):
+        with pytest.raises(BoneageError, match="was replaced while it was in use"):
             running.update([other_model])
     assert set(seen) == {("sex=F", 200, hash_of(tiny_model))}
     listed = service.get("/v1/models").json()["models"]
