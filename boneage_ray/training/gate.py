@@ -95,15 +95,24 @@ class Fitted(NamedTuple):
 
 
 def gate_without_limit(
-    model: Regressor, recipe: Recipe, learnt: Sequence[Batch], precision: torch.dtype | None, each: int = EACH
+    model: Regressor,
+    recipe: Recipe,
+    learnt: Sequence[Batch],
+    precision: torch.dtype | None,
+    each: int = EACH,
+    heads: Sequence[Batch] = (),
 ) -> Fitted | None:
-    """From pictures that the network has learnt from, as prepared and as augmented; None where features are not finite."""
+    """From pictures that the network has learnt from, as prepared and as augmented; None where features are not finite.
+
+    `heads`: one more kind of other things, beside those that are drawn.
+    """
     say(f"fitting the gate by pixels: {sum(map(len, learnt))} known pictures against others")
     known_NF = np.concatenate(
         [features_of_pictures(model, part, precision) for part in (learnt, _augmented(recipe, learnt))]
     )
     drawn = (_batches(pictures) for pictures in _others(recipe, learnt, each) if pictures)
-    others = [features_of_pictures(model, batches, precision) for batches in drawn]
+    kinds = (*drawn, heads) if heads else drawn
+    others = [features_of_pictures(model, batches, precision) for batches in kinds]
     if not all(np.isfinite(part).all() for part in (known_NF, *others)):
         return None
     return Fitted(fit_gate(known_NF, others), len(known_NF), sum(map(len, others)))

@@ -7,7 +7,8 @@ DIR/out-of-fold.csv.
 
 `--all` trains the model of all hands afterwards, but for ten that are watched, and writes its gate by pixels to
 DIR/all/gate.json: the limit lies where the five networks, each with a gate of its own, reject the share `LOST` of the hands that
-they have not seen. Their own gates, each limited by the hands of the four others, go to DIR/fold-K/gate.json.
+they have not seen. Their own gates, each limited by the hands of the four others, go to DIR/fold-K/gate.json. With `--heads`, a
+folder of cephalograms, the gate of the model of all hands knows these for other things too.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.evaluation.bootstrap import bootstrap_interval
 from boneage_ray.models.pixel_gate import LOST
 from boneage_ray.phantoms.hand import hand_phantom
-from boneage_ray.preparation.prepare import prepare_radiograph
+from boneage_ray.preparation.prepare import prepare_image, prepare_radiograph
 from boneage_ray.storage import write_json
 from boneage_ray.tasks.age.intervals import COVERAGE, fit_intervals, interval
 from boneage_ray.training.blend import clean_batches, trained_regressor
@@ -40,6 +41,7 @@ from boneage_ray.training.gate import features_of_pictures, gate_without_limit
 
 FOLDS, WATCHED = 5, 10
 PHANTOMS = 72  # known too: demo and page score them
+EACH = 100  # pictures of each kind of other things, for the gate of the model of all hands
 
 
 def groups_of(source):
@@ -98,15 +100,26 @@ def phantoms(config):
     return [make_batch(images[k : k + 8], [None] * 8) for k in range(0, PHANTOMS, 8)]
 
 
-def write_gates(work):
+def prepared_heads(folder, config):
+    """Batches of the cephalograms of a folder, as a model of hands sees them."""
+    quality = config.quality.model_copy(update={"header_gate": False, "pixel_gate": False})
+    asked = config.model_copy(update={"quality": quality}).expecting("hand")
+    images = [prepare_image(path.read_bytes(), asked).pixels for path in sorted(folder.rglob("*.jpg"))]
+    return [make_batch(images[k : k + 16], [None] * len(images[k : k + 16])) for k in range(0, len(images), 16)]
+
+
+def write_gates(work, heads):
     """Write gate.json of the model of all hands and of each fold; say how many hands gates reject that did not know them."""
     fitted, held_out = {}, {}
     for name in (*(f"fold-{fold}" for fold in range(FOLDS)), "all"):
         loaded, data = bundle.load(str(work / name / "model")), open_prepared(str(work / name / "data"))
         model = trained_regressor(loaded.recipe, loaded.weights, torch.device("cpu"))
         known = [*clean_batches(data, "train"), *phantoms(loaded.recipe.image)]
-        fitted[name] = gate_without_limit(model, loaded.recipe, known, None)
-        if name != "all":
+        if name == "all":
+            others = prepared_heads(heads, loaded.recipe.image) if heads else []
+            fitted[name] = gate_without_limit(model, loaded.recipe, known, None, EACH, others)
+        else:
+            fitted[name] = gate_without_limit(model, loaded.recipe, known, None)
             held_out[name] = features_of_pictures(model, clean_batches(data, "test"), None)
     raw = {name: fitted[name].gate.likeness(features) for name, features in held_out.items()}
     lost = 0
@@ -129,6 +142,7 @@ def main():
     parser.add_argument("--recipe", default="efficientnet-lite-hand")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--all", action="store_true", help="train the model of all hands too")
+    parser.add_argument("--heads", type=Path, help="a folder of cephalograms: see --all")
     options = parser.parse_args()
     groups = groups_of(options.source)
     folds = folds_of(groups)
@@ -141,7 +155,7 @@ def main():
         rows += [row | {"fold": fold} for row in pq.read_table(out / "predictions.parquet").to_pylist()]
     if options.all:
         trained(options, groups, folds, None)
-        write_gates(options.work)
+        write_gates(options.work, options.heads)
     names = ("record_id", "sex", "true_months", "predicted_months", "fold")
     with (options.work / "out-of-fold.csv").open("w", newline="") as file:
         csv.writer(file).writerows([names, *[[row[name] for name in names] for row in rows]])
