@@ -41,6 +41,7 @@ from boneage_ray.training.gate import features_of_pictures, gate_without_limit
 
 FOLDS, WATCHED = 5, 10
 PHANTOMS = 72  # known too: demo and page score them
+MORE = 160  # of other sizes, for the gate of the model of all hands
 EACH = 100  # pictures of each kind of other things, for the gate of the model of all hands
 
 
@@ -93,11 +94,14 @@ def trained(options, groups, folds, tested):
     return model, data
 
 
-def phantoms(config):
-    """Batches of drawn hands, which the demo and the page score: a gate knows them too."""
-    drawn = [hand_phantom(seed, 24 + 180 * seed / PHANTOMS, "FM"[seed % 2], 300).image for seed in range(PHANTOMS)]
-    images = [prepare_radiograph(Radiograph(image), config).pixels for image in drawn]
-    return [make_batch(images[k : k + 8], [None] * 8) for k in range(0, PHANTOMS, 8)]
+def phantoms(config, more=0):
+    """Batches of drawn hands, which the demo and the page score: a gate knows them too. `more`: beside those of 300 px."""
+    ages = [24 + 180 * seed / PHANTOMS for seed in range(PHANTOMS)]
+    drawn = [hand_phantom(seed, age, "FM"[seed % 2], 300) for seed, age in enumerate(ages)]
+    for seed in range(1000, 1000 + more):
+        drawn.append(hand_phantom(seed, 20 + (seed * 37) % 200, "FM"[seed % 2], 200 + (seed * 53) % 300))
+    images = [prepare_radiograph(Radiograph(hand.image), config).pixels for hand in drawn]
+    return [make_batch(images[k : k + 8], [None] * len(images[k : k + 8])) for k in range(0, len(images), 8)]
 
 
 def prepared_heads(folder, config):
@@ -114,7 +118,7 @@ def write_gates(work, heads):
     for name in (*(f"fold-{fold}" for fold in range(FOLDS)), "all"):
         loaded, data = bundle.load(str(work / name / "model")), open_prepared(str(work / name / "data"))
         model = trained_regressor(loaded.recipe, loaded.weights, torch.device("cpu"))
-        known = [*clean_batches(data, "train"), *phantoms(loaded.recipe.image)]
+        known = [*clean_batches(data, "train"), *phantoms(loaded.recipe.image, MORE if name == "all" else 0)]
         if name == "all":
             others = prepared_heads(heads, loaded.recipe.image) if heads else []
             fitted[name] = gate_without_limit(model, loaded.recipe, known, None, EACH, others)

@@ -153,8 +153,8 @@ def test_the_stored_results_hold_scored_rejected_and_failed_inputs(golden):
     _, stored = golden
     statuses = {name: (row["status"], row["reason"]) for name, row in stored["rows"].items()}
     assert statuses["truncated.png"] == ("failed", "truncated")
-    assert [statuses[f"hand-{k}.png"][0] for k in range(3)] == ["scored"] * 3
-    assert statuses["hand.dcm"] == statuses["head.png"] == ("rejected", "out_of_distribution")
+    assert {statuses[name][0] for name in ("hand-0.png", "hand-1.png", "hand-2.png", "hand.dcm")} == {"scored"}
+    assert statuses["head.png"] == ("rejected", "out_of_distribution")
     assert [stored["ungated"][name]["status"] for name in ("hand.dcm", "head.png")] == ["scored", "scored"]
     assert stored["prepared"].keys() == SETTINGS.keys()
     assert [row["cvm_stage"] for row in stored["staged"]] == ["CS4", "CS4"]
