@@ -33,10 +33,12 @@ def nearest(place: Sequence[str], key: str, root: type[BaseModel]) -> str:
     known = known_keys(root)
     inside = [k.rsplit(".", 1)[-1] for k in known if k.split(".")[:-1] == [p for p in place if not p.isdigit()]]
     elsewhere = [k for k in known if k.rsplit(".", 1)[-1] == key]
-    near = difflib.get_close_matches(key, [leaf for leaf in inside if leaf != key], n=1, cutoff=0.5)
+    others = [leaf for leaf in inside if leaf != key]
+    near = difflib.get_close_matches(key, others, n=1, cutoff=0.7)
     if not near and not elsewhere:
         close = difflib.get_close_matches(key, [k.rsplit(".", 1)[-1] for k in known], n=1, cutoff=0.7)
         elsewhere = [k for k in known if close and k.rsplit(".", 1)[-1] == close[0]]
+        near = difflib.get_close_matches(key, others, n=1, cutoff=0.5)
     given = ".".join(p for p in [*place, key] if not p.isdigit())
     found = [k.replace("stages.", "stage.") for k in elsewhere if k != given][:1] or near
     return f"; nearest known: {found[0]}" if found else ""
