@@ -99,14 +99,13 @@ def choose_resources(parts: int, gpu: bool = False, two_stages: bool = False) ->
     check_gpu(gpu)
     have = ray.cluster_resources()
     cpus, gpus = max(1, int(have.get("CPU", 1))), int(have.get("GPU", 0))
-    if two_stages:
-        actors = max(1, min(_stage_workers(), parts))
-        grown = min(parts, MOST_PARTS_AHEAD) if parts > actors and autoscaler.is_there() else 0
-        return Resources(actors, 0.0, 1, cpus, grown if grown > actors else 0, min(gpus, actors))
-    actors = max(1, min(gpus if gpu else cpus, parts))
+    room = _stage_workers() if two_stages else gpus if gpu else cpus
+    actors = max(1, min(room, parts))
     grown = min(parts, MOST_PARTS_AHEAD) if parts > actors and autoscaler.is_there() else 0
-    threads = max(1, cpus // gpus) if gpu else 1
-    return Resources(actors, 1.0 if gpu else 0.0, threads, cpus, grown if grown > actors else 0)
+    most = grown if grown > actors else 0
+    if two_stages:
+        return Resources(actors, 0.0, 1, cpus, most, min(gpus, actors))
+    return Resources(actors, 1.0 if gpu else 0.0, max(1, cpus // gpus) if gpu else 1, cpus, most)
 
 
 def _stage_workers() -> int:

@@ -114,7 +114,7 @@ def _trained(
     mark = training_fingerprint(recipe, prepared, options)
     total = sum(stage.epochs for stage in recipe.stages)
     shared = shared_recipe(recipe, options.workers)
-    if not checkpoint.saved_places(run_uri):
+    if not _begun(run_uri, mark, options.workers):
         # Built here first: a wrong name, file, hash or number of blocks, or an unreachable hub, fails before workers start.
         for warning in build_task(recipe.task).label_warnings(recipe.model, prepared.shards("train")):
             say(warning)
@@ -154,6 +154,17 @@ def _trained(
     extras = bundle.Extras(calibration=calibration, gate=gate, learnt=learnt)
     sha256 = bundle.save(options.out, recipe, best, metrics, trees, extras)
     return progress, sha256
+
+
+def _begun(run_uri: str, mark: str, workers: int) -> bool:
+    """Whether there is a checkpoint to go on from; says it if so many workers cannot go on where it ends."""
+    found = checkpoint.load_latest(run_uri, mark)
+    if found and found[0].step and found[0].workers != workers:
+        say(
+            f"the steps after epoch {found[0].epoch} are trained again: {found[0].workers} workers had dealt out its cases, "
+            f"{workers} do it in another order"
+        )
+    return found is not None
 
 
 def _calibration(recipe: Recipe, found: dict[str, Any] | None, prepared: PreparedData) -> dict[str, Any] | None:

@@ -110,7 +110,7 @@ def gate_without_limit(
     known_NF = np.concatenate(
         [features_of_pictures(model, part, precision) for part in (learnt, _augmented(recipe, learnt))]
     )
-    drawn = (_batches(pictures) for pictures in _others(recipe, learnt, each) if pictures)
+    drawn = (picture_batches(pictures) for pictures in _others(recipe, learnt, each) if pictures)
     kinds = (*drawn, heads) if heads else drawn
     others = [features_of_pictures(model, batches, precision) for batches in kinds]
     if not all(np.isfinite(part).all() for part in (known_NF, *others)):
@@ -164,7 +164,8 @@ def _prepared(recipe: Recipe, pictures: Iterable[NDArray[np.uint8]]) -> list[NDA
     return found
 
 
-def _batches(pictures: list[NDArray[np.uint8]]) -> Iterator[Batch]:
+def picture_batches(pictures: Sequence[NDArray[np.uint8]]) -> Iterator[Batch]:
+    """Prepared pictures (S, S) without label or sex, in batches."""
     for start in range(0, len(pictures), BATCH):
         part = pictures[start : start + BATCH]
         yield make_batch(part, [None] * len(part))

@@ -8,7 +8,7 @@ DIR/out-of-fold.csv.
 `--all` trains the model of all hands afterwards, but for ten that are watched, and writes its gate by pixels to
 DIR/all/gate.json: the limit lies where the five networks, each with a gate of its own, reject the share `LOST` of the hands that
 they have not seen. Their own gates, each limited by the hands of the four others, go to DIR/fold-K/gate.json. With `--heads`, a
-folder of cephalograms, the gate of the model of all hands knows these for other things too.
+folder of cephalograms, all gates know these for other things too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import torch
 from common import boneage, machine
 
 from boneage_ray import bundle
-from boneage_ray.datasets.batch import make_batch
 from boneage_ray.datasets.load import open_prepared
 from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.evaluation.bootstrap import bootstrap_interval
@@ -37,12 +36,11 @@ from boneage_ray.preparation.prepare import prepare_image, prepare_radiograph
 from boneage_ray.storage import write_json
 from boneage_ray.tasks.age.intervals import COVERAGE, fit_intervals, interval
 from boneage_ray.training.blend import clean_batches, trained_regressor
-from boneage_ray.training.gate import features_of_pictures, gate_without_limit
+from boneage_ray.training.gate import features_of_pictures, gate_without_limit, picture_batches
 
 FOLDS, WATCHED = 5, 10
-PHANTOMS = 72  # known too: demo and page score them
-MORE = 160  # of other sizes, for the gate of the model of all hands
-EACH = 100  # pictures of each kind of other things, for the gate of the model of all hands
+PHANTOMS = 240  # which gates know too: demo and page score them
+EACH = 100  # pictures of each kind of other things, for a gate
 
 
 def groups_of(source):
@@ -94,22 +92,20 @@ def trained(options, groups, folds, tested):
     return model, data
 
 
-def phantoms(config, more=0):
-    """Batches of drawn hands, which the demo and the page score: a gate knows them too. `more`: beside those of 300 px."""
-    ages = [24 + 180 * seed / PHANTOMS for seed in range(PHANTOMS)]
-    drawn = [hand_phantom(seed, age, "FM"[seed % 2], 300) for seed, age in enumerate(ages)]
-    for seed in range(1000, 1000 + more):
-        drawn.append(hand_phantom(seed, 20 + (seed * 37) % 200, "FM"[seed % 2], 200 + (seed * 53) % 300))
-    images = [prepare_radiograph(Radiograph(hand.image), config).pixels for hand in drawn]
-    return [make_batch(images[k : k + 8], [None] * len(images[k : k + 8])) for k in range(0, len(images), 8)]
+def phantoms(config):
+    """Batches of drawn hands of many ages and sizes."""
+    drawn = (
+        hand_phantom(seed, 20 + (seed * 37) % 200, "FM"[seed % 2], 200 + (seed * 53) % 300) for seed in range(PHANTOMS)
+    )
+    return picture_batches([prepare_radiograph(Radiograph(hand.image), config).pixels for hand in drawn])
 
 
 def prepared_heads(folder, config):
     """Batches of the cephalograms of a folder, as a model of hands sees them."""
     quality = config.quality.model_copy(update={"header_gate": False, "pixel_gate": False})
     asked = config.model_copy(update={"quality": quality}).expecting("hand")
-    images = [prepare_image(path.read_bytes(), asked).pixels for path in sorted(folder.rglob("*.jpg"))]
-    return [make_batch(images[k : k + 16], [None] * len(images[k : k + 16])) for k in range(0, len(images), 16)]
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".jpg", ".png")]
+    return picture_batches([prepare_image(path.read_bytes(), asked).pixels for path in files])
 
 
 def write_gates(work, heads):
@@ -117,13 +113,11 @@ def write_gates(work, heads):
     fitted, held_out = {}, {}
     for name in (*(f"fold-{fold}" for fold in range(FOLDS)), "all"):
         loaded, data = bundle.load(str(work / name / "model")), open_prepared(str(work / name / "data"))
-        model = trained_regressor(loaded.recipe, loaded.weights, torch.device("cpu"))
-        known = [*clean_batches(data, "train"), *phantoms(loaded.recipe.image, MORE if name == "all" else 0)]
-        if name == "all":
-            others = prepared_heads(heads, loaded.recipe.image) if heads else []
-            fitted[name] = gate_without_limit(model, loaded.recipe, known, None, EACH, others)
-        else:
-            fitted[name] = gate_without_limit(model, loaded.recipe, known, None)
+        model, config = trained_regressor(loaded.recipe, loaded.weights, torch.device("cpu")), loaded.recipe.image
+        known = [*clean_batches(data, "train"), *phantoms(config)]
+        others = list(prepared_heads(heads, config)) if heads else []
+        fitted[name] = gate_without_limit(model, loaded.recipe, known, None, EACH, others)
+        if name != "all":
             held_out[name] = features_of_pictures(model, clean_batches(data, "test"), None)
     raw = {name: fitted[name].gate.likeness(features) for name, features in held_out.items()}
     lost = 0

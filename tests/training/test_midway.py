@@ -9,7 +9,7 @@ import torch
 from plain_world import STEPS, Killed, PlainWorld, figures, job, tiny_recipe
 
 from boneage_ray.errors import MismatchError
-from boneage_ray.training import checkpoint
+from boneage_ray.training import checkpoint, driver
 from boneage_ray.training.ahead import NonFiniteLossError
 from boneage_ray.training.loop import train_stages
 
@@ -82,12 +82,16 @@ def test_a_torn_checkpoint_in_mid_epoch_costs_its_steps_and_nothing_else(tmp_pat
     assert equal(everything(tmp_path / "torn"), everything(tmp_path / "whole"))
 
 
-def test_other_workers_go_back_to_the_last_whole_epoch(tmp_path):
+def test_other_workers_go_back_to_the_last_whole_epoch(tmp_path, capsys):
     recipe = tiny_recipe(*SETTINGS, "checkpoint.every_steps=1")
     work = job(recipe, tmp_path)
     with pytest.raises(Killed):
         train_stages(work, PlainWorld(dies_at_step=STEPS + 2))
     assert checkpoint.saved_places(work.run_uri)[-1] == (1, 1)
+    assert driver._begun(work.run_uri, "mark", 1)
+    assert capsys.readouterr().err == ""
+    assert driver._begun(work.run_uri, "mark", 2)
+    assert "the steps after epoch 1 are trained again: 1 workers had dealt out its cases" in capsys.readouterr().err
     two = PlainWorld()
     two.size = 2
     progress = train_stages(work, two)
