@@ -13,15 +13,14 @@ from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.serving.app import ModelReplica
-from boneage_ray.serving.placement import Placement
+from boneage_ray.serving.placement import Placement, inspect_models
 from boneage_ray.tasks.build import build_model
 
 HAND = encoded(hand_phantom(1, 100, "F", 160).image)
 
 
 def answer(place, data):
-    sha256 = bundle.read_manifest(place)[1]
-    replica = ModelReplica(place, sha256, Placement(1, 0, 1))
+    replica = ModelReplica(*inspect_models([place]), Placement(1, 0, 1))
     try:
         return asyncio.run(replica.explain(data, Input("request", "request")))
     finally:
@@ -42,9 +41,9 @@ def test_a_picture_or_the_row_that_says_why_there_is_none(make_bundle, tmp_path,
 
 def test_all_replicas_compute_as_the_service_decided_whatever_their_node_could(make_bundle, tmp_path, one_thread):
     place = make_bundle(tmp_path / "a", seed=1, model={"backbone": {"name": "test_resnet"}}, image={"size": 64})
-    sha256 = bundle.read_manifest(place)[1]
+    (model,) = inspect_models([place])
     for auto, expected in (("float32", None), ("bfloat16", torch.bfloat16)):
-        replica = ModelReplica(place, sha256, Placement(1, 0, 1, auto))
+        replica = ModelReplica(model, Placement(1, 0, 1, auto))
         assert replica.predictors[0].precision == expected
         for pool in replica.pools:
             pool.close()
