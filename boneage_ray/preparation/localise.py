@@ -15,6 +15,7 @@ LOOK = 192
 _THRESHOLDS = 16
 _FRAME_REACH, _CANVAS_REACH = 0.35, 0.1
 _FRAME_PART, _FRAME_STEP = 0.7, 8
+_CANVAS_PART, _CANVAS_STEP, _SMEARED = 0.3, 40, 2
 _AREA, _FILLS = (0.03, 0.75), 0.85
 _TWO_HANDS = 0.6
 _ROUNDS = 3
@@ -71,7 +72,10 @@ def find_piece(pixels: Gray) -> tuple[Piece | None, Gray, float]:
     factor = min(1.0, LOOK / max(pixels.shape))
     small: Any = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     smooth = np.asarray(cv2.GaussianBlur(small, (0, 0), 1.0), np.uint8)
-    return _search(smooth, Box(0, 0, small.shape[1], small.shape[0])), smooth, factor
+    whole = Box(0, 0, small.shape[1], small.shape[0])
+    film = _without_canvas(smooth)
+    found = _search(smooth, film)
+    return found or (None if film == whole else _search(smooth, whole)), smooth, factor
 
 
 def widen(box: Box, margin: float, height: int, width: int) -> Box:
@@ -97,6 +101,25 @@ def _search(picture: Gray, window: Box) -> Piece | None:
         best = found._replace(box=Box(x0 + field.x0, y0 + field.y0, x1 + field.x0, y1 + field.y0))
         window = widen(best.box, 0.04, *picture.shape)
     return best
+
+
+def _without_canvas(picture: Gray) -> Box:
+    """The film on an even canvas that is brighter, as the lid of a scanner leaves it; else the whole picture.
+
+    A dark canvas looks like the air around a hand: its film is found as a piece, and searched again.
+    """
+    height, width = picture.shape
+    whole = Box(0, 0, width, height)
+    ring = _ring(picture, 0)
+    darker = picture < np.median(ring) - _CANVAS_STEP
+    rows, columns = (np.flatnonzero(darker.mean(axis=axis) > _CANVAS_PART) for axis in (1, 0))
+    if not (rows.size and columns.size) or np.ptp(ring) > _FRAME_STEP:
+        return whole
+    film = Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    inside = darker[film.y0 : film.y1, film.x0 : film.x1]
+    if min(inside.shape) < 0.25 * min(height, width) or _ring(inside, _SMEARED).mean() < _FRAME_PART:
+        return whole
+    return Box(film.x0 + _SMEARED, film.y0 + _SMEARED, film.x1 - _SMEARED, film.y1 - _SMEARED)
 
 
 def _film(picture: Gray, reach: float) -> Box:
@@ -180,4 +203,11 @@ def _piece(mask: npt.NDArray[np.bool_]) -> tuple[Mask, Box] | None:
 
 def _rim(piece: Mask) -> float:
     """The fraction of the picture's outermost pixels that a piece covers."""
-    return float(np.concatenate([piece[0], piece[-1], piece[:, 0], piece[:, -1]]).mean())
+    return float(_ring(piece, 0).mean())
+
+
+def _ring(picture: npt.NDArray[Any], depth: int) -> npt.NDArray[Any]:
+    """The outermost pixels of a picture from which `depth` are cut off at each side."""
+    end = -1 - depth
+    rows, columns = picture[:, depth : picture.shape[1] - depth], picture[depth : picture.shape[0] - depth]
+    return np.concatenate([rows[depth], rows[end], columns[:, depth], columns[:, end]])

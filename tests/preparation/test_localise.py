@@ -59,6 +59,18 @@ def test_straight_frames_and_letters_do_not_belong_to_the_box(white):
     assert np.abs(np.array(box) - expected).max() < 0.08 * height
 
 
+@pytest.mark.parametrize("level", [90, 255])
+@pytest.mark.parametrize("share", [0.05, 0.08, 0.15])
+def test_a_bright_canvas_all_round_does_not_belong_to_the_box(level, share):
+    phantom = hand(4, size=320)
+    border = round(share * 320)
+    canvas = np.full(np.array(phantom.image.shape) + 2 * border, level, np.uint8)
+    canvas[border:-border, border:-border] = phantom.image
+    box = find_hand(canvas)
+    assert box is not None
+    assert np.abs(np.array(box) - extent(phantom.mask) - border).max() < 0.08 * 320
+
+
 def test_the_box_does_not_depend_on_the_size_of_the_picture():
     image = hand(5, size=512).image
     small = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
