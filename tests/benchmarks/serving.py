@@ -1,4 +1,5 @@
-"""The service under load against `score`: `python tests/benchmarks/serving.py --work DIR [--clients 1 8 32 128] [--rounds 2]`.
+"""The service under load against `score`: `python tests/benchmarks/serving.py --work DIR [--clients 1 8 32 128] [--rounds 2]
+[--compare fastapi litserve]`.
 
 Closed loop: each client asks again as soon as it is answered, over a connection of its own, for `--seconds`. In each round the
 same files are scored by `boneage score`, whose start is left out by the difference of two archives, and predicted one by one by
@@ -15,8 +16,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
-import httpx
 from common import boneage, hands, machine
 from gpu import PORT, ready
 
@@ -28,24 +29,37 @@ from boneage_ray.prediction.rows import load_input, score_rows
 from boneage_ray.preparation.prepare import prepare_image
 
 
+async def ask(reader, writer, data):
+    """Status and headers of one request over an open connection. Bare streams: a client on the same cores should cost little."""
+    head = (
+        f"POST /v1/predict?sex=F HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
+    writer.write(head.encode() + data)
+    await writer.drain()
+    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines if line)
+    await reader.readexactly(int(headers["content-length"]))
+    return int(first.split()[1]), headers
+
+
 async def load(clients, seconds, files):
-    """(seconds of each answer, refused) of a closed loop."""
+    """(answers a second, sorted seconds of each answer, statuses) of a closed loop."""
     times, statuses = [], Counter()
     end = time.perf_counter() + seconds
 
     async def client(number):
-        async with httpx.AsyncClient(timeout=120) as http:
-            turn = number
-            while time.perf_counter() < end:
-                started = time.perf_counter()
-                where = f"http://127.0.0.1:{PORT}/v1/predict?sex=F"
-                answer = await http.post(where, content=files[turn % len(files)], headers={"Content-Type": "image/png"})
-                statuses[answer.status_code] += 1
-                if answer.status_code == 503:
-                    await asyncio.sleep(float(answer.headers["retry-after"]))
-                else:
-                    times.append(time.perf_counter() - started)
-                turn += clients
+        reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
+        turn = number
+        while time.perf_counter() < end:
+            started = time.perf_counter()
+            status, headers = await ask(reader, writer, files[turn % len(files)])
+            statuses[status] += 1
+            if status == 503:
+                await asyncio.sleep(float(headers["retry-after"]))
+            else:
+                times.append(time.perf_counter() - started)
+            turn += clients
+        writer.close()
 
     started = time.perf_counter()
     await asyncio.gather(*(client(number) for number in range(clients)))
@@ -76,28 +90,28 @@ def scored(work):
     return 600 / (seconds[1] - seconds[0])
 
 
-def served(files, arguments):
-    """A line for each number of clients."""
-    command = [sys.executable, "-m", "boneage_ray", "serve", "--model", "hand", "--port", str(PORT)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as service:
+def served(name, command, files, arguments):
+    """A line for each number of clients, and one for a file of 40 kB that is no picture: what all but the network takes."""
+    with subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as service:
         try:
             ready(service)
             asyncio.run(load(4, 3, files))
-            for clients in arguments.clients:
-                rate, times, statuses = asyncio.run(load(clients, arguments.seconds, files))
+            broken = [b"\x89PNG\r\n\x1a\n" + bytes(40_000)]
+            for clients, asked in [(1, broken), *((clients, files) for clients in arguments.clients)]:
+                rate, times, statuses = asyncio.run(load(clients, arguments.seconds, asked))
                 half, most = (1000 * times[int(len(times) * part)] for part in (0.5, 0.99))
-                told = {"clients": clients, "images/s": round(rate, 1), "p50 ms": round(half), "p99 ms": round(most)}
+                told = {"service": name, "files": "no picture" if asked is broken else "hands", "clients": clients}
+                told |= {"images/s": round(rate, 1), "p50 ms": round(half, 1), "p99 ms": round(most, 1)}
                 print(json.dumps(told | {"statuses": statuses}), flush=True)
         finally:
             service.send_signal(signal.SIGTERM)
 
 
 def main():
-    from pathlib import Path
-
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 128])
+    parser.add_argument("--compare", nargs="*", default=[], choices=["fastapi", "litserve"])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=15)
     arguments = parser.parse_args()
@@ -108,7 +122,9 @@ def main():
             f"round {turn + 1}: score {scored(arguments.work):.1f} images/s, in process {predicted(files):.0f} ms",
             flush=True,
         )
-        served(files, arguments)
+        served("boneage", ["-m", "boneage_ray", "serve", "--model", "hand", "--port", str(PORT)], files, arguments)
+        for other in arguments.compare:
+            served(other, [str(Path(__file__).with_name("plain_service.py")), other, str(PORT)], files, arguments)
 
 
 if __name__ == "__main__":
