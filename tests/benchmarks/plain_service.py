@@ -1,7 +1,7 @@
-"""The built-in hand model behind plain FastAPI and uvicorn, or LitServe: `python tests/benchmarks/plain_service.py fastapi PORT`.
+"""The built-in hand model behind plain FastAPI and uvicorn: `python tests/benchmarks/plain_service.py PORT`.
 
-What `serving.py --compare` measures against: the same decoding and the same predictor, one in each of as many threads or
-processes as there are cores, but no isolation, no limits, no batches, no problems, no metrics.
+What `serving.py --compare` measures against: the same decoding and the same predictor, one in each of as many threads as
+there are cores, but no isolation, no limits, no batches, no problems, no metrics.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import torch
+from fastapi import FastAPI, Request
 
 from boneage_ray import builtin, bundle
 from boneage_ray.archives.archive import Input
@@ -40,12 +41,11 @@ class Model:
         return {"age_months": row["age_months"], "reason": row["reason"]}
 
 
-def fastapi(port):
+def serve(port):
     """One process, a thread and a predictor a core."""
     import asyncio
 
     import uvicorn
-    from fastapi import FastAPI, Request
 
     app, own = FastAPI(), threading.local()
     threads = ThreadPoolExecutor(CORES, initializer=lambda: setattr(own, "model", Model()))
@@ -62,32 +62,5 @@ def fastapi(port):
     uvicorn.run(app, port=port, log_level="error")
 
 
-def litserve(port):
-    """A process a core, as its own documentation has it."""
-    from fastapi import Request
-    from litserve import LitAPI, LitServer
-
-    class Api(LitAPI):
-        def setup(self, device):
-            self.model = Model()
-
-        async def decode_request(self, request: Request):
-            return await request.body()
-
-        def predict(self, data):
-            return self.model(data)
-
-        def encode_response(self, output):
-            return output
-
-    server = LitServer(
-        Api(enable_async=False, api_path="/v1/predict"),
-        accelerator="cpu",
-        workers_per_device=CORES,
-        healthcheck_path="/readyz",
-    )
-    server.run(port=port, log_level="error", generate_client_file=False)
-
-
 if __name__ == "__main__":
-    {"fastapi": fastapi, "litserve": litserve}[sys.argv[1]](int(sys.argv[2]))
+    serve(int(sys.argv[1]))

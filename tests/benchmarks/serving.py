@@ -1,5 +1,5 @@
 """The service under load against `score`: `python tests/benchmarks/serving.py --work DIR [--clients 1 8 32 128] [--rounds 2]
-[--compare fastapi litserve]`.
+[--compare]`: also against plain FastAPI.
 
 Closed loop: each client asks again as soon as it is answered, over a connection of its own, for `--seconds`. In each round the
 same files are scored by `boneage score`, whose start is left out by the difference of two archives, and predicted one by one by
@@ -111,7 +111,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 128])
-    parser.add_argument("--compare", nargs="*", default=[], choices=["fastapi", "litserve"])
+    parser.add_argument("--compare", action="store_true", help="with plain FastAPI")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=15)
     arguments = parser.parse_args()
@@ -123,8 +123,8 @@ def main():
             flush=True,
         )
         served("boneage", ["-m", "boneage_ray", "serve", "--model", "hand", "--port", str(PORT)], files, arguments)
-        for other in arguments.compare:
-            served(other, [str(Path(__file__).with_name("plain_service.py")), other, str(PORT)], files, arguments)
+        if arguments.compare:
+            served("plain FastAPI", [str(Path(__file__).with_name("plain_service.py")), str(PORT)], files, arguments)
 
 
 if __name__ == "__main__":
