@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from boneage_ray.runtime import nodes
 from boneage_ray.runtime.cluster import first_cause
 from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.runtime.lease import SHARED_PLACE, Hold
-from boneage_ray.runtime.runs import say
+from boneage_ray.runtime.runs import say, versions
 from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.training import checkpoint
 from boneage_ray.training.blend import check_blend, fit_blend
@@ -212,6 +213,7 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None: 
         "hold": options.hold,
         "compute": options.compute,
         "board": board,
+        "versions": versions(),
         "threads": max(1, int(cpus) // options.workers),  # an upper limit: a node may have fewer cores than the cluster
     }
     run_uri = storage.join(options.out, CHECKPOINTS)
@@ -264,10 +266,21 @@ def _from_epoch_to_epoch(train_once: Callable[[], None], run_uri: str) -> None:
             )
 
 
+def check_packages(asked: Mapping[str, str]) -> None:
+    """Raise `MismatchError` where this node has not the packages of the command: its numbers would be others."""
+    here = versions()
+    if other := {name: version for name, version in asked.items() if here.get(name) != version}:
+        told = ", ".join(
+            f"{name} {here.get(name, 'missing')} (the command has {version})" for name, version in other.items()
+        )
+        raise MismatchError(f"node {socket.gethostname()} has other packages: {told}; install the same on all nodes")
+
+
 def _worker_main(config: dict[str, Any]) -> None:
     """The main function of a Train worker."""
     import ray.train
 
+    check_packages(config["versions"])
     here = ray.train.get_context().get_local_world_size()
     torch.set_num_threads(min(config["threads"], max(1, len(os.sched_getaffinity(0)) // here)))
     recipe = Recipe.model_validate_json(config["recipe"])

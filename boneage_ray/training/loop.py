@@ -27,6 +27,7 @@ from boneage_ray.tasks.known import LAST_EPOCH
 from boneage_ray.tasks.task import Columns, extend
 from boneage_ray.training import checkpoint
 from boneage_ray.training.midway import continued, worker_state
+from boneage_ray.training.notice import Notice
 from boneage_ray.training.optimization import (
     build_optimizer,
     build_schedule,
@@ -70,8 +71,8 @@ class World(Protocol):
     def on_step(self, cases: int, loss: float) -> None:
         """Called after every step."""
 
-    def stops(self) -> bool:
-        """Whether the run shall end now, to go on later; asked after every step, and the same on every worker."""
+    def notice(self) -> Notice:
+        """Whether to end now and go on later, or to write a checkpoint; asked after every step, and the same on every worker."""
 
     def on_epoch(self, line: dict[str, Any]) -> None:
         """Called on every worker after each committed epoch."""
@@ -308,15 +309,15 @@ def _ends(
     job: TrainingRun, world: World, learner: Learner, progress: checkpoint.TrainingProgress, sums: EpochSums
 ) -> bool:
     """Commit in mid-epoch if that is due after this step; whether the run ends here."""
-    ends, every = world.stops(), job.recipe.checkpoint.every_steps
+    notice, every = world.notice(), job.recipe.checkpoint.every_steps
     if sums.steps == job.steps_per_epoch(job.recipe.stages[progress.stage]):
         return False  # the epoch is whole: its own commit follows
-    if ends or (every and sums.steps % every == 0):
+    if notice >= Notice.LEAVING or (every and sums.steps % every == 0):
         workers = world.gather(worker_state(learner, sums))
         if world.rank == 0:
             job.hold.check()
         _commit(job, world, learner, replace(progress, step=sums.steps), workers)
-    return ends
+    return notice is Notice.STOP
 
 
 def _commit(

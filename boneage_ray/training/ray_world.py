@@ -16,7 +16,7 @@ from boneage_ray.recipes.stage import Data
 from boneage_ray.runtime.devices import Precision, RunDevice
 from boneage_ray.training.feed import FEW_IMAGES, Feed
 from boneage_ray.training.metering import TrainingMeter
-from boneage_ray.training.notice import SharedNotice
+from boneage_ray.training.notice import Notice, Notices
 
 SAID_SECONDS = 0.25  # between what the board hears, whose answer says whether to stop
 
@@ -45,7 +45,7 @@ class RayWorld:
         sources = {data: open_prepared(uri) for data, uri in uris.items() if uri is not None}
         self.feed = Feed(recipe, sources, self.rank, self.size)
         self._said, self._cases = time.monotonic(), 0
-        self._notice, self._asked = SharedNotice(self.size), False
+        self._notices, self._asked = Notices(self.rank, self.size, node_is_leaving), False
         self._answer: Any = None  # of the board, on its way
 
     def wrap(self, model: nn.Module) -> nn.Module:
@@ -77,12 +77,12 @@ class RayWorld:
         torch.distributed.all_gather_object(gathered, value)
         return gathered
 
-    def stops(self) -> bool:
+    def notice(self) -> Notice:
         import ray
 
         if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
             self._asked, self._answer = self._asked or ray.get(self._answer), None
-        return self._notice.heard(self._asked)
+        return self._notices.heard(self._asked)
 
     def on_step(self, cases: int, loss: float) -> None:
         self.meter.step(cases, loss)
@@ -98,3 +98,10 @@ class RayWorld:
         self.meter.epoch(line)
         if self.rank == 0:
             self.board.epoch.remote(line)
+
+
+def node_is_leaving() -> bool:
+    """Whether a node with a worker of this training is about to be taken away, as a cloud tells Ray. All workers ask at once."""
+    import ray.train
+
+    return ray.train.get_preemption_info() is not None

@@ -31,6 +31,7 @@ from boneage_ray.training import checkpoint
 from boneage_ray.training.driver import CHECKPOINTS, TrainOptions, training_fingerprint
 from boneage_ray.training.feed import Feed
 from boneage_ray.training.loop import TrainingRun, train_stages
+from boneage_ray.training.notice import Notice
 from boneage_ray.training.sweep import SweepFile, Trial, best_figure, figure_of
 
 Status = Literal["finished", "stopped", "failed"]
@@ -170,5 +171,5 @@ class _TrialWorld:
     def on_step(self, cases: int, loss: float) -> None:
         pass
 
-    def stops(self) -> bool:
-        return False
+    def notice(self) -> Notice:
+        return Notice.NONE

@@ -9,6 +9,7 @@ from boneage_ray.datasets.batch import Batch
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.training.loop import TrainingRun
+from boneage_ray.training.notice import Notice
 
 SIDE, CASES, BATCH_SIZE = 64, 12, 4
 STEPS = CASES // BATCH_SIZE
@@ -50,10 +51,10 @@ class PlainWorld:
 
     rank, size, device, auto_precision = 0, 1, torch.device("cpu"), None
 
-    def __init__(self, dies_after=None, dies_at_step=None, spoil=None, stops_at_step=None):
+    def __init__(self, dies_after=None, dies_at_step=None, spoil=None, told=None):
         self.train, self.val = cases(), cases(6, seed=1)
         self.dies_after, self.dies_at_step, self.spoil = dies_after, dies_at_step, spoil
-        self.stops_at_step = stops_at_step
+        self.told = told or {}
         self.lines, self.steps, self.asked = [], [], []
 
     def wrap(self, model):
@@ -81,8 +82,8 @@ class PlainWorld:
         if len(self.steps) == self.dies_at_step:
             raise Killed
 
-    def stops(self):
-        return len(self.steps) == self.stops_at_step
+    def notice(self):
+        return self.told.get(len(self.steps), Notice.NONE)
 
     def on_epoch(self, line):
         self.lines.append(line)

@@ -12,6 +12,7 @@ from boneage_ray.errors import MismatchError
 from boneage_ray.training import checkpoint, driver
 from boneage_ray.training.ahead import NonFiniteLossError
 from boneage_ray.training.loop import train_stages
+from boneage_ray.training.notice import Notice
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,7 +55,7 @@ def test_a_run_that_is_told_to_stop_ends_after_the_step_and_goes_on_there(tmp_pa
     recipe = tiny_recipe(*SETTINGS)
     whole = train_stages(job(recipe, tmp_path / "whole"), PlainWorld())
     work = job(recipe, tmp_path / "stopped")
-    first = PlainWorld(stops_at_step=step)
+    first = PlainWorld(told={step: Notice.STOP})
     progress = train_stages(work, first)
     if step == STEPS:  # the last step of an epoch: that is committed as a whole
         assert figures(progress) == figures(whole)
@@ -67,6 +68,19 @@ def test_a_run_that_is_told_to_stop_ends_after_the_step_and_goes_on_there(tmp_pa
     assert figures(train_stages(work, last)) == figures(whole)
     assert len(last.steps) == 2 * STEPS - step
     assert equal(everything(tmp_path / "stopped"), everything(tmp_path / "whole"))
+
+
+def test_a_node_that_leaves_makes_a_checkpoint_and_ends_nothing(tmp_path):
+    recipe = tiny_recipe(*SETTINGS)
+    whole = train_stages(job(recipe, tmp_path / "whole"), PlainWorld())
+    work = job(recipe, tmp_path / "left")
+    with pytest.raises(Killed):  # it goes on for two steps, then its node is gone
+        train_stages(work, PlainWorld(told={1: Notice.LEAVING}, dies_at_step=3))
+    assert checkpoint.saved_places(work.run_uri)[-1] == (0, 1)
+    last = PlainWorld()
+    assert figures(train_stages(work, last)) == figures(whole)
+    assert len(last.steps) == 2 * STEPS - 1
+    assert equal(everything(tmp_path / "left"), everything(tmp_path / "whole"))
 
 
 def test_a_torn_checkpoint_in_mid_epoch_costs_its_steps_and_nothing_else(tmp_path):

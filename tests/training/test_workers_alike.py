@@ -16,7 +16,7 @@ from torch import distributed, nn
 from boneage_ray.augment.config import AugmentConfig
 from boneage_ray.training import checkpoint
 from boneage_ray.training.loop import train_stages
-from boneage_ray.training.notice import SharedNotice
+from boneage_ray.training.notice import Notice, SharedNotice
 
 PATIENCE_S = 400  # on a busy machine three processes that import everything take minutes
 pytestmark = pytest.mark.slow  # three processes that import everything
@@ -43,7 +43,7 @@ class SharedWorld(PlainWorld):
 
     def __init__(self, rank):
         super().__init__()
-        self.rank, self.notice = rank, SharedNotice(self.size)
+        self.rank, self.shared = rank, SharedNotice(self.size)
 
     def wrap(self, model):
         return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
@@ -62,8 +62,8 @@ class SharedWorld(PlainWorld):
         for batch in super().train_batches(epoch, data):
             yield part(batch, range(self.rank * half, (self.rank + 1) * half))
 
-    def stops(self):
-        return self.notice.heard(self.rank == 1 and super().stops())
+    def notice(self):
+        return self.shared.heard(super().notice() if self.rank == 1 else Notice.NONE)
 
     def val_batches(self):
         yield part(self.val, range(self.rank * 3, self.rank * 3 + 3))
@@ -91,7 +91,7 @@ def work_in_two_runs(rank, folder):
     train_stages(job(mid_epoch_recipe(), f"{folder}/whole"), SharedWorld(rank))
     for stops_at_step in (STEPS + 1, None):  # the second worker is told; both end after the next step
         world = SharedWorld(rank)
-        world.stops_at_step = stops_at_step
+        world.told = {stops_at_step: Notice.STOP}
         train_stages(job(mid_epoch_recipe(), f"{folder}/broken"), world)
         if stops_at_step:
             assert len(world.steps) == STEPS + 2
