@@ -12,6 +12,7 @@ from shards_on_disk import record, write_prepared
 from boneage_ray.datasets import load
 from boneage_ray.datasets.batch import NO_MASK
 from boneage_ray.datasets.held import HeldSplit
+from boneage_ray.errors import StorageError
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.training.feed import Feed, shared_recipe
@@ -99,3 +100,13 @@ def test_rates_follow_a_batch_that_cannot_be_shared(workers, batch, rate, capsys
     assert shared.batch_size == batch
     assert [stage.lr for stage in shared.stages] == pytest.approx([stage.lr * rate for stage in recipe.stages])
     assert (f"learning rates times {rate:.3g}" in capsys.readouterr().err) == (rate != 1)
+
+
+def test_a_lost_shard_is_named_and_training_goes_on_once_it_is_back(prepared, tmp_path):
+    lost = tmp_path / "train" / "part-00001.parquet"
+    away = lost.rename(tmp_path / "away")
+    found = feed(prepared)
+    with pytest.raises(StorageError, match="train/part-00001.parquet: there is no such file"):
+        ids(found.train_batches(0, "train"))
+    away.rename(lost)
+    assert sorted(ids(found.train_batches(0, "train"))) == sorted(f"case-{k}" for k in range(ROWS))
