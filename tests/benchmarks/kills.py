@@ -22,6 +22,8 @@ from pathlib import Path
 import psutil
 from common import hands, machine
 
+from boneage_ray.phantoms.archive import HAND_CSV
+
 SETTINGS = (
     "image.size=64",
     "model.backbone.name=resnet10t",
@@ -122,7 +124,7 @@ def main():
     print(f"machine: {machine()}", flush=True)
     folder, data = hands(arguments.work / "hands", 240, 96), arguments.work / "data"
     if not (data / "manifest.json").exists():
-        labels = next(folder.parent.glob("*.csv"))
+        labels = arguments.work / "hands" / HAND_CSV
         assert command("prepare", folder, "--labels", labels, "--recipe", "demo", *SET[:2], "--out", data).wait() == 0
     for part in arguments.parts:
         whole, out = arguments.work / ("whole-two" if part == "node" else "whole"), arguments.work / f"killed-{part}"

@@ -106,7 +106,7 @@ def test_a_lost_shard_is_named_and_training_goes_on_once_it_is_back(prepared, tm
     lost = tmp_path / "train" / "part-00001.parquet"
     away = lost.rename(tmp_path / "away")
     found = feed(prepared)
-    with pytest.raises(StorageError, match="train/part-00001.parquet: there is no such file"):
+    with pytest.raises(StorageError, match=r"train/part-00001\.parquet: there is no such file"):
         ids(found.train_batches(0, "train"))
     away.rename(lost)
     assert sorted(ids(found.train_batches(0, "train"))) == sorted(f"case-{k}" for k in range(ROWS))
