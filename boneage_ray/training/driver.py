@@ -41,6 +41,7 @@ TRIES = 3  # from one epoch; as long as epochs are finished, workers may fail as
 # kernel: a tenth of the training time on CPUs, measured.
 _ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 
+_DECISIVE = ("boneage-ray", "torch", "torchvision", "timm", "kornia")
 _DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # cuBLAS needs it before its first use
 
 
@@ -213,7 +214,7 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None: 
         "hold": options.hold,
         "compute": options.compute,
         "board": board,
-        "versions": versions(),
+        "versions": code_versions(),
         "threads": max(1, int(cpus) // options.workers),  # an upper limit: a node may have fewer cores than the cluster
     }
     run_uri = storage.join(options.out, CHECKPOINTS)
@@ -266,13 +267,17 @@ def _from_epoch_to_epoch(train_once: Callable[[], None], run_uri: str) -> None:
             )
 
 
+def code_versions() -> dict[str, str]:
+    """What decides a training's numbers, without the build (+cu130): the driver may well have another one than its workers."""
+    found = versions()
+    return {name: found[name].partition("+")[0] for name in _DECISIVE}
+
+
 def check_packages(asked: Mapping[str, str]) -> None:
     """Raise `MismatchError` where this node has not the packages of the command: its numbers would be others."""
-    here = versions()
-    if other := {name: version for name, version in asked.items() if here.get(name) != version}:
-        told = ", ".join(
-            f"{name} {here.get(name, 'missing')} (the command has {version})" for name, version in other.items()
-        )
+    here = code_versions()
+    if other := {name: version for name, version in asked.items() if here[name] != version}:
+        told = ", ".join(f"{name} {here[name]} (the command has {version})" for name, version in other.items())
         raise MismatchError(f"node {socket.gethostname()} has other packages: {told}; install the same on all nodes")
 
 

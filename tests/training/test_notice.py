@@ -8,8 +8,8 @@ import pytest
 
 from boneage_ray.errors import MismatchError
 from boneage_ray.runtime.runs import versions
-from boneage_ray.training import notice
-from boneage_ray.training.driver import check_packages
+from boneage_ray.training import driver, notice
+from boneage_ray.training.driver import check_packages, code_versions
 from boneage_ray.training.notice import Notice, Notices
 
 
@@ -39,9 +39,15 @@ def test_only_the_first_worker_decides_when_all_look(clock):
 
 
 def test_a_node_with_other_packages_is_refused_by_name():
-    check_packages(versions())
-    here = versions()["torch"]
+    here = code_versions()
+    check_packages(here)
     with pytest.raises(
-        MismatchError, match=rf"node \S+ has other packages: torch {re.escape(here)} \(the command has 1.0\);"
+        MismatchError, match=rf"node \S+ has other packages: torch {re.escape(here['torch'])} \(the command has 1.0\);"
     ):
-        check_packages(versions() | {"torch": "1.0"})
+        check_packages(here | {"torch": "1.0"})
+
+
+def test_builds_of_one_version_are_alike(monkeypatch):
+    build = versions()
+    monkeypatch.setattr(driver, "versions", lambda: build | {"torch": "9.1+cu130"})
+    assert code_versions()["torch"] == "9.1"
