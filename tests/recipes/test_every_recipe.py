@@ -21,6 +21,7 @@ from boneage_ray.records.schema import result_schema
 from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.training import checkpoint
 from boneage_ray.training.loop import TrainingRun, train_stages
+from boneage_ray.training.notice import Notice
 from boneage_ray.training.optimization import build_optimizer, build_schedule, parameter_groups
 from boneage_ray.training.step import Learner, predict_epoch, train_step
 
@@ -181,8 +182,8 @@ class Picturebook:
     def on_step(self, cases, loss):
         pass
 
-    def stops(self):
-        return False
+    def notice(self):
+        return Notice.NONE
 
     def on_epoch(self, line):
         pass
