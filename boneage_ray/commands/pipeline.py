@@ -156,6 +156,13 @@ def train(run: Run, arguments: TrainArguments) -> None:
     seconds = sum(line["train_seconds"] for line in progress.history)
     rate = sum(line["train_cases"] for line in progress.history) / max(seconds, 1e-9)
     run.note(model_sha256=sha256, data_fingerprint=prepared.manifest["fingerprint"])
+    split = recipe.task_kind.next_split
+    following = f"boneage evaluate --model {quoted(out)} --data {quoted(data)} --split {split} --out EVALUATION"
+    if not recipe.task_kind.findings:
+        first = storage.join(out, "weights.safetensors")
+        following = (
+            f"boneage train --recipe RECIPE --set model.backbone.weights={quoted(first)} --data LABELLED --out MODEL"
+        )
     run.finish(
         {
             "epochs": progress.epoch,
@@ -165,8 +172,7 @@ def train(run: Run, arguments: TrainArguments) -> None:
             "model_sha256": sha256,
         },
         f"Model: {out}",
-        f"Next: boneage evaluate --model {quoted(out)} --data {quoted(data)} "
-        f"--split {recipe.task_kind.next_split} --out EVALUATION",
+        f"Next: {following}",
     )
 
 

@@ -172,6 +172,11 @@ class TaskFindings(ABC):
 
 
 def findings_of(recipe: Recipe) -> TaskFindings:
-    """What becomes of the predictions of a recipe's models."""
+    """What becomes of the predictions of a recipe's models. Raises `UsageError` where there are none."""
+    if not recipe.task_kind.findings:
+        raise UsageError(
+            f"a model of {recipe.name} predicts nothing: it holds first weights for the training of others, "
+            "--set model.backbone.weights=MODEL/weights.safetensors"
+        )
     findings: TaskFindings = named_class(recipe.task_kind.findings)(recipe)
     return findings

@@ -102,6 +102,23 @@ class RegressorConfig(ModelSettings):
         return f"{self.backbone.name}{attention}, weights: {self.backbone.weights}"
 
 
+class SiameseConfig(ModelSettings):
+    """An encoder that learns from images alone, for the regressor of the same backbone, channels and normalisation.
+
+    `width`: dimensions of the embeddings that two views are compared by; they are thrown away with the heads.
+    """
+
+    kind: Literal["siamese"] = "siamese"
+    backbone: BackboneConfig = BackboneConfig()
+    channels: Literal[1, 3] = Field(default=3, description="as for a regressor")
+    normalisation: Literal["imagenet", "encoder"] = Field(default="imagenet", description="as for a regressor")
+    width: int = Field(default=512, ge=8, multiple_of=4, description="dimensions of an embedding")
+
+    def describe(self) -> str:
+        """Encoder and first weights, for people."""
+        return f"{self.backbone.name}, weights: {self.backbone.weights}"
+
+
 # The first weights of a U-Net's encoder: "none" (random), "imagenet" (the library's, needs the network), "package:NAME" (those of
 # an installed Python distribution, see models/packaged.py), or the URI of a safetensors file: an encoder's as timm or the library
 # names it, or the `weights.safetensors` of a model bundle, of which the encoder is taken.

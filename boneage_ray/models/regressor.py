@@ -12,13 +12,11 @@ from torch import Tensor, nn
 
 from boneage_ray.anatomy.growth import SCHEMES
 from boneage_ray.errors import UsageError
-from boneage_ray.models.backbone import build_backbone, fixed_size, own_normalisation
+from boneage_ray.models.backbone import IMAGENET, build_backbone, fixed_size, input_normalisation, own_normalisation
 from boneage_ray.models.config import RegressorConfig
 from boneage_ray.models.model import Model
 from boneage_ray.runtime.runs import say
 
-# ImageNet statistics (Deng et al. 2009), mean and spread, for encoders that were trained with them.
-_IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 # The mean and spread of ages in the published training set: a head that starts there learns from the first step.
 AGE_MEAN_YEARS, AGE_SD_YEARS = 10.6, 3.4
 
@@ -42,9 +40,7 @@ class Regressor(Model):
         self.trunk, width = _trunk(width, config.hidden, config.dropout)
         self.age = nn.Linear(width, 1)
         self.stages = nn.ModuleDict({name: nn.Linear(width, len(SCHEMES[name].classes)) for name in config.stage_heads})
-        # The encoder's own are kept with the weights: another version of timm may state others.
-        kept = config.channels == 3 and config.normalisation == "encoder"
-        mean, std = own_normalisation(self.backbone) if kept else _IMAGENET
+        mean, std, kept = input_normalisation(config.channels, config.normalisation, self.backbone)
         if with_weights and config.channels == 3 and not kept:
             _note_other_normalisation(config, *own_normalisation(self.backbone))
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=kept)
@@ -97,7 +93,7 @@ class Regressor(Model):
 
 def _note_other_normalisation(config: RegressorConfig, mean: list[float], std: list[float]) -> None:
     """Say what published weights expect, where it is not what they get."""
-    if config.starts_pretrained and (mean, std) != _IMAGENET:
+    if config.starts_pretrained and (mean, std) != IMAGENET:
         say(
             f"the weights {config.backbone.weights} of {config.backbone.name} expect images of mean {mean[0]:g} and spread "
             f"{std[0]:g}, but get ImageNet's: --set model.normalisation=encoder"

@@ -28,6 +28,7 @@ from boneage_ray.recipes.resnet34_cbam import RESNET34_CBAM
 from boneage_ray.recipes.resnet34_masked import RESNET34_MASKED
 from boneage_ray.recipes.resnet_multitask import RESNET18_MULTITASK, RESNET50_MULTITASK
 from boneage_ray.recipes.timm_regressor import TIMM_REGRESSOR
+from boneage_ray.recipes.two_views import TWO_VIEWS_HAND
 
 RECIPES: tuple[Recipe, ...] = (
     DENSENET121,
@@ -39,6 +40,7 @@ RECIPES: tuple[Recipe, ...] = (
     RESNET18_HAND,
     RESNET18_PHANTOMS,
     EFFICIENTNET_LITE_HAND,
+    TWO_VIEWS_HAND,
     HAND_MASK,
     TIMM_REGRESSOR,
     DEEP_ENSEMBLE,

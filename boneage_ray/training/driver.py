@@ -136,6 +136,8 @@ def _trained(
         say(f"the checkpoint after epoch {progress.epoch} and {progress.step} steps is committed")
         raise KeyboardInterrupt
     metrics = {key: value for key, value in progress.history[progress.best_epoch - 1].items() if value is not None}
+    for doubt in build_task(recipe.task).doubts(metrics):
+        say(doubt)
     best = checkpoint.load_best(run_uri)
     trees, blended = fit_blend(recipe, prepared, best, options.compute)
     found_best = checkpoint.load_calibration(run_uri)

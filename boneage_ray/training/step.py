@@ -122,11 +122,12 @@ def _loss(learner: Learner, batch: Batch) -> Tensor:
     mask = batch.mask_B1HW.float() if learner.task.uses_masks and batch.mask_B1HW is not None else None
     points = batch.points_BK2 if learner.task.uses_points else None
     augmented = learner.augment(as_float(batch.image_B1HW), mask, points)
+    others = [learner.augment(as_float(batch.image_B1HW)).image_B1HW for _ in range(learner.task.views - 1)]
     batch = batch.with_image(augmented.image_B1HW, augmented.mask_B1HW, augmented.points_BK2)
     if learner.cut is not None:
         batch = learner.cut(batch)
     with learner.autocast():
-        outputs = learner.model(batch.image_B1HW, batch.sex_B)
+        outputs = learner.model(torch.cat([batch.image_B1HW, *others]) if others else batch.image_B1HW, batch.sex_B)
     return _summed(learner.task.losses(outputs, batch), learner.losses)
 
 

@@ -108,6 +108,8 @@ def expected(recipe):
     """Names of the losses and of the predicted columns."""
     if recipe.task.kind == "mask":
         return {"dice", "bce"}, {"mask"}
+    if recipe.task.kind == "views":
+        return {"views"}, {"embedding"}
     if recipe.task.kind == "cephalogram":
         return {*recipe.model.maps, *(["neck"] if recipe.model.neck else [])}, {"points", "levels_moved"}
     return {"age", *(f"stage_{name}" for name in recipe.model.stage_heads)}, {"age_months", "stages"}
