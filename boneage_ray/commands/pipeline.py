@@ -14,6 +14,7 @@ from boneage_ray.commands.starting import check_tables, join_ray, say_cautions
 from boneage_ray.commands.words import (
     absolute_places,
     after_prepare,
+    after_training,
     check_update,
     for_every_input,
     known_coverage,
@@ -24,7 +25,6 @@ from boneage_ray.commands.words import (
     model_facts,
     model_notes,
     model_places,
-    quoted,
     refuse_overlap,
 )
 from boneage_ray.errors import GateMissedError, StrictError, UsageError
@@ -156,13 +156,6 @@ def train(run: Run, arguments: TrainArguments) -> None:
     seconds = sum(line["train_seconds"] for line in progress.history)
     rate = sum(line["train_cases"] for line in progress.history) / max(seconds, 1e-9)
     run.note(model_sha256=sha256, data_fingerprint=prepared.manifest["fingerprint"])
-    split = recipe.task_kind.next_split
-    following = f"boneage evaluate --model {quoted(out)} --data {quoted(data)} --split {split} --out EVALUATION"
-    if not recipe.task_kind.findings:
-        first = storage.join(out, "weights.safetensors")
-        following = (
-            f"boneage train --recipe RECIPE --set model.backbone.weights={quoted(first)} --data LABELLED --out MODEL"
-        )
     run.finish(
         {
             "epochs": progress.epoch,
@@ -172,7 +165,7 @@ def train(run: Run, arguments: TrainArguments) -> None:
             "model_sha256": sha256,
         },
         f"Model: {out}",
-        f"Next: {following}",
+        f"Next: {after_training(recipe, out, data)}",
     )
 
 

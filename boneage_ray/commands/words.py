@@ -17,6 +17,7 @@ from boneage_ray.preparation.split import SPLITS, Split
 if TYPE_CHECKING:
     from boneage_ray.prediction.members import Models
     from boneage_ray.preparation.prepare import Reading
+    from boneage_ray.recipes.recipe import Recipe
 
 
 def absolute_places(places: str | list[str]) -> list[str]:
@@ -157,3 +158,12 @@ def model_notes(models: Models) -> dict[str, Any]:
         return {"model_sha256": models.sha256, "recipe": recipes[0], "seed": seeds[0]}
     hashes = {member.name: member.sha256 for member in models.members}
     return {"model_sha256": models.sha256, "members": hashes, "recipe": recipes, "seed": seeds}
+
+
+def after_training(recipe: Recipe, out: str, data: str) -> str:
+    """The command that a new model is for."""
+    if recipe.task_kind.findings:
+        split = recipe.task_kind.next_split
+        return f"boneage evaluate --model {quoted(out)} --data {quoted(data)} --split {split} --out EVALUATION"
+    weights = quoted(storage.join(out, "weights.safetensors"))
+    return f"boneage train --recipe RECIPE --set model.backbone.weights={weights} --data LABELLED --out MODEL"

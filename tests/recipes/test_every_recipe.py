@@ -41,6 +41,12 @@ def small(recipe):
     return recipe
 
 
+# What predicts nothing has tests of its own: tests/tasks/test_views.py.
+every_predicting_recipe = pytest.mark.parametrize(
+    "recipe",
+    [small(r) for r in RECIPES if r.task_kind.findings],
+    ids=[r.name for r in RECIPES if r.task_kind.findings],
+)
 every_recipe = pytest.mark.parametrize("recipe", [small(r) for r in RECIPES], ids=[r.name for r in RECIPES])
 
 
@@ -115,7 +121,7 @@ def expected(recipe):
     return {"age", *(f"stage_{name}" for name in recipe.model.stage_heads)}, {"age_months", "stages"}
 
 
-@every_recipe
+@every_predicting_recipe
 def test_a_recipe_learns_its_images(recipe):
     alike = {
         "epochs": 1,
@@ -139,7 +145,7 @@ def losses_shown(seed, model, task, augment, stage):
     return [train_step(made, pictures()).item() for _ in range(8)]
 
 
-@every_recipe
+@every_predicting_recipe
 def test_a_recipe_answers_alike_after_saving_and_in_the_columns_of_a_result(recipe):
     torch.manual_seed(0)
     model = build_model(recipe.model, with_weights=False, size=SIDE)
@@ -204,12 +210,12 @@ def test_a_refactor_may_not_move_the_losses(recipe, tmp_path, monkeypatch):
     )
     progress = train_stages(TrainingRun(short, str(tmp_path), "mark", 2, 2), Picturebook())
     losses = [line[name] for line in progress.history for name in ("train_loss", "val_loss")]
-    assert losses == pytest.approx(golden(recipe.name, losses), rel=2e-2)
+    assert losses == pytest.approx(golden(recipe.name, losses), rel=2e-2, abs=2e-3)
 
 
 def without_weights(recipe):
     """No recipe fetches weights in a test."""
-    return {"model": {"backbone": {"weights": "none"}}} if recipe.model.kind == "regressor" else {}
+    return {"model": {"backbone": {"weights": "none"}}} if recipe.model.kind in ("regressor", "siamese") else {}
 
 
 def test_no_curve_outlives_its_recipe():

@@ -15,7 +15,7 @@ import boneage_ray
 
 PACKAGE = Path(boneage_ray.__file__).parent
 HERE = Path(__file__).parent / "keypoints"
-LINE = "    CEPHALOGRAM_TASK,\n)"
+LINE = "    VIEWS_TASK,\n)"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def house(tmp_path_factory):
     listed = place / "boneage_ray" / "tasks" / "known.py"
     text = listed.read_text(encoding="utf-8")
     assert text.count(LINE) == 1
-    text = text.replace(LINE, "    CEPHALOGRAM_TASK,\n    KEYPOINTS,\n)")
+    text = text.replace(LINE, "    VIEWS_TASK,\n    KEYPOINTS,\n)")
     first = "from boneage_ray.tasks.kind import"
     text = text.replace(first, f"from boneage_ray.tasks.keypoints.config import KEYPOINTS\n{first}")
     listed.write_text(text, encoding="utf-8")

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2] / "boneage_ray"
 NAMES = {name for kind in TASKS for name in (kind.name, kind.model_name)}
 CONFIGS = {config.__name__ for kind in TASKS for config in (kind.config, kind.model)}
 CLASSES = {place.partition(":")[2] for kind in TASKS for place in (kind.task, kind.findings) if place}
-KINDS = {"AGE_TASK", "MASK_TASK", "CEPHALOGRAM_TASK"}
+KINDS = {"AGE_TASK", "MASK_TASK", "CEPHALOGRAM_TASK", "VIEWS_TASK"}
 # Properties that used to ask which task a model has.
 ASKED = {"predicts_masks", "landmarks"}
 
