@@ -165,7 +165,7 @@ def train(run: Run, arguments: TrainArguments) -> None:
             "model_sha256": sha256,
         },
         f"Model: {out}",
-        f"Next: {after_training(recipe, out, data)}",
+        after_training(recipe, out, data),
     )
 
 

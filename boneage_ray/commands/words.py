@@ -101,6 +101,14 @@ def after_prepare(recipe: str, settings: list[str], out: str, pretraining: bool,
     return f"Next: {line('boneage train', recipe=recipe, set=settings, data=out, pretrain_data=more)} --out MODEL"
 
 
+def after_training(recipe: Recipe, out: str, data: str) -> str:
+    """What a new model is for: to be evaluated, or to begin another training."""
+    if recipe.task_kind.findings:
+        return f"Next: {line('boneage evaluate', model=out, data=data, split=recipe.task_kind.next_split)} --out EVALUATION"
+    weights = f"model.backbone.weights={storage.join(out, 'weights.safetensors')}"
+    return f"Next: {line('boneage train', set=weights)} --recipe RECIPE --data LABELLED --out MODEL"
+
+
 def serve_next(model: list[str]) -> str:
     """The service answers with one model at a time: what was given by flags is served once it is one bundle."""
     if len(model) == 1:
@@ -158,12 +166,3 @@ def model_notes(models: Models) -> dict[str, Any]:
         return {"model_sha256": models.sha256, "recipe": recipes[0], "seed": seeds[0]}
     hashes = {member.name: member.sha256 for member in models.members}
     return {"model_sha256": models.sha256, "members": hashes, "recipe": recipes, "seed": seeds}
-
-
-def after_training(recipe: Recipe, out: str, data: str) -> str:
-    """The command that a new model is for."""
-    if recipe.task_kind.findings:
-        split = recipe.task_kind.next_split
-        return f"boneage evaluate --model {quoted(out)} --data {quoted(data)} --split {split} --out EVALUATION"
-    weights = quoted(storage.join(out, "weights.safetensors"))
-    return f"boneage train --recipe RECIPE --set model.backbone.weights={weights} --data LABELLED --out MODEL"

@@ -18,9 +18,6 @@ from boneage_ray.models.config import BackboneConfig
 from boneage_ray.models.packaged import package_of, read_packaged
 from boneage_ray.runtime.runs import say
 
-# ImageNet statistics (Deng et al. 2009), mean and spread, for encoders that were trained with them.
-IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-
 
 def build_backbone(config: BackboneConfig, channels: int, with_weights: bool, size: int | None = None) -> nn.Module:
     """An encoder (B, channels, H, W) -> features (B, F), F in `.num_features`.
@@ -89,15 +86,6 @@ def own_normalisation(model: nn.Module) -> tuple[list[float], list[float]]:
     """(mean, spread) of each of 3 channels that timm states for the weights of an encoder."""
     told: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     return list(told["mean"]), list(told["std"])
-
-
-def input_normalisation(channels: int, asked: str, model: nn.Module) -> tuple[list[float], list[float], bool]:
-    """(mean, spread) that images are brought to, and whether they are the encoder's own.
-
-    Its own are kept with the weights: another version of timm may state others.
-    """
-    own = channels == 3 and asked == "encoder"
-    return *(own_normalisation(model) if own else IMAGENET), own
 
 
 def fixed_size(model: nn.Module) -> tuple[int, int] | None:

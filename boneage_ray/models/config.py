@@ -62,16 +62,31 @@ class BackboneConfig(BaseModel):
         return self
 
 
-class RegressorConfig(ModelSettings):
-    """A bone age regressor; `stage_heads` adds a classifier for each named stage scheme."""
+class EncoderSettings(ModelSettings):
+    """What models of one timm encoder share: which one, and what it sees of a radiograph."""
 
-    kind: Literal["regressor"] = "regressor"
     backbone: BackboneConfig = BackboneConfig()
     channels: Literal[1, 3] = Field(default=3, description="3: gray repeated and normalised; 1: gray in [0, 1]")
     normalisation: Literal["imagenet", "encoder"] = Field(
         default="imagenet",
         description="mean and spread that 3 channels are brought to: ImageNet's, or what timm states of the encoder's weights",
     )
+
+    @property
+    def starts_pretrained(self) -> bool:
+        """Its first weights are published ones, of which timm states what they were trained on."""
+        return self.backbone.weights == "timm" or self.backbone.weights.startswith(PREFIX)
+
+    def describe(self) -> str:
+        """Encoder and first weights, for people."""
+        attention = "" if self.backbone.attention == "none" else f" with {self.backbone.attention}"
+        return f"{self.backbone.name}{attention}, weights: {self.backbone.weights}"
+
+
+class RegressorConfig(EncoderSettings):
+    """A bone age regressor; `stage_heads` adds a classifier for each named stage scheme."""
+
+    kind: Literal["regressor"] = "regressor"
     stage_heads: tuple[SchemeName, ...] = ()
     sex_features: int = Field(default=0, ge=0, description="width of the sex embedding; 0: sex is not an input")
     sex_hidden: tuple[Positive, ...] = Field(default=(), description="layers behind the embedding of sex")
@@ -91,32 +106,15 @@ class RegressorConfig(ModelSettings):
             raise ValueError("sex_hidden needs sex_features above 0")
         return self
 
-    @property
-    def starts_pretrained(self) -> bool:
-        """Its first weights are published ones, of which timm states what they were trained on."""
-        return self.backbone.weights == "timm" or self.backbone.weights.startswith(PREFIX)
 
-    def describe(self) -> str:
-        """Encoder and first weights, for people."""
-        attention = "" if self.backbone.attention == "none" else f" with {self.backbone.attention}"
-        return f"{self.backbone.name}{attention}, weights: {self.backbone.weights}"
-
-
-class SiameseConfig(ModelSettings):
-    """An encoder that learns from images alone, for the regressor of the same backbone, channels and normalisation.
+class SiameseConfig(EncoderSettings):
+    """An encoder that learns from images alone, for a regressor with the same `EncoderSettings`.
 
     `width`: dimensions of the embeddings that two views are compared by; they are thrown away with the heads.
     """
 
     kind: Literal["siamese"] = "siamese"
-    backbone: BackboneConfig = BackboneConfig()
-    channels: Literal[1, 3] = Field(default=3, description="as for a regressor")
-    normalisation: Literal["imagenet", "encoder"] = Field(default="imagenet", description="as for a regressor")
     width: int = Field(default=512, ge=8, multiple_of=4, description="dimensions of an embedding")
-
-    def describe(self) -> str:
-        """Encoder and first weights, for people."""
-        return f"{self.backbone.name}, weights: {self.backbone.weights}"
 
 
 # The first weights of a U-Net's encoder: "none" (random), "imagenet" (the library's, needs the network), "package:NAME" (those of

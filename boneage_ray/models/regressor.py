@@ -11,40 +11,26 @@ import torch
 from torch import Tensor, nn
 
 from boneage_ray.anatomy.growth import SCHEMES
-from boneage_ray.errors import UsageError
-from boneage_ray.models.backbone import IMAGENET, build_backbone, fixed_size, input_normalisation, own_normalisation
 from boneage_ray.models.config import RegressorConfig
-from boneage_ray.models.model import Model
-from boneage_ray.runtime.runs import say
+from boneage_ray.models.encoder import EncoderModel
 
 # The mean and spread of ages in the published training set: a head that starts there learns from the first step.
 AGE_MEAN_YEARS, AGE_SD_YEARS = 10.6, 3.4
 
 
 @final
-class Regressor(Model):
+class Regressor(EncoderModel):
     """image_B1HW float in [0, 1], sex_B int64 (0 F, 1 M, 2 unknown) -> age_years (B,), stage_<scheme> logits (B, C)."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, config: RegressorConfig, with_weights: bool = True, size: int | None = None) -> None:
-        super().__init__()
-        self.channels, self.mirror = config.channels, config.mirror
-        self.backbone = build_backbone(config.backbone, config.channels, with_weights, size)
-        self.backbone_name, self.fixed_size = config.backbone.name, fixed_size(self.backbone)
+        super().__init__(config, with_weights, size)
+        self.mirror = config.mirror
         self.sex, sex_width = _sex_layers(config)
-        self.encoder_features = int(self.backbone.num_features)  # type: ignore[arg-type]
         width = self.encoder_features + sex_width
         self.feature_count = width
         self.trunk, width = _trunk(width, config.hidden, config.dropout)
         self.age = nn.Linear(width, 1)
         self.stages = nn.ModuleDict({name: nn.Linear(width, len(SCHEMES[name].classes)) for name in config.stage_heads})
-        mean, std, kept = input_normalisation(config.channels, config.normalisation, self.backbone)
-        if with_weights and config.channels == 3 and not kept:
-            _note_other_normalisation(config, *own_normalisation(self.backbone))
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=kept)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=kept)
 
     def forward(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> dict[str, Tensor]:
         """Named outputs; sex that is not given counts as unknown."""
@@ -69,35 +55,11 @@ class Regressor(Model):
 
     def features(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> Tensor:
         """Pooled encoder features (B, F), with the sex embedding behind them if sex is an input."""
-        image = image_B1HW
-        height, width = image.shape[-2:]
-        if self.fixed_size not in (None, (height, width)):
-            needed = self.fixed_size[0]
-            raise UsageError(
-                f"{self.backbone_name} takes {needed} px images only, these have {width} x {height}: "
-                f"prepare and train with --set image.size={needed}"
-            )
-        if self.channels == 3:
-            image = (image.expand(-1, 3, -1, -1) - self.mean) / self.std
-        features_BF = self.compute("encoder", image)
+        features_BF = self.encoded(image_B1HW)
         if self.sex is None:
             return features_BF
-        index_B = sex_B if sex_B is not None else torch.full((len(image),), 2, device=image.device)
+        index_B = sex_B if sex_B is not None else torch.full((len(features_BF),), 2, device=features_BF.device)
         return torch.cat([features_BF, self.sex(index_B).to(features_BF.dtype)], dim=1)
-
-    def network(self, name: str, image_BCHW: Tensor) -> Tensor:
-        """The encoder: images as it expects them to pooled features (B, F)."""
-        features_BF: Tensor = self.backbone(image_BCHW.contiguous(memory_format=torch.channels_last))
-        return features_BF
-
-
-def _note_other_normalisation(config: RegressorConfig, mean: list[float], std: list[float]) -> None:
-    """Say what published weights expect, where it is not what they get."""
-    if config.starts_pretrained and (mean, std) != IMAGENET:
-        say(
-            f"the weights {config.backbone.weights} of {config.backbone.name} expect images of mean {mean[0]:g} and spread "
-            f"{std[0]:g}, but get ImageNet's: --set model.normalisation=encoder"
-        )
 
 
 def _sex_layers(config: RegressorConfig) -> tuple[nn.Module | None, int]:

@@ -72,10 +72,8 @@ def find_piece(pixels: Gray) -> tuple[Piece | None, Gray, float]:
     factor = min(1.0, LOOK / max(pixels.shape))
     small: Any = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     smooth = np.asarray(cv2.GaussianBlur(small, (0, 0), 1.0), np.uint8)
-    whole = Box(0, 0, small.shape[1], small.shape[0])
-    film = _without_canvas(smooth)
-    found = _search(smooth, film)
-    return found or (None if film == whole else _search(smooth, whole)), smooth, factor
+    windows = dict.fromkeys((_without_canvas(smooth), Box(0, 0, small.shape[1], small.shape[0])))
+    return next(filter(None, (_search(smooth, window) for window in windows)), None), smooth, factor
 
 
 def widen(box: Box, margin: float, height: int, width: int) -> Box:

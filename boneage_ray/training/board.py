@@ -18,7 +18,7 @@ class _Board:
 
     def __init__(self) -> None:
         self.text, self.lines = "", list[dict[str, Any]]()
-        self.stopping = False
+        self.stopping, self.notes = False, list[str]()
 
     def stop(self) -> None:
         self.stopping = True
@@ -32,9 +32,12 @@ class _Board:
     def epoch(self, line: dict[str, Any]) -> None:
         self.lines.append(line)
 
-    def read(self) -> tuple[str, list[dict[str, Any]]]:
-        lines, self.lines = self.lines, []
-        return self.text, lines
+    def leaving(self) -> None:
+        self.notes.append("a node is about to be taken away: a checkpoint is written, and training goes on")
+
+    def read(self) -> tuple[str, list[dict[str, Any]], list[str]]:
+        lines, notes, self.lines, self.notes = self.lines, self.notes, [], []
+        return self.text, lines, notes
 
 
 @contextmanager
@@ -47,7 +50,7 @@ def progress_line(total: int, figure: ValidationFigure, on_epoch: Callable[[dict
     import ray
 
     board = ray.remote(num_cpus=0)(_Board).remote()
-    done, notice = threading.Event(), _Notice()
+    done, notice = threading.Event(), _PutOffSignal()
     watcher = threading.Thread(
         target=_watch, args=(board, done, notice, ProgressLine("epochs", total), figure, on_epoch)
     )
@@ -62,7 +65,7 @@ def progress_line(total: int, figure: ValidationFigure, on_epoch: Callable[[dict
         ray.kill(board)
 
 
-class _Notice:
+class _PutOffSignal:
     """A SIGTERM that is put off until the workers have committed what they do."""
 
     def __init__(self) -> None:
@@ -89,7 +92,7 @@ class _Notice:
 def _watch(
     board: Any,  # noqa: ANN401
     done: threading.Event,
-    notice: _Notice,
+    notice: _PutOffSignal,
     bar: ProgressLine,
     figure: ValidationFigure,
     on_epoch: Callable[[dict[str, Any]], None],
@@ -105,10 +108,12 @@ def _watch(
                 board.stop.remote()
                 say("asked to stop: a checkpoint follows after the next step")
             try:  # a board that is slow to start must not end this thread
-                text, lines = ray.get(asked, timeout=10 if finished else 1)
+                text, lines, notes = ray.get(asked, timeout=10 if finished else 1)
                 asked = board.read.remote()
             except ray.exceptions.GetTimeoutError:
-                lines = []
+                lines, notes = [], []
+            for note in notes:
+                say(note)
             if lines or (text and text != "starting workers"):
                 notice.stepping.set()
             for line in lines:

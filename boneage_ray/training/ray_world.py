@@ -82,7 +82,10 @@ class RayWorld:
 
         if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
             self._asked, self._answer = self._asked or ray.get(self._answer), None
-        return self._notices.heard(self._asked)
+        heard = self._notices.heard(self._asked)
+        if heard is Notice.LEAVING and self.rank == 0:
+            self.board.leaving.remote()
+        return heard
 
     def on_step(self, cases: int, loss: float) -> None:
         self.meter.step(cases, loss)

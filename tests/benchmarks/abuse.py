@@ -18,15 +18,15 @@ import time
 from collections import Counter, defaultdict
 
 import psutil
-from common import machine
+from common import answer_of, machine, post
 from gpu import PORT, ready
-from hostile import Attack, post
+from hostile import Attack
 
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.phantoms.png import encode_gray_png
 
 TOKEN = "0123456789abcdef" * 2
-AGAIN_AFTER = 15
+AGAIN_AFTER, LONGEST = 15, 90
 
 
 class Good:
@@ -34,29 +34,30 @@ class Good:
 
     def __init__(self):
         images = [hand_phantom(seed, 60.0 + 12 * seed, "F", 512).image for seed in range(8)]
-        self.requests = [post(encode_gray_png(image), TOKEN, "image/png") for image in images]
+        self.requests = [post(encode_gray_png(image), "image/png", TOKEN) for image in images]
         self.ages = []
 
     async def ask(self, number):
-        """(status, seconds to wait or None, seconds); "wrong" for another answer than before, "lost" without one."""
-        which, started = number % len(self.requests), time.perf_counter()
-        told, pause = "lost", None
+        """(status, seconds); "wrong" for another answer than before, "lost" without one within `LONGEST` seconds."""
+        which, started, writer = number % len(self.requests), time.perf_counter(), None
+        told = "lost"
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
-            writer.write(self.requests[which])
-            first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
-            headers = dict(line.split(": ", 1) for line in lines if line)
-            body = json.loads(await reader.readexactly(int(headers["content-length"])))
-            told, pause = int(first.split()[1]), headers.get("retry-after")
-            answer = (body.get("age_months"), body.get("reason"))
+            async with asyncio.timeout(LONGEST):
+                reader, writer = await asyncio.open_connection("127.0.0.1", PORT)
+                writer.write(self.requests[which])
+                told, _, body = await answer_of(reader)
+            row = json.loads(body)
+            answer = (row.get("age_months"), row.get("reason"))
             if which == len(self.ages):
                 self.ages.append(answer)
             elif told in (200, 422) and answer != self.ages[which]:
                 told = "wrong"
-            writer.close()
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError):  # a TimeoutError among them
             pass
-        return told, pause, time.perf_counter() - started
+        finally:
+            if writer:
+                writer.close()
+        return told, time.perf_counter() - started
 
 
 async def attack(good, count):
@@ -74,7 +75,7 @@ async def attack(good, count):
     async def asks():
         number = 0
         while not done.is_set():
-            told, _, seconds = await good.ask(number)
+            told, seconds = await good.ask(number)
             answered[told] += 1
             times.append(seconds)
             number += 1
@@ -93,17 +94,17 @@ async def killed(good, service, seconds=50):
 
     async def client(number):
         while time.perf_counter() < end:
-            told, *_ = await good.ask(number)
+            told, _ = await good.ask(number)
             answers[told] += 1
             if told not in (200, 422):
                 await asyncio.sleep(AGAIN_AFTER)
-                told, *_ = await good.ask(number)
+                told, _ = await good.ask(number)
                 again[told] += 1
             number += 8
 
     async def watch():
         while time.perf_counter() < end and not back:
-            told, *_ = await good.ask(0)
+            told, _ = await good.ask(0)
             if when and told == 200:
                 back.append(time.perf_counter())
             await asyncio.sleep(0.2)
@@ -136,14 +137,14 @@ async def overload(good, service, seconds):
 
     async def client(number):
         while time.perf_counter() < end:
-            told, *_ = await good.ask(number)
+            told, _ = await good.ask(number)
             count[told] += 1
 
     await asyncio.gather(*(client(k) for k in range(8)))
     rate, answers, times, memory, tasks = count[200] / 15, Counter(), [], [], set()
 
     async def one(number):
-        told, _, took = await good.ask(number)
+        told, took = await good.ask(number)
         answers[told] += 1
         if told == 200:
             times.append(took)

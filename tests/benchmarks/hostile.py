@@ -12,6 +12,7 @@ import random
 import struct
 import zlib
 
+from common import post
 from fuzzing import fuzzed, phantom_seeds
 
 PATIENCE = 30
@@ -28,10 +29,6 @@ def head(method="POST", path="/v1/predict?sex=F", token=None, **headers):
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def post(body, token, kind="application/octet-stream", **more):
-    return head(token=token, Content_Type=kind, Content_Length=len(body), **more) + body
-
-
 class Attack:
     """The kinds, against one port; `token` opens the door where a kind is to get past it."""
 
@@ -44,7 +41,7 @@ class Attack:
         }
 
     async def fuzzed_body(self, number):
-        return await self._told(post(fuzzed(SEEDS, number).data, self.token))
+        return await self._told(post(fuzzed(SEEDS, number).data, token=self.token))
 
     async def bomb(self, number):
         side = (20_000, 65_535, 2**31 - 1)[number % 3]
@@ -54,11 +51,11 @@ class Attack:
             b"IEND",
         ]
         body = b"".join(struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts)
-        return await self._told(post(b"\x89PNG\r\n\x1a\n" + body, self.token))
+        return await self._told(post(b"\x89PNG\r\n\x1a\n" + body, token=self.token))
 
     async def wrong_type(self, number):
         kind = ("text/html", "application/json", "multipart/form-data", "image/svg+xml", "\xff", "a" * 9000)[number % 6]
-        return await self._told(post(b'{"uri": "file:///etc/passwd"}', self.token, kind))
+        return await self._told(post(b'{"uri": "file:///etc/passwd"}', kind, token=self.token))
 
     async def uri(self, number):
         where = (
@@ -70,7 +67,7 @@ class Attack:
             7,
             None,
         )[number % 7]
-        return await self._told(post(json.dumps({"uri": where}).encode(), self.token, "application/json"))
+        return await self._told(post(json.dumps({"uri": where}).encode(), "application/json", token=self.token))
 
     async def query(self, number):
         query = (
@@ -109,7 +106,7 @@ class Attack:
 
     async def wrong_token(self, number):
         token = (None, "", "x", "Bearer", "\xff\xfe", "a" * 100_000)[number % 6]
-        return await self._told(post(SEEDS[0].data, token))
+        return await self._told(post(SEEDS[0].data, token=token))
 
     async def header_flood(self, number):
         many = {f"x{k}": "y" * 50 for k in range(2000)} if number % 2 else {"x": "y" * 2_000_000}
@@ -136,18 +133,18 @@ class Attack:
         body = (one * 3000 + b"--b--", one[:40], b"--b\r\n" * 20_000, one.replace(b"files", b"f" * 90_000) + b"--b--")[
             number % 4
         ]
-        return await self._told(post(body, self.token, "multipart/form-data; boundary=b"))
+        return await self._told(post(body, "multipart/form-data; boundary=b", token=self.token))
 
     async def false_length(self, number):
         length = (10, 10**12, 5_000_000)[number % 3]
         return await self._told(head(token=self.token, Content_Length=length) + b"x" * 11, patience=12)
 
     async def leaves_early(self, number):
-        data = post(SEEDS[number % len(SEEDS)].data, self.token)
+        data = post(SEEDS[number % len(SEEDS)].data, token=self.token)
         return await self._told(data[: random.Random(number).randrange(1, len(data))], patience=0)
 
     async def does_not_wait(self, number):
-        return await self._told(post(SEEDS[number % len(SEEDS)].data, self.token), patience=0.01)
+        return await self._told(post(SEEDS[number % len(SEEDS)].data, token=self.token), patience=0.01)
 
     async def slow_body(self, number):
         body = bytes(70)

@@ -18,28 +18,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from common import boneage, hands, machine
+from common import answer_of, boneage, hands, machine, post
 from gpu import PORT, ready
-
-from boneage_ray import builtin, bundle
-from boneage_ray.archives.archive import Input
-from boneage_ray.findings.task_findings import findings_of
-from boneage_ray.prediction.predictor import Predictor
-from boneage_ray.prediction.rows import load_input, score_rows
-from boneage_ray.preparation.prepare import prepare_image
-
-
-async def ask(reader, writer, data):
-    """Status and headers of one request over an open connection. Bare streams: a client on the same cores should cost little."""
-    head = (
-        f"POST /v1/predict?sex=F HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: {len(data)}\r\n\r\n"
-    )
-    writer.write(head.encode() + data)
-    await writer.drain()
-    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines if line)
-    await reader.readexactly(int(headers["content-length"]))
-    return int(first.split()[1]), headers
+from plain_service import Model
 
 
 async def load(clients, seconds, files):
@@ -52,7 +33,8 @@ async def load(clients, seconds, files):
         turn = number
         while time.perf_counter() < end:
             started = time.perf_counter()
-            status, headers = await ask(reader, writer, files[turn % len(files)])
+            writer.write(post(files[turn % len(files)], "image/png"))
+            status, headers, _ = await answer_of(reader)
             statuses[status] += 1
             if status == 503:
                 await asyncio.sleep(float(headers["retry-after"]))
@@ -67,14 +49,11 @@ async def load(clients, seconds, files):
 
 
 def predicted(files):
-    """Median milliseconds of one file in this process."""
-    loaded = bundle.load(builtin.place_of("hand"))
-    predictor, add = Predictor(loaded, "cpu"), findings_of(loaded.recipe).adder()
-    times = []
+    """Median milliseconds of one file in this process, by one thread."""
+    model, times = Model(), []
     for data in files:
         started = time.perf_counter()
-        case = load_input(Input("a", "a", sex="F"), data, lambda data: prepare_image(data, loaded.recipe.image))
-        list(score_rows([case], predictor, add))
+        model(data)
         times.append(1000 * (time.perf_counter() - started))
     return sorted(times)[len(times) // 2]
 

@@ -157,7 +157,7 @@ def test_images_are_normalised_as_the_weights_were_trained_and_the_weights_keep_
         model(gray)
     assert torch.equal(seen[0], (gray.expand(-1, 3, -1, -1) - 0.5) / 0.5)
     # Another version of timm states something else: a bundle keeps its own.
-    monkeypatch.setattr("boneage_ray.models.regressor.own_normalisation", lambda _: ([0.1] * 3, [0.2] * 3))
+    monkeypatch.setattr("boneage_ray.models.encoder.own_normalisation", lambda _: ([0.1] * 3, [0.2] * 3))
     later = Regressor(RegressorConfig(backbone=BackboneConfig(name="tf_efficientnet_lite0"), normalisation="encoder"))
     later.load_state_dict(state)
     assert later.mean.unique().tolist() == [0.5]
