@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -35,14 +36,14 @@ SET = [word for setting in SETTINGS for word in ("--set", setting)]
 DRAIN = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds", "30")
 
 
-def command(*arguments, environment=None):
-    """A command that was started."""
+def command(*arguments, environment=None, said=subprocess.DEVNULL):
+    """A command that was started; `said`: where what it says goes."""
     words = [sys.executable, "-m", "boneage_ray", *map(str, arguments)]
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=said, env=environment)
 
 
-def train(data, out, *more, environment=None):
-    return command("train", "--recipe", "demo", "--data", data, "--out", out, *SET, *more, environment=environment)
+def train(data, out, *more, **how):
+    return command("train", "--recipe", "demo", "--data", data, "--out", out, *SET, *more, **how)
 
 
 def difference(out, whole):
@@ -52,18 +53,23 @@ def difference(out, whole):
     return max(abs(a[key] - b[key]) for a, b in zip(*found, strict=True) for key in ("train_loss", "val_loss"))
 
 
+def checkpoints(out):
+    return {path.name for path in out.glob("checkpoints/epoch-*.json")}
+
+
 def wait_for_steps(out, seconds, process):
-    """Wait until there is a checkpoint, and so long from then."""
-    while not list(out.glob("checkpoints/epoch-*.json")):
-        assert process.poll() is None, process.returncode
-        time.sleep(0.2)
-    time.sleep(seconds)
+    """Wait until there is a further checkpoint, and so long from then: three failures without one between them end a run."""
+    before, end = checkpoints(out), None
+    while process.poll() is None and (end is None or time.monotonic() < end):
+        if end is None and checkpoints(out) - before:
+            end = time.monotonic() + seconds
+        time.sleep(0.1)
 
 
 def worker_killed(data, whole, out, kills):
     process, done, chance = train(data, out), 0, random.Random(1)
     while process.poll() is None and done < kills:
-        wait_for_steps(out, chance.uniform(1, 12), process)
+        wait_for_steps(out, chance.uniform(0, 3), process)
         for child in psutil.Process(process.pid).children(recursive=True):
             if "RayTrainWorker" in " ".join(child.cmdline()):
                 child.kill()
@@ -77,7 +83,7 @@ def driver_killed(data, whole, out, kills):
     chance, more, done = random.Random(2), (), 0
     while done < kills:
         process = train(data, out, *more)
-        wait_for_steps(out, chance.uniform(5, 20), process)
+        wait_for_steps(out, chance.uniform(0, 3), process)
         if process.poll() is not None:
             break
         done += 1
@@ -94,22 +100,24 @@ def driver_killed(data, whole, out, kills):
 def node_drained(data, whole, out, _kills):
     from pipelines.real_nodes import real_nodes
 
-    with real_nodes() as nodes:
+    with real_nodes() as nodes, tempfile.TemporaryFile("w+") as said:
         second = nodes.add()
         environment = nodes.environment | {"PYTHONPATH": os.environ["PYTHONPATH"]}
         assert train(data, whole, "--workers", 2, environment=environment).wait() == 0
-        process = train(data, out, "--workers", 2, environment=environment)
+        process = train(data, out, "--workers", 2, environment=environment, said=said)
         wait_for_steps(out, 2, process)
         which = "import ray; ray.init(); print([n['NodeID'] for n in ray.nodes() if n['NodeManagerAddress'] == '127.0.0.2'][0])"
-        said = subprocess.run(
+        node = subprocess.run(
             [sys.executable, "-c", which], env=environment, capture_output=True, text=True, check=True
         )
         drain = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", environment["RAY_ADDRESS"]]
-        subprocess.run([*drain, "--node-id", said.stdout.split()[-1], *DRAIN], env=environment, check=True)
+        subprocess.run([*drain, "--node-id", node.stdout.split()[-1], *DRAIN], env=environment, check=True)
         time.sleep(20)
         second.send_signal(signal.SIGTERM)
         nodes.add()
         assert process.wait() == 0
+        said.seek(0)
+        assert "a node is about to be taken away" in said.read()
     return {"killed": "a node, after a notice", "times": 1, "largest difference": difference(out, whole)}
 
 
