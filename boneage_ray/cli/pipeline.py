@@ -42,6 +42,9 @@ def train(
     out: options.OutOption,
     pretrain_data: options.PretrainDataOption = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Data-parallel workers (DDP).")] = 1,
+    min_workers: Annotated[
+        int, typer.Option("--min-workers", min=0, help="Go on with so few while there is no room for all; 0: never.")
+    ] = 0,
     gpu: options.GpuOption = False,
     set_: options.SetOption = [],  # noqa: B006  typer copies it
     sweep: options.SweepOption = None,
@@ -57,7 +60,7 @@ def train(
 
     names = (*(["wandb"] if wandb else []), *track)
     arguments = pipeline.TrainArguments(
-        recipe, data, out, pretrain_data, workers, gpu, set_, resume, overwrite, names, sweep
+        recipe, data, out, pretrain_data, workers, min_workers, gpu, set_, resume, overwrite, names, sweep
     )
     if sweep is None:
         run_command("train", pipeline.train, arguments, json, debug)

@@ -104,6 +104,7 @@ class TrainArguments:
     out: str
     pretrain_data: str | None = None
     workers: int = 1
+    min_workers: int = 0
     gpu: bool = False
     settings: list[str] = field(default_factory=list)
     resume: bool = False
@@ -134,15 +135,16 @@ def train(run: Run, arguments: TrainArguments) -> None:
     say_cautions(prepared.manifest)
     run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed, workers=arguments.workers)
     driver.check_pretraining(recipe, prepared, pretrain)
-    options = driver.TrainOptions(data, out, pretrain, arguments.workers, arguments.gpu, track=arguments.track)
+    workers, least = arguments.workers, arguments.min_workers
+    options = driver.TrainOptions(data, out, pretrain, workers, least, arguments.gpu, track=arguments.track)
     mark = driver.training_fingerprint(recipe, prepared, options)
     if parts.claim(out, mark, arguments.overwrite, "train") and not arguments.resume:
         raise parts.held_by_same_run(out)
     run.out = out
     cpus = join_ray(run)
-    resources.check_workers(arguments.workers, arguments.gpu, cpus)
+    resources.check_workers(least or workers, arguments.gpu, cpus)
     if arguments.gpu:
-        nodes.wait_for("GPU", arguments.workers, f"--gpu --workers {arguments.workers}")
+        nodes.wait_for("GPU", least or workers, f"--gpu --workers {least or workers}")
     hold, compute = lease.holding(out), nodes.device_of_run(out, arguments.gpu)
     nodes.check_places(hold, [("--data", data), *([("--pretrain-data", pretrain)] if pretrain else [])])
     options = replace(options, hold=hold, compute=compute)

@@ -70,8 +70,10 @@ def _refuse_others(arguments: TrainArguments, recipe: Recipe) -> None:
         raise UsageError(
             f"--sweep: {recipe.name} is an ensemble of {recipe.members}; add --set members=1, and train all with what is found"
         )
-    if arguments.workers > 1:
-        raise UsageError("--sweep: a trial is one process, and several trials run at once; leave --workers out")
+    if arguments.workers > 1 or arguments.min_workers:
+        raise UsageError(
+            "--sweep: a trial is one process, and several trials run at once; leave --workers and --min-workers out"
+        )
     if arguments.track:
         raise UsageError("--sweep: trials are not tracked; leave --track and --wandb out")
 

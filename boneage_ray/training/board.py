@@ -19,18 +19,29 @@ class _Board:
     def __init__(self) -> None:
         self.text, self.lines = "", list[dict[str, Any]]()
         self.stopping, self.notes = False, list[str]()
+        self.pausing = self.pausing_after_epoch = False
 
     def stop(self) -> None:
         self.stopping = True
 
+    def pause(self, after_epoch: bool) -> None:
+        """End the workers, to go on with more of them."""
+        self.pausing, self.pausing_after_epoch = not after_epoch, after_epoch
+
+    def go_on(self) -> bool:
+        """After a pause; whether the run goes on, and was not asked to stop meanwhile."""
+        self.pausing = self.pausing_after_epoch = False
+        return not self.stopping
+
     def step(self, loss: float, rate: float) -> bool:
-        """What a worker tells of a step; whether it shall end the run."""
+        """What a worker tells of a step; whether the workers shall end."""
         shown = f"{loss:.3f}" if math.isfinite(loss) else "not known yet"
         self.text = f"loss {shown}, {rate:.1f} images/s"
-        return self.stopping
+        return self.stopping or self.pausing
 
     def epoch(self, line: dict[str, Any]) -> None:
         self.lines.append(line)
+        self.pausing = self.pausing or self.pausing_after_epoch
 
     def leaving(self) -> None:
         self.notes.append("a node is about to be taken away: a checkpoint is written, and training goes on")
@@ -48,8 +59,11 @@ def progress_line(total: int, figure: ValidationFigure, on_epoch: Callable[[dict
     A second one, and one before the first step, ends the command at once, as Ctrl-C does.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    board = ray.remote(num_cpus=0)(_Board).remote()
+    # On the command's own node: elsewhere a node that is lost would end the training with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    board = ray.remote(num_cpus=0)(_Board).options(scheduling_strategy=here).remote()
     done, notice = threading.Event(), _PutOffSignal()
     watcher = threading.Thread(
         target=_watch, args=(board, done, notice, ProgressLine("epochs", total), figure, on_epoch)

@@ -96,8 +96,8 @@ def saved_places(run_uri: str) -> list[Place]:
 def load_latest(run_uri: str, fingerprint: str, workers: int = 0) -> tuple[TrainingProgress, dict[str, Tensor]] | None:
     """The last checkpoint that so many workers can go on from (0: any number), or None.
 
-    One in mid-epoch is for as many workers as wrote it: others deal out the rest of the epoch in another order. A damaged one is
-    reported and skipped; another run's raises `MismatchError`.
+    One in mid-epoch may be only for as many workers as wrote it (`TrainingRun.any_workers`). A damaged one is reported and
+    skipped; another run's raises `MismatchError`.
     """
     for place in reversed(saved_places(run_uri)):
         stem = _stem(run_uri, place)

@@ -24,7 +24,7 @@ from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.runtime.lease import SHARED_PLACE, Hold
 from boneage_ray.runtime.runs import say, versions
 from boneage_ray.tasks.build import build_model, build_task
-from boneage_ray.training import checkpoint
+from boneage_ray.training import checkpoint, elastic
 from boneage_ray.training.blend import check_blend, fit_blend
 from boneage_ray.training.board import progress_line
 from boneage_ray.training.feed import FEW_IMAGES, shared_recipe
@@ -47,12 +47,16 @@ _DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # cuBLAS needs it befor
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The options of a training from the command line; `hold` and `compute` are known once OUT is claimed."""
+    """The options of a training from the command line; `hold` and `compute` are known once OUT is claimed.
+
+    `workers` share the batch; with `min_workers`, fewer of them go on where there is no room for all (`elastic`).
+    """
 
     data: str
     out: str
     pretrain: str | None = None
     workers: int = 1
+    min_workers: int = 0  # 0: as many as `workers`, always
     gpu: bool = False
     hold: Hold = Hold("")  # noqa: RUF009  immutable
     compute: RunDevice = RunDevice()  # noqa: RUF009  immutable
@@ -116,7 +120,8 @@ def _trained(
     mark = training_fingerprint(recipe, prepared, options)
     total = sum(stage.epochs for stage in recipe.stages)
     shared = shared_recipe(recipe, options.workers)
-    if not _begun(run_uri, mark, options.workers):
+    sizes = elastic.sizes(shared.batch_size, options.workers, options.min_workers or options.workers)
+    if checkpoint.load_latest(run_uri, mark) is None:
         # Built here first: a wrong name, file, hash or number of blocks, or an unreachable hub, fails before workers start.
         for warning in build_task(recipe.task).label_warnings(recipe.model, prepared.shards("train")):
             say(warning)
@@ -127,7 +132,7 @@ def _trained(
         check_blend(recipe)
         show_augmentation(recipe, prepared, options.out)
     with progress_line(total, recipe.task_kind.figure, tracking.epoch) as board:
-        _fit(shared, options, mark, board)
+        _fit(shared, options, mark, sizes, board)
     found = checkpoint.load_latest(run_uri, mark)
     if found is None:
         raise MismatchError(f"{run_uri} holds no checkpoint, so a worker wrote to another place; {SHARED_PLACE}")
@@ -148,6 +153,7 @@ def _trained(
     metrics["compute"] = options.compute.as_json() | {
         "precision": options.compute.precision_of(recipe.precision),
         "workers": options.workers,
+        **({"min_workers": options.min_workers} if options.min_workers else {}),
         "batch_size": shared.batch_size,
     }
     options.hold.check()
@@ -160,15 +166,14 @@ def _trained(
     return progress, sha256
 
 
-def _begun(run_uri: str, mark: str, workers: int) -> bool:
-    """Whether there is a checkpoint to go on from; says it if so many workers cannot go on where it ends."""
+def _say_what_is_lost(run_uri: str, mark: str, workers: int) -> None:
+    """Say it if so many workers cannot go on where the last checkpoint ends."""
     found = checkpoint.load_latest(run_uri, mark)
     if found and found[0].step and found[0].workers != workers:
         say(
             f"the steps after epoch {found[0].epoch} are trained again: {found[0].workers} workers had dealt out its cases, "
             f"{workers} do it in another order"
         )
-    return found is not None
 
 
 def _calibration(recipe: Recipe, found: dict[str, Any] | None, prepared: PreparedData) -> dict[str, Any] | None:
@@ -186,20 +191,23 @@ def _calibration(recipe: Recipe, found: dict[str, Any] | None, prepared: Prepare
     return found | ({"data": used} if found["calibrated"] else {})
 
 
-def resources_per_worker(cluster_cpus: float, workers: int, gpu: bool) -> dict[str, float]:
-    """Resources of a worker. All workers take at most three quarters of the CPUs, the rest is for Ray Data's reads."""
-    cpus = min(1.0, 0.75 * cluster_cpus / workers)
+def resources_per_worker(cluster_cpus: float, workers: int, gpu: bool, elastic: bool = False) -> dict[str, float]:
+    """Resources of a worker. All workers take at most three quarters of the CPUs, the rest is for Ray Data's reads.
+
+    Workers of a number that changes (`elastic`) share no CPU, or the loss of a node would leave room for all of them.
+    """
+    cpus = 0.75 if elastic and not gpu else min(1.0, 0.75 * cluster_cpus / workers)
     return {"CPU": cpus, "GPU": 1.0} if gpu else {"CPU": cpus}
 
 
-def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None:  # noqa: ANN401  a Ray actor handle
+def _fit(recipe: Recipe, options: TrainOptions, mark: str, sizes: tuple[int, ...], board: Any) -> None:  # noqa: ANN401  a Ray actor handle
+    """Train with the first of these numbers of workers, or with the largest for which there is room."""
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
 
-    cpus = float(ray.cluster_resources().get("CPU", 1.0))
-    each = resources_per_worker(cpus, options.workers, options.gpu)
-    say(f"training {recipe.name} on {options.workers} worker(s), {each} each; the cluster has {cpus:g} CPU(s)")
+    cpus, changes = _cluster_cpus(), len(sizes) > 1
+    group = elastic.Group(sizes, resources_per_worker(cpus, options.workers, options.gpu, changes))
+    told = f"{sizes[-1]} to {sizes[0]}" if changes else str(options.workers)
+    say(f"training {recipe.name} on {told} worker(s), {group.each} each; the cluster has {cpus:g} CPU(s)")
     if options.workers > 1 and recipe.batch_size // options.workers < FEW_IMAGES:
         how = (
             "over all workers"
@@ -207,6 +215,9 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None: 
             else "of these alone, for CPUs cannot share it: fewer workers may learn better"
         )
         say(f"{recipe.batch_size // options.workers} images a worker and step are few: batch normalisation is {how}")
+    run_uri = storage.join(options.out, CHECKPOINTS)
+    sources = [open_prepared(uri) for uri in (options.data, options.pretrain) if uri is not None]
+    any_workers = all(source.is_held("train") for source in sources)
     config = {
         "recipe": recipe.model_dump_json(),
         "data": options.data,
@@ -217,32 +228,59 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, board: Any) -> None: 
         "compute": options.compute,
         "board": board,
         "versions": code_versions(),
-        "threads": max(1, int(cpus) // options.workers),  # an upper limit: a node may have fewer cores than the cluster
+        "any_workers": any_workers,
     }
-    run_uri = storage.join(options.out, CHECKPOINTS)
-    filesystem, path = storage.arrow_filesystem(run_uri)
 
     def train_once() -> None:
-        TorchTrainer(
-            _worker_main,
-            train_loop_config=config,
-            torch_config=TorchConfig(backend="nccl" if options.gpu else "gloo"),
-            scaling_config=ScalingConfig(num_workers=options.workers, use_gpu=options.gpu, resources_per_worker=each),
-            run_config=RunConfig(
-                name=f"ray-{time.time_ns()}",  # Ray's own state; a resume only needs our checkpoints
-                storage_path=path,
-                storage_filesystem=filesystem,
-                # A group of workers that finds no room is tried for a minute each time, and not for ever.
-                failure_config=FailureConfig(0, controller_failure_limit=math.ceil(nodes.patience() / 60)),
-                worker_runtime_env={"env_vars": _ALLOCATOR | (_DETERMINISTIC if recipe.deterministic else {})},
-            ),
-        ).fit()
+        going_on = True
+        while going_on:
+            workers = group.choose()
+            if not any_workers:
+                _say_what_is_lost(run_uri, mark, workers)
+            with group.growing(workers, board, any_workers) as paused:
+                _train_group(recipe, options, config, workers, group)
+            going_on = paused.is_set() and ray.get(board.go_on.remote())
 
-    _from_epoch_to_epoch(train_once, run_uri)
+    _from_epoch_to_epoch(train_once, run_uri, changes)
 
 
-def _from_epoch_to_epoch(train_once: Callable[[], None], run_uri: str) -> None:
+def _cluster_cpus() -> float:
+    import ray
+
+    return float(ray.cluster_resources().get("CPU", 1.0))
+
+
+def _train_group(
+    recipe: Recipe, options: TrainOptions, config: dict[str, Any], workers: int, group: elastic.Group
+) -> None:
+    """Train with so many workers, to the end or until they are asked to stop. Raises Ray Train's `TrainingFailedError`."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    # An upper limit: a node may have fewer cores than the cluster.
+    threads = max(1, int(_cluster_cpus()) // workers)
+    filesystem, path = storage.arrow_filesystem(storage.join(options.out, CHECKPOINTS))
+    # A group of workers that finds no room is tried for a minute each time, and not for ever; one that may be smaller once.
+    tries = 1 if group.changes else math.ceil(nodes.patience() / 60)
+    TorchTrainer(
+        _worker_main,
+        train_loop_config=config | {"threads": threads},
+        torch_config=TorchConfig(backend="nccl" if options.gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=options.gpu, resources_per_worker=dict(group.each)),
+        run_config=RunConfig(
+            name=f"ray-{time.time_ns()}",  # Ray's own state; a resume only needs our checkpoints
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(0, controller_failure_limit=tries),
+            worker_runtime_env={"env_vars": _ALLOCATOR | (_DETERMINISTIC if recipe.deterministic else {})},
+        ),
+    ).fit()
+
+
+def _from_epoch_to_epoch(train_once: Callable[[], None], run_uri: str, changes: bool = False) -> None:
     """Train until it ends, from the last epoch after each failure of a worker. Raises the cause of the last one.
+
+    `changes`: also after a group whose number changes found no room, which may have been there a moment before.
 
     Not by Ray's own count of failures: it would try again what is wrong each time, and end a long run that a node now and then
     leaves.
@@ -260,7 +298,7 @@ def _from_epoch_to_epoch(train_once: Callable[[], None], run_uri: str) -> None:
             before, done = done, max(checkpoint.saved_places(run_uri), default=(0, 0))
             tries = tries + 1 if done == before else 1
             # What was found wrong is wrong again; whatever else befell a worker may have been its node.
-            if isinstance(cause, BoneageError) or not failures or tries >= TRIES:
+            if isinstance(cause, BoneageError) or not (failures or changes) or tries >= TRIES:
                 raise cause from error
             say(
                 f"a worker ended ({type(cause).__name__}); going on after epoch {done[0]}"
@@ -298,5 +336,5 @@ def _worker_main(config: dict[str, Any]) -> None:
     hold: Hold = config["hold"]
     hold.check()
     run_uri = storage.join(config["out"], CHECKPOINTS)
-    job = TrainingRun(recipe, run_uri, config["mark"], steps, sum(more), hold)
+    job = TrainingRun(recipe, run_uri, config["mark"], steps, sum(more), hold, config["any_workers"])
     train_stages(job, world)

@@ -26,7 +26,7 @@ from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.tasks.known import LAST_EPOCH
 from boneage_ray.tasks.task import Columns, extend
 from boneage_ray.training import checkpoint
-from boneage_ray.training.midway import continued, worker_state
+from boneage_ray.training.midway import continued, draws, worker_state
 from boneage_ray.training.notice import Notice
 from boneage_ray.training.optimization import (
     build_optimizer,
@@ -80,7 +80,10 @@ class World(Protocol):
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One training: its recipe, where its checkpoints go, its hold on OUT. Batches are counted per worker and epoch."""
+    """One training: its recipe, where its checkpoints go, its hold on OUT. Batches are counted per worker and epoch.
+
+    `any_workers`: every step takes the same cases however many workers share them, so that others can go on in mid-epoch.
+    """
 
     recipe: Recipe
     run_uri: str
@@ -88,6 +91,7 @@ class TrainingRun:
     batches_per_epoch: int
     pretrain_batches: int = 0
     hold: Hold = Hold("")  # noqa: RUF009  immutable
+    any_workers: bool = False
 
     def steps_per_epoch(self, stage: Stage) -> int:
         """Optimizer steps of an epoch of a stage."""
@@ -111,7 +115,7 @@ def train_stages(job: TrainingRun, world: World) -> checkpoint.TrainingProgress:
 
 
 def _train(job: TrainingRun, world: World) -> checkpoint.TrainingProgress:
-    found = checkpoint.load_latest(job.run_uri, job.fingerprint, world.size)
+    found = checkpoint.load_latest(job.run_uri, job.fingerprint, 0 if job.any_workers else world.size)
     progress = found[0] if found else checkpoint.TrainingProgress()
     job.check_batches(progress, world.size)
     torch.manual_seed(job.recipe.seed)
@@ -122,7 +126,7 @@ def _train(job: TrainingRun, world: World) -> checkpoint.TrainingProgress:
     learner = _learner(job, world, raw, progress, found[1] if found else None)
     begun = None
     if found and progress.step:
-        begun = continued(learner, progress.step, checkpoint.worker_tensors(found[1], world.rank))
+        begun = continued(learner, progress, found[1], job.recipe.seed, world.rank, world.size)
     while progress.stage < len(job.recipe.stages):
         if not _one_epoch(job, world, learner, progress, begun):
             return progress
@@ -209,7 +213,7 @@ def _one_epoch(
     batches: Iterable[Batch] = world.train_batches(progress.epoch, data)
     if begun is None:
         # Reseeded from (seed, epoch, rank), so that a resumed epoch has the same draws on every worker.
-        torch.manual_seed((job.recipe.seed * 1_000_003 + progress.epoch) * 1_009 + world.rank)
+        torch.manual_seed(draws(job.recipe.seed, progress.epoch, world.rank))
     else:
         batches = islice(batches, begun.steps * learner.accumulate, None)
     sums = begun or EpochSums(learner.device)
@@ -233,6 +237,7 @@ def _one_epoch(
         "lr": learner.schedule.get_last_lr()[0],
         "train_loss": sum(losses) / len(losses),
         "train_cases": cases,
+        "workers": world.size,
         "train_seconds": round(seconds, 3),
         "val_seconds": round(time.monotonic() - trained, 3),
         **_validation(learner, *columns),

@@ -9,7 +9,7 @@ import torch
 from plain_world import STEPS, Killed, PlainWorld, figures, job, tiny_recipe
 
 from boneage_ray.errors import MismatchError
-from boneage_ray.training import checkpoint, driver
+from boneage_ray.training import checkpoint, driver, midway
 from boneage_ray.training.ahead import NonFiniteLossError
 from boneage_ray.training.loop import train_stages
 from boneage_ray.training.notice import Notice
@@ -102,15 +102,29 @@ def test_other_workers_go_back_to_the_last_whole_epoch(tmp_path, capsys):
     with pytest.raises(Killed):
         train_stages(work, PlainWorld(dies_at_step=STEPS + 2))
     assert checkpoint.saved_places(work.run_uri)[-1] == (1, 1)
-    assert driver._begun(work.run_uri, "mark", 1)
+    driver._say_what_is_lost(work.run_uri, "mark", 1)
     assert capsys.readouterr().err == ""
-    assert driver._begun(work.run_uri, "mark", 2)
+    driver._say_what_is_lost(work.run_uri, "mark", 2)
     assert "the steps after epoch 1 are trained again: 1 workers had dealt out its cases" in capsys.readouterr().err
     two = PlainWorld()
     two.size = 2
     progress = train_stages(work, two)
     assert (two.asked, len(two.steps)) == ([1], STEPS)
-    assert [line["epoch"] for line in progress.history] == [1, 2]
+    assert [(line["epoch"], line["workers"]) for line in progress.history] == [(1, 1), (2, 2)]
+
+
+def test_workers_of_another_number_share_what_those_before_had_summed_up():
+    progress = checkpoint.TrainingProgress(epoch=3, step=5, workers=2)
+    state = {"rng": torch.get_rng_state(), "seconds": torch.tensor(7.0)}
+    tensors = {}
+    for rank, (loss, cases) in enumerate([(6.0, 10), (14.0, 10)]):
+        own = state | {"loss": torch.tensor(loss), "cases": torch.tensor(cases), "raw.mean": torch.tensor(float(rank))}
+        tensors |= {f"worker.{rank}.{name}": value for name, value in own.items()}
+    shares = [midway._own(progress, tensors, rank, 3) for rank in range(3)]
+    assert [int(own["cases"]) for own in shares] == [7, 7, 6]
+    assert [float(own["loss"]) for own in shares] == pytest.approx([7.0, 7.0, 6.0]), "a mean of 1 on each"
+    assert [float(own["raw.mean"]) for own in shares] == [0.0] * 3, "the first one's statistics"
+    assert float(midway._own(progress, tensors, 1, 2)["loss"]) == 14.0
 
 
 def test_workers_that_make_other_batches_are_refused(tmp_path):

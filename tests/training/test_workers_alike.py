@@ -6,6 +6,7 @@ The network has no batch norm: that one normalises over each worker's own images
 from __future__ import annotations
 
 import multiprocessing
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -75,6 +76,9 @@ def work(rank, folder):
     store = distributed.FileStore(f"{folder}/meeting", 2)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=PATIENCE_S))
     train_stages(job(recipe(), f"{folder}/run"), SharedWorld(rank))
+    world = SharedWorld(rank)
+    world.told = {2: Notice.STOP}  # the second worker is told; both end after the next step
+    train_stages(job(recipe(), f"{folder}/left"), world)
     distributed.destroy_process_group()
 
 
@@ -117,7 +121,7 @@ def test_two_workers_that_end_in_mid_epoch_go_on_as_if_they_had_not(tmp_path):
         assert torch.equal(broken[1][name], value), name
 
 
-def test_accumulation_clipping_and_averages_are_those_of_one_worker(tmp_path):
+def test_two_workers_train_as_one_does_and_one_goes_on_where_two_ended(tmp_path):
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=work, args=(rank, str(tmp_path))) for rank in range(2)]
     for worker in workers:
@@ -141,3 +145,15 @@ def test_accumulation_clipping_and_averages_are_those_of_one_worker(tmp_path):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-5)
         assert ours["val_mae_months"] == pytest.approx(theirs["val_mae_months"], abs=1e-3)
     assert found[0].history[-1]["train_cases"] == CASES
+    left = replace(job(recipe(), f"{tmp_path}/left"), any_workers=True)
+    assert checkpoint.saved_places(left.run_uri)[-1] == (1, 1)
+    last = PlainWorld()
+    torch.manual_seed(99)
+    history = train_stages(left, last).history
+    assert (last.asked, len(last.steps)) == ([1], 1), "the two that left had done one of the two steps"
+    assert [(line["train_cases"], line["workers"]) for line in history] == [(CASES, 2), (CASES, 1)]
+    for ours, theirs in zip(history, one.history, strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-5)
+    weights = checkpoint.model_weights(checkpoint.load_latest(left.run_uri, "mark")[1])
+    for name, value in checkpoint.model_weights(alone[1]).items():
+        assert torch.allclose(weights[name], value, rtol=0, atol=1e-5), name
