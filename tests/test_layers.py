@@ -43,6 +43,7 @@ RAY_MODULES = {
     "datasets.load",
     "training.board",
     "training.driver",
+    "training.elastic",
     "training.ray_world",
     "training.sweep_run",
     "serving.app",

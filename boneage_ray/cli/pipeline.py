@@ -46,6 +46,9 @@ def train(
         int, typer.Option("--min-workers", min=0, help="Go on with so few while there is no room for all; 0: never.")
     ] = 0,
     gpu: options.GpuOption = False,
+    cache_on_gpu: Annotated[
+        bool, typer.Option("--cache-on-gpu", help="Keep images that fit on each GPU between epochs.")
+    ] = False,
     set_: options.SetOption = [],  # noqa: B006  typer copies it
     sweep: options.SweepOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a killed run from its last epoch.")] = False,
@@ -60,7 +63,7 @@ def train(
 
     names = (*(["wandb"] if wandb else []), *track)
     arguments = pipeline.TrainArguments(
-        recipe, data, out, pretrain_data, workers, min_workers, gpu, set_, resume, overwrite, names, sweep
+        recipe, data, out, pretrain_data, workers, min_workers, gpu, cache_on_gpu, set_, resume, overwrite, names, sweep
     )
     if sweep is None:
         run_command("train", pipeline.train, arguments, json, debug)

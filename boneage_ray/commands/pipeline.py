@@ -106,6 +106,7 @@ class TrainArguments:
     workers: int = 1
     min_workers: int = 0
     gpu: bool = False
+    cache_on_gpu: bool = False
     settings: list[str] = field(default_factory=list)
     resume: bool = False
     overwrite: bool = False
@@ -136,7 +137,11 @@ def train(run: Run, arguments: TrainArguments) -> None:
     run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed, workers=arguments.workers)
     driver.check_pretraining(recipe, prepared, pretrain)
     workers, least = arguments.workers, arguments.min_workers
-    options = driver.TrainOptions(data, out, pretrain, workers, least, arguments.gpu, track=arguments.track)
+    if arguments.cache_on_gpu and not arguments.gpu:
+        raise UsageError("--cache-on-gpu keeps images on the GPU: give --gpu too, or leave it out")
+    options = driver.TrainOptions(
+        data, out, pretrain, workers, least, arguments.gpu, arguments.cache_on_gpu, track=arguments.track
+    )
     mark = driver.training_fingerprint(recipe, prepared, options)
     if parts.claim(out, mark, arguments.overwrite, "train") and not arguments.resume:
         raise parts.held_by_same_run(out)

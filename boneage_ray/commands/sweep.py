@@ -74,6 +74,8 @@ def _refuse_others(arguments: TrainArguments, recipe: Recipe) -> None:
         raise UsageError(
             "--sweep: a trial is one process, and several trials run at once; leave --workers and --min-workers out"
         )
+    if arguments.cache_on_gpu:
+        raise UsageError("--sweep: trials share a GPU's memory; leave --cache-on-gpu out")
     if arguments.track:
         raise UsageError("--sweep: trials are not tracked; leave --track and --wandb out")
 

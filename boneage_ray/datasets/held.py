@@ -1,4 +1,6 @@
-"""A split that is small enough is read once and kept in memory: every epoch is drawn from all of its rows, without a pipeline."""
+"""A split that is small enough is read once and kept in memory, of the host or of its GPU: every epoch is drawn from all of its
+rows, without a pipeline.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +14,37 @@ from torch import Tensor
 from boneage_ray.datasets.batch import NO_MASK, Batch, collate
 from boneage_ray.datasets.plan import Shard, Slice
 from boneage_ray.datasets.read import TRAINING_COLUMNS, training_rows
+from boneage_ray.errors import UsageError
 
 _READERS = 8  # shards at a time: a store answers one request slowly and many at once
 
 
 class HeldSplit:
-    """All rows of a split in the memory of this process, in the order of its shards."""
+    """All rows of a split in the memory of this process, in the order of its shards.
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    `device`: a GPU that keeps them instead. Raises `UsageError` if they would take more than half of its free memory.
+    """
+
+    def __init__(self, shards: Sequence[Shard], device: torch.device | None = None) -> None:
         with ThreadPoolExecutor(_READERS, "shards") as readers:
             self.rows = _joined(list(readers.map(_read, shards)))
+        if device is not None:
+            _check_room(self.rows, torch.cuda.mem_get_info(device)[0])
+            self.rows = self.rows.to(device)
 
     def batches(self, rows: Sequence[int], size: int) -> Iterator[Batch]:
         """The rows of these numbers in their order, `size` a batch; a row may come more than once."""
         for start in range(0, len(rows), size):
             yield self.rows.chosen(rows[start : start + size])
+
+
+def _check_room(rows: Batch, free: int) -> None:
+    needed = rows.image_B1HW.nbytes + (0 if rows.mask_B1HW is None else rows.mask_B1HW.nbytes)
+    if needed > free // 2:
+        raise UsageError(
+            f"--cache-on-gpu: the images take {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB of the GPU are free, of which "
+            "the training needs the other half: leave it out"
+        )
 
 
 def _read(shard: Shard) -> Batch:

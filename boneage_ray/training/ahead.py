@@ -29,12 +29,15 @@ class NonFiniteLossError(BoneageError):
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches on a device. On a GPU each is copied on a stream of its own, while the step before is computed."""
+    """The batches on a device. To a GPU each is copied on a stream of its own, while the step before is computed."""
     if device.type != "cuda":
         yield from (batch.to(device) for batch in batches)
         return
     copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     for batch in batches:
+        if batch.image_B1HW.is_cuda:  # kept there (--cache-on-gpu)
+            yield batch
+            continue
         with torch.cuda.stream(copies):
             moved = batch.pinned().to(device)
         steps = torch.cuda.current_stream(device)

@@ -18,6 +18,7 @@ from boneage_ray.datasets.load import PreparedData, open_prepared
 from boneage_ray.errors import BoneageError, MismatchError, NoUsableInputError, UsageError
 from boneage_ray.preparation.split import Split
 from boneage_ray.recipes.recipe import Recipe
+from boneage_ray.recipes.stage import Data
 from boneage_ray.runtime import nodes
 from boneage_ray.runtime.cluster import first_cause
 from boneage_ray.runtime.devices import RunDevice
@@ -58,6 +59,7 @@ class TrainOptions:
     workers: int = 1
     min_workers: int = 0  # 0: as many as `workers`, always
     gpu: bool = False
+    cache_on_gpu: bool = False
     hold: Hold = Hold("")  # noqa: RUF009  immutable
     compute: RunDevice = RunDevice()  # noqa: RUF009  immutable
     track: tuple[str, ...] = ()
@@ -218,6 +220,8 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, sizes: tuple[int, ...
     run_uri = storage.join(options.out, CHECKPOINTS)
     sources = [open_prepared(uri) for uri in (options.data, options.pretrain) if uri is not None]
     any_workers = all(source.is_held("train") for source in sources)
+    if options.cache_on_gpu and not any_workers:
+        say("--cache-on-gpu: a training split is too large to be kept, and streamed")
     config = {
         "recipe": recipe.model_dump_json(),
         "data": options.data,
@@ -229,6 +233,7 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, sizes: tuple[int, ...
         "board": board,
         "versions": code_versions(),
         "any_workers": any_workers,
+        "cache_on_gpu": options.cache_on_gpu,
     }
 
     def train_once() -> None:
@@ -329,9 +334,8 @@ def _worker_main(config: dict[str, Any]) -> None:
     here = ray.train.get_context().get_local_world_size()
     torch.set_num_threads(min(config["threads"], max(1, len(os.sched_getaffinity(0)) // here)))
     recipe = Recipe.model_validate_json(config["recipe"])
-    world = RayWorld(
-        recipe, {"train": config["data"], "pretrain": config["pretrain"]}, config["board"], config["compute"]
-    )
+    uris: dict[Data, str | None] = {"train": config["data"], "pretrain": config["pretrain"]}
+    world = RayWorld(recipe, uris, config["board"], config["compute"], config["cache_on_gpu"])
     steps, *more = [world.feed.batches_per_epoch(data) for data in world.feed.sources]
     hold: Hold = config["hold"]
     hold.check()

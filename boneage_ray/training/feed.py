@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from functools import cache
 
+import torch
+
 from boneage_ray.datasets.balance import categories
 from boneage_ray.datasets.batch import Batch
 from boneage_ray.datasets.held import HeldSplit
@@ -50,14 +52,23 @@ class Feed:
     """Batches of worker `rank` of `size`; `batch_size` is its share of the recipe's.
 
     A split that is small enough is read at its first use and kept, and an epoch's rows are drawn over all of it; others are
-    streamed by Ray Data in every epoch, shuffled by shards and in a buffer.
+    streamed by Ray Data in every epoch, shuffled by shards and in a buffer. `keeper`: the GPU that keeps training splits.
     """
 
-    def __init__(self, recipe: Recipe, sources: Mapping[Data, PreparedData], rank: int, size: int) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        sources: Mapping[Data, PreparedData],
+        rank: int,
+        size: int,
+        keeper: torch.device | None = None,
+    ) -> None:
         self.recipe, self.sources = recipe, sources
         self.ours = rank, size
         self.batch_size = max(1, recipe.batch_size // size)
-        self._held = cache(lambda data, split: HeldSplit(sources[data].shards(split)))
+        self._held = cache(
+            lambda data, split: HeldSplit(sources[data].shards(split), keeper if split == "train" else None)
+        )
         self._categories = cache(lambda data: categories(sources[data].shards("train"), recipe.balance))
 
     def batches_per_epoch(self, data: Data) -> int:

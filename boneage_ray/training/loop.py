@@ -31,8 +31,10 @@ from boneage_ray.training.notice import Notice
 from boneage_ray.training.optimization import (
     build_optimizer,
     build_schedule,
+    frozen_layers,
     parameter_groups,
     plateau_factor,
+    set_trainable,
 )
 from boneage_ray.training.step import (
     EpochSums,
@@ -163,7 +165,7 @@ def _learner(
     number = min(progress.stage, len(job.recipe.stages) - 1)
     stage = job.recipe.stages[number]
     groups = parameter_groups(stage, raw.head_parameters(), raw.blocks())
-    _set_trainable(raw, groups)
+    set_trainable(raw, groups)
     optimizer = build_optimizer(stage, groups)
     schedule = build_schedule(stage, optimizer, job.steps_per_epoch(stage), _plateau(stage, number, progress))
     average = averaged(raw, stage.ema) if stage.ema else None
@@ -187,7 +189,7 @@ def _learner(
         accumulate=stage.accumulate,
         average=average,
         cut=raw.training_batch,
-        frozen=_frozen(raw.backbone),
+        frozen=frozen_layers(raw.backbone),
         losses=stage.losses,
     )
 
@@ -338,15 +340,3 @@ def _commit(
         average = learner.average.state_dict() if learner.average is not None else None
         state = checkpoint.TrainingState(learner.raw.state_dict(), learner.optimizer, average, workers)
         checkpoint.save_checkpoint(job.run_uri, job.fingerprint, progress, state)
-
-
-def _set_trainable(raw: Model, groups: list[dict[str, Any]]) -> None:
-    chosen = {id(parameter) for group in groups for parameter in group["params"]}
-    for parameter in raw.parameters():
-        parameter.requires_grad = id(parameter) in chosen
-
-
-def _frozen(backbone: nn.Module) -> tuple[nn.Module, ...]:
-    """Layers of the encoder without trainable parameters; their batch-norm statistics are frozen too."""
-    layers = [layer for layer in backbone.modules() if list(layer.parameters(recurse=False))]
-    return tuple(layer for layer in layers if not any(p.requires_grad for p in layer.parameters(recurse=False)))

@@ -98,3 +98,16 @@ def plateau_factor(stage: Stage, scores: Sequence[float | None]) -> float:
     for score in scores:
         plateau.step(math.inf if score is None else score)
     return float(optimizer.param_groups[0]["lr"])
+
+
+def set_trainable(raw: nn.Module, groups: list[dict[str, Any]]) -> None:
+    """Let only the parameters of these groups learn."""
+    chosen = {id(parameter) for group in groups for parameter in group["params"]}
+    for parameter in raw.parameters():
+        parameter.requires_grad = id(parameter) in chosen
+
+
+def frozen_layers(backbone: nn.Module) -> tuple[nn.Module, ...]:
+    """Layers of the encoder without trainable parameters; their batch-norm statistics are frozen too."""
+    layers = [layer for layer in backbone.modules() if list(layer.parameters(recurse=False))]
+    return tuple(layer for layer in layers if not any(p.requires_grad for p in layer.parameters(recurse=False)))

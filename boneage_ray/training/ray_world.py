@@ -32,6 +32,7 @@ class RayWorld:
         uris: dict[Data, str | None],
         board: Any,  # noqa: ANN401  a Ray actor handle
         compute: RunDevice,
+        cache_on_gpu: bool = False,
     ) -> None:
         import ray.train
         import ray.train.torch
@@ -43,7 +44,7 @@ class RayWorld:
         self.board = board
         self.meter = TrainingMeter(self.rank)
         sources = {data: open_prepared(uri) for data, uri in uris.items() if uri is not None}
-        self.feed = Feed(recipe, sources, self.rank, self.size)
+        self.feed = Feed(recipe, sources, self.rank, self.size, self.device if cache_on_gpu else None)
         self._said, self._cases = time.monotonic(), 0
         self._notices, self._asked = Notices(self.rank, self.size, node_is_leaving), False
         self._answer: Any = None  # of the board, on its way

@@ -1,5 +1,5 @@
 """The service under load against `score`: `python tests/benchmarks/serving.py --work DIR [--clients 1 8 32 128] [--rounds 2]
-[--compare]`: also against plain FastAPI.
+[--compare fastapi litserve]`: also against plain FastAPI (plain_service.py) and LitServe (lit_service.py).
 
 Closed loop: each client asks again as soon as it is answered, over a connection of its own, for `--seconds`. In each round the
 same files are scored by `boneage score`, whose start is left out by the difference of two archives, and predicted one by one by
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import json
 import signal
 import subprocess
@@ -22,8 +23,22 @@ from common import answer_of, boneage, hands, machine, post
 from gpu import PORT, ready
 from plain_service import Model
 
+FOLDER = Path(__file__).parent
+SERVICES = {
+    "boneage": ["-m", "boneage_ray", "serve", "--model", "hand", "--port", str(PORT)],
+    "fastapi": [str(FOLDER / "plain_service.py"), str(PORT)],
+    "litserve": [str(FOLDER / "lit_service.py"), str(PORT)],
+}
 
-async def load(clients, seconds, files):
+
+def request(service, data):
+    """What is sent to a service."""
+    if service == "litserve":
+        return post(json.dumps({"image": base64.b64encode(data).decode()}).encode(), "application/json")
+    return post(data, "image/png")
+
+
+async def load(clients, seconds, requests):
     """(answers a second, sorted seconds of each answer, statuses) of a closed loop."""
     times, statuses = [], Counter()
     end = time.perf_counter() + seconds
@@ -33,7 +48,7 @@ async def load(clients, seconds, files):
         turn = number
         while time.perf_counter() < end:
             started = time.perf_counter()
-            writer.write(post(files[turn % len(files)], "image/png"))
+            writer.write(requests[turn % len(requests)])
             status, headers, _ = await answer_of(reader)
             statuses[status] += 1
             if status == 503:
@@ -69,17 +84,20 @@ def scored(work):
     return 600 / (seconds[1] - seconds[0])
 
 
-def served(name, command, files, arguments):
+def served(name, files, arguments):
     """A line for each number of clients, and one for a file of 40 kB that is no picture: what all but the network takes."""
-    with subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as service:
+    asked = [request(name, data) for data in files]
+    with subprocess.Popen(
+        [sys.executable, *SERVICES[name]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as service:
         try:
             ready(service)
-            asyncio.run(load(4, 3, files))
-            broken = [b"\x89PNG\r\n\x1a\n" + bytes(40_000)]
-            for clients, asked in [(1, broken), *((clients, files) for clients in arguments.clients)]:
-                rate, times, statuses = asyncio.run(load(clients, arguments.seconds, asked))
+            asyncio.run(load(4, 3, asked))
+            broken = [request(name, b"\x89PNG\r\n\x1a\n" + bytes(40_000))]
+            for clients, sent in [(1, broken), *((clients, asked) for clients in arguments.clients)]:
+                rate, times, statuses = asyncio.run(load(clients, arguments.seconds, sent))
                 half, most = (1000 * times[int(len(times) * part)] for part in (0.5, 0.99))
-                told = {"service": name, "files": "no picture" if asked is broken else "hands", "clients": clients}
+                told = {"service": name, "files": "no picture" if sent is broken else "hands", "clients": clients}
                 told |= {"images/s": round(rate, 1), "p50 ms": round(half, 1), "p99 ms": round(most, 1)}
                 print(json.dumps(told | {"statuses": statuses}), flush=True)
         finally:
@@ -90,7 +108,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 128])
-    parser.add_argument("--compare", action="store_true", help="with plain FastAPI")
+    parser.add_argument("--compare", nargs="*", default=[], choices=["fastapi", "litserve"])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=15)
     arguments = parser.parse_args()
@@ -101,9 +119,8 @@ def main():
             f"round {turn + 1}: score {scored(arguments.work):.1f} images/s, in process {predicted(files):.0f} ms",
             flush=True,
         )
-        served("boneage", ["-m", "boneage_ray", "serve", "--model", "hand", "--port", str(PORT)], files, arguments)
-        if arguments.compare:
-            served("plain FastAPI", [str(Path(__file__).with_name("plain_service.py")), str(PORT)], files, arguments)
+        for name in ("boneage", *arguments.compare):
+            served(name, files, arguments)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class Cluster(Group):
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch):
-    global waits  # noqa: PLW0603  what was asked for, in order
+    global waits
     waits, Cluster.room = [], 0
     monkeypatch.setattr(elastic, "GROW_SECONDS", 0.0)
     monkeypatch.setenv("BONEAGE_WAIT_SECONDS", "1")

@@ -93,6 +93,13 @@ def test_a_training_step_reads_nothing_from_the_device(name, device, monkeypatch
     assert loss.shape == () and loss.device == DEVICE
 
 
+def test_rows_that_a_gpu_keeps_are_drawn_without_a_wait(device):
+    kept = batch_of(find_recipe("hand-mask"))
+    drawn = kept.chosen([2, 0])
+    assert (drawn.ids, drawn.image_B1HW.device, drawn.image_B1HW.shape[0]) == (("c", "a"), DEVICE, 2)
+    assert drawn.points_BK2.shape[0] == 2
+
+
 def made_up(tensor):
     """What is fetched; vertebral points lie as those of a spine, for others the maps are looked at again."""
     found = torch.zeros(tensor.shape, dtype=tensor.dtype)
