@@ -110,7 +110,7 @@ def measure(name, arguments):
     """Rounds of bare loop and command, interleaved."""
     work = arguments.work
     recipe = override(find_recipe(name), settings_of(name))
-    archive, data = work / f"train-hands-{arguments.count}", work / "buckets" / f"data-{arguments.count}-{name}"
+    archive, data = work / f"train-hands-{arguments.count}", work / "buckets" / "train" / f"{arguments.count}-{name}"
     hands(archive, arguments.count, 320, distinct=arguments.count)
     if not data.exists():
         boneage("prepare", archive, "--recipe", name, "--out", data)
@@ -128,7 +128,7 @@ def measure(name, arguments):
         print(f"{text}, its first epoch {first:.1f} ({first / plain:.3f}), augmentation {share:.3f}", flush=True)
         if arguments.s3:
             with serve_s3(work / "buckets") as server:
-                place = f"s3://{data.name}"
+                place = f"s3://train/{data.name}"
                 first, later = ours(name, place, work / "model-s3", 1, rows, server.environment)
             told_s3 = f"first epoch {first:.1f} ({first / plain:.3f}), later {later:.1f} ({later / plain:.3f})"
             print(f"{told}, from S3: {told_s3}", flush=True)
