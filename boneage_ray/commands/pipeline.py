@@ -10,7 +10,7 @@ from boneage_ray.archives.files import FilesArchive
 from boneage_ray.archives.notes import cautions
 from boneage_ray.archives.pacs import PacsArchive
 from boneage_ray.commands.options import ReadingFlags
-from boneage_ray.commands.starting import check_tables, join_ray, say_cautions
+from boneage_ray.commands.starting import check_group, check_tables, join_ray, say_cautions, wait_for_group
 from boneage_ray.commands.words import (
     absolute_places,
     after_prepare,
@@ -134,9 +134,11 @@ def train(run: Run, arguments: TrainArguments) -> None:
     prepared.check_image(recipe.image)
     driver.check_labels(recipe, prepared)
     say_cautions(prepared.manifest)
-    run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed, workers=arguments.workers)
-    driver.check_pretraining(recipe, prepared, pretrain)
     workers, least = arguments.workers, arguments.min_workers
+    run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed)
+    run.note(workers=workers, **({"min_workers": least} if least else {}))
+    driver.check_pretraining(recipe, prepared, pretrain)
+    check_group(recipe.batch_size, workers, least)
     if arguments.cache_on_gpu and not arguments.gpu:
         raise UsageError("--cache-on-gpu keeps images on the GPU: give --gpu too, or leave it out")
     options = driver.TrainOptions(
@@ -147,9 +149,7 @@ def train(run: Run, arguments: TrainArguments) -> None:
         raise parts.held_by_same_run(out)
     run.out = out
     cpus = join_ray(run)
-    resources.check_workers(least or workers, arguments.gpu, cpus)
-    if arguments.gpu:
-        nodes.wait_for("GPU", least or workers, f"--gpu --workers {least or workers}")
+    wait_for_group(workers, least, arguments.gpu, cpus)
     hold, compute = lease.holding(out), nodes.device_of_run(out, arguments.gpu)
     nodes.check_places(hold, [("--data", data), *([("--pretrain-data", pretrain)] if pretrain else [])])
     options = replace(options, hold=hold, compute=compute)

@@ -7,7 +7,7 @@ from typing import Any
 from boneage_ray.archives.archive import Archive
 from boneage_ray.archives.notes import caution_of_labels, cautions
 from boneage_ray.archives.tables import cautions_in_words, in_words
-from boneage_ray.runtime import cluster, resources
+from boneage_ray.runtime import cluster, nodes, resources
 from boneage_ray.runtime.runs import Run, say
 
 
@@ -33,3 +33,22 @@ def join_ray(run: Run) -> float:
     cpus = cluster.connect()
     run.note(cluster=resources.offers())
     return cpus
+
+
+def check_group(batch_size: int, workers: int, least: int) -> None:
+    """Raise `UsageError` for --workers and --min-workers (0: not given) that cannot share a batch, before anything is begun."""
+    from boneage_ray.training import elastic
+    from boneage_ray.training.feed import shared_batch
+
+    if least:
+        elastic.sizes(shared_batch(batch_size, workers), workers, least)
+
+
+def wait_for_group(workers: int, least: int, gpu: bool, cpus: float) -> None:
+    """Wait for the GPUs of the fewest workers. Raises `UsageError` if the cluster will never have room for them."""
+    from boneage_ray.training import elastic
+
+    needed, flag = (least, "--min-workers") if least else (workers, "--workers")
+    resources.check_workers(needed, gpu, cpus, flag, 1 / elastic.CPU_OF_EACH if least else 4.0)
+    if gpu:
+        nodes.wait_for("GPU", needed, f"--gpu {flag} {needed}")

@@ -22,14 +22,13 @@ _READERS = 8  # shards at a time: a store answers one request slowly and many at
 class HeldSplit:
     """All rows of a split in the memory of this process, in the order of its shards.
 
-    `device`: a GPU that keeps them instead. Raises `UsageError` if they would take more than half of its free memory.
+    `device`: a GPU that keeps them instead.
     """
 
     def __init__(self, shards: Sequence[Shard], device: torch.device | None = None) -> None:
         with ThreadPoolExecutor(_READERS, "shards") as readers:
             self.rows = _joined(list(readers.map(_read, shards)))
         if device is not None:
-            _check_room(self.rows, torch.cuda.mem_get_info(device)[0])
             self.rows = self.rows.to(device)
 
     def batches(self, rows: Sequence[int], size: int) -> Iterator[Batch]:
@@ -38,8 +37,9 @@ class HeldSplit:
             yield self.rows.chosen(rows[start : start + size])
 
 
-def _check_room(rows: Batch, free: int) -> None:
-    needed = rows.image_B1HW.nbytes + (0 if rows.mask_B1HW is None else rows.mask_B1HW.nbytes)
+def check_room(sizes: Sequence[int], device: torch.device) -> None:
+    """Raise `UsageError` if splits of so many bytes would take more than half of the free memory of a GPU."""
+    needed, free = sum(sizes), torch.cuda.mem_get_info(device)[0]
     if needed > free // 2:
         raise UsageError(
             f"--cache-on-gpu: the images take {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB of the GPU are free, of which "

@@ -52,7 +52,11 @@ class PreparedData:
 
     def is_held(self, split: Split) -> bool:
         """Whether training keeps a split in memory (held.py): by the data alone, for the order of rows hangs on it."""
-        return self.rows(split) * self._row_bytes() <= HELD_BYTES
+        return self.pixel_bytes(split) <= HELD_BYTES
+
+    def pixel_bytes(self, split: Split) -> int:
+        """Bytes of the images and masks of a split."""
+        return self.rows(split) * self._row_bytes()
 
     def _row_bytes(self) -> int:
         image = self.manifest["image"]

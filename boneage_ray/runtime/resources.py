@@ -124,16 +124,16 @@ def check_gpu(gpu: bool) -> None:
         raise UsageError("--gpu: the cluster has no GPU; omit the flag to run on CPUs")
 
 
-def check_workers(workers: int, gpu: bool, cpus: float) -> None:
-    """Raise `UsageError` for a request that a cluster which does not grow can never satisfy."""
+def check_workers(workers: int, gpu: bool, cpus: float, flag: str = "--workers", most: float = 4.0) -> None:
+    """Raise `UsageError` for a request that a cluster which does not grow can never satisfy: `most` workers a CPU."""
     import ray
 
     if workers < 1:
-        raise UsageError(f"--workers {workers}: at least 1 is needed")
+        raise UsageError(f"{flag} {workers}: at least 1 is needed")
     if autoscaler.is_there():
         return
     gpus = int(ray.cluster_resources().get("GPU", 0))
     if gpu and workers > gpus:
-        raise UsageError(f"--gpu --workers {workers}: the cluster has {gpus} GPU(s); give at most that many workers")
-    if not gpu and workers > 4 * cpus:
-        raise UsageError(f"--workers {workers}: the cluster has {cpus:g} CPU(s); give at most {int(cpus)} workers")
+        raise UsageError(f"--gpu {flag} {workers}: the cluster has {gpus} GPU(s); give at most that many workers")
+    if not gpu and workers > most * cpus:
+        raise UsageError(f"{flag} {workers}: the cluster has {cpus:g} CPU(s); give at most {int(cpus)} workers")

@@ -19,24 +19,27 @@ class _Board:
     def __init__(self) -> None:
         self.text, self.lines = "", list[dict[str, Any]]()
         self.stopping, self.notes = False, list[str]()
-        self.pausing = self.pausing_after_epoch = False
+        self.stepping = self.pausing = self.pausing_after_epoch = False
 
     def stop(self) -> None:
         self.stopping = True
+
+    def begin(self) -> None:
+        """Another group of workers begins: what the one before was asked is over."""
+        self.stepping = self.pausing = self.pausing_after_epoch = False
 
     def pause(self, after_epoch: bool) -> None:
         """End the workers, to go on with more of them."""
         self.pausing, self.pausing_after_epoch = not after_epoch, after_epoch
 
-    def go_on(self) -> bool:
-        """After a pause; whether the run goes on, and was not asked to stop meanwhile."""
-        self.pausing = self.pausing_after_epoch = False
-        return not self.stopping
+    def state(self) -> tuple[bool, bool]:
+        """Whether this group of workers has begun to train, and whether the run was asked to stop."""
+        return self.stepping, self.stopping
 
     def step(self, loss: float, rate: float) -> bool:
         """What a worker tells of a step; whether the workers shall end."""
         shown = f"{loss:.3f}" if math.isfinite(loss) else "not known yet"
-        self.text = f"loss {shown}, {rate:.1f} images/s"
+        self.text, self.stepping = f"loss {shown}, {rate:.1f} images/s", True
         return self.stopping or self.pausing
 
     def epoch(self, line: dict[str, Any]) -> None:

@@ -93,6 +93,13 @@ def saved_places(run_uri: str) -> list[Place]:
     return sorted((int(match[1]), int(match[2] or 0)) for match in found if match)
 
 
+def delete_after(run_uri: str, place: Place) -> None:
+    """Delete checkpoints beyond the one that a run goes on from: damaged ones, and those of other workers in mid-epoch."""
+    for later in saved_places(run_uri):
+        if later > place:
+            _delete(run_uri, later)
+
+
 def load_latest(run_uri: str, fingerprint: str, workers: int = 0) -> tuple[TrainingProgress, dict[str, Tensor]] | None:
     """The last checkpoint that so many workers can go on from (0: any number), or None.
 
@@ -212,8 +219,7 @@ def _delete_replaced(run_uri: str) -> None:
     whole = [place for place in places if not place[1]]
     kept = {*places[-KEEP:], *whole[-1:]}
     for old in set(places) - kept:
-        for ending in ("json", "safetensors"):
-            storage.delete_tree(f"{_stem(run_uri, old)}.{ending}")
+        _delete(run_uri, old)
     values = [storage.read_json(f"{_stem(run_uri, place)}.json") for place in sorted(kept)]
     best = {_best_file(run_uri, one["epoch"]) for of_place in values for one in of_place["best"]}
     files = [info.uri for info in storage.list_files(run_uri) if _BEST.search(info.uri)]
@@ -221,6 +227,11 @@ def _delete_replaced(run_uri: str) -> None:
     for uri in files:
         if uri.rsplit("/", 1)[-1] not in names:
             storage.delete_tree(uri)
+
+
+def _delete(run_uri: str, place: Place) -> None:
+    for ending in ("json", "safetensors"):
+        storage.delete_tree(f"{_stem(run_uri, place)}.{ending}")
 
 
 def _packed(tensors: Mapping[str, Tensor], notes: dict[str, str] | None = None) -> bytes:

@@ -193,12 +193,12 @@ def _calibration(recipe: Recipe, found: dict[str, Any] | None, prepared: Prepare
     return found | ({"data": used} if found["calibrated"] else {})
 
 
-def resources_per_worker(cluster_cpus: float, workers: int, gpu: bool, elastic: bool = False) -> dict[str, float]:
+def resources_per_worker(cluster_cpus: float, workers: int, gpu: bool, changes: bool = False) -> dict[str, float]:
     """Resources of a worker. All workers take at most three quarters of the CPUs, the rest is for Ray Data's reads.
 
-    Workers of a number that changes (`elastic`) share no CPU, or the loss of a node would leave room for all of them.
+    `changes`: workers of a number that changes share no CPU (elastic.py).
     """
-    cpus = 0.75 if elastic and not gpu else min(1.0, 0.75 * cluster_cpus / workers)
+    cpus = elastic.CPU_OF_EACH if changes and not gpu else min(1.0, 0.75 * cluster_cpus / workers)
     return {"CPU": cpus, "GPU": 1.0} if gpu else {"CPU": cpus}
 
 
@@ -207,7 +207,7 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, sizes: tuple[int, ...
     import ray
 
     cpus, changes = _cluster_cpus(), len(sizes) > 1
-    group = elastic.Group(sizes, resources_per_worker(cpus, options.workers, options.gpu, changes))
+    group = elastic.Group(sizes, resources_per_worker(cpus, options.workers, options.gpu, changes), board)
     told = f"{sizes[-1]} to {sizes[0]}" if changes else str(options.workers)
     say(f"training {recipe.name} on {told} worker(s), {group.each} each; the cluster has {cpus:g} CPU(s)")
     if options.workers > 1 and recipe.batch_size // options.workers < FEW_IMAGES:
@@ -238,15 +238,21 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, sizes: tuple[int, ...
 
     def train_once() -> None:
         going_on = True
-        while going_on:
-            workers = group.choose()
+        while going_on and (workers := group.choose()):
             if not any_workers:
                 _say_what_is_lost(run_uri, mark, workers)
-            with group.growing(workers, board, any_workers) as paused:
+            ray.get(board.begin.remote())
+            with group.growing(workers, any_workers):
                 _train_group(recipe, options, config, workers, group)
-            going_on = paused.is_set() and ray.get(board.go_on.remote())
+            # Workers end when all is trained, or when they are asked to: to stop, or for more of them.
+            going_on = changes and not ray.get(board.state.remote())[1] and not _is_trained(run_uri, mark, recipe)
 
     _from_epoch_to_epoch(train_once, run_uri, changes)
+
+
+def _is_trained(run_uri: str, mark: str, recipe: Recipe) -> bool:
+    found = checkpoint.load_latest(run_uri, mark)
+    return found is None or found[0].stage >= len(recipe.stages)
 
 
 def _cluster_cpus() -> float:

@@ -7,6 +7,7 @@ workers for a larger group without a checkpoint.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ SETTLE_SECONDS = (
     10.0  # in which a lost node's place may be taken by another, and workers that ended give back their CPUs
 )
 GROW_SECONDS = 60.0  # a group trains at least so long before a larger one takes its place
+SURE_SECONDS = 5.0  # for which new room is kept before it counts: it may be what a group that ends has given back
+CPU_OF_EACH = (
+    0.75  # workers of a number that changes share no CPU, or the loss of a node would leave room for all of them
+)
 
 
 def sizes(batch_size: int, most: int, least: int) -> tuple[int, ...]:
@@ -28,16 +33,23 @@ def sizes(batch_size: int, most: int, least: int) -> tuple[int, ...]:
         raise UsageError(f"--min-workers {least} is more than --workers {most}")
     if batch_size % least:
         shared = ", ".join(str(number) for number in range(1, most + 1) if batch_size % number == 0)
-        raise UsageError(f"--min-workers {least} cannot share batches of {batch_size} equally: give one of {shared}")
+        raise UsageError(
+            f"--min-workers {least} cannot share batches of {batch_size}, {batch_size // most} for each of {most} workers, "
+            f"equally: give one of {shared}"
+        )
     return tuple(number for number in range(most, least - 1, -1) if batch_size % number == 0)
 
 
 @dataclass(frozen=True)
 class Group:
-    """A group of workers whose number follows the cluster: one of `sizes`, the largest first, with the resources of each."""
+    """A group of workers whose number follows the cluster: one of `sizes`, the largest first, with the resources of each.
+
+    `board`: the Ray actor that workers report to (board.py).
+    """
 
     sizes: tuple[int, ...]
     each: Mapping[str, float]
+    board: Any
 
     @property
     def changes(self) -> bool:
@@ -47,52 +59,75 @@ class Group:
     def choose(self) -> int:
         """The largest number of workers that there is room for now; of a group that never changes, its only one.
 
-        Waits `SETTLE_SECONDS` for the largest and `BONEAGE_WAIT_SECONDS` for the smallest. Raises `BoneageError` if there is
-        none.
+        Waits `SETTLE_SECONDS` for the largest and `BONEAGE_WAIT_SECONDS` for the smallest; 0 if the run is asked to stop
+        meanwhile. Raises `BoneageError` if there is no room.
         """
-        most, *_, least = (*self.sizes, self.sizes[-1])
+        most, least = self.sizes[0], self.sizes[-1]
         if not self.changes:
             return most
         for number in self.sizes:
             bound = patience() if number == least else SETTLE_SECONDS if number == most else 1.0
-            with self._asked_for(number) as places:
-                if places.wait(bound):
-                    if number < most:
-                        say(f"there is room for {number} of {most} workers: training goes on with these")
-                    return number
+            if number == least:
+                say(f"waiting for room for {least} worker(s), {dict(self.each)} each")
+            room = self._room_within(number, bound)
+            if room is None:
+                return 0
+            if room:
+                if number < most:
+                    say(f"there is room for {number} of {most} workers: training goes on with these")
+                return number
         raise BoneageError(
             f"no room for {least} worker(s) of {dict(self.each)} after {patience():g} s (BONEAGE_WAIT_SECONDS)"
         )
 
     @contextmanager
-    def growing(self, workers: int, board: Any, in_mid_epoch: bool) -> Iterator[threading.Event]:  # noqa: ANN401
+    def growing(self, workers: int, in_mid_epoch: bool) -> Iterator[None]:
         """While so many workers train in this block: ask for room for the next larger number, and once it is there have the
-        workers end (`board`, a Ray actor) with a checkpoint, after the next step or (not `in_mid_epoch`) the next epoch. The
-        event says that they were asked to.
+        workers end with a checkpoint, after the next step or (not `in_mid_epoch`) the next epoch.
         """
-        asked, done = threading.Event(), threading.Event()
+        done = threading.Event()
         larger = min((number for number in self.sizes if number > workers), default=workers)
-
-        def watch() -> None:
-            if done.wait(GROW_SECONDS):
-                return
-            with self._asked_for(larger - workers) as places:
-                while not places.wait(0.5):
-                    if done.wait(0.5):
-                        return
-            asked.set()
-            say(f"there is room for {larger} workers: after a checkpoint, training goes on with more")
-            board.pause.remote(not in_mid_epoch)
-
-        watcher = threading.Thread(target=watch, daemon=True)
+        watcher = threading.Thread(target=self._watch, args=(workers, larger, in_mid_epoch, done), daemon=True)
         if larger > workers:
             watcher.start()
         try:
-            yield asked
+            yield
         finally:
             done.set()
             if larger > workers:
                 watcher.join(timeout=15)
+
+    def _watch(self, workers: int, larger: int, in_mid_epoch: bool, done: threading.Event) -> None:
+        while not self._state()[0]:
+            if done.wait(1.0):
+                return
+        if done.wait(GROW_SECONDS):
+            return
+        with self._asked_for(larger - workers) as places:
+            while not places.wait(0.5):
+                if done.wait(0.5):
+                    return
+            if done.wait(SURE_SECONDS):
+                return
+        say(f"there is room for {larger} workers: after a checkpoint, training goes on with more")
+        self.board.pause.remote(not in_mid_epoch)
+
+    def _room_within(self, number: int, seconds: float) -> bool | None:
+        """Whether room for so many comes in time; None if the run was asked to stop."""
+        end = time.monotonic() + seconds
+        with self._asked_for(number) as places:
+            while not self._state()[1]:
+                if places.wait(0.5):
+                    return True
+                if time.monotonic() >= end:
+                    return False
+        return None
+
+    def _state(self) -> tuple[bool, bool]:
+        import ray
+
+        found: tuple[bool, bool] = ray.get(self.board.state.remote())
+        return found
 
     @contextmanager
     def _asked_for(self, number: int) -> Iterator[Any]:

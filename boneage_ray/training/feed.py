@@ -10,7 +10,7 @@ import torch
 
 from boneage_ray.datasets.balance import categories
 from boneage_ray.datasets.batch import Batch
-from boneage_ray.datasets.held import HeldSplit
+from boneage_ray.datasets.held import HeldSplit, check_room
 from boneage_ray.datasets.load import PreparedData, batches
 from boneage_ray.datasets.plan import (
     balanced_rows,
@@ -28,12 +28,17 @@ from boneage_ray.runtime.runs import say
 FEW_IMAGES = 8  # a worker and step: the mean and spread of so few say little of all images
 
 
+def shared_batch(batch_size: int, workers: int) -> int:
+    """The batch nearest to a recipe's that so many workers share equally."""
+    return max(1, round(batch_size / workers)) * workers
+
+
 def shared_recipe(recipe: Recipe, workers: int) -> Recipe:
     """The recipe as so many workers train it: the batch nearest to its own that they share equally, rates scaled with it.
 
     Linearly, after Goyal et al. 2017 ("Accurate, large minibatch SGD", 2.1). What differs from the recipe is said.
     """
-    each = max(1, round(recipe.batch_size / workers))
+    each = shared_batch(recipe.batch_size, workers) // workers
     factor = each * workers / recipe.batch_size
     if factor == 1:
         return recipe
@@ -66,6 +71,8 @@ class Feed:
         self.recipe, self.sources = recipe, sources
         self.ours = rank, size
         self.batch_size = max(1, recipe.batch_size // size)
+        if keeper is not None:
+            check_room([source.pixel_bytes("train") for source in sources.values() if source.is_held("train")], keeper)
         self._held = cache(
             lambda data, split: HeldSplit(sources[data].shards(split), keeper if split == "train" else None)
         )

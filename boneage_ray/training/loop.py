@@ -105,8 +105,8 @@ class TrainingRun:
         before, now = progress.batch_size, self.recipe.batch_size
         if before and before != now:
             raise MismatchError(
-                f"{self.run_uri} was trained by {progress.workers} workers with {before} images a step; {workers} workers "
-                f"take {now}: resume with --workers {progress.workers}, or a number that divides {before}"
+                f"{self.run_uri} was trained with {before} images a step; {workers} workers take {now}: resume with the "
+                "--workers that it was begun with"
             )
 
 
@@ -120,6 +120,9 @@ def _train(job: TrainingRun, world: World) -> checkpoint.TrainingProgress:
     found = checkpoint.load_latest(job.run_uri, job.fingerprint, 0 if job.any_workers else world.size)
     progress = found[0] if found else checkpoint.TrainingProgress()
     job.check_batches(progress, world.size)
+    world.gather(None)  # all have read
+    if world.rank == 0:
+        checkpoint.delete_after(job.run_uri, (progress.epoch, progress.step))
     torch.manual_seed(job.recipe.seed)
     raw = build_model(job.recipe.model, found is None, job.recipe.image.size).to(world.device)
     raw = raw.to(memory_format=torch.channels_last)

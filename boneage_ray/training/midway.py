@@ -33,7 +33,7 @@ def continued(
     """The epoch of worker `rank` of `size` after `progress.step` steps, from what `worker_state` found on each.
 
     Another number of workers shares their sums equally, takes the statistics of the first one, as at the end of an epoch, and
-    draws anew.
+    draws anew; so does a worker on a GPU after one on a CPU.
     """
     own = _own(progress, tensors, rank, size)
     sums = EpochSums(learner.device, float(own["seconds"]))
@@ -43,11 +43,12 @@ def continued(
         saved = checkpoint.part_of(own, f"{kind}.")
         for name, buffer in network.named_buffers():
             buffer.copy_(saved[name])
-    if size != progress.workers:
+    on_gpu = learner.device.type == "cuda"
+    if size != progress.workers or (on_gpu and "rng_device" not in own):
         torch.manual_seed(draws(seed, progress.epoch, rank, progress.step))
         return sums
     torch.set_rng_state(own["rng"])
-    if learner.device.type == "cuda":
+    if on_gpu:
         torch.cuda.set_rng_state(own["rng_device"], learner.device)
     return sums
 

@@ -10,8 +10,8 @@ import torch
 from shards_on_disk import record, write_prepared
 
 from boneage_ray.datasets import load
-from boneage_ray.datasets.batch import NO_MASK, make_batch
-from boneage_ray.datasets.held import HeldSplit, _check_room
+from boneage_ray.datasets.batch import NO_MASK
+from boneage_ray.datasets.held import HeldSplit, check_room
 from boneage_ray.errors import StorageError, UsageError
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
@@ -112,8 +112,10 @@ def test_a_lost_shard_is_named_and_training_goes_on_once_it_is_back(prepared, tm
     assert sorted(ids(found.train_batches(0, "train"))) == sorted(f"case-{k}" for k in range(ROWS))
 
 
-def test_images_that_leave_no_room_for_training_are_not_kept_on_a_gpu():
-    rows = make_batch([np.zeros((64, 64), np.uint8)] * 4, ["F"] * 4)
-    _check_room(rows, 2 * 4 * 64 * 64)
+def test_images_that_leave_no_room_for_training_are_not_kept_on_a_gpu(monkeypatch):
+    free = [6000]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 9000))
+    check_room([1000, 2000], torch.device("cuda"))
+    free[0] = 5998
     with pytest.raises(UsageError, match=r"--cache-on-gpu: the images take 0\.00 GiB, and 0\.00 GiB of the GPU"):
-        _check_room(rows, 2 * 4 * 64 * 64 - 2)
+        check_room([1000, 2000], torch.device("cuda"))

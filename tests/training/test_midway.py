@@ -96,6 +96,12 @@ def test_a_torn_checkpoint_in_mid_epoch_costs_its_steps_and_nothing_else(tmp_pat
     assert equal(everything(tmp_path / "torn"), everything(tmp_path / "whole"))
 
 
+class Two(PlainWorld):
+    """The first of two workers, who sees all batches."""
+
+    size = 2
+
+
 def test_other_workers_go_back_to_the_last_whole_epoch(tmp_path, capsys):
     recipe = tiny_recipe(*SETTINGS, "checkpoint.every_steps=1")
     work = job(recipe, tmp_path)
@@ -106,8 +112,13 @@ def test_other_workers_go_back_to_the_last_whole_epoch(tmp_path, capsys):
     assert capsys.readouterr().err == ""
     driver._say_what_is_lost(work.run_uri, "mark", 2)
     assert "the steps after epoch 1 are trained again: 1 workers had dealt out its cases" in capsys.readouterr().err
-    two = PlainWorld()
-    two.size = 2
+    with pytest.raises(Killed):  # its own first checkpoint counts, not the later ones of the other
+        train_stages(work, Two(dies_at_step=2))
+    assert [place for place in checkpoint.saved_places(work.run_uri) if place[1]] == [(1, 1)]
+    assert checkpoint.load_latest(work.run_uri, "mark")[0].workers == 2
+    work = replace(work, recipe=recipe)
+    (tmp_path / "epoch-0001-step-000001.json").unlink()
+    two = Two()
     progress = train_stages(work, two)
     assert (two.asked, len(two.steps)) == ([1], STEPS)
     assert [(line["epoch"], line["workers"]) for line in progress.history] == [(1, 1), (2, 2)]
@@ -134,7 +145,7 @@ def test_workers_that_make_other_batches_are_refused(tmp_path):
     other = replace(work, recipe=tiny_recipe("stage.epochs=2", "batch_size=3"))
     three = PlainWorld()
     three.size = 3
-    with pytest.raises(MismatchError, match=r"by 1 workers with 4 images a step; 3 workers take 3: .* divides 4"):
+    with pytest.raises(MismatchError, match=r"with 4 images a step; 3 workers take 3: resume with the --workers"):
         train_stages(other, three)
 
 
