@@ -64,8 +64,9 @@ def progress_line(total: int, figure: ValidationFigure, on_epoch: Callable[[dict
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    # On the command's own node: elsewhere a node that is lost would end the training with it.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    # On the command's own node: elsewhere a node that is lost would end the training with it. A soft affinity is none for an
+    # actor without CPUs.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(num_cpus=0)(_Board).options(scheduling_strategy=here).remote()
     done, notice = threading.Event(), _PutOffSignal()
     watcher = threading.Thread(
