@@ -210,7 +210,10 @@ def test_a_refactor_may_not_move_the_losses(recipe, tmp_path, monkeypatch):
     )
     progress = train_stages(TrainingRun(short, str(tmp_path), "mark", 2, 2), Picturebook())
     losses = [line[name] for line in progress.history for name in ("train_loss", "val_loss")]
-    assert losses == pytest.approx(golden(recipe.name, losses), rel=2e-2, abs=2e-3)
+    known = golden(recipe.name, losses)
+    assert losses[::2] == pytest.approx(known[::2], rel=2e-2, abs=2e-3)
+    # Processors with and without AVX-512 differ by 3 % after the last of these few steps.
+    assert losses[1::2] == pytest.approx(known[1::2], rel=5e-2, abs=1e-2)
 
 
 def without_weights(recipe):
