@@ -135,8 +135,8 @@ def train(run: Run, arguments: TrainArguments) -> None:
     driver.check_labels(recipe, prepared)
     say_cautions(prepared.manifest)
     workers, least = arguments.workers, arguments.min_workers
-    run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed)
-    run.note(workers=workers, **({"min_workers": least} if least else {}))
+    fewest = {"min_workers": least} if least else {}
+    run.note(recipe=recipe.model_dump(mode="json"), data=data, seed=recipe.seed, workers=workers, **fewest)
     driver.check_pretraining(recipe, prepared, pretrain)
     check_group(recipe.batch_size, workers, least)
     if arguments.cache_on_gpu and not arguments.gpu:

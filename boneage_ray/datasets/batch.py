@@ -65,9 +65,7 @@ class Batch:
         """The cases of these numbers, in their order. On a GPU the host does not wait for it."""
         index = torch.tensor(rows)
         if self.image_B1HW.is_cuda:
-            index = (index.pin_memory() if torch.cuda.is_available() else index).to(
-                self.image_B1HW.device, non_blocking=True
-            )
+            index = index.pin_memory().to(self.image_B1HW.device, non_blocking=True)
         return replace(self._each(lambda tensor: tensor[index]), ids=tuple(self.ids[row] for row in rows))
 
     def with_image(

@@ -28,7 +28,7 @@ from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.training import checkpoint, elastic
 from boneage_ray.training.blend import check_blend, fit_blend
 from boneage_ray.training.board import progress_line
-from boneage_ray.training.feed import FEW_IMAGES, shared_recipe
+from boneage_ray.training.feed import FEW_IMAGES, any_workers, shared_recipe
 from boneage_ray.training.gallery import AUGMENTED, show_augmentation
 from boneage_ray.training.gate import fit_training_gate
 from boneage_ray.training.loop import TrainingRun, train_stages
@@ -219,8 +219,8 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, sizes: tuple[int, ...
         say(f"{recipe.batch_size // options.workers} images a worker and step are few: batch normalisation is {how}")
     run_uri = storage.join(options.out, CHECKPOINTS)
     sources = [open_prepared(uri) for uri in (options.data, options.pretrain) if uri is not None]
-    any_workers = all(source.is_held("train") for source in sources)
-    if options.cache_on_gpu and not any_workers:
+    in_mid_epoch = any_workers(sources)
+    if options.cache_on_gpu and not in_mid_epoch:
         say("--cache-on-gpu: a training split is too large to be kept, and streamed")
     config = {
         "recipe": recipe.model_dump_json(),
@@ -232,17 +232,16 @@ def _fit(recipe: Recipe, options: TrainOptions, mark: str, sizes: tuple[int, ...
         "compute": options.compute,
         "board": board,
         "versions": code_versions(),
-        "any_workers": any_workers,
         "cache_on_gpu": options.cache_on_gpu,
     }
 
     def train_once() -> None:
         going_on = True
         while going_on and (workers := group.choose()):
-            if not any_workers:
+            if not in_mid_epoch:
                 _say_what_is_lost(run_uri, mark, workers)
             ray.get(board.begin.remote())
-            with group.growing(workers, any_workers):
+            with group.growing(workers, in_mid_epoch):
                 _train_group(recipe, options, config, workers, group)
             # Workers end when all is trained, or when they are asked to: to stop, or for more of them.
             going_on = changes and not ray.get(board.state.remote())[1] and not _is_trained(run_uri, mark, recipe)
@@ -346,5 +345,6 @@ def _worker_main(config: dict[str, Any]) -> None:
     hold: Hold = config["hold"]
     hold.check()
     run_uri = storage.join(config["out"], CHECKPOINTS)
-    job = TrainingRun(recipe, run_uri, config["mark"], steps, sum(more), hold, config["any_workers"])
+    in_mid_epoch = any_workers(world.feed.sources.values())
+    job = TrainingRun(recipe, run_uri, config["mark"], steps, sum(more), hold, in_mid_epoch)
     train_stages(job, world)

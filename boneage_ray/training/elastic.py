@@ -17,14 +17,11 @@ from boneage_ray.errors import BoneageError, UsageError
 from boneage_ray.runtime.nodes import patience
 from boneage_ray.runtime.runs import say
 
-SETTLE_SECONDS = (
-    10.0  # in which a lost node's place may be taken by another, and workers that ended give back their CPUs
-)
+# In which a lost node's place may be taken by another, and workers that ended give back their CPUs.
+SETTLE_SECONDS = 10.0
 GROW_SECONDS = 60.0  # a group trains at least so long before a larger one takes its place
 SURE_SECONDS = 5.0  # for which new room is kept before it counts: it may be what a group that ends has given back
-CPU_OF_EACH = (
-    0.75  # workers of a number that changes share no CPU, or the loss of a node would leave room for all of them
-)
+CPU_OF_EACH = 0.75  # workers of a number that changes share no CPU: the loss of a node would leave room for all of them
 
 
 def sizes(batch_size: int, most: int, least: int) -> tuple[int, ...]:
@@ -62,22 +59,17 @@ class Group:
         Waits `SETTLE_SECONDS` for the largest and `BONEAGE_WAIT_SECONDS` for the smallest; 0 if the run is asked to stop
         meanwhile. Raises `BoneageError` if there is no room.
         """
-        most, least = self.sizes[0], self.sizes[-1]
-        if not self.changes:
+        most, *fewer = self.sizes
+        if not fewer:
             return most
-        for number in self.sizes:
-            bound = patience() if number == least else SETTLE_SECONDS if number == most else 1.0
-            if number == least:
-                say(f"waiting for room for {least} worker(s), {dict(self.each)} each")
-            room = self._room_within(number, bound)
-            if room is None:
-                return 0
-            if room:
-                if number < most:
-                    say(f"there is room for {number} of {most} workers: training goes on with these")
-                return number
+        for number, seconds in [(most, SETTLE_SECONDS), *((number, 1.0) for number in fewer)]:
+            if (found := self._room_within(number, seconds)) is not None:
+                return found
+        say(f"waiting for room for {fewer[-1]} worker(s), {dict(self.each)} each")
+        if (found := self._room_within(fewer[-1], patience())) is not None:
+            return found
         raise BoneageError(
-            f"no room for {least} worker(s) of {dict(self.each)} after {patience():g} s (BONEAGE_WAIT_SECONDS)"
+            f"no room for {fewer[-1]} worker(s) of {dict(self.each)} after {patience():g} s (BONEAGE_WAIT_SECONDS)"
         )
 
     @contextmanager
@@ -85,17 +77,17 @@ class Group:
         """While so many workers train in this block: ask for room for the next larger number, and once it is there have the
         workers end with a checkpoint, after the next step or (not `in_mid_epoch`) the next epoch.
         """
-        done = threading.Event()
-        larger = min((number for number in self.sizes if number > workers), default=workers)
+        if workers == self.sizes[0]:
+            yield
+            return
+        done, larger = threading.Event(), min(number for number in self.sizes if number > workers)
         watcher = threading.Thread(target=self._watch, args=(workers, larger, in_mid_epoch, done), daemon=True)
-        if larger > workers:
-            watcher.start()
+        watcher.start()
         try:
             yield
         finally:
             done.set()
-            if larger > workers:
-                watcher.join(timeout=15)
+            watcher.join(timeout=15)
 
     def _watch(self, workers: int, larger: int, in_mid_epoch: bool, done: threading.Event) -> None:
         while not self._state()[0]:
@@ -112,16 +104,18 @@ class Group:
         say(f"there is room for {larger} workers: after a checkpoint, training goes on with more")
         self.board.pause.remote(not in_mid_epoch)
 
-    def _room_within(self, number: int, seconds: float) -> bool | None:
-        """Whether room for so many comes in time; None if the run was asked to stop."""
+    def _room_within(self, number: int, seconds: float) -> int | None:
+        """The number if room for so many comes in time, else None; 0 if the run is asked to stop meanwhile."""
         end = time.monotonic() + seconds
         with self._asked_for(number) as places:
             while not self._state()[1]:
                 if places.wait(0.5):
-                    return True
+                    if number < self.sizes[0]:
+                        say(f"there is room for {number} of {self.sizes[0]} workers: training goes on with these")
+                    return number
                 if time.monotonic() >= end:
-                    return False
-        return None
+                    return None
+        return 0
 
     def _state(self) -> tuple[bool, bool]:
         import ray

@@ -53,6 +53,11 @@ def shared_recipe(recipe: Recipe, workers: int) -> Recipe:
     return recipe.model_copy(update={"batch_size": each * workers, "stages": stages})
 
 
+def any_workers(sources: Iterable[PreparedData]) -> bool:
+    """Whether each step takes the same cases however many workers share them: where all training rows are kept, and dealt out."""
+    return all(source.is_held("train") for source in sources)
+
+
 class Feed:
     """Batches of worker `rank` of `size`; `batch_size` is its share of the recipe's.
 

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 from common import answer_of, boneage, hands, machine, post
 from gpu import PORT, ready
 from plain_service import Model
@@ -101,7 +102,10 @@ def served(name, files, arguments):
                 told |= {"images/s": round(rate, 1), "p50 ms": round(half, 1), "p99 ms": round(most, 1)}
                 print(json.dumps(told | {"statuses": statuses}), flush=True)
         finally:
+            processes = psutil.Process(service.pid).children(recursive=True)
             service.send_signal(signal.SIGTERM)
+            for left in psutil.wait_procs(processes, 60)[1]:  # LitServe leaves its own
+                left.kill()
 
 
 def main():

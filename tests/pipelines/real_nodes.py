@@ -14,6 +14,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
 from s3server import free_port
 
 PATIENCE_S = 180
@@ -38,6 +39,17 @@ def available():
     except FileNotFoundError:
         return "there is no program unshare"
     return made.stderr.strip() if made.returncode else None
+
+
+def marks(seconds):
+    """What marks a module of tests that start nodes, each of which ends after so many seconds."""
+    return [
+        pytest.mark.ray,
+        pytest.mark.slow,
+        pytest.mark.timeout(seconds),
+        pytest.mark.xdist_group("ray-of-its-own"),
+        pytest.mark.skipif(available() is not None, reason=f"nodes of their own need namespaces: {available()}"),
+    ]
 
 
 class Nodes:

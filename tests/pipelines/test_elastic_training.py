@@ -8,20 +8,10 @@ import subprocess
 import sys
 import time
 
-import pytest
-from pipelines.real_nodes import available, real_nodes
+from pipelines.real_nodes import marks, real_nodes
 from pipelines.steps import SMALL
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.slow,
-    pytest.mark.timeout(600),
-    pytest.mark.xdist_group("ray-of-its-own"),
-    pytest.mark.skipif(available() is not None, reason=f"nodes of their own need namespaces: {available()}"),
-    pytest.mark.skip(
-        reason="not run to its end since the last changes of training/elastic.py: run it by hand on a quiet machine"
-    ),
-]
+pytestmark = marks(900)
 SCRIPT = """
 import sys
 from boneage_ray.commands import pipeline
@@ -63,10 +53,11 @@ def test_two_workers_become_one_and_two_again(prepared, tmp_path):
         wait_for(2, out, process)
         second.kill()
         wait_for(1, out, process)
-        nodes.add()
+        third = nodes.add()
         wait_for(2, out, process)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=200)
+        third.kill()  # told to end, it would take a minute
     lines = history(out)
     numbers = [line["workers"] for line in lines]
     assert [n for k, n in enumerate(numbers) if k == 0 or n != numbers[k - 1]] == [2, 1, 2], numbers

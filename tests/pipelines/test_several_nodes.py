@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from pipelines.real_nodes import available, real_nodes
+from pipelines.real_nodes import marks, real_nodes
 
 from boneage_ray import bundle, storage
 from boneage_ray.models.regressor import Regressor
@@ -19,13 +19,7 @@ from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.runtime import lease
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.xdist_group("ray-of-its-own"),
-    pytest.mark.skipif(available() is not None, reason=f"nodes of their own need namespaces: {available()}"),
-]
+pytestmark = marks(900)
 HANDS = 300
 
 

@@ -158,8 +158,13 @@ def test_a_recipe_answers_alike_after_saving_and_in_the_columns_of_a_result(reci
 
 
 def golden(name, losses):
-    """The curve of a recipe as it was when it was written down; BONEAGE_WRITE_GOLDEN=1 writes it again."""
+    """The curve of a recipe as it was when it was written down; BONEAGE_WRITE_GOLDEN=1 writes it again.
+
+    Of some recipes there is a second one, of processors without AVX-512: a few steps from random weights end 3 % apart.
+    """
     known = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    here = f"{name} on {torch.backends.cpu.get_cpu_capability()}"
+    name = here if here in known else name
     if os.environ.get("BONEAGE_WRITE_GOLDEN"):
         known[name] = [round(loss, 4) for loss in losses]
         GOLDEN.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
@@ -210,10 +215,7 @@ def test_a_refactor_may_not_move_the_losses(recipe, tmp_path, monkeypatch):
     )
     progress = train_stages(TrainingRun(short, str(tmp_path), "mark", 2, 2), Picturebook())
     losses = [line[name] for line in progress.history for name in ("train_loss", "val_loss")]
-    known = golden(recipe.name, losses)
-    assert losses[::2] == pytest.approx(known[::2], rel=2e-2, abs=2e-3)
-    # Processors with and without AVX-512 differ by 3 % after the last of these few steps.
-    assert losses[1::2] == pytest.approx(known[1::2], rel=5e-2, abs=1e-2)
+    assert losses == pytest.approx(golden(recipe.name, losses), rel=2e-2, abs=2e-3)
 
 
 def without_weights(recipe):
@@ -222,4 +224,4 @@ def without_weights(recipe):
 
 
 def test_no_curve_outlives_its_recipe():
-    assert set(json.loads(GOLDEN.read_text())) == {recipe.name for recipe in RECIPES}
+    assert {name.partition(" on ")[0] for name in json.loads(GOLDEN.read_text())} == {recipe.name for recipe in RECIPES}

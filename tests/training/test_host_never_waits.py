@@ -93,7 +93,8 @@ def test_a_training_step_reads_nothing_from_the_device(name, device, monkeypatch
     assert loss.shape == () and loss.device == DEVICE
 
 
-def test_rows_that_a_gpu_keeps_are_drawn_without_a_wait(device):
+def test_rows_that_a_gpu_keeps_are_drawn_without_a_wait(device, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)  # it needs a driver
     kept = batch_of(find_recipe("hand-mask"))
     drawn = kept.chosen([2, 0])
     assert (drawn.ids, drawn.image_B1HW.device, drawn.image_B1HW.shape[0]) == (("c", "a"), DEVICE, 2)
