@@ -46,5 +46,5 @@ def test_a_sweep_ranks_its_trials_and_goes_on_from_their_epochs(prepared, tmp_pa
     run(sweep, pipeline.TrainArguments("demo", prepared, str(out), resume=True, **asked))
     assert storage.read_json(f"{out}/sweep.json") == found
     assert [path.stat().st_mtime_ns for path in kept] == before
-    with pytest.raises(UsageError, match="leave --workers out"):
+    with pytest.raises(UsageError, match="leave --workers and --min-workers out"):
         run(sweep, pipeline.TrainArguments("demo", prepared, str(out), workers=2, **asked))
