@@ -26,7 +26,7 @@ class Metered:
             predictor.sha256,
             predictor.batch_size,
         )
-        self.parameters = sum(each.numel() for each in predictor.model.parameters())
+        self.parameters = predictor.parameters
         self.warm = False
         self.last: Row = {}
 

@@ -21,6 +21,7 @@ class Model(nn.Module, ABC):
     """
 
     backbone: nn.Module
+    fixed_size: tuple[int, int] | None = None  # the only images (H, W) that it takes, as of transformers
     runtime: Runtime | None = None
 
     @abstractmethod

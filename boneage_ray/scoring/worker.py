@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from boneage_ray.prediction.rows import Add, Loaded
     from boneage_ray.tasks.task import Columns
 
+_AHEAD = 8  # files at least that are on their way while one is predicted
+
 
 @dataclass(frozen=True)
 class ScorePlaces:
@@ -121,7 +123,7 @@ class ScoreWorker:
         return parts.without_large(committed)
 
     def _all(self, part: parts.Part, inputs: Sequence[Input], seconds: list[float]) -> Iterator[Row]:
-        ahead = 2 * max(reader.predictor.batch_size for reader in self.readers)
+        ahead = max(_AHEAD, 2 * max(reader.predictor.batch_size for reader in self.readers))
         loaded = parts.prefetched(self._load, inputs, self.pools[0].readers, ahead)
         return self._rows(part, enumerate(self.meter.waiting(loaded)), seconds)
 
