@@ -46,6 +46,7 @@ RAY_MODULES = {
     "training.elastic",
     "training.ray_world",
     "training.sweep_run",
+    "serving.apart",
     "serving.app",
     "serving.running",
     "commands.service",

