@@ -46,7 +46,6 @@ RAY_MODULES = {
     "training.elastic",
     "training.ray_world",
     "training.sweep_run",
-    "serving.apart",
     "serving.app",
     "serving.running",
     "commands.service",

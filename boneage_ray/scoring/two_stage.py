@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from boneage_ray.prediction import routing
@@ -73,3 +74,31 @@ def loaded(models: Sequence[Models], compute: Compute) -> list[Scorer]:
     from boneage_ray.prediction.ensemble import load_predictor
 
     return [load_predictor(each, compute.device, compute.runtime, compute.auto, compute.coverage) for each in models]
+
+
+@dataclass
+class Elsewhere:
+    """A scorer whose networks are in other processes: model `number` of `Networks`."""
+
+    ask: Callable[..., Columns]
+    number: int
+    name: str
+    sha256: str
+    batch_size: int
+
+    @classmethod
+    def of(cls, ask: Callable[..., Columns], models: Sequence[Models], device: str) -> list[Scorer]:
+        """One for each of some models, without loading any."""
+        from boneage_ray.prediction.predictor import batch_size_of
+
+        return [
+            cls(ask, number, each.name, each.sha256, min(batch_size_of(device, image.size) for image in each.images))
+            for number, each in enumerate(models)
+        ]
+
+    def __call__(self, columns: Mapping[str, Sequence[Any]]) -> Columns:
+        """Columns in, columns out; images travel as one array each."""
+        import numpy as np
+
+        packed = {name: values if name == "sex" else np.stack(values) for name, values in columns.items()}
+        return self.ask(self.number, packed)

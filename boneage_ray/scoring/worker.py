@@ -24,7 +24,7 @@ from boneage_ray.scoring.costs import part_costs, with_earlier
 from boneage_ray.scoring.kept import Keep, kept
 from boneage_ray.scoring.metering import ScoreMeter
 from boneage_ray.scoring.renewal import Earlier, first_time
-from boneage_ray.scoring.two_stage import loaded, models_of
+from boneage_ray.scoring.two_stage import Elsewhere, loaded, models_of
 
 if TYPE_CHECKING:
     from boneage_ray.prediction.ensemble import Scorer
@@ -86,7 +86,6 @@ class ScoreWorker:
         import torch
 
         from boneage_ray.prediction import routing, rows
-        from boneage_ray.prediction.elsewhere import Elsewhere
 
         torch.set_num_threads(compute.threads)
         self.out, self.keep, self.rows, self.routing = places.out, places.keep, rows, routing

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -26,16 +24,14 @@ from boneage_ray.decoding.radiograph import Radiograph
 from boneage_ray.errors import BoneageError, UsageError
 from boneage_ray.findings.task_findings import findings_of
 from boneage_ray.prediction import ensemble, members
-from boneage_ray.prediction.ensemble import Scorer
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.prediction.rows import Loaded, load_input, score_rows
-from boneage_ray.prediction.runtimes import TORCH, Compute, check_runtime
+from boneage_ray.prediction.runtimes import TORCH, check_runtime
 from boneage_ray.preparation.isolated import DecoderPool
 from boneage_ray.preparation.prepare import AS_THE_RECIPE_SAYS, Reading, prepare_radiograph
 from boneage_ray.records.schema import Row
 from boneage_ray.runtime import metrics, nodes
 from boneage_ray.runtime.runs import say
-from boneage_ray.serving.apart import apart
 from boneage_ray.serving.arguments import ServiceArguments, read_arguments
 from boneage_ray.serving.backend import Served
 from boneage_ray.serving.gathering import Gathering
@@ -60,7 +56,7 @@ class Built:
 
 
 class ModelReplica:
-    """One model: its files are decoded and predicted in processes of this node. Ready once each predictor has predicted."""
+    """One model in one process: decodes and predicts in threads. Ready once each of its predictors has predicted."""
 
     def __init__(
         self,
@@ -79,29 +75,27 @@ class ModelReplica:
         cv2.setNumThreads(1)
         self.name = model.info.name
         models = members.resolve([model.uri], model.info.model_sha256)
-        compute = Compute(1, placement.device, runtime, placement.auto, coverage)
-        at_once = 1 if placement.gpus else min(threads, BATCHES_AT_ONCE)
-        beside = apart(model, compute, at_once) if at_once > 1 else []
-        # Asked for pictures, and on one core for everything.
-        self.predictor = ensemble.load_predictor(models, compute.device, runtime, compute.auto, coverage)
-        self.in_use = threading.Lock()
+        load = partial(ensemble.load_predictor, models, placement.device, runtime, placement.auto, coverage)
+        # One for each thread that predicts; the first one is also asked for pictures.
+        self.predictors = [load() for _ in range(1 if placement.gpus else min(threads, BATCHES_AT_ONCE))]
+        self.in_use = [threading.Lock() for _ in self.predictors]
         self.findings = findings_of(models.recipe)
         self.add = self.findings.adder()
         self.images = models.scored_images(reading)
         self.pools = [DecoderPool(image, threads) for image in self.images]
         # Not the threads that predict: a batch that is ready would wait for the decoding of all that came after it.
         self.decoding = ThreadPoolExecutor(threads + 1, "decoding")
-        scorers = beside or [self.predictor]
-        self.score = Gathering[Loaded, Row]([partial(self._rows, each) for each in scorers], placement.batch_size)
-        self._warm_up([self.predictor, *beside])
+        works = [partial(self._rows, number) for number in range(len(self.predictors))]
+        self.score = Gathering[Loaded, Row](works, placement.batch_size)
+        self._warm_up()
 
-    def _warm_up(self, scorers: Sequence[Scorer]) -> None:
+    def _warm_up(self) -> None:
         pixels = self.findings.warm_up_image()
         unmasked = [image.model_copy(update={"mask": "none"}) for image in self.images]  # it only has to predict
         first, *others = [prepare_radiograph(Radiograph(pixels), image) for image in unmasked]
         case = Loaded(Input("warm-up", "warm-up"), None, None, first, tuple(others))
-        for scorer in scorers:
-            (row,) = score_rows([case], scorer, self.add)
+        for predictor in self.predictors:
+            (row,) = score_rows([case], predictor, self.add)
             if row["status"] == "failed":  # rejected is no fault: an untrained model may see nothing in a phantom
                 raise BoneageError(f"the model cannot predict: {row['reason']}: {row['message']}")
 
@@ -119,10 +113,10 @@ class ModelReplica:
         load = partial(load_input, item, data, *(pool.prepare for pool in self.pools))
         return await asyncio.get_running_loop().run_in_executor(self.decoding, load)
 
-    def _rows(self, scorer: Scorer, loaded: list[Loaded]) -> list[Row]:
+    def _rows(self, number: int, loaded: list[Loaded]) -> list[Row]:
         metrics.SERVE_BATCH_IMAGES.observe(len(loaded))
-        with self.in_use if scorer is self.predictor else nullcontext():
-            return list(score_rows(loaded, scorer, self.add))
+        with self.in_use[number]:
+            return list(score_rows(loaded, self.predictors[number], self.add))
 
     async def explain(self, data: bytes, item: Input, name: str | None = None) -> bytes | Row:
         """A PNG of what one file's result rests on, or the row that says why there is none. Raises as `predict`."""
@@ -131,10 +125,11 @@ class ModelReplica:
         return await asyncio.get_running_loop().run_in_executor(self.decoding, self._picture, loaded, data)
 
     def _picture(self, loaded: Loaded, data: bytes) -> bytes | Row:
-        assert isinstance(self.predictor, Predictor)  # of an ensemble nobody asks
+        first = self.predictors[0]
+        assert isinstance(first, Predictor)  # of an ensemble nobody asks
         try:
-            with self.in_use:  # Grad-CAM listens to the encoder: no other image may pass through it meanwhile
-                found = self.findings.explain(self.predictor, loaded, data)
+            with self.in_use[0]:  # Grad-CAM listens to the encoder: no other image may pass through it meanwhile
+                found = self.findings.explain(first, loaded, data)
         except UsageError as error:
             return {"status": "failed", "step": "predict", "reason": "not_explainable", "message": str(error)}
         return found.row if found.png is None else found.png
@@ -256,7 +251,7 @@ def _model_deployment(built: Built, number: int, requests: int) -> serve.Applica
         graceful_shutdown_timeout_s=built.config.predict_timeout_s,
         ray_actor_options={"num_cpus": placement.cpus, "num_gpus": placement.gpus},
         max_constructor_retry_count=1,
-        **({"autoscaling_config": scaling} if scaling else {"num_replicas": arguments.replicas}),
+        **({"autoscaling_config": scaling} if scaling else {"num_replicas": arguments.replicas or placement.replicas}),
     )
     asked = (arguments.runtime, arguments.reading, arguments.coverage)
     return deployment.bind(built.places[number], placement, *asked)

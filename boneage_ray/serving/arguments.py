@@ -30,7 +30,7 @@ class ServiceArguments(BaseModel):
     `tokens_file`: a file of hashes of tokens (`tokens.py`), on each node that an ingress may run on.
     `allow_uris`: prefixes below which a request may name a file (`uris.py`).
 
-    `replicas`: a fixed number; with `max_replicas` instead their number follows the load, see `autoscaling`.
+    `replicas`: a fixed number, None one for every four CPUs; with `max_replicas` instead it follows the load, see `autoscaling`.
     `cpus_per_model` and `gpus_per_model` are for clusters that grow: what is there when the service starts says little then.
     `runtime`: torch or onnx. `voi`, `header_gate`, `pixel_gate`, `two_hands`: as the flags of `boneage serve`; None is as the
     recipe says.
@@ -40,7 +40,7 @@ class ServiceArguments(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     models: list[str] = Field(min_length=1)
-    replicas: int = Field(default=1, ge=1)
+    replicas: int | None = Field(default=None, ge=1)
     min_replicas: int | None = Field(default=None, ge=1)
     max_replicas: int | None = Field(default=None, ge=1)
     target_requests: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -63,7 +63,7 @@ class ServiceArguments(BaseModel):
             if self.min_replicas is not None or self.target_requests is not None:
                 raise ValueError("min_replicas and target_requests say how replicas grow: give max_replicas too")
             return self
-        if "replicas" in self.model_fields_set:
+        if self.replicas is not None:
             raise ValueError(
                 "replicas is a fixed number and max_replicas a limit of a changing one: give one of the two"
             )

@@ -93,7 +93,7 @@ def service(local_ray, tiny_model, tiny_ensemble, tls):
     port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(TOKENS, TOKEN)
-        arguments = ServiceArguments(models=[tiny_model, tiny_ensemble], max_upload_mb=1, cpus_per_model=0.25)
+        arguments = ServiceArguments(models=[tiny_model, tiny_ensemble], max_upload_mb=1)
         built = built_for(arguments, inspect_models(arguments.models), ray.cluster_resources())
     trusted = ssl.create_default_context(cafile=tls.certificate)
     headers = {"Authorization": f"Bearer {TOKEN}"}

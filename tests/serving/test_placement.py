@@ -16,10 +16,28 @@ from boneage_ray.serving.placement import INGRESS_CPUS, Placement, asked_place, 
 @pytest.mark.parametrize("cpus", [1.0, 2.0, 16.0])
 def test_all_replicas_fit_twice_with_room_left(models, cpus):
     placement = place(models, {"CPU": cpus})
-    assert 2 * (INGRESS_CPUS + models * placement.cpus) <= 0.85 * cpus
+    assert 2 * (INGRESS_CPUS + models * placement.replicas * placement.cpus) <= 0.85 * cpus
     assert placement.gpus == 0
-    assert placement.threads == max(1, int(cpus) // models)
     assert placement.batch_size == 1
+
+
+@pytest.mark.parametrize(
+    ("models", "cpus", "replicas", "threads"),
+    [
+        (1, 1, 1, 1),
+        (1, 2, 1, 2),
+        (1, 7, 1, 7),
+        (1, 8, 2, 4),
+        (1, 15, 3, 5),
+        (1, 64, 16, 4),
+        (2, 16, 2, 4),
+        (40, 16, 1, 1),
+    ],
+)
+def test_more_cores_than_one_process_can_use_get_more_replicas(models, cpus, replicas, threads):
+    placement = place(models, {"CPU": float(cpus)})
+    assert (placement.replicas, placement.threads) == (replicas, threads)
+    assert place(models, {"CPU": float(cpus), "GPU": 1.0}).replicas == 1
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_all_replicas_compute_as_the_service_decided_whatever_their_node_could(m
     (model,) = inspect_models([place])
     for auto, expected in (("float32", None), ("bfloat16", torch.bfloat16)):
         replica = ModelReplica(model, Placement(1, 0, 1, auto))
-        assert replica.predictor.precision == expected
+        assert replica.predictors[0].precision == expected
         for pool in replica.pools:
             pool.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import ssl
 import time
@@ -11,18 +10,14 @@ from hashlib import sha256
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 import ray
 from scrape import settled, wait_for
 
 from boneage_ray import __version__
-from boneage_ray.archives.archive import Input
 from boneage_ray.archives.files import FilesArchive
 from boneage_ray.client import Client, ClientOptions
 from boneage_ray.records.schema import from_table, result_schema
-from boneage_ray.serving.app import ModelReplica
-from boneage_ray.serving.placement import Placement, inspect_models
 
 pytestmark = pytest.mark.ray
 
@@ -102,34 +97,6 @@ def test_concurrent_requests_get_their_own_rows(service, hands):
     with ThreadPoolExecutor(12) as pool:
         together = list(pool.map(ask, names))
     assert together == [alone[name] for name in names]
-
-
-def test_predictors_in_processes_of_their_own_answer_alike_also_after_one_was_killed(local_ray, hands, tiny_model):
-    (model,) = inspect_models([tiny_model])
-    body, item = hands[1]["good"].read_bytes(), Input("request", "request", sex="F")
-
-    def rows(replica, count):
-        async def all_at_once():
-            return await asyncio.gather(*(replica.predict(body, item) for _ in range(count)))
-
-        return asyncio.run(all_at_once())
-
-    def beside():
-        return [each for each in psutil.process_iter(["name"]) if each.info["name"].startswith("ray::_Apart")]
-
-    alone, several = (ModelReplica(model, Placement(1, 0, threads, "float32")) for threads in (1, 2))
-    try:
-        (expected,) = rows(alone, 1)
-        assert expected["age_months"] is not None
-        # An idle process has its actor's name, one at work that of the method.
-        assert rows(several, 6) == [expected] * 6
-        one, other = beside()
-        one.kill()
-        assert rows(several, 6) == [expected] * 6
-        assert {each.pid for each in beside()} - {one.pid, other.pid}
-    finally:
-        for pool in (*alone.pools, *several.pools):
-            pool.close()
 
 
 def test_ready_healthy_and_its_model_listed(service, tiny_model):
