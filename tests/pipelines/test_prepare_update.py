@@ -153,6 +153,7 @@ def test_an_update_that_is_killed_ends_with_the_same_dataset(hands, local_ray, t
     prepare(source, out)
     old = dataset(out)
     change()
+    lease.release_all()  # a copied lease would be waited for
     shutil.copytree(out, other)
     prepare(source, other, update=True)
     lease.release_all()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
@@ -44,6 +45,35 @@ def kill_when(process, happened):
     process.communicate()
 
 
+@contextmanager
+def slowed_worker(process, happened):
+    """From when something happened on, the process that trains in a started command runs for a tenth of the time only."""
+    found, ended = [], threading.Event()
+
+    def seen():
+        if not found:
+            children = psutil.Process(process.pid).children(recursive=True)
+            found.extend(child for child in children if "RayTrainWorker" in child.name())
+        return found and happened()
+
+    def slow():
+        with suppress(psutil.NoSuchProcess):
+            while not ended.wait(0.15):
+                found[0].suspend()
+                time.sleep(1.5)
+                found[0].resume()
+
+    wait_for(seen, process)
+    found[0].suspend()
+    thread = threading.Thread(target=slow)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def test_training_that_is_killed_and_told_to_stop_resumes_with_the_same_losses(prepared, model, tmp_path):
     """Killed in the middle of the first epoch, then told to stop by SIGTERM, which is heeded after a step."""
     broken, checkpoints = str(tmp_path / "broken"), tmp_path / "broken" / "checkpoints"
@@ -51,12 +81,19 @@ def test_training_that_is_killed_and_told_to_stop_resumes_with_the_same_losses(p
     command = ("train", "--recipe", "demo", "--data", prepared, "--out", broken, *flags, "--set")
     kill_when(start(*command, "checkpoint.every_steps=1"), (checkpoints / "epoch-0000-step-000001.json").exists)
     assert not (checkpoints / "epoch-0001.json").exists()
-    told = start(*command, "stage.epochs=4", "--resume")
-    assert any(text.startswith("epoch 1/4") for text in told.stderr), "it ended before"
-    told.send_signal(signal.SIGTERM)
-    said = told.communicate(timeout=150)[1]
+
+    def steps():
+        return set(checkpoints.glob("epoch-*-step-*.json"))
+
+    before = steps()
+    told = start(*command, "checkpoint.every_steps=1", "--resume")
+    # A step or two a second: or it would be ready before the signal reaches it.
+    with slowed_worker(told, lambda: steps() - before):
+        time.sleep(4)  # the command hears of its steps
+        told.send_signal(signal.SIGTERM)
+        said = told.communicate(timeout=150)[1]
     assert (told.returncode, "give the command again with --resume" in said) == (130, True), said
-    assert any(checkpoints.glob("epoch-000[123]-step-*.json")), said
+    assert steps() - before, said
     assert not (tmp_path / "broken" / "manifest.json").exists()
     record = run(pipeline.train, pipeline.TrainArguments("demo", prepared, broken, settings=FOUR_EPOCHS, resume=True))
     assert record.answer["epochs"] == 4
