@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
+from processes import kill_tree
 from pydantic import BaseModel
 from ray._common.utils import import_attr
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
@@ -125,12 +125,7 @@ def ray_head(environment):
         wait_for(lambda: httpx.get(f"{url}/api/serve/applications/").is_success or None, "the dashboard answers")
         yield url
     finally:
-        head.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            head.wait(60)
-        with suppress(ProcessLookupError):
-            os.killpg(head.pid, signal.SIGKILL)
-        head.wait()
+        kill_tree(head)
         shutil.rmtree(folder, ignore_errors=True)
         Path(f"{folder}.log").unlink()
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from processes import kill_tree
 from s3server import free_port
 
 PATIENCE_S = 180
@@ -105,12 +106,7 @@ def _started(command, log):
             time.sleep(0.2)
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:  # Ray drains a node for 30 s; on a busy machine the rest takes as long again
-            process.kill()
-            process.wait()
+        kill_tree(process)
 
 
 def _own_address(folder):

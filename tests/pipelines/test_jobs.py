@@ -19,6 +19,7 @@ import httpx
 import pytest
 import yaml
 from pipelines.steps import run
+from processes import kill_tree
 
 from boneage_ray import bundle, storage
 from boneage_ray.commands import job_cluster, jobs
@@ -82,8 +83,7 @@ def dashboard():
             patch.setenv("RAY_AUTH_MODE", "disabled")
             yield url
     finally:
-        head.terminate()
-        head.wait(60)
+        kill_tree(head)
         shutil.rmtree(folder, ignore_errors=True)
         Path(f"{folder}.log").unlink()
 
