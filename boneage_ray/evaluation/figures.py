@@ -188,8 +188,10 @@ def tried(points: Sequence[tuple[float | str, float, bool]], setting: str, figur
     numeric = len(numbers) == len(points)
     for value, best, finished in points:
         ax.plot(value if numeric else str(value), best, "o", color=BLUE, mfc=BLUE if finished else "none", ms=6)
-    if numeric and numbers and min(numbers) > 0 and max(numbers) / min(numbers) >= 20:
+    if numeric and numbers and min(numbers) > 0 and max(numbers) / min(numbers) >= 8:
         ax.set_xscale("log")
+    elif numeric:
+        ax.locator_params(axis="x", nbins=5)  # labels of small numbers are long
     ax.set(xlabel=setting, ylabel=figure)
     return as_svg(fig, f"tried-{re.sub(r'[^a-z0-9]', '-', setting.lower())}")
 
