@@ -134,6 +134,7 @@ def test_a_predictor_copies_from_pinned_memory_and_fetches_once(device, monkeypa
     weights = build_model(recipe.model, with_weights=False, size=recipe.image.size).state_dict()
     predictor = Predictor(Bundle(recipe, weights, {}, {}, "abc"), "cpu")
     predictor.device, predictor.model = DEVICE, on_device(predictor.model, device)
+    predictor.batch_size = CASES
     seen = []
     monkeypatch.setattr(Batch, "pinned", lambda batch: seen.append(batch.image_B1HW.device.type) or batch)
 
