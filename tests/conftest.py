@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 # Before anything imports Ray, which reads these once.
-os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "90", "WANDB_MODE": "offline"}
+os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "180", "WANDB_MODE": "offline"}
 os.environ["HF_HUB_OFFLINE"] = "1"  # what needs the hub fails at once
 # Before anything imports torch or OpenCV: processes that share the cores would only wait for each other's threads, and spin.
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENCV_FOR_THREADS_NUM": "1"}
