@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from common import boneage, machine
 from hands import folds_of, groups_of
+from pretraining import sets
 
 from boneage_ray.evaluation.bootstrap import bootstrap_interval
 
@@ -38,10 +39,6 @@ grace_epochs = 3
 
 def run(*words):
     boneage(*words, environment=os.environ | {"RAY_ADDRESS": "local"})
-
-
-def sets(settings):
-    return [word for setting in settings for word in ("--set", setting)]
 
 
 def prepared(options, side):
