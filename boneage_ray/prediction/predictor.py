@@ -26,7 +26,7 @@ from boneage_ray.runtime.devices import Precision
 from boneage_ray.tasks.build import build_model, build_task
 from boneage_ray.tasks.task import Columns, extend, on_host
 
-# On CPUs one at a time: kernels may sum in another order for another batch, and no row may depend on what stands beside it.
+# On CPUs one at a time: kernels sum in another order for another batch, and no row may depend on what stands beside its image.
 # That is also the faster way for the built-in models, and a quarter slower for ResNet34 (docs/measured.md).
 CPU_BATCH, GPU_BATCH = 1, 128
 _GPU_PIXELS = GPU_BATCH * 512 * 512  # at once

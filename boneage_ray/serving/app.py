@@ -216,8 +216,16 @@ def placement_on(arguments: ServiceArguments, models: int, cluster: dict[str, fl
     if placement.gpus:
         nodes.wait_for("GPU", 1, "gpus_per_model")
     compute = nodes.device_of_cluster(placement.gpus > 0)
-    say(f"serving on {compute.device}, {compute.describe()}")
+    scaling = arguments.autoscaling
+    count = f"{scaling['min_replicas']:g} to {scaling['max_replicas']:g}" if scaling else _fixed(arguments, placement)
+    each = f"{count} replica(s) of {placement.threads} thread(s) for each model"
+    say(f"serving on {compute.device}, {compute.describe()}; {each}")
     return replace(placement, auto=compute.auto, ingress_cpus=min(INGRESS_CPUS, cluster.get("CPU", INGRESS_CPUS)))
+
+
+def _fixed(arguments: ServiceArguments, placement: Placement) -> int:
+    """How many replicas a model has, where their number does not follow the load."""
+    return arguments.replicas or placement.replicas
 
 
 def deployed(built: Built) -> serve.Application:
@@ -251,7 +259,7 @@ def _model_deployment(built: Built, number: int, requests: int) -> serve.Applica
         graceful_shutdown_timeout_s=built.config.predict_timeout_s,
         ray_actor_options={"num_cpus": placement.cpus, "num_gpus": placement.gpus},
         max_constructor_retry_count=1,
-        **({"autoscaling_config": scaling} if scaling else {"num_replicas": arguments.replicas or placement.replicas}),
+        **({"autoscaling_config": scaling} if scaling else {"num_replicas": _fixed(arguments, placement)}),
     )
     asked = (arguments.runtime, arguments.reading, arguments.coverage)
     return deployment.bind(built.places[number], placement, *asked)

@@ -42,37 +42,31 @@ def sets(settings):
     return [word for setting in settings for word in ("--set", setting)]
 
 
-def write_split(path, groups, folds, percent):
-    """Every n-th group of the three parts to learn from, in an order by sex and age; ten hands to watch."""
-    rows, kept = [["record_id", "split"]], 0
+def divided(groups, folds, percent):
+    """Stem -> split: every n-th group of the three parts to learn from, in an order by sex and age; ten hands to watch."""
+    found = {}
     ours = [group for group in groups if folds[group[0][0]] not in (TESTED, LEFT_OUT)]
     watched = {id(group) for group in ours[len(ours) // 20 :: len(ours) // 10]}
     for number, group in enumerate(group for group in ours if id(group) not in watched):
         if number % 20 in {10: (0, 10), 25: (0, 5, 10, 15, 18), 100: range(20)}[percent]:
-            rows += [[stem, "train"] for stem, *_ in group]
-            kept += len(group)
-    rows += [[stem, "val"] for group in ours if id(group) in watched for stem, *_ in group]
-    rows += [[stem, "test"] for stem, fold in folds.items() if fold == TESTED]
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    return kept
+            found |= {stem: "train" for stem, *_ in group}
+    found |= {stem: "val" for group in ours if id(group) in watched for stem, *_ in group}
+    return found | {stem: "test" for stem, fold in folds.items() if fold == TESTED}
 
 
-def prepared(work, source, percent, side):
-    """The prepared data with so many labels, and how many hands there are to learn from."""
-    groups = groups_of(source)
-    split, out, folder = work / f"split-{percent}.csv", work / f"data-{percent}", work / f"hands-{percent}"
-    kept = write_split(split, groups, folds_of(groups), percent)
-    with split.open() as file:
-        wanted = {row["record_id"] for row in csv.DictReader(file)}
+def prepared(work, name, source, splits, side):
+    """The prepared data of the hands (stem -> split), and how many there are to learn from."""
+    split, out, folder = work / f"split-{name}.csv", work / f"data-{name}", work / f"hands-{name}"
+    with split.open("w", newline="") as file:
+        csv.writer(file).writerows([["record_id", "split"], *splits.items()])
     folder.mkdir(exist_ok=True)
     for path in source.rglob("*.png"):
-        if path.stem in wanted and not (folder / path.name).exists():
+        if path.stem in splits and not (folder / path.name).exists():
             shutil.copy(path, folder)
     if not (out / "manifest.json").exists():
         table = source.with_name(source.name + ".csv").resolve()
         run("prepare", folder, "--labels", table, "--recipe", RECIPE, "--split", split, "--out", out, *sets([side]))
-    return out, kept
+    return out, list(splits.values()).count("train")
 
 
 def trained(out, recipe, data, settings):
@@ -104,18 +98,23 @@ def first_weights(work, data, hands, side):
     }
 
 
+def errors(out, data, settings):
+    """Months by which a model of these settings errs, for each hand of the tested part in the order of their names."""
+    trained(out, RECIPE, data, settings)
+    found = out.with_name(out.name + "-evaluation")
+    if not (found / "metrics.json").exists():
+        run("evaluate", "--model", out, "--data", data, "--split", "test", "--open-test", "--out", found, "--overwrite")
+    rows = sorted(pq.read_table(found / "predictions.parquet").to_pylist(), key=lambda row: row["record_id"])
+    return np.array([abs(row["predicted_months"] - row["true_months"]) for row in rows])
+
+
 def figure(work, start, weights, data, percent, settings):
     """Mean absolute error in months of the tested part, with its 95 % interval."""
     out = work / "models" / f"{start.replace(', ', '-').replace(' ', '-')}-{percent}"
     more = [*settings, f"stage.epochs={EPOCHS[percent]}", f"model.backbone.weights={weights}"]
-    trained(out, RECIPE, data, more)
-    found = out.with_name(out.name + "-evaluation")
-    if not (found / "metrics.json").exists():
-        run("evaluate", "--model", out, "--data", data, "--split", "test", "--open-test", "--out", found, "--overwrite")
-    rows = pq.read_table(found / "predictions.parquet").to_pylist()
-    errors = np.array([abs(row["predicted_months"] - row["true_months"]) for row in rows])
-    low, high = bootstrap_interval(errors, np.random.default_rng(0))
-    return {"n": len(errors), "mae": round(float(errors.mean()), 2), "low": round(low, 2), "high": round(high, 2)}
+    found = errors(out, data, more)
+    low, high = bootstrap_interval(found, np.random.default_rng(0))
+    return {"n": len(found), "mae": round(float(found.mean()), 2), "low": round(low, 2), "high": round(high, 2)}
 
 
 def main():
@@ -129,7 +128,9 @@ def main():
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     side = f"image.size={options.side}"
-    data = {percent: prepared(options.work, options.source, percent, side) for percent in EPOCHS}
+    groups = groups_of(options.source)
+    splits = {percent: divided(groups, folds_of(groups), percent) for percent in EPOCHS}
+    data = {percent: prepared(options.work, percent, options.source, splits[percent], side) for percent in EPOCHS}
     print(
         f"{machine()}; {options.side} px; hands: { ({percent: kept for percent, (_, kept) in data.items()}) }",
         flush=True,

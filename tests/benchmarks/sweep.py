@@ -9,20 +9,16 @@ each, and tested on the part that chose nothing. What is done is not done again.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from common import boneage, machine
 from hands import folds_of, groups_of
-from pretraining import sets
+from pretraining import RECIPE, errors, prepared, sets
 
 from boneage_ray.evaluation.bootstrap import bootstrap_interval
 
-RECIPE = "efficientnet-lite-hand"
 SPLITS = {0: "train", 1: "train", 2: "val", 3: "test"}
 FILE = """
 trials = {trials}
@@ -37,40 +33,6 @@ grace_epochs = 3
 """
 
 
-def run(*words):
-    boneage(*words, environment=os.environ | {"RAY_ADDRESS": "local"})
-
-
-def prepared(options, side):
-    out, split = options.work / "data", options.work / "split.csv"
-    if not (out / "manifest.json").exists():
-        folds = folds_of(groups_of(options.source))
-        rows = [[stem, SPLITS[fold]] for stem, fold in folds.items() if fold in SPLITS]
-        with split.open("w", newline="") as file:
-            csv.writer(file).writerows([["record_id", "split"], *rows])
-        table = options.source.with_name(options.source.name + ".csv").resolve()
-        folder = options.work / "hands"
-        folder.mkdir(exist_ok=True)
-        wanted = {stem for stem, _ in rows}
-        for path in options.source.rglob("*.png"):
-            if path.stem in wanted and not (folder / path.name).exists():
-                (folder / path.name).symlink_to(path.resolve())
-        run("prepare", folder, "--labels", table, "--recipe", RECIPE, "--split", split, "--out", out, *sets([side]))
-    return out
-
-
-def errors(options, name, data, settings):
-    """Months by which a model errs on the tested part, by hand."""
-    out = options.work / name
-    if not (out / "manifest.json").exists():
-        run("train", "--recipe", RECIPE, "--data", data, "--out", out, "--resume", *sets(settings))
-    found = options.work / f"{name}-evaluation"
-    if not (found / "metrics.json").exists():
-        run("evaluate", "--model", out, "--data", data, "--split", "test", "--open-test", "--out", found, "--overwrite")
-    rows = pq.read_table(found / "predictions.parquet").to_pylist()
-    return {row["record_id"]: abs(row["predicted_months"] - row["true_months"]) for row in rows}
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
@@ -82,12 +44,14 @@ def main():
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     side = f"image.size={options.side}"
-    data = prepared(options, side)
+    folds = folds_of(groups_of(options.source))
+    splits = {stem: SPLITS[fold] for stem, fold in folds.items() if fold in SPLITS}
+    data, _ = prepared(options.work, "sweep", options.source, splits, side)
     first = [side, f"stage.epochs={options.epochs}"]
     out, asked = options.work / "sweep", options.work / "sweep.toml"
     if not (out / "sweep.json").exists():
         asked.write_text(FILE.format(trials=options.trials))
-        run("train", "--recipe", RECIPE, "--data", data, "--sweep", asked, "--out", out, "--resume", *sets(first))
+        boneage("train", "--recipe", RECIPE, "--data", data, "--sweep", asked, "--out", out, "--resume", *sets(first))
     trials = json.loads((out / "sweep.json").read_text())["trials"]
     print(f"{machine()}; {options.side} px, {options.epochs} epochs; trials, the best first:", flush=True)
     for trial in trials:
@@ -95,8 +59,9 @@ def main():
     best = [*first, *(f"{key}={value}" for key, value in trials[0]["settings"].items())]
     tested = {}
     for name, settings in (("default", first), ("best", best)):
-        each = [errors(options, f"{name}-{seed}", data, [*settings, f"seed={seed}"]) for seed in range(options.seeds)]
-        tested[name] = np.array([np.mean([one[hand] for one in each]) for hand in sorted(each[0])])
+        tested[name] = np.mean(
+            [errors(options.work / f"{name}-{k}", data, [*settings, f"seed={k}"]) for k in range(options.seeds)], axis=0
+        )
     chance = np.random.default_rng(0)
     for name, values in [*tested.items(), ("best - default", tested["best"] - tested["default"])]:
         low, high = bootstrap_interval(values, chance)

@@ -157,6 +157,10 @@ def test_a_recipe_answers_alike_after_saving_and_in_the_columns_of_a_result(reci
     assert set(columns[0]) - {"overlap", "points", "levels_moved"} <= set(result_schema().names)
 
 
+# Validated by statistics of two steps from random weights, which end some per cent apart on different processors.
+UNSTEADY = ("densenet121", "two-views-hand")
+
+
 def golden(name, losses):
     """The curve of a recipe as it was when it was written down; BONEAGE_WRITE_GOLDEN=1 writes it again."""
     known = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
@@ -212,8 +216,8 @@ def test_a_refactor_may_not_move_the_losses(recipe, tmp_path, monkeypatch):
     losses = [line[name] for line in progress.history for name in ("train_loss", "val_loss")]
     stored = golden(recipe.name, losses)
     assert losses[::2] == pytest.approx(stored[::2], rel=2e-2, abs=2e-3)
-    # By statistics of two steps from random weights: those of one processor end some per cent from those of another.
-    assert losses[1::2] == pytest.approx(stored[1::2], rel=5e-2, abs=1e-2)
+    steady = {"rel": 2e-2, "abs": 2e-3} if recipe.name not in UNSTEADY else {"rel": 5e-2, "abs": 1e-2}
+    assert losses[1::2] == pytest.approx(stored[1::2], **steady)
 
 
 def without_weights(recipe):
