@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from boneage_ray.errors import UsageError
@@ -17,15 +18,19 @@ from boneage_ray.runtime.runs import say
 
 STEP = 32  # an encoder halves five times
 _HALFWAY = 32  # channels behind the decoder's last step but one
+_SMALL: dict[str, Any] = {"in_channels": 3, "encoder_depth": 4, "decoder_channels": (64, 48, 32, 16)}
 # Of EfficientNets: no map hangs on them, and DDP would wait for their gradients.
 _UNUSED = ("_conv_head", "_bn1", "_fc")
 _UNUSED_OF_TIMM = ("conv_head", "bn2")  # kept as constants, because older bundles hold them
 
 
-def unet(config: HandMaskConfig | CephalogramConfig, classes: int, with_weights: bool, stride: int = 1) -> Any:  # noqa: ANN401
+def unet(
+    config: HandMaskConfig | CephalogramConfig, classes: int, with_weights: bool, stride: int = 1, small: bool = False
+) -> Any:  # noqa: ANN401
     """A network with `encoder`, `decoder` and `segmentation_head`; of its first weights only those of the library's hub.
 
-    With a stride of 2 the last step of the decoder is left out, and the maps have half the image's side.
+    With a stride of 2 the last step of the decoder is left out, and the maps have half the image's side. A small one takes three
+    channels, halves four times and has a narrower decoder.
 
     Raises `UsageError` for an encoder that is not known (the nearest are named) and for weights that cannot be had.
     """
@@ -40,7 +45,8 @@ def unet(config: HandMaskConfig | CephalogramConfig, classes: int, with_weights:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`timm-` encoders are deprecated")
-            net = smp.Unet(encoder, encoder_weights=source, in_channels=1, classes=classes)
+            shape = _SMALL if small else {"in_channels": 1}
+            net = smp.Unet(encoder, encoder_weights=source, classes=classes, **shape)
     except Exception as error:  # the hubs raise many kinds; all mean that there is no such encoder to start from
         raise UsageError(
             f"the encoder {encoder} with weights {config.encoder_weights} cannot be built ({type(error).__name__}); connect to "
@@ -48,7 +54,10 @@ def unet(config: HandMaskConfig | CephalogramConfig, classes: int, with_weights:
         ) from error
     if stride == 2:
         net.decoder.blocks = net.decoder.blocks[:-1]
-        net.segmentation_head = smp.base.SegmentationHead(_HALFWAY, classes, kernel_size=3)
+        halfway = _SMALL["decoder_channels"][-2] if small else _HALFWAY
+        net.segmentation_head = smp.base.SegmentationHead(halfway, classes, kernel_size=3)
+    if small:
+        _leave_out_unused(net.encoder)
     for name in _UNUSED:
         if hasattr(net.encoder, name):
             delattr(net.encoder, name)
@@ -85,7 +94,10 @@ def _load_encoder(encoder: nn.Module, state: dict[str, Tensor], origin: str) -> 
     # Encoders that give maps have some levels of timm's names joined: stages_0.blocks for stages.0.blocks.
     renamed = {name if name in state else name.replace("_", ".", 1): name for name in own}
     layers = {_layer(name) for name in renamed}
-    taken = {renamed.get(name, name): value for name, value in state.items() if _layer(name) in layers}
+    gone = tuple(f"{name}." for name, module in inner.named_modules() if isinstance(module, nn.Identity))
+    used = {name: value for name, value in state.items() if _layer(name) in layers}
+    taken = {renamed.get(name, name): value for name, value in used.items()}
+    taken = {name: value for name, value in taken.items() if not name.startswith(gone)}
     constants = {name: own[name] for name in own if "conv_head.weight" in own and _layer(name) in _UNUSED_OF_TIMM}
     load_checked(inner, constants | adapt_first_convolution(inner, taken), origin)
     return sorted({_layer(name) for name in state} - layers)
@@ -94,6 +106,22 @@ def _load_encoder(encoder: nn.Module, state: dict[str, Tensor], origin: str) -> 
 def _layer(name: str) -> str:
     """The outermost layer of a parameter."""
     return name.partition(".")[0]
+
+
+def _leave_out_unused(encoder: nn.Module) -> None:
+    """Put nothing in the place of layers that no map hangs on: an encoder that halves four times still has the fifth."""
+    encoder.eval()
+    sum(maps.sum() for maps in encoder(torch.zeros(1, _SMALL["in_channels"], 64, 64))).backward()
+    unused = [
+        name
+        for name, module in encoder.named_modules()
+        if list(module.parameters()) and all(parameter.grad is None for parameter in module.parameters())
+    ]
+    for name in unused:
+        if name.rpartition(".")[0] not in unused:
+            encoder.set_submodule(name, nn.Identity())
+    encoder.zero_grad()
+    encoder.train()
 
 
 def _make_constant(layer: nn.Module) -> None:

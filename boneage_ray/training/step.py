@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import Batch, as_float
 from boneage_ray.errors import UsageError
+from boneage_ray.models.model import Model
 from boneage_ray.tasks.task import Columns, Task, extend
 from boneage_ray.training.ahead import LossReader, on_device
 
@@ -60,7 +61,7 @@ class Learner:
     """
 
     model: nn.Module
-    raw: nn.Module
+    raw: Model
     task: Task
     augment: Augment
     device: torch.device
@@ -126,8 +127,11 @@ def _loss(learner: Learner, batch: Batch) -> Tensor:
     batch = batch.with_image(augmented.image_B1HW, augmented.mask_B1HW, augmented.points_BK2)
     if learner.cut is not None:
         batch = learner.cut(batch)
+    more = (batch.points_BK2,) if learner.raw.wants_points else ()
     with learner.autocast():
-        outputs = learner.model(torch.cat([batch.image_B1HW, *others]) if others else batch.image_B1HW, batch.sex_B)
+        outputs = learner.model(
+            torch.cat([batch.image_B1HW, *others]) if others else batch.image_B1HW, batch.sex_B, *more
+        )
     return _summed(learner.task.losses(outputs, batch), learner.losses)
 
 
