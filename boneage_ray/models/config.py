@@ -190,6 +190,9 @@ class CephalogramConfig(ModelSettings):
     side: int = Field(default=0, ge=0, multiple_of=32)
     neck: int = Field(default=0, ge=0, le=1024, multiple_of=32)
     neck_margin: float = Field(default=0.35, ge=0, le=2)
+    decoder: tuple[Positive, Positive, Positive, Positive, Positive] = Field(
+        default=(256, 128, 64, 32, 16), description="channels of the decoders' steps, from the deepest on"
+    )
     detail: int = Field(default=0, ge=0, le=512, multiple_of=32)
     detail_side: int = Field(default=512, ge=64, le=2048, multiple_of=32)
     detail_points: Positive = 14

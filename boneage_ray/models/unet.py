@@ -17,7 +17,7 @@ from boneage_ray.models.packaged import package_of, read_packaged
 from boneage_ray.runtime.runs import say
 
 STEP = 32  # an encoder halves five times
-_HALFWAY = 32  # channels behind the decoder's last step but one
+_DECODER = (256, 128, 64, 32, 16)  # channels of its steps, as the library has them
 _SMALL: dict[str, Any] = {"in_channels": 3, "encoder_depth": 4, "decoder_channels": (64, 48, 32, 16)}
 # Of EfficientNets: no map hangs on them, and DDP would wait for their gradients.
 _UNUSED = ("_conv_head", "_bn1", "_fc")
@@ -41,11 +41,12 @@ def unet(
     if encoder not in known and not encoder.startswith("tu-"):
         near = difflib.get_close_matches(encoder, known, n=3)
         raise UsageError(f"there is no encoder {encoder!r}; nearest: {', '.join(near) or 'none'}")
+    wide = config.decoder if isinstance(config, CephalogramConfig) else _DECODER
+    shape: dict[str, Any] = _SMALL if small else {"in_channels": 1, "decoder_channels": wide}
     source = None if not hub else True if encoder.startswith("tu-") else "imagenet"
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`timm-` encoders are deprecated")
-            shape = _SMALL if small else {"in_channels": 1}
             net = smp.Unet(encoder, encoder_weights=source, classes=classes, **shape)
     except Exception as error:  # the hubs raise many kinds; all mean that there is no such encoder to start from
         raise UsageError(
@@ -54,7 +55,7 @@ def unet(
         ) from error
     if stride == 2:
         net.decoder.blocks = net.decoder.blocks[:-1]
-        halfway = _SMALL["decoder_channels"][-2] if small else _HALFWAY
+        halfway = shape["decoder_channels"][-2]
         net.segmentation_head = smp.base.SegmentationHead(halfway, classes, kernel_size=3)
     if small:
         _leave_out_unused(net.encoder)

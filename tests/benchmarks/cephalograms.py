@@ -5,6 +5,8 @@ truth). Every image is predicted once, by a model that has seen neither it nor
 a copy of it: `--folds` parts by image, shared out so that each has as many annotated spines, copies (equal pixels, or
 `--same 038=283`) in one part. Each fold is prepared, trained and evaluated by the commands; what is done is not done again.
 The table is made of all predictions together. `--all` trains the model of all heads afterwards, but for a few that are watched.
+`--other-reader 301-400`: the facial points of these images were marked by another reader; to learn from, they are moved by the
+mean difference (readers.py), which is taken from the heads that are learnt from. Those that are tested stay where they are.
 DIR/sigma.json holds, for jobs/make_builtin.py, by what the sigmas of a model without a calibration are to be multiplied, so that
 95 % of the points lie in their circles of 95 %.
 """
@@ -16,15 +18,18 @@ import csv
 import hashlib
 import json
 import random
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
 from common import boneage, machine
+from readers import difference
 from sklearn.metrics import cohen_kappa_score
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS, SETS
+from boneage_ray.archives.isbi import read_isbi
 from boneage_ray.records.schema import from_table
 from boneage_ray.tasks.cephalogram.findings.analysis import analyse_landmarks
 from boneage_ray.tasks.cephalogram.findings.predictions import LANDMARK_PREDICTIONS, as_landmark_predictions
@@ -75,9 +80,8 @@ def run_fold(options, groups, fold):
     settings = [word for setting in options.set for word in ("--set", setting)]
     labels = ["--labels", options.work / "spacing.csv"] if options.spacing else []
     if not (data / "manifest.json").exists():
-        boneage(
-            "prepare", options.source, "--recipe", options.recipe, *settings, "--split", split, *labels, "--out", data
-        )
+        source = as_one_reader(options, work, split) if options.other_reader else options.source
+        boneage("prepare", source, "--recipe", options.recipe, *settings, "--split", split, *labels, "--out", data)
     if not (model / "manifest.json").exists():
         boneage("train", "--recipe", options.recipe, *settings, "--data", data, "--out", model, "--resume")
     if fold is None:
@@ -87,6 +91,22 @@ def run_fold(options, groups, fold):
             "evaluate", "--model", model, "--data", data, "--split", "test", "--open-test", "--out", out, "--overwrite"
         )
     return from_table(pq.read_table(out / "predictions.parquet", schema=LANDMARK_PREDICTIONS))
+
+
+def as_one_reader(options, work, split):
+    """A copy of the archive in which the facial points that are learnt from are all as of the first reader."""
+    first, last = map(int, options.other_reader.split("-"))
+    learnt = {row["record_id"] for row in csv.DictReader(split.open()) if row["split"] != "test"}
+    marks = {path.stem: path for path in sorted((options.source / "facial").iterdir()) if path.stem in learnt}
+    points = np.array([read_isbi(path.read_bytes()) for path in marks.values()])
+    other = np.array([first <= int(stem) <= last for stem in marks])
+    moved = points - other[:, None, None] * difference(points, other)
+    archive = work / "archive"
+    shutil.copytree(options.source, archive, copy_function=shutil.copyfile, dirs_exist_ok=True)  # not read-only
+    for path, found in zip(marks.values(), moved, strict=True):
+        rest = path.read_text().splitlines()[len(found) :]
+        (archive / "facial" / path.name).write_text("\n".join([*(f"{x:.2f},{y:.2f}" for x, y in found), *rest]))
+    return archive
 
 
 def main():
@@ -99,6 +119,7 @@ def main():
     parser.add_argument("--all", action="store_true", help="train the model of all heads too")
     parser.add_argument("--only", type=int, nargs="*", help="these folds alone")
     parser.add_argument("--spacing", type=float, default=0.1, help="mm a pixel of every image; 0: what the files say")
+    parser.add_argument("--other-reader", help="FIRST-LAST: images whose facial points another reader marked")
     parser.add_argument("--same", nargs="*", default=["038=283", "144=173"], help="images that are the same, by stem")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
