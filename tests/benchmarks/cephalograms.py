@@ -4,7 +4,7 @@ SOURCE is a folder with images/, vertebral/ and facial/, and stage_by_model.csv 
 truth). Every image is predicted once, by a model that has seen neither it nor
 a copy of it: `--folds` parts by image, shared out so that each has as many annotated spines, copies (equal pixels, or
 `--same 038=283`) in one part. Each fold is prepared, trained and evaluated by the commands; what is done is not done again.
-The table is made of all predictions together. `--all` trains the model of all heads afterwards, but for a few that are watched.
+The table is made of all predictions together. `--all` trains the model of all heads too, but for a few that are watched.
 `--other-reader 301-400`: the facial points of these images were marked by another reader; to learn from, they are moved by the
 mean difference (readers.py), which is taken from the heads that are learnt from. Those that are tested stay where they are.
 DIR/sigma.json holds, for jobs/make_builtin.py, by what the sigmas of a model without a calibration are to be multiplied, so that
@@ -19,12 +19,15 @@ import hashlib
 import json
 import random
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import common
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
-from common import boneage, machine
+from common import beside_others, machine
 from readers import difference
 from sklearn.metrics import cohen_kappa_score
 
@@ -79,6 +82,7 @@ def run_fold(options, groups, fold):
     write_split(split, groups, fold, options.folds)
     settings = [word for setting in options.set for word in ("--set", setting)]
     labels = ["--labels", options.work / "spacing.csv"] if options.spacing else []
+    boneage = partial(common.boneage, environment=beside_others(options.jobs))
     if not (data / "manifest.json").exists():
         source = as_one_reader(options, work, split) if options.other_reader else options.source
         boneage("prepare", source, "--recipe", options.recipe, *settings, "--split", split, *labels, "--out", data)
@@ -117,6 +121,7 @@ def main():
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--all", action="store_true", help="train the model of all heads too")
+    parser.add_argument("--jobs", type=int, default=1, help="folds at a time; of several, each has one core")
     parser.add_argument("--only", type=int, nargs="*", help="these folds alone")
     parser.add_argument("--spacing", type=float, default=0.1, help="mm a pixel of every image; 0: what the files say")
     parser.add_argument("--other-reader", help="FIRST-LAST: images whose facial points another reader marked")
@@ -129,11 +134,12 @@ def main():
             names = sorted(name.split(".")[0] for group in groups for name in group)
             csv.writer(file).writerows([["image", "spacing"], *([name, options.spacing] for name in names)])
     folds = range(options.folds) if options.only is None else options.only
-    by_fold = {fold: run_fold(options, groups, fold) for fold in folds}
+    with ThreadPoolExecutor(options.jobs) as pool:
+        wanted = [*folds, *([None] if options.all else [])]
+        by_fold = dict(zip(wanted, pool.map(partial(run_fold, options, groups), wanted), strict=True))
+    by_fold.pop(None, None)
     rows = [row for found in by_fold.values() for row in found]
     (options.work / "sigma.json").write_text(json.dumps(sigma_ratios(options.work, by_fold), indent=1))
-    if options.all:
-        run_fold(options, groups, None)
     analysis = analyse_landmarks(as_landmark_predictions(rows))
     (options.work / "metrics.json").write_text(json.dumps(analysis, indent=1))
     print(f"{options.recipe} {' '.join(options.set)}: {len(rows)} images in {len(folds)} folds, {machine()}")

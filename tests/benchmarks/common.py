@@ -81,6 +81,11 @@ def boneage(*arguments, memory=False, environment=None):
     return watched
 
 
+def beside_others(jobs):
+    """The environment of one of so many commands at a time: of several, each has one core and a Ray of its own."""
+    return os.environ | ({"BONEAGE_CPUS": "1", "RAY_ADDRESS": "local"} if jobs > 1 else {})
+
+
 def post(body, kind="application/octet-stream", token=None):
     """The bytes of a request to predict. Bare streams: a client on the same cores should cost little."""
     lines = ["POST /v1/predict?sex=F HTTP/1.1", "Host: a", f"Content-Type: {kind}", f"Content-Length: {len(body)}"]

@@ -18,13 +18,16 @@ import csv
 import hashlib
 import random
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import common
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from common import boneage, machine
+from common import beside_others, machine
 
 from boneage_ray import bundle
 from boneage_ray.datasets.load import open_prepared
@@ -79,16 +82,20 @@ def write_split(path, groups, folds, tested):
 
 
 def trained(options, groups, folds, tested):
-    """The folder of one model and of its data."""
+    """The folder of one model, evaluated if something is left to be tested, and of its data."""
     work = options.work / ("all" if tested is None else f"fold-{tested}")
     work.mkdir(parents=True, exist_ok=True)
     split, data, model = work / "split.csv", work / "data", work / "model"
     write_split(split, groups, folds, tested)
+    boneage = partial(common.boneage, environment=beside_others(options.jobs))
     recipe = ["--recipe", options.recipe, *[word for setting in options.set for word in ("--set", setting)]]
     if not (data / "manifest.json").exists():
         boneage("prepare", options.source, *recipe, "--split", split, "--out", data)
     if not (model / "manifest.json").exists():
         boneage("train", *recipe, "--data", data, "--out", model, "--resume")
+    out = model.parent / "evaluation"
+    if tested is not None and not (out / "metrics.json").exists():
+        boneage("evaluate", "--model", model, "--data", data, "--split", "test", "--open-test", "--out", out)
     return model, data
 
 
@@ -140,19 +147,19 @@ def main():
     parser.add_argument("--recipe", default="efficientnet-lite-hand")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--all", action="store_true", help="train the model of all hands too")
+    parser.add_argument("--jobs", type=int, default=1, help="folds at a time; of several, each has one core")
     parser.add_argument("--heads", type=Path, help="a folder of cephalograms: see --all")
     options = parser.parse_args()
     groups = groups_of(options.source)
     folds = folds_of(groups)
     rows = []
+    wanted = [*range(FOLDS), *([None] if options.all else [])]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(partial(trained, options, groups, folds), wanted))
     for fold in range(FOLDS):
-        model, data = trained(options, groups, folds, fold)
-        out = model.parent / "evaluation"
-        if not (out / "metrics.json").exists():
-            boneage("evaluate", "--model", model, "--data", data, "--split", "test", "--open-test", "--out", out)
-        rows += [row | {"fold": fold} for row in pq.read_table(out / "predictions.parquet").to_pylist()]
+        found = options.work / f"fold-{fold}" / "evaluation" / "predictions.parquet"
+        rows += [row | {"fold": fold} for row in pq.read_table(found).to_pylist()]
     if options.all:
-        trained(options, groups, folds, None)
         write_gates(options.work, options.heads)
     names = ("record_id", "sex", "true_months", "predicted_months", "fold")
     with (options.work / "out-of-fold.csv").open("w", newline="") as file:

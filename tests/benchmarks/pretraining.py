@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from common import boneage, machine
+from common import beside_others, boneage, machine
 from hands import folds_of, groups_of
 
 from boneage_ray.evaluation.bootstrap import bootstrap_interval
@@ -35,7 +34,7 @@ TESTED, LEFT_OUT = 3, 4
 
 def run(*words):
     """A command on one core."""
-    boneage(*words, environment=os.environ | {"BONEAGE_CPUS": "1", "RAY_ADDRESS": "local"})
+    boneage(*words, environment=beside_others(2))
 
 
 def sets(settings):
