@@ -18,7 +18,7 @@ from boneage_ray.models.config import CephalogramConfig, MapName
 from boneage_ray.models.frames import coarser, cut, moved, surroundings, turned_back
 from boneage_ray.models.heatmap import decode_heatmaps
 from boneage_ray.models.model import Model
-from boneage_ray.models.unet import STEP, start_from, unet
+from boneage_ray.models.unet import SMALL, STEP, Shape, start_from, unet
 
 CHANNELS: dict[MapName, int] = {"reconstruction": 1, "edges": 1, "vertebral": len(VERTEBRAL), "facial": len(FACIAL)}
 # Of the image's side: a neck is never narrower or wider, whatever an untrained network says.
@@ -44,11 +44,12 @@ class Cephalogram(Model):
     def __init__(self, config: CephalogramConfig, with_weights: bool = True, size: int | None = None) -> None:
         super().__init__()
         self.config = config
-        nets = {"whole": unet(config, sum(CHANNELS[name] for name in config.maps), with_weights, config.stride)}
+        wide = Shape(decoder=config.decoder)
+        nets = {"whole": unet(config, sum(CHANNELS[name] for name in config.maps), with_weights, config.stride, wide)}
         if config.neck:
-            nets["neck"] = unet(config, CHANNELS["vertebral"], with_weights, config.stride)
+            nets["neck"] = unet(config, CHANNELS["vertebral"], with_weights, config.stride, wide)
         if config.detail:
-            nets["detail"] = unet(config, CHANNELS["facial"], with_weights, config.stride, small=True)
+            nets["detail"] = unet(config, CHANNELS["facial"], with_weights, config.stride, SMALL)
         self.number = {name: number for number, name in enumerate(nets)}
         self.wants_points = bool(config.detail)
         encoders = [net.encoder for net in nets.values()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,21 +16,37 @@ from boneage_ray.models.config import CephalogramConfig, HandMaskConfig
 from boneage_ray.models.packaged import package_of, read_packaged
 from boneage_ray.runtime.runs import say
 
-STEP = 32  # an encoder halves five times
-_DECODER = (256, 128, 64, 32, 16)  # channels of its steps, as the library has them
-_SMALL: dict[str, Any] = {"in_channels": 3, "encoder_depth": 4, "decoder_channels": (64, 48, 32, 16)}
+_DEPTH = 5  # an encoder halves five times
+STEP = 2**_DEPTH
 # Of EfficientNets: no map hangs on them, and DDP would wait for their gradients.
 _UNUSED = ("_conv_head", "_bn1", "_fc")
 _UNUSED_OF_TIMM = ("conv_head", "bn2")  # kept as constants, because older bundles hold them
 
 
+class Shape(NamedTuple):
+    """How many channels a U-Net takes, how often its encoder halves, and the channels of its decoder's steps, the deepest first.
+
+    The channels are the library's own.
+    """
+
+    channels: int = 1
+    depth: int = _DEPTH
+    decoder: tuple[int, ...] = (256, 128, 64, 32, 16)
+
+
+SMALL = Shape(3, 4, (64, 48, 32, 16))
+
+
 def unet(
-    config: HandMaskConfig | CephalogramConfig, classes: int, with_weights: bool, stride: int = 1, small: bool = False
+    config: HandMaskConfig | CephalogramConfig,
+    classes: int,
+    with_weights: bool,
+    stride: int = 1,
+    shape: Shape = Shape(),
 ) -> Any:  # noqa: ANN401
     """A network with `encoder`, `decoder` and `segmentation_head`; of its first weights only those of the library's hub.
 
-    With a stride of 2 the last step of the decoder is left out, and the maps have half the image's side. A small one takes three
-    channels, halves four times and has a narrower decoder.
+    With a stride of 2 the last step of the decoder is left out, and the maps have half the image's side.
 
     Raises `UsageError` for an encoder that is not known (the nearest are named) and for weights that cannot be had.
     """
@@ -41,13 +57,18 @@ def unet(
     if encoder not in known and not encoder.startswith("tu-"):
         near = difflib.get_close_matches(encoder, known, n=3)
         raise UsageError(f"there is no encoder {encoder!r}; nearest: {', '.join(near) or 'none'}")
-    wide = config.decoder if isinstance(config, CephalogramConfig) else _DECODER
-    shape: dict[str, Any] = _SMALL if small else {"in_channels": 1, "decoder_channels": wide}
     source = None if not hub else True if encoder.startswith("tu-") else "imagenet"
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`timm-` encoders are deprecated")
-            net = smp.Unet(encoder, encoder_weights=source, classes=classes, **shape)
+            net = smp.Unet(
+                encoder,
+                encoder_depth=shape.depth,
+                encoder_weights=source,
+                decoder_channels=shape.decoder,
+                in_channels=shape.channels,
+                classes=classes,
+            )
     except Exception as error:  # the hubs raise many kinds; all mean that there is no such encoder to start from
         raise UsageError(
             f"the encoder {encoder} with weights {config.encoder_weights} cannot be built ({type(error).__name__}); connect to "
@@ -55,10 +76,9 @@ def unet(
         ) from error
     if stride == 2:
         net.decoder.blocks = net.decoder.blocks[:-1]
-        halfway = shape["decoder_channels"][-2]
-        net.segmentation_head = smp.base.SegmentationHead(halfway, classes, kernel_size=3)
-    if small:
-        _leave_out_unused(net.encoder)
+        net.segmentation_head = smp.base.SegmentationHead(shape.decoder[-2], classes, kernel_size=3)
+    if shape.depth < _DEPTH:
+        _leave_out_unused(net.encoder, shape.channels)
     for name in _UNUSED:
         if hasattr(net.encoder, name):
             delattr(net.encoder, name)
@@ -109,10 +129,10 @@ def _layer(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _leave_out_unused(encoder: nn.Module) -> None:
+def _leave_out_unused(encoder: nn.Module, channels: int) -> None:
     """Put nothing in the place of layers that no map hangs on: an encoder that halves four times still has the fifth."""
     encoder.eval()
-    sum(maps.sum() for maps in encoder(torch.zeros(1, _SMALL["in_channels"], 64, 64))).backward()
+    sum(maps.sum() for maps in encoder(torch.zeros(1, channels, 64, 64))).backward()
     unused = [
         name
         for name, module in encoder.named_modules()
