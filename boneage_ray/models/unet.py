@@ -26,7 +26,7 @@ _UNUSED_OF_TIMM = ("conv_head", "bn2")  # kept as constants, because older bundl
 class Shape(NamedTuple):
     """How many channels a U-Net takes, how often its encoder halves, and the channels of its decoder's steps, the deepest first.
 
-    The channels are the library's own.
+    As they stand: one gray channel, and the library's own decoder.
     """
 
     channels: int = 1
