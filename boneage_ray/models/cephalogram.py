@@ -1,7 +1,8 @@
 """A multi-task U-Net for lateral cephalograms: named maps of the whole image, and optionally a second look at the neck, or at
 the surroundings of each point.
 
-Axis letters: B batch, H height, W width, K points, S side of a square. Points are (x, y) in pixels, pixel centres at integers.
+Axis letters: B batch, H height, W width, K points, n those that are looked at again, S side of a square. Points are (x, y) in
+pixels, pixel centres at integers.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class Cephalogram(Model):
         return small, side / wanted
 
     def network(self, name: str, image_BCHW: Tensor) -> Tensor:
-        """The U-Net of the whole image or of the neck (B, 1, H, W): logits of all its maps."""
+        """The U-Net of the whole image or of the neck (B, 1, H, W), or of squares (N, 3, S, S): logits of all its maps."""
         number = self.number[name]
         features = cast(nn.ModuleList, self.backbone)[number](image_BCHW.contiguous(memory_format=torch.channels_last))
         deep = [F.dropout2d(maps, self.config.dropout, self.training) for maps in features[-_DEEP:]]

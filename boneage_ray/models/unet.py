@@ -115,7 +115,7 @@ def _load_encoder(encoder: nn.Module, state: dict[str, Tensor], origin: str) -> 
     # Encoders that give maps have some levels of timm's names joined: stages_0.blocks for stages.0.blocks.
     renamed = {name if name in state else name.replace("_", ".", 1): name for name in own}
     layers = {_layer(name) for name in renamed}
-    gone = tuple(f"{name}." for name, module in inner.named_modules() if isinstance(module, nn.Identity))
+    gone = tuple(f"{name}." for name, module in inner.named_modules() if isinstance(module, _LeftOut))
     used = {name: value for name, value in state.items() if _layer(name) in layers}
     taken = {renamed.get(name, name): value for name, value in used.items()}
     taken = {name: value for name, value in taken.items() if not name.startswith(gone)}
@@ -129,10 +129,15 @@ def _layer(name: str) -> str:
     return name.partition(".")[0]
 
 
+class _LeftOut(nn.Identity):
+    """Stands where a layer was that no map hangs on. Not a plain identity: encoders have these where others have weights."""
+
+
 def _leave_out_unused(encoder: nn.Module, channels: int) -> None:
     """Put nothing in the place of layers that no map hangs on: an encoder that halves four times still has the fifth."""
     encoder.eval()
-    sum(maps.sum() for maps in encoder(torch.zeros(1, channels, 64, 64))).backward()
+    with torch.inference_mode(False), torch.enable_grad():
+        sum(maps.sum() for maps in encoder(torch.zeros(1, channels, 64, 64))).backward()
     unused = [
         name
         for name, module in encoder.named_modules()
@@ -140,7 +145,7 @@ def _leave_out_unused(encoder: nn.Module, channels: int) -> None:
     ]
     for name in unused:
         if name.rpartition(".")[0] not in unused:
-            encoder.set_submodule(name, nn.Identity())
+            encoder.set_submodule(name, _LeftOut())
     encoder.zero_grad()
     encoder.train()
 

@@ -27,7 +27,7 @@ import common
 import cv2
 import numpy as np
 import pyarrow.parquet as pq
-from common import beside_others, machine
+from common import machine, on_one_core
 from readers import difference
 from sklearn.metrics import cohen_kappa_score
 
@@ -82,7 +82,7 @@ def run_fold(options, groups, fold):
     write_split(split, groups, fold, options.folds)
     settings = [word for setting in options.set for word in ("--set", setting)]
     labels = ["--labels", options.work / "spacing.csv"] if options.spacing else []
-    boneage = partial(common.boneage, environment=beside_others(options.jobs))
+    boneage = partial(common.boneage, environment=on_one_core() if options.jobs > 1 else None)
     if not (data / "manifest.json").exists():
         source = as_one_reader(options, work, split) if options.other_reader else options.source
         boneage("prepare", source, "--recipe", options.recipe, *settings, "--split", split, *labels, "--out", data)

@@ -81,9 +81,9 @@ def boneage(*arguments, memory=False, environment=None):
     return watched
 
 
-def beside_others(jobs):
-    """The environment of one of so many commands at a time: of several, each has one core and a Ray of its own."""
-    return os.environ | ({"BONEAGE_CPUS": "1", "RAY_ADDRESS": "local"} if jobs > 1 else {})
+def on_one_core():
+    """The environment of a command beside others: it has one core, and a Ray of its own."""
+    return os.environ | {"BONEAGE_CPUS": "1", "RAY_ADDRESS": "local"}
 
 
 def post(body, kind="application/octet-stream", token=None):

@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from common import beside_others, machine
+from common import machine, on_one_core
 
 from boneage_ray import bundle
 from boneage_ray.datasets.load import open_prepared
@@ -87,7 +87,7 @@ def trained(options, groups, folds, tested):
     work.mkdir(parents=True, exist_ok=True)
     split, data, model = work / "split.csv", work / "data", work / "model"
     write_split(split, groups, folds, tested)
-    boneage = partial(common.boneage, environment=beside_others(options.jobs))
+    boneage = partial(common.boneage, environment=on_one_core() if options.jobs > 1 else None)
     recipe = ["--recipe", options.recipe, *[word for setting in options.set for word in ("--set", setting)]]
     if not (data / "manifest.json").exists():
         boneage("prepare", options.source, *recipe, "--split", split, "--out", data)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from common import beside_others, boneage, machine
+from common import boneage, machine, on_one_core
 from hands import folds_of, groups_of
 
 from boneage_ray.evaluation.bootstrap import bootstrap_interval
@@ -34,7 +34,7 @@ TESTED, LEFT_OUT = 3, 4
 
 def run(*words):
     """A command on one core."""
-    boneage(*words, environment=beside_others(2))
+    boneage(*words, environment=on_one_core())
 
 
 def sets(settings):

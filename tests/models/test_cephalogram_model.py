@@ -144,9 +144,8 @@ def test_each_facial_point_is_looked_at_again_where_it_was_found():
     found = moved(decode_heatmaps(outputs["facial"], 2.0, maps="logits").points_BK2, outputs["frame"])
     middles = moved(torch.full((2, 19, 2), 7.5), outputs["detail_frame"])
     assert torch.allclose(middles, found, atol=1e-3)
-    assert torch.equal(
-        outputs["detail_frame"][..., 2], torch.full((2, 19), 4.0)
-    )  # 2 of the square's pixels, each 2 of the image
+    # A pixel of the map is two of the square's, each of them two of the image.
+    assert torch.equal(outputs["detail_frame"][..., 2], torch.full((2, 19), 4.0))
 
 
 def test_each_square_gives_the_map_of_its_own_point(monkeypatch):
