@@ -137,7 +137,6 @@ def serve(url, environment, *words):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_serve_deploy_answers_a_radiograph(tiny_model, tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", TOKENS: "correct-horse"}

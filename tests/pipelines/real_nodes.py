@@ -42,12 +42,11 @@ def available():
     return made.stderr.strip() if made.returncode else None
 
 
-def marks(seconds):
-    """What marks a module of tests that start nodes, each of which ends after so many seconds."""
+def marks():
+    """What marks a module of tests that start nodes."""
     return [
         pytest.mark.ray,
         pytest.mark.slow,
-        pytest.mark.timeout(seconds),
         pytest.mark.xdist_group("ray-of-its-own"),
         pytest.mark.skipif(available() is not None, reason=f"nodes of their own need namespaces: {available()}"),
     ]

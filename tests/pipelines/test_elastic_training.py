@@ -11,7 +11,7 @@ import time
 from pipelines.real_nodes import marks, real_nodes
 from pipelines.steps import SMALL
 
-pytestmark = marks(900)
+pytestmark = marks()
 SCRIPT = """
 import sys
 from boneage_ray.commands import pipeline

@@ -32,7 +32,6 @@ print(json.dumps(answer))
 """
 
 
-@pytest.mark.timeout(400)
 def test_whole_way_on_one_cpu(archive, tmp_path):
     settings = json.dumps([*SMALL, "stage.epochs=1"])
     done = subprocess.run(

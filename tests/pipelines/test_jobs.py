@@ -116,7 +116,6 @@ def submit(dashboard, places):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_five_entrypoints_do_the_whole_way_as_jobs(submit, places, dashboard):
     hands, data, model = places["hands"], places["data"], places["model"]
     client = job_cluster.jobs_client(dashboard)
@@ -183,7 +182,6 @@ print("value:", ours[0])
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_a_job_is_continued_under_its_key_and_its_secrets_show_nowhere(dashboard, tmp_path, monkeypatch, capsys):
     secret, out = "s3cr3t-of-the-test", tmp_path / "out"
     (tmp_path / "probe.py").write_text(PROBE)

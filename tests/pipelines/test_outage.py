@@ -14,7 +14,7 @@ from boneage_ray import storage
 from boneage_ray.phantoms.archive import HAND_FOLDER, write_hand_archive
 from boneage_ray.storage import s3
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 AWAY_SECONDS = 12.0
 
 

@@ -71,7 +71,6 @@ def kill_with_children(process):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_every_object_has_a_row_and_its_results_are_sent_back(model, tmp_path):
     port, node_port, node = free_port(), free_port(), tmp_path / "node"
     process = start(model, tmp_path, port, node_port)

@@ -29,7 +29,7 @@ def start(*arguments):
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def wait_for(happened, process, timeout=150):
+def wait_for(happened, process, timeout=300):
     """Wait until `happened()` while the process runs."""
     end = time.monotonic() + timeout
     while not happened():
@@ -91,7 +91,7 @@ def test_training_that_is_killed_and_told_to_stop_resumes_with_the_same_losses(p
     with slowed_worker(told, lambda: steps() - before):
         time.sleep(4)  # the command hears of its steps
         told.send_signal(signal.SIGTERM)
-        said = told.communicate(timeout=150)[1]
+        said = told.communicate(timeout=300)[1]
     assert (told.returncode, "give the command again with --resume" in said) == (130, True), said
     assert steps() - before, said
     assert not (tmp_path / "broken" / "manifest.json").exists()

@@ -19,7 +19,7 @@ from boneage_ray.phantoms.dicom import DicomTags, encode_dicom
 from boneage_ray.phantoms.hand import hand_phantom
 from boneage_ray.storage import dicomweb, dicomweb_source
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 CT, SR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.88.33"
 
 

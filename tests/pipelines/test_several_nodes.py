@@ -19,7 +19,7 @@ from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
 from boneage_ray.runtime import lease
 
-pytestmark = marks(900)
+pytestmark = marks()
 HANDS = 300
 
 

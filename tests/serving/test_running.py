@@ -19,7 +19,7 @@ from boneage_ray.errors import BoneageError, ExitCode, UsageError
 from boneage_ray.serving import running
 from boneage_ray.serving.placement import Placement, inspect_models
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]  # replicas start many times
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 PNG = {"Content-Type": "image/png"}
 
