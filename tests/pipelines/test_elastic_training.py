@@ -56,7 +56,7 @@ def test_two_workers_become_one_and_two_again(prepared, tmp_path):
         nodes.add()
         wait_for(2, out, process)
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=200)
+        _, said = process.communicate(timeout=600)
     lines = history(out)
     numbers = [line["workers"] for line in lines]
     assert [n for k, n in enumerate(numbers) if k == 0 or n != numbers[k - 1]] == [2, 1, 2], numbers

@@ -39,7 +39,7 @@ def test_whole_way_on_one_cpu(archive, tmp_path):
         env={**os.environ, "BONEAGE_CPUS": "1"},
         capture_output=True,
         text=True,
-        timeout=350,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -70,7 +70,7 @@ def test_scoring_goes_on_after_the_server_was_away(model, tmp_path, own_server, 
     go()
     time.sleep(AWAY_SECONDS)
     come()
-    _, said = process.communicate(timeout=240)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 0, said
     rows = result_rows("s3://site/scores")
     assert len(rows) == 160

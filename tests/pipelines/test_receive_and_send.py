@@ -84,7 +84,7 @@ def test_every_object_has_a_row_and_its_results_are_sent_back(model, tmp_path):
         picture = next(path for path in node.iterdir() if pydicom.dcmread(path).Modality == "OT")
         send(port, hand(tmp_path, 3), hand(tmp_path, 3, 120), hand(tmp_path, 2), picture)
         process.send_signal(signal.SIGTERM)
-        answer = json.loads(process.communicate(timeout=150)[0])
+        answer = json.loads(process.communicate(timeout=600)[0])
         assert process.returncode == 0
     assert {name: answer[name] for name in ("kept", "kept_beside", "there_already")} == {
         "kept": 2,

@@ -108,7 +108,7 @@ def test_a_started_service_answers_as_score_does_and_is_stopped(tiny_model, tiny
         capture_output=True,
         text=True,
         check=False,
-        timeout=250,
+        timeout=600,
     )
     assert done.returncode == ExitCode.OK, done.stderr
     assert done.stdout.splitlines() == [
