@@ -174,10 +174,6 @@ class CephalogramConfig(ModelSettings):
     vertebral points. That region is `neck_margin` of the points' extent larger on each side. One pixel of a map is `stride`
     pixels of the network's image: 2 leaves the last step of the decoder out, a third of all work.
 
-    With `detail` it looks at each facial point again: a small U-Net on the lower blocks of the same encoder sees a square of
-    `detail` pixels around the place where it was found, cut from the image with a side of `detail_side`, and twice and four
-    times as much around it. In training it sees `detail_points` of each head, off their middles by chance.
-
     `weights`: "none", or the URI of the `weights.safetensors` of a bundle of the same network; `encoder_weights`: those of both
     U-Nets' encoders, see `EncoderWeights`.
     """
@@ -190,12 +186,6 @@ class CephalogramConfig(ModelSettings):
     side: int = Field(default=0, ge=0, multiple_of=32)
     neck: int = Field(default=0, ge=0, le=1024, multiple_of=32)
     neck_margin: float = Field(default=0.35, ge=0, le=2)
-    decoder: tuple[Positive, Positive, Positive, Positive, Positive] = Field(
-        default=(256, 128, 64, 32, 16), description="channels of the decoders' steps, from the deepest on"
-    )
-    detail: int = Field(default=0, ge=0, le=512, multiple_of=32)
-    detail_side: int = Field(default=512, ge=64, le=2048, multiple_of=32)
-    detail_points: Positive = 14
     stride: Literal[1, 2] = 1
     mirror: bool = Field(
         default=False, description="look at the mirror image of what is hardly seen: heads facing left"
@@ -218,14 +208,11 @@ class CephalogramConfig(ModelSettings):
             raise ValueError("maps: each once, and vertebral or facial among them")
         if self.neck and "vertebral" not in self.maps:
             raise ValueError("neck needs vertebral among maps: the neck is found by these points")
-        if self.detail and "facial" not in self.maps:
-            raise ValueError("detail needs facial among maps: these are the points that are looked at again")
         return self
 
     def describe(self) -> str:
         """Encoder, first weights and maps, for people."""
         again = f", and again at the neck with {self.neck} px" if self.neck else ""
-        again += f", and again at each facial point with {self.detail} px" if self.detail else ""
         start = _start_in_words(self.encoder_weights, self.weights)
         return f"a U-Net on {self.encoder} with {start}; maps: {', '.join(self.maps)}{again}"
 

@@ -23,7 +23,6 @@ class Model(nn.Module, ABC):
     backbone: nn.Module
     fixed_size: tuple[int, int] | None = None  # the only images (H, W) that it takes, as of transformers
     runtime: Runtime | None = None
-    wants_points = False  # whether `forward` takes the labelled points of a batch as a third argument, in training
 
     @abstractmethod
     def forward(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> dict[str, Tensor]:

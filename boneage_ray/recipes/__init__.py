@@ -10,7 +10,6 @@ from boneage_ray.errors import UsageError
 from boneage_ray.recipes.cephalogram import (
     CEPHALOGRAM,
     CEPHALOGRAM_512,
-    CEPHALOGRAM_DETAIL,
     CEPHALOGRAM_EDGES,
     CEPHALOGRAM_LIGHT,
     CEPHALOGRAM_LITE,
@@ -52,7 +51,6 @@ RECIPES: tuple[Recipe, ...] = (
     CEPHALOGRAM_NECK,
     CEPHALOGRAM_PHANTOMS,
     CEPHALOGRAM_LITE,
-    CEPHALOGRAM_DETAIL,
     DEMO,
 )
 

@@ -88,14 +88,6 @@ CEPHALOGRAM_LITE = CEPHALOGRAM_NECK.derive(
     precision="float32",
 )
 
-# The first look needs less detail where each point is looked at again, and more epochs.
-CEPHALOGRAM_DETAIL = CEPHALOGRAM_LITE.derive(
-    name="cephalogram-detail",
-    summary="cephalogram-lite with the whole head at 256 px, and a second look at each facial point too",
-    model={"side": 256, "detail": 64, "decoder": (128, 64, 32, 32, 16)},
-    stages=(CEPHALOGRAM_LITE.stages[0].model_copy(update={"epochs": 20}).model_dump(),),
-)
-
 # With few annotated heads, pretraining on phantoms helps, as it does for hands.
 _REAL = CEPHALOGRAM_NECK.stages[0].model_copy(update={"epochs": 14})
 _PRETRAINING = _REAL.model_copy(update={"data": "pretrain", "epochs": 4})

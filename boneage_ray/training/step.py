@@ -18,7 +18,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from boneage_ray.augment.pipeline import Augment
 from boneage_ray.datasets.batch import Batch, as_float
 from boneage_ray.errors import UsageError
-from boneage_ray.models.model import Model
 from boneage_ray.tasks.task import Columns, Task, extend
 from boneage_ray.training.ahead import LossReader, on_device
 
@@ -61,7 +60,7 @@ class Learner:
     """
 
     model: nn.Module
-    raw: Model
+    raw: nn.Module
     task: Task
     augment: Augment
     device: torch.device
@@ -127,11 +126,8 @@ def _loss(learner: Learner, batch: Batch) -> Tensor:
     batch = batch.with_image(augmented.image_B1HW, augmented.mask_B1HW, augmented.points_BK2)
     if learner.cut is not None:
         batch = learner.cut(batch)
-    more = (batch.points_BK2,) if learner.raw.wants_points else ()
     with learner.autocast():
-        outputs = learner.model(
-            torch.cat([batch.image_B1HW, *others]) if others else batch.image_B1HW, batch.sex_B, *more
-        )
+        outputs = learner.model(torch.cat([batch.image_B1HW, *others]) if others else batch.image_B1HW, batch.sex_B)
     return _summed(learner.task.losses(outputs, batch), learner.losses)
 
 

@@ -14,7 +14,6 @@ from boneage_ray.datasets.plan import Shard
 from boneage_ray.evaluation.split_job import write_predictions
 from boneage_ray.phantoms.cephalogram import cephalogram_phantom
 from boneage_ray.prediction.members import resolve
-from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.preparation.geometry import given_points
 from boneage_ray.preparation.prepare import ImageConfig, prepare_pixels
 from boneage_ray.recipes import find_recipe
@@ -24,7 +23,6 @@ from boneage_ray.runtime.devices import RunDevice
 from boneage_ray.tasks.build import build_model
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 from boneage_ray.tasks.cephalogram.findings.analysis import analyse_landmarks
-from boneage_ray.tasks.cephalogram.findings.heatmaps import _maps
 from boneage_ray.tasks.cephalogram.findings.predictions import (
     LANDMARK_PREDICTIONS,
     LandmarkWorker,
@@ -178,22 +176,6 @@ def test_a_worker_judges_the_records_that_have_landmarks_and_their_sheets_are_dr
     mean = analysis["sets"]["facial"]["mre_mm"]
     assert said.startswith(f"p1: {mean:.2f} mm, worst point ")
     assert cv2.imdecode(np.frombuffer(data, np.uint8), 1).shape == (420, 420, 3)
-
-
-def test_a_map_of_a_second_look_is_shown_where_its_own_point_was_found(one_thread, tmp_path):
-    """Each facial map in a frame of its own: it is warmest where the point is, in the image's geometry."""
-    sizes = ["image.size=128", "model.side=64", "model.neck=64", "model.detail=32", "model.detail_side=128"]
-    tiny = [*sizes, "model.encoder=tu-test_resnet", "model.encoder_weights=none"]
-    recipe = override(find_recipe("cephalogram-detail"), tiny)
-    bundle.save(str(tmp_path / "m"), recipe, build_model(recipe.model, with_weights=False, size=128).state_dict(), {})
-    predictor = Predictor(bundle.load(str(tmp_path / "m")))
-    heats, points_K2 = _maps(predictor, np.random.default_rng(0).integers(0, 255, (128, 128), dtype=np.uint8))
-    assert len(heats) == len(LANDMARKS)
-    for heat, (x, y) in zip(heats[13:], points_K2[13:], strict=True):
-        assert heat.shape == (128, 128)
-        if 3 < x < 124 and 3 < y < 124:
-            near = heat[round(y) - 2 : round(y) + 3, round(x) - 2 : round(x) + 3]
-            assert near.max() > 0.8 * heat.max()
 
 
 def test_a_sheet_shows_the_truth_where_it_lies(tmp_path):

@@ -7,9 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from boneage_ray.errors import UsageError
-from boneage_ray.models.cephalogram import Cephalogram
+from boneage_ray.models.cephalogram import Cephalogram, cut_neck, moved, moved_back
 from boneage_ray.models.config import CephalogramConfig
-from boneage_ray.models.frames import cut, moved, moved_back, surroundings, turned_back
 from boneage_ray.models.heatmap import decode_heatmaps
 from boneage_ray.recipes import find_recipe
 from boneage_ray.recipes.recipe import override
@@ -112,78 +111,11 @@ def test_moved_back_is_the_inverse_of_moved():
 
 def test_a_cut_takes_the_pixels_that_its_frame_names():
     image = torch.arange(64.0).view(1, 1, 8, 8)
-    whole = cut(image, torch.tensor([[[2.0, 3.0, 1.0]]]), 4)
+    whole = cut_neck(image, torch.tensor([[2.0, 3.0, 1.0]]), 4)
     assert torch.allclose(whole[0, 0], image[0, 0, 3:7, 2:6], atol=1e-4)
-    half = cut(image, torch.tensor([[[1.0, 1.0, 0.5]]]), 3)
+    half = cut_neck(image, torch.tensor([[1.0, 1.0, 0.5]]), 3)
     assert half[0, 0, 0].tolist() == pytest.approx([9.0, 9.5, 10.0], abs=1e-4)
-    assert cut(image, torch.tensor([[[-4.0, 0.0, 1.0]]]), 3)[0, 0, 0, 0] == 0
-
-
-def test_surroundings_show_one_middle_three_times_as_wide_as_deep():
-    """Of a ramp each channel has the middle's value, and twice and four times the step."""
-    image = torch.arange(128.0).expand(1, 1, 128, 128)
-    middles = torch.tensor([[[60.0, 60.0], [40.25, 70.0]]])
-    frame = torch.cat([middles - 2.0 * 7 / 2, torch.full((1, 2, 1), 2.0)], -1)  # 8 pixels, each two of the image
-    shown = surroundings(image, frame, 8, 64)
-    assert shown.shape == (1, 2, 3, 8, 8)
-    for square, (x, _) in zip(shown[0], middles[0].tolist(), strict=True):
-        for channel, factor in zip(square, (1, 2, 4), strict=True):
-            assert float(channel.mean()) == pytest.approx(x, abs=0.02)
-            assert float(channel[3, 5] - channel[3, 4]) == pytest.approx(2 * factor, abs=0.02)
-
-
-def detailed(**settings):
-    return model(maps=("facial",), side=64, detail=32, detail_side=64, detail_points=5, stride=2, **settings)
-
-
-def test_each_facial_point_is_looked_at_again_where_it_was_found():
-    net = detailed()
-    with torch.inference_mode():
-        outputs = net(torch.rand(2, 1, 128, 128))
-    assert outputs["detail"].shape == (2, 19, 16, 16)
-    found = moved(decode_heatmaps(outputs["facial"], 2.0, maps="logits").points_BK2, outputs["frame"])
-    middles = moved(torch.full((2, 19, 2), 7.5), outputs["detail_frame"])
-    assert torch.allclose(middles, found, atol=1e-3)
-    # A pixel of the map is two of the square's, each of them two of the image.
-    assert torch.equal(outputs["detail_frame"][..., 2], torch.full((2, 19), 4.0))
-
-
-def test_each_square_gives_the_map_of_its_own_point(monkeypatch):
-    net = detailed()
-
-    def network(name, image):
-        kinds = torch.arange(19.0).view(1, 19, 1, 1)
-        return image.new_zeros(len(image), 19, 32, 32) if name == "whole" else kinds.expand(len(image), -1, 16, 16)
-
-    monkeypatch.setattr(net, "network", network)
-    assert torch.equal(net(torch.rand(2, 1, 128, 128))["detail"][:, :, 0, 0], torch.arange(19.0).expand(2, -1))
-
-
-def test_in_training_some_labelled_points_are_looked_at_off_their_middles():
-    net = detailed().train()
-    points = 30 + 60 * torch.rand(2, 32, 2)
-    points[0, 13 + 3 :] = torch.nan  # three facial points of the first head
-    outputs = net(torch.rand(2, 1, 128, 128), None, points)
-    inside = moved_back(points[:, 13:], outputs["detail_frame"])
-    known = inside.isfinite().all(-1)
-    assert known.sum(1).tolist() == [3, 5]
-    assert outputs["detail_frame"].isfinite().all(-1)[1].sum() == 5
-    off = (inside[known] - 7.5) / 16  # of the square
-    assert 0 < off.abs().max() < 0.3
-    assert outputs["detail"][1][~known[1]].abs().max() == 0
-
-
-@pytest.mark.parametrize("encoder", [TINY, "resnet18", "tu-tf_efficientnet_lite0"])
-def test_the_small_network_has_no_weight_that_no_map_hangs_on(encoder):
-    """For DDP would wait for its gradient."""
-    torch.manual_seed(0)
-    net = Cephalogram(CephalogramConfig(encoder=encoder, maps=("facial",), detail=32, detail_side=64))
-    net(torch.rand(2, 1, 64, 64), None, torch.rand(2, 32, 2) * 64)["detail"].sum().backward()
-    of_detail = [p for part in (net.backbone, net.decoders, net.heads) for p in part[1].parameters()]
-    assert of_detail
-    assert all(p.grad is not None for p in of_detail)
-    whole, detail = (sum(p.numel() for p in encoder.parameters()) for encoder in net.backbone)
-    assert detail < 0.5 * whole
+    assert cut_neck(image, torch.tensor([[-4.0, 0.0, 1.0]]), 3)[0, 0, 0, 0] == 0
 
 
 def test_a_side_that_no_encoder_can_halve_is_refused():
@@ -202,12 +134,10 @@ def test_an_unknown_encoder_names_the_nearest():
         ("model.maps=['edges']", "vertebral or facial among them"),
         ("model.maps=['facial','facial']", "each once"),
         ("model.neck=64", "neck needs vertebral"),
-        ("model.detail=64", "detail needs facial"),
     ],
 )
 def test_maps_that_make_no_sense_are_refused(settings, said):
-    other = {"model.neck=64": ["model.maps=['facial']"], "model.detail=64": ["model.maps=['vertebral']"]}
-    given = [*other.get(settings, []), settings]
+    given = [settings] if "neck" not in settings else ["model.maps=['facial']", settings]
     with pytest.raises(UsageError, match=said):
         override(find_recipe("cephalogram"), given)
 
@@ -258,17 +188,3 @@ def test_a_head_that_faces_left_is_found_in_the_mirror(neck, monkeypatch):
     assert torch.allclose(found, torch.tensor([[50.0, 20.0], [10.0, 30.0], [40.0, 40.0]]), atol=0.6)
     net.config = net.config.model_copy(update={"mirror": False})
     assert decode_heatmaps(net(images)["vertebral"], 2.0, maps="logits").confidence_BK[1].max() < 0.1
-
-
-def test_frames_of_a_mirror_image_are_turned_back():
-    """A point at the left of a square is at its right in the mirror, and the square on the other side of the image."""
-    frame = torch.tensor([[[10.0, 20.0, 2.0]]])
-    maps = torch.zeros(1, 1, 8, 8)
-    maps[0, 0, 3, 1] = 1.0
-    turned = turned_back({"detail": maps, "detail_frame": frame}, 100)
-    assert turned["detail"][0, 0].nonzero().tolist() == [[3, 6]]
-    before, after = (
-        moved(torch.tensor([[[1.0, 3.0]]]), frame),
-        moved(torch.tensor([[[6.0, 3.0]]]), turned["detail_frame"]),
-    )
-    assert after[0, 0].tolist() == [99 - before[0, 0, 0].item(), before[0, 0, 1].item()]

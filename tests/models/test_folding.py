@@ -42,13 +42,6 @@ def norms(model):
             112,
             0,
         ),
-        # A third, four times as deep, on each of 19 points.
-        (
-            "cephalogram-detail",
-            ["image.size=128", "model.side=64", "model.neck=64", "model.detail=32", "model.encoder_weights=none"],
-            151,
-            0,
-        ),
         ("hand-mask", ["model.encoder_weights=none"], 46, 0),  # 2048 px: a smaller image passes
     ],
 )

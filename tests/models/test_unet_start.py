@@ -51,25 +51,6 @@ def test_both_looks_start_from_a_package_with_the_first_kernel_summed(encoder, c
     assert f"{weights}: left out, for no map hangs on it: {told}\n" in capsys.readouterr().err
 
 
-def test_a_smaller_encoder_starts_from_the_lower_blocks_of_a_package():
-    net = Cephalogram(
-        CephalogramConfig(encoder=LITES[0], encoder_weights=f"package:{LITE0}", maps=("facial",), detail=32)
-    )
-    state, found = read_packaged(LITE0), own(net.backbone[1])
-    assert torch.equal(found["conv_stem.weight"], state["conv_stem.weight"])  # three channels, as they are
-    assert torch.equal(found["blocks.4.2.conv_pwl.weight"], state["blocks.4.2.conv_pwl.weight"])
-    assert not [name for name in found if name.startswith(("blocks.5.", "blocks.6."))]
-
-
-@pytest.mark.parametrize("detail", [0, 32])
-def test_weights_of_an_encoder_with_more_layers_are_refused(tmp_path, detail):
-    """EfficientNet-B0 is Lite0 with squeeze and excitation, where Lite0 has nothing: it would load but for these."""
-    state = read_packaged(LITE0) | {"blocks.0.0.se.conv_reduce.weight": torch.zeros(8, 32, 1, 1)}
-    uri = saved(tmp_path / "b0.safetensors", state)
-    with pytest.raises(UsageError, match=r"unexpected .*blocks\.0\.0\.se\.conv_reduce\.weight"):
-        Cephalogram(CephalogramConfig(encoder=LITES[0], encoder_weights=uri, maps=("facial",), detail=detail))
-
-
 def test_the_first_maps_of_a_package_are_those_of_the_whole_encoder_on_gray():
     net = HandMask(HandMaskConfig(encoder=LITES[0], encoder_weights=f"package:{LITE0}")).eval()
     whole = timm.create_model("tf_efficientnet_lite0", num_classes=1000)

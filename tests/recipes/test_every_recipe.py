@@ -37,8 +37,7 @@ def small(recipe):
     if recipe.model.kind == "hand-mask":
         return recipe.derive(model={"patch": SIDE, "stride": SIDE // 2, "patches": 1})
     if recipe.model.kind == "cephalogram" and recipe.model.neck:
-        detail = {"detail": SIDE // 2, "detail_side": SIDE} if recipe.model.detail else {}
-        return recipe.derive(model={"side": SIDE // 2, "neck": SIDE // 2, **detail})
+        return recipe.derive(model={"side": SIDE // 2, "neck": SIDE // 2})
     return recipe
 
 
@@ -118,8 +117,7 @@ def expected(recipe):
     if recipe.task.kind == "views":
         return {"views"}, {"embedding"}
     if recipe.task.kind == "cephalogram":
-        again = [name for name in ("neck", "detail") if getattr(recipe.model, name)]
-        return {*recipe.model.maps, *again}, {"points", "levels_moved"}
+        return {*recipe.model.maps, *(["neck"] if recipe.model.neck else [])}, {"points", "levels_moved"}
     return {"age", *(f"stage_{name}" for name in recipe.model.stage_heads)}, {"age_months", "stages"}
 
 

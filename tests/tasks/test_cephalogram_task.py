@@ -103,22 +103,6 @@ def test_the_neck_goes_before_the_whole_image():
     assert float(losses["vertebral"]) > 1e-3
 
 
-def test_a_second_look_at_each_point_goes_before_the_whole_image():
-    """Each facial point in a map that lies elsewhere; one that training did not look at does not count."""
-    task, true = CephalogramTask(CephalogramTaskConfig(loss="mse")), points(2)
-    corners = true[:, 13:] - torch.tensor([10.0, 12.0])
-    frame = torch.cat([corners, torch.full((2, 19, 1), 0.5)], -1)
-    inside = torch.tensor([20.0, 24.0]).expand(2, 19, 2)
-    outputs = outputs_of(true + 5, "mse") | {"detail": render_heatmaps(inside, SIDE, SIDE, 2.0), "detail_frame": frame}
-    found = np.stack(task.predict(outputs)["points"])
-    assert np.abs(found[:, 13:, :2] - true[:, 13:].numpy()).max() < 0.05
-    assert found[:, 13:, 2] == pytest.approx(1.0, rel=0.06)
-    assert np.abs(found[:, :13, :2] - true[:, :13].numpy() - 5).max() < 0.05
-    assert float(task.losses(outputs, batch(true))["detail"]) == pytest.approx(0.0, abs=1e-6)
-    outputs["detail_frame"][0, 3], outputs["detail"][0, 3] = math.nan, 9.0
-    assert float(task.losses(outputs, batch(true))["detail"]) == pytest.approx(0.0, abs=1e-6)
-
-
 def test_a_model_of_the_face_says_nothing_of_the_neck():
     task, true = CephalogramTask(CephalogramTaskConfig(loss="mse")), points()
     columns = task.predict({"facial": perfect(true, "mse")[:, 13:], "frame": FRAME})

@@ -25,7 +25,7 @@ from boneage_ray.training.step import Learner, averaged, train_step
 CASES = 3
 # Every kind of network, loss and change of images that there is.
 RECIPES = ["resnet18-multitask", "efficientnet-lite-hand", "densenet121", "hand-mask"]
-RECIPES += ["cephalogram-edges", "cephalogram-neck", "cephalogram-detail"]
+RECIPES += ["cephalogram-edges", "cephalogram-neck", "cephalogram-lite"]
 EVERY_CHANGE = ["augment.bend=0.02", "augment.crop_right=0.5", "augment.erase=0.5", "augment.rotation_deg=9"]
 EVERY_CHANGE += [
     "augment.rotation_p=0.5",

@@ -16,16 +16,16 @@ from torch import Tensor
 
 from boneage_ray.anatomy.cephalometry import LANDMARKS, SETS
 from boneage_ray.datasets.batch import Batch
+from boneage_ray.models.cephalogram import moved, moved_back
 from boneage_ray.models.edges import edge_map
-from boneage_ray.models.frames import moved, moved_back, of_each
 from boneage_ray.models.heatmap import Decoded, decode_heatmaps, known_points, render_heatmaps
 from boneage_ray.models.spine import find_spine, seen, spine_through, within_reach
 from boneage_ray.tasks.cephalogram.config import CephalogramTaskConfig
 from boneage_ray.tasks.cephalogram.losses import focal_loss, map_cross_entropy, masked_mse
 from boneage_ray.tasks.task import Columns, Task, on_host
 
-# Which of LANDMARKS each map of points holds; what was looked at again goes before the whole.
-HELD = SETS | {"neck": SETS["vertebral"], "detail": SETS["facial"]}
+# Which of LANDMARKS each map of points holds; the neck, seen last, goes before the whole.
+HELD = SETS | {"neck": SETS["vertebral"]}
 
 RATIO = "_sigma_ratio"  # of the metrics' names
 
@@ -52,11 +52,10 @@ class CephalogramTask(Task):
             "vertebral": config.vertebral_weight,
             "facial": config.facial_weight,
             "neck": config.vertebral_weight,
-            "detail": config.facial_weight,
         }
         found = {
-            name: weights[name] * self._points_loss(logits_BKHW, batch, name, frame)
-            for name, logits_BKHW, frame in point_maps(outputs)
+            name: weights[name] * self._points_loss(logits_BKHW, batch, name, frame_B3)
+            for name, logits_BKHW, frame_B3 in point_maps(outputs)
         }
         if "edges" in outputs:
             found["edges"] = config.edge_weight * self._edges_loss(outputs["edges"], batch)
@@ -64,11 +63,11 @@ class CephalogramTask(Task):
             found["reconstruction"] = config.reconstruction_weight * self._image_loss(outputs["reconstruction"], batch)
         return found
 
-    def _points_loss(self, logits_BKHW: Tensor, batch: Batch, name: str, frame: Tensor) -> Tensor:
+    def _points_loss(self, logits_BKHW: Tensor, batch: Batch, name: str, frame_B3: Tensor) -> Tensor:
         logits_BKHW = logits_BKHW.float()
         if batch.points_BK2 is None:
             return logits_BKHW.sum() * 0.0
-        points_BK2 = moved_back(batch.points_BK2[:, HELD[name]], frame)
+        points_BK2 = moved_back(batch.points_BK2[:, HELD[name]], frame_B3)
         height, width = logits_BKHW.shape[-2:]
         known_BK = known_points(points_BK2, height, width)
         target_BKHW = render_heatmaps(points_BK2, height, width, self.config.sigma)
@@ -104,7 +103,7 @@ class CephalogramTask(Task):
         """points: a (32, 4) float32 array a case in the order of LANDMARKS.
 
         Its columns are x, y, sigma (pixels of the prepared image) and confidence; NaN where the model has no map. What was found
-        at a second look goes before what was found in the whole image, with the lower confidence of both. Sigma is the spread of
+        in the neck alone goes before what was found in the whole image, with the lower confidence of both. Sigma is the spread of
         the map, times the ratio of error to spread once that is known (`calibrate`). levels_moved: how many vertebral points of
         a case were highest at the level of another vertebra, and are where the others place them (models/spine.py); their
         confidence stays that of the highest place.
@@ -112,15 +111,15 @@ class CephalogramTask(Task):
         cases = len(outputs["frame"])
         levels_moved = [0] * cases
         found_BK4 = torch.full((cases, len(LANDMARKS), 4), math.nan)
-        decoded = {name: (self.decoded(logits_BKHW), frame) for name, logits_BKHW, frame in point_maps(outputs)}
-        small = on_host({name: _together(found, frame) for name, (found, frame) in decoded.items()})
+        decoded = {name: (self.decoded(logits_BKHW), frame_B3) for name, logits_BKHW, frame_B3 in point_maps(outputs)}
+        small = on_host({name: _together(found, frame_B3) for name, (found, frame_B3) in decoded.items()})
         for name, seen_BK in small.items():
             found = Decoded(seen_BK[..., :2], seen_BK[..., 2], seen_BK[..., 3])
-            frame_BK3 = seen_BK[..., 4:]
+            frame_B3 = seen_BK[:, 0, 4:]
             if HELD[name] == SETS["vertebral"]:
                 found, levels_moved = self._one_spine(outputs[name], found)
             points_BK2, sigma_BK, confidence_BK = found
-            values = [moved(points_BK2, frame_BK3), sigma_BK[..., None] * frame_BK3[..., 2:], confidence_BK[..., None]]
+            values = [moved(points_BK2, frame_B3), (sigma_BK * frame_B3[:, 2:])[..., None], confidence_BK[..., None]]
             seen_BK4 = torch.cat(values, -1)
             seen_BK4[..., 3] = seen_BK4[..., 3].fmin(found_BK4[:, HELD[name], 3])
             found_BK4[:, HELD[name]] = seen_BK4
@@ -196,12 +195,12 @@ def point_maps(outputs: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Ten
     """Name, logits and frame of each map of points; which of LANDMARKS it holds says `HELD`."""
     for name in HELD:
         if name in outputs:
-            yield name, outputs[name], outputs["frame" if name in SETS else f"{name}_frame"]
+            yield name, outputs[name], outputs["neck_frame" if name == "neck" else "frame"]
 
 
-def _together(found: Decoded, frame: Tensor) -> Tensor:
+def _together(found: Decoded, frame_B3: Tensor) -> Tensor:
     """(B, K, 7) float32: x, y, sigma, confidence, and the frame once more for each point, so that all are fetched at once."""
-    frame_BK3 = of_each(frame).expand(-1, found.sigma_BK.shape[1], -1)
+    frame_BK3 = frame_B3[:, None].expand(-1, found.sigma_BK.shape[1], -1)
     return torch.cat(
         [found.points_BK2, found.sigma_BK[..., None], found.confidence_BK[..., None], frame_BK3], -1
     ).float()

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from boneage_ray.anatomy.cephalometry import LANDMARKS
 from boneage_ray.datasets.batch import as_float, make_batch
 from boneage_ray.drawing import CYAN, YELLOW, encode_png, rings, warmed, write
-from boneage_ray.models.frames import of_each
 from boneage_ray.prediction.predictor import Predictor
 from boneage_ray.tasks.cephalogram.task import HELD, CephalogramTask, point_maps
 
@@ -27,7 +26,7 @@ def heatmap_gallery(predictor: Predictor, pixels: NDArray[np.uint8], true_K2: ND
     """A PNG with a tile for each landmark that the model has a map for.
 
     Warm colours mark high values of the map, cyan the point that is read off, yellow the given one.
-    A map of a second look goes before the one of the whole image, as in prediction.
+    A map of the neck alone goes before the one of the whole image, as in prediction.
     """
     tiles = [
         _tile(pixels, name, heat, point, true)
@@ -48,11 +47,11 @@ def _maps(predictor: Predictor, pixels: NDArray[np.uint8]) -> tuple[list[Any], N
     batch = make_batch([pixels], [None]).to(predictor.device)
     outputs = predictor.model(as_float(batch.image_B1HW), batch.sex_B)
     heats: list[Any] = [None] * len(LANDMARKS)
-    for name, logits_BKHW, frame in point_maps(outputs):
+    for name, logits_BKHW, frame_B3 in point_maps(outputs):
+        x0, y0, scale = frame_B3[0].tolist()
+        place = np.array([[scale, 0, x0], [0, scale, y0]])
         kinds = range(len(LANDMARKS))[HELD[name]]
-        frame_K3 = of_each(frame)[0].expand(len(kinds), -1).tolist()
-        for kind, heat, (x0, y0, scale) in zip(kinds, task.heat(logits_BKHW)[0].cpu().numpy(), frame_K3, strict=True):
-            place = np.array([[scale, 0, x0], [0, scale, y0]])
+        for kind, heat in zip(kinds, task.heat(logits_BKHW)[0].cpu().numpy(), strict=True):
             heats[kind] = cv2.warpAffine(heat, place, (pixels.shape[1], pixels.shape[0]), flags=cv2.INTER_LINEAR)
     return heats, np.asarray(task.predict(outputs)["points"][0][:, :2], np.float64)
 
