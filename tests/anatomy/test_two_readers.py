@@ -35,3 +35,8 @@ def test_what_a_reader_marks_elsewhere_is_found_and_nothing_else():
 def test_two_readers_who_agree_change_almost_nothing():
     found = difference(heads(), np.arange(120) % 4 == 0)
     assert np.abs(found).mean() < 0.05
+
+
+def test_one_reader_alone_is_refused():
+    with pytest.raises(ValueError, match="120 heads, 120 of them of another reader"):
+        difference(heads(), np.ones(120, bool))

@@ -99,18 +99,23 @@ def run_fold(options, groups, fold):
 
 def as_one_reader(options, work, split):
     """A copy of the archive in which the facial points that are learnt from are all as of the first reader."""
-    first, last = map(int, options.other_reader.split("-"))
     learnt = {row["record_id"] for row in csv.DictReader(split.open()) if row["split"] != "test"}
     marks = {path.stem: path for path in sorted((options.source / "facial").iterdir()) if path.stem in learnt}
     points = np.array([read_isbi(path.read_bytes()) for path in marks.values()])
-    other = np.array([first <= int(stem) <= last for stem in marks])
+    other = np.array([int(stem) in numbers(options.other_reader) for stem in marks])
     moved = points - other[:, None, None] * difference(points, other)
     archive = work / "archive"
     shutil.copytree(options.source, archive, copy_function=shutil.copyfile, dirs_exist_ok=True)  # not read-only
     for path, found in zip(marks.values(), moved, strict=True):
-        rest = path.read_text().splitlines()[len(found) :]
+        rest = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()][len(found) :]
         (archive / "facial" / path.name).write_text("\n".join([*(f"{x:.2f},{y:.2f}" for x, y in found), *rest]))
     return archive
+
+
+def numbers(text):
+    """301-400: the images from 301 to 400."""
+    first, last = map(int, text.split("-"))
+    return range(first, last + 1)
 
 
 def main():
@@ -135,14 +140,20 @@ def main():
             csv.writer(file).writerows([["image", "spacing"], *([name, options.spacing] for name in names)])
     folds = range(options.folds) if options.only is None else options.only
     with ThreadPoolExecutor(options.jobs) as pool:
-        wanted = [*folds, *([None] if options.all else [])]
-        by_fold = dict(zip(wanted, pool.map(partial(run_fold, options, groups), wanted), strict=True))
-    by_fold.pop(None, None)
+        running = {fold: pool.submit(run_fold, options, groups, fold) for fold in folds}
+        whole = [pool.submit(run_fold, options, groups, None)] if options.all else []
+        tell(options, {fold: found.result() for fold, found in running.items()})
+        for training in whole:
+            training.result()
+
+
+def tell(options, by_fold):
+    """Print the table of all folds, and write what jobs/make_builtin.py takes."""
     rows = [row for found in by_fold.values() for row in found]
-    (options.work / "sigma.json").write_text(json.dumps(sigma_ratios(options.work, by_fold), indent=1))
+    (options.work / "sigma.json").write_text(json.dumps(sigma_ratios(options, by_fold), indent=1))
     analysis = analyse_landmarks(as_landmark_predictions(rows))
     (options.work / "metrics.json").write_text(json.dumps(analysis, indent=1))
-    print(f"{options.recipe} {' '.join(options.set)}: {len(rows)} images in {len(folds)} folds, {machine()}")
+    print(f"{options.recipe} {' '.join(options.set)}: {len(rows)} images in {len(by_fold)} folds, {machine()}")
     for name, found in analysis["sets"].items():
         shares = ", ".join(f"{limit} mm {rate['share']:.1%}" for limit, rate in found["sdr"].items())
         low, high = found["mre_mm_interval"]
@@ -168,14 +179,20 @@ def errors_mm(row, name):
     return [np.hypot(p["x"] - p["true_x"], p["y"] - p["true_y"]) * row["pixel_spacing_mm"] for p in points]
 
 
-def sigma_ratios(work, by_fold):
-    """For a model without a calibration: the factors by which 95 % of the points lie in their circles of 95 %."""
+def sigma_ratios(options, by_fold):
+    """For a model without a calibration: the factors by which 95 % of the points lie in their circles of 95 %.
+
+    Facial points of the other reader do not count: they are not where such a model is taught to look.
+    """
+    elsewhere = numbers(options.other_reader) if options.other_reader else ()
     squares = {name: [] for name in NAMES}
     for fold, rows in by_fold.items():
-        metrics = json.loads((work / f"fold-{fold}/model/metrics.json").read_text())
+        metrics = json.loads((options.work / f"fold-{fold}/model/metrics.json").read_text())
         for name, found in squares.items():
             scaled = metrics.get(f"val_{name}_sigma_ratio") or 1.0
             for row in rows:
+                if name == "facial" and int(row["record_id"]) in elsewhere:
+                    continue
                 for p in row["landmarks"]:
                     if p["name"] in NAMES[name] and p["true_x"] is not None:
                         error = np.hypot(p["x"] - p["true_x"], p["y"] - p["true_y"])

@@ -31,7 +31,12 @@ def difference(points_NK2, other_N):
 
     Each coordinate is explained by those of the common landmarks and by the reader (analysis of covariance). What is no more
     than chance is left out: a difference d with t = d / its standard error counts as d (1 - 2 / t^2), or not at all.
+    Raises `ValueError` for one reader alone, and for too few heads.
     """
+    if len({*map(bool, other_N)}) < 2 or len(points_NK2) < 2 * (2 * len(COMMON) + 2):
+        raise ValueError(
+            f"{len(points_NK2)} heads, {int(np.sum(other_N))} of them of another reader: too few to compare"
+        )
     found_K2 = np.zeros(points_NK2.shape[1:])
     for point in range(points_NK2.shape[1]):
         others = points_NK2[:, [k for k in COMMON if k != point]].reshape(len(points_NK2), -1)
