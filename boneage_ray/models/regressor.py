@@ -5,9 +5,11 @@ Axis letters: B batch, H height, W width, F features, C classes.
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from boneage_ray.anatomy.growth import SCHEMES
@@ -24,7 +26,7 @@ class Regressor(EncoderModel):
 
     def __init__(self, config: RegressorConfig, with_weights: bool = True, size: int | None = None) -> None:
         super().__init__(config, with_weights, size)
-        self.mirror = config.mirror
+        self.mirror, self.turned = config.mirror, config.turned
         self.sex, sex_width = _sex_layers(config)
         width = self.encoder_features + sex_width
         self.feature_count = width
@@ -42,8 +44,10 @@ class Regressor(EncoderModel):
         outputs = self.heads(features_BF)
         if self.training or not self.mirror:
             return features_BF, outputs
-        mirrored = self.heads(self.features(image_B1HW.flip(-1), sex_B))
-        return features_BF, {name: (value + mirrored[name]) / 2 for name, value in outputs.items()}
+        mirrored_B1HW = image_B1HW.flip(-1)
+        ways = (self.turned, -self.turned) if self.turned else (0.0,)
+        looks = [outputs, *(self.heads(self.features(turned(mirrored_B1HW, way), sex_B)) for way in ways)]
+        return features_BF, {name: sum(look[name] for look in looks) / len(looks) for name in outputs}
 
     def heads(self, features_BF: Tensor) -> dict[str, Tensor]:
         """What `features` found (B, F) to named outputs."""
@@ -60,6 +64,17 @@ class Regressor(EncoderModel):
             return features_BF
         index_B = sex_B if sex_B is not None else torch.full((len(features_BF),), 2, device=features_BF.device)
         return torch.cat([features_BF, self.sex(index_B).to(features_BF.dtype)], dim=1)
+
+
+def turned(image_B1HW: Tensor, degrees: float) -> Tensor:
+    """Square images turned counterclockwise about their middles, bilinear; black comes in from outside, as in training."""
+    if not degrees:
+        return image_B1HW
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn = image_B1HW.new_tensor([[cosine, -sine, 0.0], [sine, cosine, 0.0]])
+    with torch.autocast(image_B1HW.device.type, enabled=False):  # places in bfloat16 would be half a pixel off
+        grid = F.affine_grid(turn.expand(len(image_B1HW), -1, -1), list(image_B1HW.shape), align_corners=False)
+        return F.grid_sample(image_B1HW, grid, align_corners=False)
 
 
 def _sex_layers(config: RegressorConfig) -> tuple[nn.Module | None, int]:
