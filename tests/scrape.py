@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from boneage_ray.runtime.metrics import METRICS
 
-PATIENCE_S = 60
+PATIENCE_S = 240
 OWN = {series: metric for metric in METRICS for series in metric.series}
 
 

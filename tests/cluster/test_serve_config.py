@@ -27,7 +27,7 @@ from boneage_ray.phantoms.png import encode_gray_png
 from boneage_ray.serving.arguments import TOKENS, read_arguments
 
 FILE = Path(__file__).parents[2] / "cluster" / "serve.yaml"
-PATIENCE_S = 240
+PATIENCE_S = 600
 
 
 def config():

@@ -18,7 +18,7 @@ import pytest
 from processes import kill_tree
 from s3server import free_port
 
-PATIENCE_S = 180
+PATIENCE_S = 400
 _RAY = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", "--num-cpus=1")
 _NAMESPACE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 _ENVIRONMENT = {

@@ -32,7 +32,7 @@ from boneage_ray.scoring.score import results
 pytestmark = pytest.mark.xdist_group("ray-of-its-own")
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 NAMES = ("prepare", "train", "evaluate", "calibrate", "score", "serve")
-PATIENCE_S = 90
+PATIENCE_S = 400
 FOLDERS: dict[str, Path] = {}  # of each head's dashboard: its logs and sockets
 
 
