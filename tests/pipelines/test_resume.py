@@ -91,7 +91,10 @@ def test_training_that_is_killed_and_told_to_stop_resumes_with_the_same_losses(p
     with slowed_worker(told, lambda: steps() - before):
         time.sleep(4)  # the command hears of its steps
         told.send_signal(signal.SIGTERM)
-        said = told.communicate(timeout=300)[1]
+        # Long enough to hear of it. Until its end, a crowded machine would take ten times its own time.
+        with suppress(subprocess.TimeoutExpired):
+            told.communicate(timeout=60)
+    said = told.communicate(timeout=300)[1]
     assert (told.returncode, "give the command again with --resume" in said) == (130, True), said
     assert steps() - before, said
     assert not (tmp_path / "broken" / "manifest.json").exists()
