@@ -5,11 +5,9 @@ Axis letters: B batch, H height, W width, F features, C classes.
 
 from __future__ import annotations
 
-import math
 from typing import final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from boneage_ray.anatomy.growth import SCHEMES
@@ -39,7 +37,7 @@ class Regressor(EncoderModel):
         return self.with_features(image_B1HW, sex_B)[1]
 
     def with_features(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """(the features (B, F) of the image as it is given, the named outputs), from one pass."""
+        """(the features (B, F) of the image as it is given, the named outputs: the mean over all looks)."""
         features_BF = self.features(image_B1HW, sex_B)
         outputs = self.heads(features_BF)
         if self.training or not self.mirror:
@@ -47,7 +45,7 @@ class Regressor(EncoderModel):
         mirrored_B1HW = image_B1HW.flip(-1)
         ways = (self.turned, -self.turned) if self.turned else (0.0,)
         looks = [outputs, *(self.heads(self.features(turned(mirrored_B1HW, way), sex_B)) for way in ways)]
-        return features_BF, {name: sum(look[name] for look in looks) / len(looks) for name in outputs}
+        return features_BF, {name: torch.stack([look[name] for look in looks]).mean(0) for name in outputs}
 
     def heads(self, features_BF: Tensor) -> dict[str, Tensor]:
         """What `features` found (B, F) to named outputs."""
@@ -67,14 +65,14 @@ class Regressor(EncoderModel):
 
 
 def turned(image_B1HW: Tensor, degrees: float) -> Tensor:
-    """Square images turned counterclockwise about their middles, bilinear; black comes in from outside, as in training."""
+    """Images turned counterclockwise about their middles, bilinear; black comes in from outside, as in training."""
     if not degrees:
         return image_B1HW
-    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    turn = image_B1HW.new_tensor([[cosine, -sine, 0.0], [sine, cosine, 0.0]])
+    from kornia.geometry.transform import rotate  # takes a second, which scoring without it need not
+
     with torch.autocast(image_B1HW.device.type, enabled=False):  # places in bfloat16 would be half a pixel off
-        grid = F.affine_grid(turn.expand(len(image_B1HW), -1, -1), list(image_B1HW.shape), align_corners=False)
-        return F.grid_sample(image_B1HW, grid, align_corners=False)
+        found: Tensor = rotate(image_B1HW, image_B1HW.new_tensor(degrees))
+    return found
 
 
 def _sex_layers(config: RegressorConfig) -> tuple[nn.Module | None, int]:
