@@ -44,7 +44,7 @@ class Regressor(EncoderModel):
             return features_BF, outputs
         mirrored_B1HW = image_B1HW.flip(-1)
         ways = (self.turned, -self.turned) if self.turned else (0.0,)
-        looks = [outputs, *(self.heads(self.features(turned(mirrored_B1HW, way), sex_B)) for way in ways)]
+        looks = [outputs, *(self.heads(self.features(turned_images(mirrored_B1HW, way), sex_B)) for way in ways)]
         return features_BF, {name: torch.stack([look[name] for look in looks]).mean(0) for name in outputs}
 
     def heads(self, features_BF: Tensor) -> dict[str, Tensor]:
@@ -64,7 +64,7 @@ class Regressor(EncoderModel):
         return torch.cat([features_BF, self.sex(index_B).to(features_BF.dtype)], dim=1)
 
 
-def turned(image_B1HW: Tensor, degrees: float) -> Tensor:
+def turned_images(image_B1HW: Tensor, degrees: float) -> Tensor:
     """Images turned counterclockwise about their middles, bilinear; black comes in from outside, as in training."""
     if not degrees:
         return image_B1HW
