@@ -96,10 +96,7 @@ class RegressorConfig(EncoderSettings):
     )
     mirror: bool = Field(default=False, description="predict the mean over an image and its mirror image")
     turned: float = Field(
-        default=0.0,
-        ge=0,
-        le=45,
-        description="degrees: count its mirror image twice, turned so far one way and the other",
+        default=0.0, ge=-45, le=45, description="degrees counterclockwise: turn the mirror image so far"
     )
 
     @model_validator(mode="after")

@@ -37,15 +37,14 @@ class Regressor(EncoderModel):
         return self.with_features(image_B1HW, sex_B)[1]
 
     def with_features(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """(the features (B, F) of the image as it is given, the named outputs: the mean over all looks)."""
+        """(the features (B, F) of the image as it is given, the named outputs: the mean over both looks)."""
         features_BF = self.features(image_B1HW, sex_B)
         outputs = self.heads(features_BF)
         if self.training or not self.mirror:
             return features_BF, outputs
-        mirrored_B1HW = image_B1HW.flip(-1)
-        ways = (self.turned, -self.turned) if self.turned else (0.0,)
-        looks = [outputs, *(self.heads(self.features(turned_images(mirrored_B1HW, way), sex_B)) for way in ways)]
-        return features_BF, {name: torch.stack([look[name] for look in looks]).mean(0) for name in outputs}
+        mirrored_B1HW = turned_images(image_B1HW.flip(-1), self.turned)
+        mirrored = self.heads(self.features(mirrored_B1HW, sex_B))
+        return features_BF, {name: (value + mirrored[name]) / 2 for name, value in outputs.items()}
 
     def heads(self, features_BF: Tensor) -> dict[str, Tensor]:
         """What `features` found (B, F) to named outputs."""
