@@ -21,9 +21,7 @@ def main() -> int:
     parser.add_argument("model", help="A bundle, or an ensemble bundle.")
     parser.add_argument("--facts", required=True, help="JSON: see boneage_ray/commands/make_builtin.py.")
     parser.add_argument("--root", default=default_root(), help="Where NAME/ is written.")
-    parser.add_argument(
-        "--set", action="append", default=[], help="Say anew where first weights came from, or which looks count."
-    )
+    parser.add_argument("--set", action="append", default=[], help="Say anew where first weights came from.")
     parser.add_argument("--out-of-fold", help="CSV of ages, or JSON of sigma_ratio: see there.")
     parser.add_argument("--gate", help="gate.json of its features: pictures of other things are rejected.")
     parser.add_argument("--stability", help="metrics.json of `boneage evaluate --stability`, for the model card.")

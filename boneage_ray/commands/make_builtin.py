@@ -32,19 +32,17 @@ TOLERANCE = 0.05
 # Tensors of fewer numbers stay as they are: the first layers, of which rounding goes through all others. Measured on one
 # EfficientNet-Lite0 and 21 hands: a fiftieth more bytes, and ages change by 0.03 months at most instead of 0.27.
 SMALL = 10_000
-# What may be said anew of a recipe: nothing that changes what the network computes,
+# What may be said anew of a recipe: nothing that changes what the network computes.
 _HARMLESS = ("name", "summary", "model.backbone.weights", "model.weights", "model.encoder_weights")
-# or which looks at an image it takes the mean of, where the errors of the new ones were measured.
-_LOOKS = ("model.mirror", "model.turned")
 
 
 class Evidence(NamedTuple):
     """Files on a single network, each of which may be missing.
 
-    `out_of_fold`: of cases that it had not learnt from, predicted with the looks of the published recipe. A CSV with record_id,
-    sex, true_months and predicted_months (tests/benchmarks/hands.py writes it) gives ages intervals, and the card its figures; a
-    JSON file with `sigma_ratio` (cephalograms.py) scales sigmas. Without it the calibration of the training stays. `gate`: the
-    gate.json of its features (models/pixel_gate.py). `stability`: metrics.json of `boneage evaluate --stability`, for the card.
+    `out_of_fold`: of cases that it had not learnt from. A CSV with record_id, sex, true_months and predicted_months
+    (tests/benchmarks/hands.py writes it) gives ages intervals, and the card its figures; a JSON file with `sigma_ratio`
+    (cephalograms.py) scales sigmas. Without it the calibration of the training stays. `gate`: the gate.json of its features
+    (models/pixel_gate.py). `stability`: metrics.json of `boneage evaluate --stability`, for the card.
     """
 
     out_of_fold: str | None = None
@@ -61,8 +59,8 @@ def make_builtin(
 ) -> str:
     """Write ROOT/NAME from a bundle or an ensemble bundle, and return its folder.
 
-    `settings` name anew where the weights came from, or which looks count. Raises `UsageError` for facts that are
-    not whole, a recipe that names a file of this machine, and weights that half precision changes by more than `TOLERANCE`.
+    `settings` name anew where the weights came from. Raises `UsageError` for facts that are not whole, a recipe that names a
+    file of this machine, and weights that half precision changes by more than `TOLERANCE`.
     """
     facts = read_facts(facts_uri)
     found = members.resolve([storage.absolute(model)])
@@ -78,7 +76,7 @@ def make_builtin(
         raise UsageError(f"{out} is not empty: delete it, or give another --root")
     folders = [storage.join(out, members.member_folder(k)) if several else out for k in range(len(found.members))]
     for folder, member in zip(folders, found.members, strict=True):
-        recipe = published(member.recipe, settings, bool(evidence.out_of_fold))
+        recipe = published(member.recipe, settings)
         loaded = replace(bundle.load(member.uri), recipe=recipe)
         measured = Measured(analysis, calibration or loaded.calibration, gate or loaded.gate)
         learnt = bundle.learnt_marks(member.uri)
@@ -107,16 +105,10 @@ def _of_evidence(recipe: Recipe, evidence: Evidence) -> tuple[dict[str, Any] | N
     return gate, findings_of(recipe).calibrated_out_of_fold(held_out) if held_out else None
 
 
-def published(recipe: Recipe, settings: Sequence[str], measured: bool = False) -> Recipe:
-    """The recipe as the world may see it. `measured`: the errors of what the settings make of it are known.
-
-    Raises `UsageError` for a setting that must stay, and while the recipe names a file of this machine.
-    """
+def published(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """The recipe as the world may see it. Raises `UsageError` while it names a file of this machine."""
     for setting in settings:
-        name = setting.partition("=")[0].strip()
-        if name in _LOOKS and not measured:
-            raise UsageError(f"--set {setting}: other looks have other errors: measure them, and give --out-of-fold")
-        if name not in (*_HARMLESS, *_LOOKS):
+        if setting.partition("=")[0].strip() not in _HARMLESS:
             raise UsageError(f"--set {setting}: only {', '.join(_HARMLESS)} may be said anew of a trained model")
     if settings:
         recipe = override(recipe, list(settings))

@@ -95,9 +95,6 @@ class RegressorConfig(EncoderSettings):
         default=0.0, description="behind each hidden layer: one, or one each"
     )
     mirror: bool = Field(default=False, description="predict the mean over an image and its mirror image")
-    turned: float = Field(
-        default=0.0, ge=-45, le=45, description="degrees counterclockwise: turn the mirror image so far"
-    )
 
     @model_validator(mode="after")
     def _a_dropout_for_each_layer(self) -> RegressorConfig:
@@ -107,8 +104,6 @@ class RegressorConfig(EncoderSettings):
             )
         if self.sex_hidden and not self.sex_features:
             raise ValueError("sex_hidden needs sex_features above 0")
-        if self.turned and not self.mirror:
-            raise ValueError("turned needs mirror")
         return self
 
 

@@ -24,7 +24,7 @@ class Regressor(EncoderModel):
 
     def __init__(self, config: RegressorConfig, with_weights: bool = True, size: int | None = None) -> None:
         super().__init__(config, with_weights, size)
-        self.mirror, self.turned = config.mirror, config.turned
+        self.mirror = config.mirror
         self.sex, sex_width = _sex_layers(config)
         width = self.encoder_features + sex_width
         self.feature_count = width
@@ -37,13 +37,12 @@ class Regressor(EncoderModel):
         return self.with_features(image_B1HW, sex_B)[1]
 
     def with_features(self, image_B1HW: Tensor, sex_B: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """(the features (B, F) of the image as it is given, the named outputs: the mean over both looks)."""
+        """(the features (B, F) of the image as it is given, the named outputs), from one pass."""
         features_BF = self.features(image_B1HW, sex_B)
         outputs = self.heads(features_BF)
         if self.training or not self.mirror:
             return features_BF, outputs
-        mirrored_B1HW = turned_images(image_B1HW.flip(-1), self.turned)
-        mirrored = self.heads(self.features(mirrored_B1HW, sex_B))
+        mirrored = self.heads(self.features(image_B1HW.flip(-1), sex_B))
         return features_BF, {name: (value + mirrored[name]) / 2 for name, value in outputs.items()}
 
     def heads(self, features_BF: Tensor) -> dict[str, Tensor]:
@@ -61,17 +60,6 @@ class Regressor(EncoderModel):
             return features_BF
         index_B = sex_B if sex_B is not None else torch.full((len(features_BF),), 2, device=features_BF.device)
         return torch.cat([features_BF, self.sex(index_B).to(features_BF.dtype)], dim=1)
-
-
-def turned_images(image_B1HW: Tensor, degrees: float) -> Tensor:
-    """Images turned counterclockwise about their middles, bilinear; black comes in from outside, as in training."""
-    if not degrees:
-        return image_B1HW
-    from kornia.geometry.transform import rotate  # takes a second, which scoring without it need not
-
-    with torch.autocast(image_B1HW.device.type, enabled=False):  # places in bfloat16 would be half a pixel off
-        found: Tensor = rotate(image_B1HW, image_B1HW.new_tensor(degrees))
-    return found
 
 
 def _sex_layers(config: RegressorConfig) -> tuple[nn.Module | None, int]:

@@ -136,10 +136,6 @@ def test_a_recipe_that_names_a_file_of_this_machine_is_refused_until_it_is_said_
     assert published(recipe, ["model.backbone.weights=none", "name=hand"]).name == "hand"
     with pytest.raises(UsageError, match=r"--set image\.size=32: only name, summary, .* may be said anew"):
         published(recipe, ["image.size=32"])
-    looks = ["model.backbone.weights=none", "model.mirror=true", "model.turned=10"]
-    with pytest.raises(UsageError, match=r"--set model\.mirror=true: other looks have other errors: .*--out-of-fold"):
-        published(recipe, looks)
-    assert published(recipe, looks, measured=True).model.turned == 10
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from boneage_ray.errors import UsageError
 from boneage_ray.models.config import BackboneConfig, RegressorConfig
-from boneage_ray.models.regressor import AGE_MEAN_YEARS, Regressor, turned_images
+from boneage_ray.models.regressor import AGE_MEAN_YEARS, Regressor
 from boneage_ray.recipes import find_recipe
 
 TINY = BackboneConfig(name="test_resnet")
@@ -122,24 +122,6 @@ def test_a_mirroring_model_predicts_the_mean_of_both_sides_and_trains_on_one():
     mirroring.backbone.eval()
     mirroring.training = True
     assert torch.allclose(mirroring(IMAGE)["age_years"], straight["age_years"], atol=1e-5)
-
-
-def test_a_model_that_turns_turns_the_mirror_image_alone():
-    plain, turning = regressor(), regressor(mirror=True, turned=-10.0)
-    looks = [plain(image)["age_years"] for image in (IMAGE, turned_images(IMAGE.flip(-1), -10.0))]
-    assert torch.allclose(turning(IMAGE)["age_years"], sum(looks) / 2, atol=1e-5)
-    assert torch.equal(turning.with_features(IMAGE)[0], turning.features(IMAGE))
-    with pytest.raises(ValidationError, match="turned needs mirror"):
-        RegressorConfig(turned=10.0)
-
-
-def test_images_are_turned_counterclockwise_and_black_comes_in():
-    image = torch.rand(2, 1, 33, 33)
-    assert torch.allclose(turned_images(image, 90.0), image.rot90(1, (-2, -1)), atol=1e-4)
-    assert turned_images(image, 30.0)[..., 0, 0].eq(0).all()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        within_autocast = turned_images(image, 30.0)
-    assert torch.equal(within_autocast, turned_images(image, 30.0))
 
 
 def test_blocks_are_the_encoder_from_the_stem_to_the_top():
