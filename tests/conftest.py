@@ -38,7 +38,7 @@ def pytest_xdist_auto_num_workers(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """A file goes to one worker, so that its fixtures are made once; so do a folder's tests that share the session's Ray."""
+    """A file goes to one worker, so that its fixtures are made once; so do all tests that share the session's Ray."""
     if config.getoption("dist") != "loadgroup":
         return None
     from xdist.scheduler import LoadGroupScheduling
@@ -52,10 +52,10 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Ray tests of one folder make one group; those that start a Ray of their own name their group themselves."""
+    """Tests that start a Ray of their own name their group themselves."""
     for item in items:
         if item.get_closest_marker("ray") and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(f"ray-{item.path.parent.name}"))
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +161,7 @@ def recorded(monkeypatch):
 
 @pytest.fixture(scope="session")
 def local_ray(s3_server):
-    """One Ray for the whole session of a worker: four logical CPUs on however many there are. Its workers reach S3 and PACS."""
+    """One Ray for the whole session: four logical CPUs on however many there are. Its workers reach S3 and PACS."""
     import ray
 
     from boneage_ray.runtime import cluster, runs
