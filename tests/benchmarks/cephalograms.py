@@ -38,7 +38,6 @@ from boneage_ray.tasks.cephalogram.findings.analysis import analyse_landmarks
 from boneage_ray.tasks.cephalogram.findings.predictions import LANDMARK_PREDICTIONS, as_landmark_predictions
 
 NAMES = {name: LANDMARKS[which] for name, which in SETS.items()}
-VALIDATION = 0.03  # of what is not tested: enough to see a training go wrong, and no case chooses anything
 
 
 def groups_of(source, same):
@@ -60,10 +59,11 @@ def spine(source, name):
     return source / "vertebral" / (name.split(".")[0] + ".json")
 
 
-def write_split(path, groups, fold, folds):
+def write_split(path, groups, fold, options):
     """Which image is for training, validation and test in one fold; copies go together."""
+    folds = options.folds
     rest = [group for k, group in enumerate(groups) if k % folds != fold]
-    every = max(2, round(1 / VALIDATION))
+    every = max(2, round(1 / options.validation))
     validation = {name for k, group in enumerate(rest) if k % every == (fold or 0) % every for name in group}
     with path.open("w", newline="") as file:
         table = csv.writer(file)
@@ -79,7 +79,7 @@ def run_fold(options, groups, fold):
     work = options.work / ("all" if fold is None else f"fold-{fold}")
     work.mkdir(parents=True, exist_ok=True)
     split, data, model, out = work / "split.csv", work / "data", work / "model", work / "evaluation"
-    write_split(split, groups, fold, options.folds)
+    write_split(split, groups, fold, options)
     settings = [word for setting in options.set for word in ("--set", setting)]
     labels = ["--labels", options.work / "spacing.csv"] if options.spacing else []
     boneage = partial(common.boneage, environment=on_one_core() if options.jobs > 1 else None)
@@ -125,6 +125,7 @@ def main():
     parser.add_argument("--recipe", required=True)
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--validation", type=float, default=0.08, help="which share of what is not tested is watched")
     parser.add_argument("--all", action="store_true", help="train the model of all heads too")
     parser.add_argument("--jobs", type=int, default=1, help="folds at a time; of several, each has one core")
     parser.add_argument("--only", type=int, nargs="*", help="these folds alone")
